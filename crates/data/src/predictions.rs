@@ -1,0 +1,203 @@
+//! The JSON-lines file a set of predictions is: one row a line, `{"id", "label", "gold"?, "scores": {name: p}, "logits"?: [..]}`.
+//!
+//! `label` and `gold` are names, never indices, so that files of models with different label orders can be compared.
+//! Refuses numbers that aren't finite, repeated ids, and a label without a score.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+
+/// One prediction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictionRow {
+    pub id: String,
+    /// The predicted label's name.
+    pub label: String,
+    /// The true label's name, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<String>,
+    /// Probability of each label, in label order (K,).
+    #[serde(serialize_with = "write_scores", deserialize_with = "read_scores")]
+    pub scores: Vec<(String, f32)>,
+    /// In label order (K,).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+/// Writes one line. A number that isn't finite is an error: JSON has no word for it.
+pub fn write_row(out: &mut dyn Write, row: &PredictionRow) -> Result<()> {
+    let not_finite = |what: &str, label: &str, value: f32| Error::NotFinite {
+        id: row.id.clone(),
+        what: what.to_owned(),
+        label: label.to_owned(),
+        value,
+    };
+    for (at, (label, score)) in row.scores.iter().enumerate() {
+        if !score.is_finite() {
+            return Err(not_finite("the score", label, *score));
+        }
+        match row.logits.as_ref().and_then(|logits| logits.get(at)) {
+            Some(logit) if !logit.is_finite() => {
+                return Err(not_finite("the logit", label, *logit));
+            }
+            _ => {}
+        }
+    }
+    serde_json::to_writer(&mut *out, row).map_err(|error| Error::Write { source: error.into() })?;
+    out.write_all(b"\n").map_err(|source| Error::Write { source })
+}
+
+/// Reads a whole prediction file; lines that hold only blanks are passed over.
+pub fn read_predictions(path: &Path) -> Result<Vec<PredictionRow>> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = BufReader::new(std::fs::File::open(path).map_err(read)?);
+    let (mut rows, mut seen, mut line) = (Vec::new(), HashMap::new(), Vec::new());
+    for number in 1.. {
+        line.clear();
+        if file.read_until(b'\n', &mut line).map_err(read)? == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let bad =
+            |reason: String| Error::BadPrediction { path: path.to_owned(), line: number, reason };
+        let row: PredictionRow =
+            serde_json::from_slice(&line).map_err(|error| bad(error.to_string()))?;
+        check(&row).map_err(bad)?;
+        if let Some(first) = seen.insert(row.id.clone(), number) {
+            return Err(Error::DuplicatePrediction {
+                path: path.to_owned(),
+                id: row.id,
+                first,
+                second: number,
+            });
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn check(row: &PredictionRow) -> std::result::Result<(), String> {
+    if !row.scores.iter().any(|(name, _)| *name == row.label) {
+        return Err(format!("label {:?} has no score", row.label));
+    }
+    match &row.logits {
+        Some(logits) if logits.len() != row.scores.len() => {
+            Err(format!("{} logits for {} scores", logits.len(), row.scores.len()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_scores<S: Serializer>(
+    scores: &[(String, f32)],
+    out: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    out.collect_map(scores.iter().map(|(name, score)| (name, score)))
+}
+
+fn read_scores<'de, D: Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<(String, f32)>, D::Error> {
+    struct Scores;
+    impl<'de> Visitor<'de> for Scores {
+        type Value = Vec<(String, f32)>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("an object of label names and scores")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(
+            self,
+            mut map: M,
+        ) -> std::result::Result<Self::Value, M::Error> {
+            let mut scores: Vec<(String, f32)> = Vec::new();
+            while let Some((name, score)) = map.next_entry::<String, f32>()? {
+                if scores.iter().any(|(known, _)| *known == name) {
+                    return Err(serde::de::Error::custom(format!("label {name:?} has two scores")));
+                }
+                scores.push((name, score));
+            }
+            Ok(scores)
+        }
+    }
+    from.deserialize_map(Scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str) -> PredictionRow {
+        PredictionRow {
+            id: id.to_owned(),
+            label: "pos".to_owned(),
+            gold: Some("neg".to_owned()),
+            scores: vec![("pos".to_owned(), 0.75), ("neg".to_owned(), 0.25)],
+            logits: Some(vec![1.5, 0.1]),
+        }
+    }
+
+    #[test]
+    fn a_row_comes_back_in_its_label_order() {
+        let mut out = Vec::new();
+        let bare = PredictionRow { gold: None, logits: None, ..row("ü\n2") };
+        for row in [&row("1"), &bare] {
+            write_row(&mut out, row).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text.lines().next().unwrap(),
+            r#"{"id":"1","label":"pos","gold":"neg","scores":{"pos":0.75,"neg":0.25},"logits":[1.5,0.1]}"#
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), [row("1"), bare]);
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        let check = |text: &str, message: &str| {
+            std::fs::write(&path, text).unwrap();
+            let got = read_predictions(&path).unwrap_err().to_string();
+            assert_eq!(got, format!("{}:{message}", path.display()));
+        };
+        let good = r#"{"id":"1","label":"a","scores":{"a":1}}"#;
+        check(&format!("{good}\n\n{good}\n"), r#"3: id "1" is there twice, first in line 1"#);
+        check(
+            r#"{"id":"1","label":"b","scores":{"a":1}}"#,
+            r#"1: isn't a prediction (label "b" has no score)"#,
+        );
+        check(
+            r#"{"id":"1","label":"a","scores":{"a":1,"a":1}}"#,
+            r#"1: isn't a prediction (label "a" has two scores at line 1 column 45)"#,
+        );
+        check(
+            r#"{"id":"1","label":"a","scores":{"a":1},"logits":[]}"#,
+            "1: isn't a prediction (0 logits for 1 scores)",
+        );
+        check("{", "1: isn't a prediction (EOF while parsing an object at line 1 column 1)");
+    }
+
+    #[test]
+    fn not_a_number_is_not_written() {
+        let mut bad = row("7");
+        bad.logits = Some(vec![1.0, f32::NAN]);
+        let message = write_row(&mut Vec::new(), &bad).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            r#"prediction "7": the logit of label "neg" is NaN, not a finite number"#
+        );
+    }
+}

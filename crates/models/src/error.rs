@@ -1,11 +1,131 @@
 //! Everything that can go wrong between a checkpoint folder and logits.
 
+use std::{fmt, io, path::PathBuf};
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{}: can't be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: can't be written: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: not the JSON that was expected: {source}", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+
+    #[error("{}: key \"{key}\" is {found}, expected {expected}", path.display())]
+    Key { path: PathBuf, key: String, found: String, expected: String },
+    #[error(
+        "{}: model_type {found:?} is not supported; the nearest that is: {nearest:?}, so take a base model of that type",
+        path.display()
+    )]
+    Architecture { path: PathBuf, found: String, nearest: &'static str },
+    #[error(
+        "{}: the tokenizer is larger than the model: {tokenizer} tokens, but the embedding has {embedding} rows \
+         (config.json, vocab_size); take the tokenizer that was published with this model",
+        dir.display()
+    )]
+    TokenizerTooLarge { dir: PathBuf, tokenizer: usize, embedding: usize },
+    #[error(
+        "{}: the model is larger than the tokenizer: the embedding has {embedding} rows (config.json, vocab_size), \
+         but there are only {tokenizer} tokens; take the tokenizer that was published with this model",
+        dir.display()
+    )]
+    TokenizerTooSmall { dir: PathBuf, tokenizer: usize, embedding: usize },
+
+    #[error(
+        "{}: no weights here: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin",
+        dir.display()
+    )]
+    NoWeights { dir: PathBuf },
+    #[error("{}: not a sound safetensors file: {source}; fetch it again", path.display())]
+    Safetensors { path: PathBuf, source: safetensors::SafeTensorError },
+    #[error("{}: not a PyTorch file that can be read: {reason}; convert it to safetensors", path.display())]
+    Pickle { path: PathBuf, reason: String },
+    #[error("{}: shard {shard:?} is not the name of a file in the same folder", path.display())]
+    ShardName { path: PathBuf, shard: String },
+    #[error("{}: says that {tensor:?} is in {shard:?}, but it is not there; fetch both again", path.display())]
+    ShardContent { path: PathBuf, tensor: String, shard: String },
+    #[error("{}: {first:?} and {second:?} are the same parameter, {name}", path.display())]
+    Duplicate { path: PathBuf, name: String, first: String, second: String },
+    #[error("{}: {name:?} holds {dtype}, expected floating-point numbers (F32, F16, BF16 or F64)", path.display())]
+    Dtype { path: PathBuf, name: String, dtype: String },
+    #[error("{}: the tensors don't fit the model:{}", path.display(), misfit)]
+    Misfit { path: PathBuf, misfit: Misfit },
+    #[error(
+        "{}: this model has no classification head (missing: {}); train it with new class names first",
+        path.display(), missing.join(", ")
+    )]
+    NoHead { path: PathBuf, missing: Vec<String> },
+    #[error("a new head needs at least one class name and no name twice; found {labels:?}")]
+    HeadLabels { labels: Vec<String> },
+    #[error("the parameters lack {name:?}, which the model needs")]
+    NoParameter { name: String },
+    #[error("{}: no tokenizer to save with the model: neither tokenizer.json nor vocab.txt is here", dir.display())]
+    NoTokenizer { dir: PathBuf },
+    #[error("tensor {name:?} can't be saved: it is {dtype}, expected F32")]
+    SaveDtype { name: String, dtype: String },
+
+    #[error(
+        "a batch of {rows} rows, {width} wide, needs {} tokens and as many types; found {tokens} and {types}",
+        rows * width
+    )]
+    BatchSize { rows: usize, width: usize, tokens: usize, types: usize },
+    #[error("row {row} of the batch has length {length}, expected 1 to {width}")]
+    BatchLength { row: usize, length: u32, width: usize },
+    #[error(
+        "the batch is {width} tokens wide, but the model has {max_positions} positions \
+         (config.json, max_position_embeddings); truncate the texts to {max_positions}"
+    )]
+    TooLong { width: usize, max_positions: usize },
+    #[error(
+        "row {row}, token {column} of the batch: id {id} is outside the model's vocabulary of {vocab_size}; \
+         the tokenizer doesn't belong to this model"
+    )]
+    TokenId { row: usize, column: usize, id: u32, vocab_size: usize },
+    #[error(
+        "row {row}, token {column} of the batch: type {id} is outside the model's {type_vocab_size} token types"
+    )]
+    TokenType { row: usize, column: usize, id: u32, type_vocab_size: usize },
+
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    #[error("not built yet")]
-    NotBuilt,
+}
+
+/// By name, all that stands between a checkpoint's tensors and the model's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Misfit {
+    pub missing: Vec<String>,
+    pub surplus: Vec<String>,
+    pub misshaped: Vec<Misshaped>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misshaped {
+    pub name: String,
+    pub found: Vec<usize>,
+    pub expected: Vec<usize>,
+}
+
+impl Misfit {
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.surplus.is_empty() && self.misshaped.is_empty()
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let shapes = self.misshaped.iter();
+        let shapes =
+            shapes.map(|m| format!("{} is {:?}, expected {:?}", m.name, m.found, m.expected));
+        let parts = [
+            ("missing", self.missing.clone()),
+            ("not known", self.surplus.clone()),
+            ("wrong shape", shapes.collect()),
+        ];
+        let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+        let parts: Vec<_> =
+            parts.map(|(what, names)| format!(" {what}: {}", names.join(", "))).collect();
+        f.write_str(&parts.join(";"))
+    }
 }

@@ -1,21 +1,35 @@
-//! One padded batch on a device, checked, and what a forward pass is for.
+//! One padded batch on a device, checked, and what a forward pass is for. Knows no texts: tokenising is done elsewhere.
 
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::Keys;
+use lowchurn_kernels::{Dropout, Keys};
 
-use crate::Result;
+use crate::{Config, Error, Result};
 
 /// A padded batch. B rows, T columns; in row b the first `lengths[b]` tokens are real.
+#[derive(Clone, Debug)]
 pub struct Input {
     pub ids: Tensor,       // (B, T) u32
     pub types: Tensor,     // (B, T) u32
     pub lengths: Vec<u32>, // (B,)
-    pub(crate) max_id: u32,
-    pub(crate) max_type: u32,
+    largest_id: Largest,
+    largest_type: Largest,
+}
+
+/// Train draws one dropout key a site from the given stream; Eval drops nothing and builds no graph.
+pub enum Mode<'k> {
+    Eval,
+    Train(&'k mut Keys),
+}
+
+/// The largest number of a batch and where it stands; enough to check all of them without asking the device.
+#[derive(Clone, Copy, Debug)]
+struct Largest {
+    value: u32,
+    index: usize,
 }
 
 impl Input {
-    /// `tokens` and `types` hold B·`width` numbers, row after row, already padded.
+    /// `tokens` and `types` hold B·`width` numbers, row after row, already padded with any id of the vocabulary.
     pub fn new(
         tokens: &[u32],
         types: &[u32],
@@ -23,19 +37,63 @@ impl Input {
         width: usize,
         device: &Device,
     ) -> Result<Input> {
-        let shape = (lengths.len(), width);
+        let rows = lengths.len();
+        let (Some(largest_id), Some(largest_type), true) = (
+            largest(tokens),
+            largest(types),
+            tokens.len() == types.len() && rows.checked_mul(width) == Some(tokens.len()),
+        ) else {
+            let (tokens, types) = (tokens.len(), types.len());
+            return Err(Error::BatchSize { rows, width, tokens, types });
+        };
+        // A row without a token would be an average over nothing.
+        let bad_length = |&length: &u32| length == 0 || length as usize > width;
+        if let Some(row) = lengths.iter().position(bad_length) {
+            return Err(Error::BatchLength { row, length: lengths[row], width });
+        }
         Ok(Input {
-            ids: Tensor::from_slice(tokens, shape, device)?,
-            types: Tensor::from_slice(types, shape, device)?,
+            ids: Tensor::from_slice(tokens, (rows, width), device)?,
+            types: Tensor::from_slice(types, (rows, width), device)?,
             lengths: lengths.to_vec(),
-            max_id: 0,
-            max_type: 0,
+            largest_id,
+            largest_type,
         })
+    }
+
+    /// Whether the model has a row for each id, type and position of the batch.
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
+        let width = self.ids.dim(1)?;
+        let &Config { max_positions, vocab_size, type_vocab_size, .. } = config;
+        let at = |largest: Largest| (largest.index / width, largest.index % width, largest.value);
+        if width > max_positions {
+            return Err(Error::TooLong { width, max_positions });
+        }
+        if self.largest_id.value as usize >= vocab_size {
+            let (row, column, id) = at(self.largest_id);
+            return Err(Error::TokenId { row, column, id, vocab_size });
+        }
+        if self.largest_type.value as usize >= type_vocab_size {
+            let (row, column, id) = at(self.largest_type);
+            return Err(Error::TokenType { row, column, id, type_vocab_size });
+        }
+        Ok(())
     }
 }
 
-/// Train draws one dropout key a site from the given stream; Eval drops nothing and builds no graph.
-pub enum Mode<'k> {
-    Eval,
-    Train(&'k mut Keys),
+impl Mode<'_> {
+    /// What one dropout site does. A key is taken even where p is 0, so that no site's mask depends on another's p.
+    pub(crate) fn dropout(&mut self, p: f32) -> Option<Dropout> {
+        match self {
+            Mode::Eval => None,
+            Mode::Train(keys) => {
+                let key = keys.next();
+                (p > 0.0).then_some(Dropout { p, key })
+            }
+        }
+    }
+}
+
+fn largest(numbers: &[u32]) -> Option<Largest> {
+    let all = numbers.iter().enumerate().map(|(index, &value)| Largest { value, index });
+    all.max_by_key(|largest| largest.value)
 }

@@ -1,17 +1,32 @@
 //! Config, safetensors and token ids → logits. Knows no datasets and no losses; reads and writes weights and nothing else.
 //!
-//! Modules in the order of the data: what is published, what is checked, the layers, the classifier, and back to disk.
+//! Modules in the order of the data: the config, the checkpoint's tensors, the parameters, the batch, the layers, the
+//! model, and back to disk.
+
+mod config;
+
+mod weights;
+
+mod params;
+
+mod load;
+
+mod input;
+
+mod layers;
+
+mod bert;
 
 mod classifier;
-mod config;
-mod error;
-mod input;
-mod params;
+
 mod save;
 
-pub use classifier::{Classifier, Head, LoadReport};
-pub use config::{Activation, Config, check_vocabulary};
-pub use error::{Error, Result};
+mod error;
+
+pub use classifier::Classifier;
+pub use config::{Activation, Config, ModelType, check_vocabulary};
+pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mode};
+pub use load::{Head, LoadReport, read_params_into};
 pub use params::{Params, is_decayed};
-pub use save::{FORMAT_PT, read_params_into, save, write_safetensors};
+pub use save::{FORMAT_PT, save, write_safetensors};

@@ -1,29 +1,145 @@
-//! A classifier → the folder that `transformers` loads without a warning.
+//! A classifier → the folder that `transformers` loads without a warning. Each file is written beside its place, flushed
+//! to the disk and renamed, so that a reader never finds half of one.
 
-use std::path::Path;
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::Path,
+};
 
 use candle_core::Tensor;
+use serde_json::{Map, Value, json};
 
-use crate::{Config, Params, Result};
+use crate::config::label2id;
+use crate::params::bytes;
+use crate::{Config, Error, ModelType, Params, Result};
 
-/// The metadata that tells readers whose tensor layout a file follows.
+/// The metadata that tells readers whose names and layout a file follows.
 pub const FORMAT_PT: &[(&str, &str)] = &[("format", "pt")];
 
-/// Writes config.json, model.safetensors and the tokenizer's files (byte for byte from `tokenizer_from`) into `dir`.
-pub fn save(_dir: &Path, _config: &Config, _params: &Params, _tokenizer_from: &Path) -> Result<()> {
-    Err(crate::Error::NotBuilt)
+/// What a tokenizer of this family may consist of.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// Writes model.safetensors, the tokenizer's files (byte for byte from `tokenizer_from`) and config.json into `dir`.
+/// The config comes last: a folder without it is not a model. Other files in `dir` are left alone.
+pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path) -> Result<()> {
+    let is_there = |name: &&&str| tokenizer_from.join(name).exists();
+    let tokenizer: Vec<_> = TOKENIZER_FILES.iter().filter(is_there).collect();
+    if !tokenizer.iter().any(|name| ["tokenizer.json", "vocab.txt"].contains(name)) {
+        return Err(Error::NoTokenizer { dir: tokenizer_from.into() });
+    }
+    fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.into(), source })?;
+    write_safetensors(&dir.join("model.safetensors"), params.tensors(), FORMAT_PT)?;
+    for name in tokenizer {
+        let from = tokenizer_from.join(name);
+        let content = fs::read(&from).map_err(|source| Error::Read { path: from, source })?;
+        write_beside(&dir.join(name), |file| Ok(file.write_all(&content)?))?;
+    }
+    let text = format!("{:#}\n", Value::Object(published(config)));
+    write_beside(&dir.join("config.json"), |file| Ok(file.write_all(text.as_bytes())?))
 }
 
-/// Writes f32 tensors in the given order; beside `path` first, then renamed over it.
+/// Writes f32 tensors in the given order, each name once; beside `path` first, then renamed over it.
+///
+/// Not through the safetensors crate, whose metadata is a hash map (more than one entry would make the bytes differ from
+/// run to run) and whose files only their owner may read.
 pub fn write_safetensors<'t>(
-    _path: &Path,
-    _tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
-    _metadata: &[(&str, &str)],
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: &[(&str, &str)],
 ) -> Result<()> {
-    Err(crate::Error::NotBuilt)
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    let mut header = Map::new();
+    let metadata: Map<_, _> =
+        metadata.iter().map(|&(key, value)| (key.into(), value.into())).collect();
+    header.insert("__metadata__".into(), metadata.into());
+    let mut start = 0;
+    for (name, tensor) in &tensors {
+        let end = start + tensor.elem_count() * 4;
+        let info = json!({ "dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end] });
+        header.insert(name.to_string(), info);
+        start = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    // Readers map the data as numbers, so it has to start at a multiple of eight.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    write_beside(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for (name, tensor) in tensors {
+            file.write_all(&bytes(name, tensor)?)?;
+        }
+        Ok(())
+    })
 }
 
-/// Sets every parameter from the file of the same names and shapes; a difference is an error and sets nothing.
-pub fn read_params_into(_params: &Params, _path: &Path) -> Result<()> {
-    Err(crate::Error::NotBuilt)
+/// The config as published, with what this model is now: classes, architecture, number format.
+fn published(config: &Config) -> Map<String, Value> {
+    let mut raw = config.raw.clone();
+    let class = match config.model_type {
+        ModelType::Bert => "BertForSequenceClassification",
+    };
+    let id2label = config.labels.iter().enumerate();
+    let id2label: Map<_, _> =
+        id2label.map(|(id, label)| (id.to_string(), label.clone().into())).collect();
+    raw.insert("architectures".into(), json!([class]));
+    raw.insert("model_type".into(), config.model_type.name().into());
+    raw.insert("id2label".into(), id2label.into());
+    raw.insert("label2id".into(), label2id(&config.labels).into());
+    if raw.get("problem_type").is_none_or(Value::is_null) {
+        raw.insert("problem_type".into(), "single_label_classification".into());
+    }
+    // transformers 5 loads in the type that is written here, and what we write is f32.
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(dtype) = raw.get_mut(key) {
+            *dtype = "float32".into();
+        }
+    }
+    raw
+}
+
+/// What went wrong while a file was being filled: the file itself, or what was to go into it.
+enum Failure {
+    Io(io::Error),
+    Content(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(source: io::Error) -> Failure {
+        Failure::Io(source)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Content(error)
+    }
+}
+
+fn write_beside(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Failure>,
+) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let write = || -> std::result::Result<(), Failure> {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&partial)?);
+        fill(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(fs::rename(&partial, path)?)
+    };
+    write().map_err(|failure| {
+        // The disk may be full: what was written is of no use, and the first error is the one to tell.
+        let _ = fs::remove_file(&partial);
+        match failure {
+            Failure::Io(source) => Error::Write { path: path.into(), source },
+            Failure::Content(error) => error,
+        }
+    })
 }

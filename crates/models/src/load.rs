@@ -1,0 +1,184 @@
+//! A checkpoint's tensors → parameters by their canonical names. Strict: what is missing, left over or of another shape
+//! is listed by name in one error, and only a new head (and its pooler) may start from fresh values.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{Device, Var};
+
+use crate::bert::{self, Role};
+use crate::error::{Misfit, Misshaped};
+use crate::weights::{Entry, Weights};
+use crate::{Config, Error, ModelType, Params, Result};
+
+/// Where the classification head comes from.
+pub enum Head<'n> {
+    /// The checkpoint's own, with the labels of its config (`LABEL_0` and so on where it names none).
+    FromCheckpoint,
+    /// Weight from N(0, `initializer_range`), bias zero; `normal` gives standard normal numbers. A pooler that the
+    /// checkpoint lacks is made the same way, before the head.
+    Fresh { labels: Vec<String>, normal: &'n mut dyn FnMut() -> f64 },
+}
+
+/// What loading had to make up, and what it left lying.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadReport {
+    /// Parameters that got fresh values (canonical names).
+    pub fresh: Vec<String>,
+    /// Tensors of the checkpoint that nothing uses (names as in the file).
+    pub unused: Vec<String>,
+}
+
+/// Reads the parameters of the model in `dir`; `config` gets the labels of the head.
+pub(crate) fn load(
+    dir: &Path,
+    config: &mut Config,
+    head: Head,
+    device: &Device,
+) -> Result<(Params, LoadReport)> {
+    let weights = Weights::open(dir)?;
+    let mut report = LoadReport::default();
+    let mut found = by_parameter(&weights, config.model_type, &mut report)?;
+    let mut normal = None;
+    match head {
+        Head::FromCheckpoint => name_labels(config, &found),
+        Head::Fresh { labels, normal: source } => {
+            let old_head =
+                found.extract_if(bert::HEAD.to_string().., |name, _| name.starts_with(bert::HEAD));
+            report.unused.extend(old_head.map(|(_, entry)| entry.name));
+            set_labels(config, labels)?;
+            normal = Some(source);
+        }
+    }
+    report.unused.sort();
+
+    let expected: BTreeMap<_, _> = shapes(config).into_iter().collect();
+    let mut misfit = misfit(&expected, &found);
+    if normal.is_some() {
+        report.fresh = misfit.missing.extract_if(.., |name| bert::may_be_fresh(name)).collect();
+    } else if misfit.missing.iter().any(|name| name.starts_with(bert::HEAD))
+        && misfit.missing.iter().all(|name| bert::may_be_fresh(name))
+        && misfit.surplus.is_empty()
+    {
+        return Err(Error::NoHead { path: weights.path, missing: misfit.missing });
+    }
+    if !misfit.is_empty() {
+        return Err(Error::Misfit { path: weights.path, misfit });
+    }
+
+    let mut params = BTreeMap::new();
+    for (name, shape) in expected {
+        let var = match (found.get(&name), &mut normal) {
+            (Some(entry), _) => Var::from_tensor(&weights.read(entry)?.to_device(device)?)?,
+            (None, Some(normal)) => fresh(&shape, config.initializer_range, normal, device)?,
+            (None, None) => continue, // unreachable: what is missing was an error above
+        };
+        params.insert(name, var);
+    }
+    Ok((Params(params), report))
+}
+
+/// Sets every parameter from a file of the same names and shapes, as [`crate::write_safetensors`] writes it.
+/// A difference in names or shapes is an error and sets nothing.
+pub fn read_params_into(params: &Params, path: &Path) -> Result<()> {
+    let weights = Weights::open_file(path)?;
+    let found = weights.entries().into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+    let expected =
+        params.tensors().map(|(name, t)| (name.to_string(), t.dims().to_vec())).collect();
+    let misfit = misfit(&expected, &found);
+    if !misfit.is_empty() {
+        return Err(Error::Misfit { path: weights.path, misfit });
+    }
+    for entry in found.values() {
+        if let Some(var) = params.0.get(&entry.name) {
+            var.set(&weights.read(entry)?.to_device(var.device())?)?;
+        }
+    }
+    Ok(())
+}
+
+fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+    match config.model_type {
+        ModelType::Bert => bert::shapes(config, config.labels.len()),
+    }
+}
+
+/// The checkpoint's tensors by canonical name; what belongs to other heads goes to the report.
+fn by_parameter(
+    weights: &Weights,
+    model_type: ModelType,
+    report: &mut LoadReport,
+) -> Result<BTreeMap<String, Entry>> {
+    let mut found: BTreeMap<String, Entry> = BTreeMap::new();
+    for entry in weights.entries() {
+        let role = match model_type {
+            ModelType::Bert => bert::role(&entry.name),
+        };
+        match role {
+            Role::Constant => {}
+            Role::OtherHead => report.unused.push(entry.name),
+            Role::Parameter(name) => {
+                let second = entry.name.clone();
+                if let Some(first) = found.insert(name.clone(), entry) {
+                    let (path, first) = (weights.path.clone(), first.name);
+                    return Err(Error::Duplicate { path, name, first, second });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn misfit(expected: &BTreeMap<String, Vec<usize>>, found: &BTreeMap<String, Entry>) -> Misfit {
+    let mut misfit = Misfit::default();
+    for (name, expected) in expected {
+        match found.get(name) {
+            None => misfit.missing.push(name.clone()),
+            Some(entry) if entry.shape != *expected => misfit.misshaped.push(Misshaped {
+                name: entry.name.clone(),
+                found: entry.shape.clone(),
+                expected: expected.clone(),
+            }),
+            Some(_) => {}
+        }
+    }
+    let surplus = found.iter().filter(|(name, _)| !expected.contains_key(*name));
+    misfit.surplus = surplus.map(|(_, entry)| entry.name.clone()).collect();
+    misfit
+}
+
+/// Where the config names no labels, the head's rows get the names that transformers gives them.
+fn name_labels(config: &mut Config, found: &BTreeMap<String, Entry>) {
+    if !config.labels.is_empty() {
+        return;
+    }
+    // The row length is checked first: a shape of many rows of nothing would cost a name for each row.
+    let classes = match found.get("classifier.weight").map(|entry| &entry.shape[..]) {
+        Some(&[rows, columns]) if columns == config.hidden_size => rows,
+        _ => 2,
+    };
+    config.labels = (0..classes).map(|id| format!("LABEL_{id}")).collect();
+}
+
+/// Gives the config the labels of a new head, and takes away what was said of the old one.
+fn set_labels(config: &mut Config, labels: Vec<String>) -> Result<()> {
+    if labels.is_empty() || crate::config::label2id(&labels).len() != labels.len() {
+        return Err(Error::HeadLabels { labels });
+    }
+    for key in ["id2label", "label2id", "num_labels", "problem_type"] {
+        config.raw.shift_remove(key);
+    }
+    config.labels = labels;
+    Ok(())
+}
+
+fn fresh(
+    shape: &[usize],
+    range: f64,
+    normal: &mut dyn FnMut() -> f64,
+    device: &Device,
+) -> Result<Var> {
+    let n = shape.iter().product();
+    let is_bias = shape.len() == 1;
+    let values = (0..n).map(|_| if is_bias { 0.0 } else { (normal() * range) as f32 }).collect();
+    Ok(Var::from_vec::<_, f32>(values, shape, device)?)
+}

@@ -1,0 +1,202 @@
+//! The tensors of a checkpoint folder, under the names they have there: safetensors through a memory map, in one file or
+//! in shards; PyTorch's pickle only where there is nothing else. Believes no offset, size or file name unchecked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Component, Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor, pickle::PthTensors};
+use memmap2::Mmap;
+use safetensors::{SafeTensors, tensor::Metadata};
+
+use crate::{Error, Result};
+
+/// An open checkpoint.
+pub(crate) struct Weights {
+    /// The file that a message about the whole should name.
+    pub(crate) path: PathBuf,
+    files: Files,
+}
+
+/// A tensor that is there; its values are read only when asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    file: usize,
+}
+
+enum Files {
+    Mapped(Vec<Mapped>),
+    Pickle(PthTensors),
+}
+
+struct Mapped {
+    path: PathBuf,
+    map: Mmap,
+    data_start: usize,
+    metadata: Metadata,
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Opens what transformers would: the single file, else the shards, else the pickle.
+    pub(crate) fn open(dir: &Path) -> Result<Weights> {
+        let path = dir.join("model.safetensors");
+        if path.exists() {
+            return Weights::open_file(&path);
+        }
+        let path = dir.join("model.safetensors.index.json");
+        if path.exists() {
+            let files = Files::Mapped(open_shards(dir, &path)?);
+            return Ok(Weights { path, files });
+        }
+        let path = dir.join("pytorch_model.bin");
+        if path.exists() {
+            let files = Files::Pickle(open_pickle(&path)?);
+            return Ok(Weights { path, files });
+        }
+        Err(Error::NoWeights { dir: dir.into() })
+    }
+
+    /// Opens one safetensors file.
+    pub(crate) fn open_file(path: &Path) -> Result<Weights> {
+        Ok(Weights { path: path.into(), files: Files::Mapped(vec![Mapped::open(path)?]) })
+    }
+
+    /// All tensors, in name order within a file.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = match &self.files {
+            Files::Mapped(files) => {
+                files.iter().enumerate().flat_map(|(i, f)| f.entries(i)).collect()
+            }
+            Files::Pickle(file) => {
+                let infos = file.tensor_infos().values();
+                let entry = |name: &String, shape: &[usize]| Entry {
+                    name: name.clone(),
+                    shape: shape.into(),
+                    file: 0,
+                };
+                infos.map(|info| entry(&info.name, info.layout.dims())).collect()
+            }
+        };
+        entries.sort_by(|a, b| (a.file, &a.name).cmp(&(b.file, &b.name)));
+        entries
+    }
+
+    /// The values in f32, on the CPU.
+    pub(crate) fn read(&self, entry: &Entry) -> Result<Tensor> {
+        let tensor = match &self.files {
+            Files::Mapped(files) => files[entry.file].read(&entry.name)?,
+            Files::Pickle(file) => {
+                let found = file.get(&entry.name).map_err(|e| pickle_error(&self.path, &e))?;
+                let lost = || pickle_error(&self.path, &format!("{} is gone", entry.name));
+                found.ok_or_else(lost)?
+            }
+        };
+        match tensor.dtype() {
+            DType::F32 => Ok(tensor),
+            DType::F16 | DType::BF16 | DType::F64 => Ok(tensor.to_dtype(DType::F32)?),
+            other => Err(not_float(&self.path, &entry.name, format!("{other:?}"))),
+        }
+    }
+}
+
+impl Mapped {
+    #[expect(unsafe_code, reason = "a memory map of a checkpoint")]
+    fn open(path: &Path) -> Result<Mapped> {
+        let read_error = |source| Error::Read { path: path.into(), source };
+        let file = File::open(path).map_err(read_error)?;
+        // SAFETY: the bytes are only read, as plain numbers for which each pattern is valid, and are copied out before the
+        // map goes. Files are replaced by rename here, never written in place; another program that cuts this one short
+        // while it is being read would end the process, as it would for any reader of a map.
+        let map = unsafe { Mmap::map(&file) }.map_err(read_error)?;
+        let sound = SafeTensors::read_metadata(&map);
+        let (header, metadata) =
+            sound.map_err(|source| Error::Safetensors { path: path.into(), source })?;
+        Ok(Mapped { path: path.into(), map, data_start: header + 8, metadata })
+    }
+
+    fn entries(&self, file: usize) -> Vec<Entry> {
+        let infos = self.metadata.tensors().into_iter();
+        infos.map(|(name, info)| Entry { name, shape: info.shape.clone(), file }).collect()
+    }
+
+    fn read(&self, name: &str) -> Result<Tensor> {
+        let unsound = |source| Error::Safetensors { path: self.path.clone(), source };
+        let lost = || safetensors::SafeTensorError::TensorNotFound(name.into());
+        let info = self.metadata.info(name).ok_or_else(lost).map_err(unsound)?;
+        let (start, end) =
+            (info.data_offsets.0 + self.data_start, info.data_offsets.1 + self.data_start);
+        let bytes = self.map.get(start..end).ok_or_else(lost).map_err(unsound)?;
+        let dtype = DType::try_from(info.dtype);
+        let dtype = dtype.map_err(|_| not_float(&self.path, name, info.dtype.to_string()))?;
+        Ok(Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?)
+    }
+}
+
+fn open_shards(dir: &Path, index_path: &Path) -> Result<Vec<Mapped>> {
+    let text =
+        fs::read(index_path).map_err(|source| Error::Read { path: index_path.into(), source })?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|source| Error::Json { path: index_path.into(), source })?;
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    if let Some(shard) = shards.iter().find(|shard| !is_plain_file_name(shard)) {
+        return Err(Error::ShardName { path: index_path.into(), shard: shard.to_string() });
+    }
+    let open = |shard: &&String| Ok((shard.to_string(), Mapped::open(&dir.join(shard))?));
+    let files = shards.iter().map(open).collect::<Result<BTreeMap<String, Mapped>>>()?;
+    for (tensor, shard) in &index.weight_map {
+        if files.get(shard).is_none_or(|file| file.metadata.info(tensor).is_none()) {
+            let (path, tensor, shard) = (index_path.into(), tensor.clone(), shard.clone());
+            return Err(Error::ShardContent { path, tensor, shard });
+        }
+    }
+    Ok(files.into_values().collect())
+}
+
+/// Whether a name from a file stays in its folder.
+fn is_plain_file_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let one_part = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    one_part && !name.contains(['/', '\\', '\0'])
+}
+
+fn open_pickle(path: &Path) -> Result<PthTensors> {
+    let file_size =
+        fs::metadata(path).map_err(|source| Error::Read { path: path.into(), source })?.len();
+    let tensors = PthTensors::new(path, None).map_err(|e| pickle_error(path, &e))?;
+    for (name, info) in tensors.tensor_infos() {
+        let n_bytes = (info.layout.dims().iter())
+            .try_fold(info.dtype.size_in_bytes(), |n, &dim| n.checked_mul(dim));
+        // A stored archive: no tensor is larger than its file. Without this a lying shape would allocate without end.
+        if n_bytes.is_none_or(|n| n as u64 > file_size) {
+            return Err(pickle_error(
+                path,
+                &format!("{name} says that it is larger than the file"),
+            ));
+        }
+        // candle skips that many bytes where it should skip that many numbers.
+        if info.layout.start_offset() != 0 {
+            return Err(pickle_error(
+                path,
+                &format!("{name} starts within another tensor's storage"),
+            ));
+        }
+    }
+    Ok(tensors)
+}
+
+fn pickle_error(path: &Path, reason: &dyn std::fmt::Display) -> Error {
+    Error::Pickle { path: path.into(), reason: reason.to_string() }
+}
+
+fn not_float(path: &Path, name: &str, dtype: String) -> Error {
+    Error::Dtype { path: path.into(), name: name.into(), dtype }
+}

@@ -2,18 +2,32 @@
 //!
 //! Every operation stands twice: in the file of its name as the fast form, and in [`composed`] as the slow, obvious form.
 //! `tests/twins.rs` holds the two together, values and gradients. This crate knows no models and no files.
+//!
+//! All sums run over fixed blocks in a fixed order, so a result is the same bytes for any number of threads.
 
 pub mod composed;
+mod host;
 mod keys;
+mod lanes;
 
-pub use composed::{add, attention, dropout, embedding, gelu, layer_norm, linear};
+mod add;
+mod attention;
+mod dropout;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod matmul;
+
+mod adamw;
+
+pub use adamw::{AdamW, Moments, adamw, sum_of_squares};
+pub use add::add;
+pub use attention::attention;
+pub use dropout::dropout;
+pub use embedding::embedding;
+pub use gelu::{Gelu, gelu};
 pub use keys::{Dropout, Keys};
-
-/// Which of the two usual forms of GELU a model was trained with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gelu {
-    /// x·Φ(x) with the exact normal distribution function (`gelu` in a published config).
-    Erf,
-    /// The tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
-    Tanh,
-}
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use matmul::{matrix_path, matrix_rate};

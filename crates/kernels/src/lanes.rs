@@ -1,0 +1,139 @@
+//! Elementwise arithmetic that the compiler turns into wide vectors, and sums with a fixed order.
+//!
+//! Multiplications and additions are kept apart (no fused multiply–add), so every machine gives the same bytes.
+
+/// Lanes of a sum; also the width of one AVX-512 register.
+pub const LANES: usize = 16;
+
+/// Defines a function compiled three times, for AVX-512, AVX2 and the baseline, and chosen at run time.
+macro_rules! wide {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(unsafe_code, clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn v4($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                use std::arch::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                    // SAFETY: the features that `v4` is compiled for were found on this machine.
+                    return unsafe { v4($($arg),*) };
+                }
+                if has!("avx2") && has!("fma") {
+                    // SAFETY: as above, for `v3`.
+                    return unsafe { v3($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use wide;
+
+/// Sum of f(i) for i in 0..n: lane by lane, then the lanes in order.
+#[inline(always)]
+pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let whole = n / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    for i in whole..n {
+        lanes[i - whole] += f(i);
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane = if value > *lane { value } else { *lane };
+    }
+    lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// eˣ within 2 units in the last place for x ≤ 88; smaller than e⁻⁸⁷ counts as e⁻⁸⁷.
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2, a polynomial in r, and n put into the exponent.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding and taking it away rounds to a whole number.
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    // ln 2 in two parts, so that r is exact.
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let y = p * r * r + r + 1.0;
+    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// erf(x), absolute error below 5e-7: an odd rational function, constant beyond |x| = 4.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let x2 = x * x;
+    let p = -2.726_142_3e-10;
+    let p = p * x2 + 2.770_681_4e-8;
+    let p = p * x2 + -2.101_024e-6;
+    let p = p * x2 + -5.692_506_4e-5;
+    let p = p * x2 + -7.349_906_3e-4;
+    let p = p * x2 + -2.954_6e-3;
+    let p = p * x2 + -1.609_603_3e-2;
+    let q = -1.456_607_2e-5;
+    let q = q * x2 + -2.133_740_6e-4;
+    let q = q * x2 + -1.682_827e-3;
+    let q = q * x2 + -7.373_329e-3;
+    let q = q * x2 + -1.426_473_9e-2;
+    x * p / q
+}
+
+/// tanh(x) = 1 − 2/(e²ˣ + 1), absolute error below 5e-7.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (exp(2.0 * x.clamp(-20.0, 20.0)) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_close_to_f64() {
+        let grid = (-900_000..=880_000).map(|i| i as f32 * 1e-4);
+        for x in grid {
+            let exact = f64::from(x).max(-87.0).exp();
+            assert!((f64::from(exp(x)) - exact).abs() <= exact * 2.5e-7, "exp({x})");
+            let exact = candle_core::cpu::erf::erf_f64(f64::from(x));
+            assert!((f64::from(erf(x)) - exact).abs() < 5e-7, "erf({x}) = {} {exact}", erf(x));
+            let exact = f64::from(x).tanh();
+            assert!((f64::from(tanh(x)) - exact).abs() < 5e-7, "tanh({x})");
+        }
+    }
+
+    #[test]
+    fn sums_and_maxima_of_any_length() {
+        for n in 0..100usize {
+            let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32).collect();
+            assert_eq!(sum_by(n, |i| x[i]), x.iter().sum::<f32>());
+            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Layer normalisation in one pass a row; the backward pass computes mean and deviation again instead of storing them.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::composed;
+use crate::host::{BLOCK, host, is_fused, output, slice, tensor};
+use crate::lanes::{sum_by, wide};
+
+/// (x − mean)/√(variance + eps)·weight + bias over the last dimension, variance without Bessel's correction.
+/// Shapes (.., C), (C,), (C,) → (.., C). Ba, Kiros and Hinton, 1607.06450.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if !is_fused(x) {
+        return composed::layer_norm(x, weight, bias, eps);
+    }
+    let c = weight.dims1()?;
+    if x.dims().last() != Some(&c) || bias.dims() != [c] || c == 0 {
+        bail!("layer norm: shapes {:?}, {:?}, {:?}", x.dims(), weight.dims(), bias.dims());
+    }
+    let op = LayerNorm { eps: eps as f32 };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+struct LayerNorm {
+    eps: f32,
+}
+
+/// Whole rows to a block.
+fn block_of_rows(c: usize) -> usize {
+    BLOCK.div_ceil(c) * c
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, x_layout)?;
+        let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
+        let mut y = vec![0f32; x.len()];
+        let block = block_of_rows(weight.len());
+        y.par_chunks_mut(block)
+            .zip(x.par_chunks(block))
+            .for_each(|(y, x)| forward_block(x, weight, bias, self.eps, y));
+        Ok(output(y, x_layout.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (values, scale, grad) = (host(x)?, host(weight)?, host(&grad)?);
+        let scale: &[f32] = &scale;
+        let c = scale.len();
+        let block = block_of_rows(c);
+        let mut dx = vec![0f32; values.len()];
+        let partials: Vec<Vec<f32>> = dx
+            .par_chunks_mut(block)
+            .zip(values.par_chunks(block).zip(grad.par_chunks(block)))
+            .map(|(dx, (x, grad))| {
+                let mut sums = vec![0f32; 2 * c]; // d weight, then d bias
+                backward_block(x, scale, grad, self.eps, dx, &mut sums);
+                sums
+            })
+            .collect();
+        let sums = add_in_order(partials, 2 * c);
+        let (dweight, dbias) = sums.split_at(c);
+        Ok((
+            Some(tensor(dx, x)?),
+            Some(tensor(dweight.to_vec(), weight)?),
+            Some(tensor(dbias.to_vec(), bias)?),
+        ))
+    }
+}
+
+/// Sum of vectors of n elements, first to last: the same bytes whichever thread made which.
+pub fn add_in_order(partials: Vec<Vec<f32>>, n: usize) -> Vec<f32> {
+    let mut sums = vec![0f32; n];
+    for partial in partials {
+        for (sum, part) in sums.iter_mut().zip(partial) {
+            *sum += part;
+        }
+    }
+    sums
+}
+
+/// Mean and 1/√(variance + eps) of a row.
+#[inline(always)]
+fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+    let n = x.len() as f32;
+    let mean = sum_by(x.len(), |i| x[i]) / n;
+    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+wide! {
+fn forward_block(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+    let c = weight.len();
+    for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+        let (mean, rstd) = moments(x, eps);
+        for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+            *y = (x - mean) * rstd * weight + bias;
+        }
+    }
+}
+}
+
+wide! {
+/// With n = (x − mean)·rstd and g = grad·weight: dx = rstd·(g − mean(g) − n·mean(g·n)),
+/// d weight = Σ grad·n, d bias = Σ grad.
+fn backward_block(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
+    let c = weight.len();
+    let (dweight, dbias) = sums.split_at_mut(c);
+    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
+    for ((x, grad), dx) in x.chunks_exact(c).zip(grad.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
+        let (mean, rstd) = moments(x, eps);
+        let (x, grad, dx) = (&x[..c], &grad[..c], &mut dx[..c]);
+        let mean_g = sum_by(c, |i| grad[i] * weight[i]) / c as f32;
+        let mean_gn = sum_by(c, |i| grad[i] * weight[i] * ((x[i] - mean) * rstd)) / c as f32;
+        for i in 0..c {
+            let n = (x[i] - mean) * rstd;
+            dx[i] = rstd * (grad[i] * weight[i] - mean_g - n * mean_gn);
+            dweight[i] += grad[i] * n;
+            dbias[i] += grad[i];
+        }
+    }
+}
+}

@@ -1,0 +1,142 @@
+//! Matrix products of f32 slices through the gemm crate, and what the machine can do in them.
+
+use std::time::Instant;
+
+use gemm::Parallelism;
+
+/// A matrix inside a slice: element (r, c) lies at `start + r·row_stride + c·column_stride`.
+#[derive(Clone, Copy)]
+pub struct View {
+    pub rows: usize,
+    pub columns: usize,
+    pub start: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl View {
+    /// A whole matrix, rows one after the other.
+    pub fn rows_of(rows: usize, columns: usize) -> View {
+        View { rows, columns, start: 0, row_stride: columns, column_stride: 1 }
+    }
+
+    pub fn t(self) -> View {
+        View {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn end(&self) -> usize {
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        self.start + last(self.rows, self.row_stride) + last(self.columns, self.column_stride) + 1
+    }
+}
+
+/// What happens to the numbers that lie in the result before the product.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Onto {
+    Overwrite,
+    Add,
+}
+
+/// Who works on one product.
+#[derive(Clone, Copy)]
+pub enum Threads {
+    /// This thread: the caller runs several products side by side.
+    One,
+    All,
+}
+
+/// y (R, C) = a (R, I) · b (I, C), or added onto y.
+#[expect(unsafe_code, reason = "gemm takes pointers")]
+#[expect(clippy::too_many_arguments, reason = "three operands, each a slice and its view")]
+pub fn matmul(
+    y: &mut [f32],
+    y_view: View,
+    onto: Onto,
+    a: &[f32],
+    a_view: View,
+    b: &[f32],
+    b_view: View,
+    threads: Threads,
+) {
+    assert!(y_view.rows == a_view.rows && y_view.columns == b_view.columns);
+    assert!(a_view.columns == b_view.rows);
+    if y_view.rows == 0 || y_view.columns == 0 {
+        return;
+    }
+    assert!(y_view.end() <= y.len());
+    assert!(a_view.columns == 0 || (a_view.end() <= a.len() && b_view.end() <= b.len()));
+    // The result's elements must not overlap: one stride steps over the whole of the other dimension.
+    assert!(
+        y_view.row_stride >= y_view.columns * y_view.column_stride
+            || y_view.column_stride >= y_view.rows * y_view.row_stride
+    );
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(0),
+    };
+    // SAFETY: all elements that the three views reach lie inside their slices (asserted above), y is borrowed
+    // mutably and so apart from a and b, and its elements don't overlap.
+    unsafe {
+        gemm::gemm(
+            y_view.rows,
+            y_view.columns,
+            a_view.columns,
+            y.as_mut_ptr().add(y_view.start),
+            y_view.column_stride as isize,
+            y_view.row_stride as isize,
+            onto == Onto::Add,
+            a.as_ptr().add(a_view.start),
+            a_view.column_stride as isize,
+            a_view.row_stride as isize,
+            b.as_ptr().add(b_view.start),
+            b_view.column_stride as isize,
+            b_view.row_stride as isize,
+            1f32,
+            1f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// The instruction set that products run on here.
+pub fn matrix_path() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") {
+            return "AVX-512";
+        }
+        if has!("avx2") && has!("fma") {
+            return "AVX2";
+        }
+        return "SSE2";
+    }
+    #[cfg(target_arch = "aarch64")]
+    return "NEON";
+    #[allow(unreachable_code)]
+    "portable"
+}
+
+/// GFLOP/s of an (n, n)·(n, n) product on all threads: the best of `repeats`.
+pub fn matrix_rate(n: usize, repeats: usize) -> f64 {
+    let a = vec![0.5f32; n * n];
+    let b = vec![0.25f32; n * n];
+    let mut y = vec![0f32; n * n];
+    let view = View::rows_of(n, n);
+    let mut best = f64::INFINITY;
+    for _ in 0..repeats.max(1) {
+        let start = Instant::now();
+        matmul(&mut y, view, Onto::Overwrite, &a, view, &b, view, Threads::All);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    2.0 * (n as f64).powi(3) / best / 1e9
+}

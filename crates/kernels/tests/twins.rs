@@ -1,0 +1,219 @@
+//! Each fused operation equals its slow twin, values and gradients, on many shapes, and gives the same bytes
+//! for one thread and for several.
+
+use candle_core::{Device, Result, Tensor, Var};
+use lowchurn_kernels::{
+    Dropout, Gelu, add, attention, composed, dropout, embedding, gelu, layer_norm, linear,
+};
+
+/// Numbers in about [−2, 2] that repeat for a seed.
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut x = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            (x as f32 / u32::MAX as f32 - 0.5) * 4.0
+        })
+        .collect()
+}
+
+fn var(shape: &[usize], seed: u32) -> Var {
+    let n = shape.iter().product();
+    Var::from_vec(numbers(n, seed), shape, &Device::Cpu).unwrap()
+}
+
+type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
+
+/// Value and every input's gradient of Σ op(inputs)∘w, w fixed numbers.
+fn run(inputs: &[Var], op: Op) -> Vec<Tensor> {
+    let tensors: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = op(&tensors).unwrap();
+    let w = Tensor::from_vec(numbers(y.elem_count(), 99), y.shape(), y.device()).unwrap();
+    let grads = (&y * w).unwrap().sum_all().unwrap().backward().unwrap();
+    let of = |v: &Var| grads.get(v).expect("every input gets a gradient").clone();
+    std::iter::once(y.clone()).chain(inputs.iter().map(of)).collect()
+}
+
+fn flat(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Largest difference, relative to the largest magnitude of the slow form.
+fn difference(fast: &Tensor, slow: &Tensor) -> f32 {
+    assert_eq!(fast.dims(), slow.dims());
+    let (fast, slow) = (flat(fast), flat(slow));
+    let scale = slow.iter().fold(1e-3f32, |a, x| a.max(x.abs()));
+    fast.iter().zip(&slow).fold(0f32, |a, (x, y)| a.max((x - y).abs())) / scale
+}
+
+fn check(name: &str, inputs: &[Var], fast: Op, slow: Op) {
+    let (fast_all, slow_all) = (run(inputs, fast), run(inputs, slow));
+    for (i, (f, s)) in fast_all.iter().zip(&slow_all).enumerate() {
+        let d = difference(f, s);
+        assert!(d < 3e-6, "{name}: output {i} (0 the value, then gradients) is off by {d}");
+    }
+    // Bytes, not closeness: another number of threads must not change the order of a sum.
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (i, (f, again)) in fast_all.iter().zip(pool.install(|| run(inputs, fast))).enumerate() {
+            assert!(flat(f) == flat(&again), "{name}: output {i} differs with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn linear_equals_its_twin() {
+    for (n, t, i, o) in [(1, 1, 1, 1), (2, 3, 5, 7), (3, 17, 64, 33), (32, 13, 128, 512)] {
+        let inputs = [var(&[n, t, i], 1), var(&[o, i], 2), var(&[o], 3)];
+        check(
+            &format!("linear {n}x{t}x{i}->{o}"),
+            &inputs,
+            &|x| linear(&x[0], &x[1], Some(&x[2])),
+            &|x| composed::linear(&x[0], &x[1], Some(&x[2])),
+        );
+        check("linear without bias", &inputs[..2], &|x| linear(&x[0], &x[1], None), &|x| {
+            composed::linear(&x[0], &x[1], None)
+        });
+    }
+}
+
+/// candle multiplies a transposed batch by a broadcast matrix wrongly; ours copies first.
+#[test]
+fn linear_takes_a_transposed_input() {
+    check(
+        "linear of a transposed view",
+        &[var(&[4, 6, 5], 1), var(&[3, 6], 2), var(&[3], 3)],
+        &|x| linear(&x[0].transpose(1, 2)?, &x[1], Some(&x[2])),
+        &|x| composed::linear(&x[0].transpose(1, 2)?.contiguous()?, &x[1], Some(&x[2])),
+    );
+}
+
+#[test]
+fn layer_norm_equals_its_twin() {
+    // Not C = 2: the norm of two numbers is ±1, so the gradient is rounding alone.
+    for (n, t, c) in [(1, 1, 3), (2, 3, 5), (7, 9, 33), (32, 40, 384)] {
+        check(
+            &format!("layer norm {n}x{t}x{c}"),
+            &[var(&[n, t, c], 1), var(&[c], 2), var(&[c], 3)],
+            &|x| layer_norm(&x[0], &x[1], &x[2], 1e-5),
+            &|x| composed::layer_norm(&x[0], &x[1], &x[2], 1e-5),
+        );
+    }
+}
+
+#[test]
+fn gelu_equals_its_twin() {
+    for kind in [Gelu::Erf, Gelu::Tanh] {
+        for n in [1, 15, 16, 70_001] {
+            check(
+                &format!("gelu {kind:?} of {n}"),
+                &[var(&[n], 1)],
+                &|x| gelu(&(&x[0] * 3.0)?, kind),
+                &|x| composed::gelu(&(&x[0] * 3.0)?, kind),
+            );
+        }
+    }
+}
+
+#[test]
+fn add_equals_its_twin() {
+    for n in [1, 16_385, 100_000] {
+        let inputs = [var(&[n], 1), var(&[n], 2)];
+        check("add", &inputs, &|x| add(&x[0], &x[1]), &|x| composed::add(&x[0], &x[1]));
+    }
+}
+
+#[test]
+fn dropout_equals_its_twin() {
+    for (n, p) in [(1, 0.5), (40_000, 0.1), (40_000, 0.0)] {
+        let d = Dropout { p, key: 0x1234_5678_9abc };
+        check("dropout", &[var(&[n], 1)], &|x| dropout(&x[0], d), &|x| composed::dropout(&x[0], d));
+    }
+}
+
+#[test]
+fn embedding_equals_its_twin() {
+    let ids = Tensor::new(&[[0u32, 3, 3, 9], [3, 9, 1, 0]], &Device::Cpu).unwrap();
+    check("embedding", &[var(&[10, 6], 1)], &|x| embedding(&x[0], &ids), &|x| {
+        composed::embedding(&x[0], &ids)
+    });
+}
+
+#[test]
+fn attention_equals_its_twin() {
+    for (lengths, t, c, heads) in [
+        (vec![1], 1, 4, 1),
+        (vec![5, 3, 1], 5, 8, 2),
+        (vec![13, 13, 9, 2], 13, 96, 3),
+        (vec![70, 33], 70, 64, 2),
+    ] {
+        for dropped in [None, Some(Dropout { p: 0.2, key: 77 })] {
+            let shape = [lengths.len(), t, c];
+            check(
+                &format!("attention {shape:?} {heads} heads {dropped:?}"),
+                &[var(&shape, 1), var(&shape, 2), var(&shape, 3)],
+                &|x| attention(&x[0], &x[1], &x[2], &lengths, heads, dropped),
+                &|x| composed::attention(&x[0], &x[1], &x[2], &lengths, heads, dropped),
+            );
+        }
+    }
+}
+
+/// Central differences in f64 through the slow twins (which the fused forms equal): the gradients are the functions' own.
+#[test]
+fn gradients_equal_central_differences() {
+    const DROPPED: Dropout = Dropout { p: 0.3, key: 5 };
+    let cases: Vec<(&str, Vec<Vec<usize>>, Op)> = vec![
+        ("linear", vec![vec![2, 3, 4], vec![5, 4], vec![5]], &|x| {
+            composed::linear(&x[0], &x[1], Some(&x[2]))
+        }),
+        ("layer norm", vec![vec![2, 3, 4], vec![4], vec![4]], &|x| {
+            composed::layer_norm(&x[0], &x[1], &x[2], 1e-5)
+        }),
+        ("gelu", vec![vec![11]], &|x| composed::gelu(&x[0], Gelu::Erf)),
+        ("gelu tanh", vec![vec![11]], &|x| composed::gelu(&x[0], Gelu::Tanh)),
+        ("dropout", vec![vec![50]], &|x| composed::dropout(&x[0], DROPPED)),
+        ("attention", vec![vec![2, 3, 4]; 3], &|x| {
+            composed::attention(&x[0], &x[1], &x[2], &[3, 2], 2, Some(DROPPED))
+        }),
+    ];
+    for (name, shapes, op) in cases {
+        let inputs: Vec<Var> = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| {
+                let x = var(shape, i as u32 + 1).to_dtype(candle_core::DType::F64).unwrap();
+                Var::from_tensor(&x).unwrap()
+            })
+            .collect();
+        let loss = |values: &[Tensor]| {
+            let y = op(values).unwrap();
+            let n = y.elem_count();
+            let w: Vec<f64> = numbers(n, 99).into_iter().map(f64::from).collect();
+            (&y * Tensor::from_vec(w, y.shape(), &Device::Cpu).unwrap()).unwrap().sum_all().unwrap()
+        };
+        let tensors: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
+        let grads = loss(&tensors).backward().unwrap();
+        for (which, input) in inputs.iter().enumerate() {
+            let exact = grads.get(input).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let base = input.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for (i, exact) in exact.iter().enumerate() {
+                let at = |h: f64| {
+                    let mut moved = base.clone();
+                    moved[i] += h;
+                    let mut values = tensors.clone();
+                    values[which] = Tensor::from_vec(moved, input.shape(), &Device::Cpu).unwrap();
+                    loss(&values).to_scalar::<f64>().unwrap()
+                };
+                let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+                // candle's own GELU backward carries six digits, hence no tighter.
+                assert!(
+                    (numeric - exact).abs() < 3e-6 * (1.0 + exact.abs()),
+                    "{name} input {which} at {i}: {numeric} {exact}"
+                );
+            }
+        }
+    }
+}

@@ -42,9 +42,14 @@ pub(crate) fn load(
     match head {
         Head::FromCheckpoint => name_labels(config, &found),
         Head::Fresh { labels, normal: source } => {
-            let old_head =
-                found.extract_if(bert::HEAD.to_string().., |name, _| name.starts_with(bert::HEAD));
-            report.unused.extend(old_head.map(|(_, entry)| entry.name));
+            // What the file has for the old classes is of no use to the new ones.
+            found.retain(|name, entry| {
+                let is_old_head = name.starts_with(bert::HEAD);
+                if is_old_head {
+                    report.unused.push(entry.name.clone());
+                }
+                !is_old_head
+            });
             set_labels(config, labels)?;
             normal = Some(source);
         }
@@ -58,6 +63,7 @@ pub(crate) fn load(
     } else if misfit.missing.iter().any(|name| name.starts_with(bert::HEAD))
         && misfit.missing.iter().all(|name| bert::may_be_fresh(name))
         && misfit.surplus.is_empty()
+        && misfit.misshaped.is_empty()
     {
         return Err(Error::NoHead { path: weights.path, missing: misfit.missing });
     }

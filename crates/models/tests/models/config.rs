@@ -239,6 +239,8 @@ fn parse(key: &str, value: Value) -> Result<Config, String> {
     let mut tiny = Checkpoint::tiny();
     tiny.config[key] = value;
     let dir = tiny.write();
-    let result = Config::open(dir.path());
-    if result.is_ok() { Ok(result.unwrap()) } else { Err(message(&dir, result)) }
+    match Config::open(dir.path()) {
+        Ok(config) => Ok(config),
+        refused => Err(message(&dir, refused)),
+    }
 }

@@ -279,6 +279,7 @@ fn parameters_come_back_from_a_file() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn a_real_base_model_opens_with_a_new_head() {
     let home = env::var("HOME").unwrap_or_default();
     let dir =

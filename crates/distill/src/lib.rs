@@ -1,1 +1,30 @@
-//! distill
+//! Fine-tuning: a model, encoded rows and a plan → checkpoints, evaluation and predictions.
+//!
+//! The modules are listed in the order in which a run goes through them. Nothing here prints, exits, reads the environment
+//! or the clock; progress leaves as [`Event`].
+
+mod plan;
+mod schedule;
+mod loss;
+mod optim;
+mod step;
+mod eval;
+mod state;
+mod checkpoint;
+mod release;
+mod train;
+
+mod error;
+mod files;
+
+pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
+pub use error::{Error, Result};
+pub use eval::{Predictions, Scores, evaluate, predict};
+pub use loss::{cross_entropy_rows, one_hot};
+pub use optim::{Grads, Optimizer, clip_factor};
+pub use plan::{Plan, SelectBy};
+pub use release::{Finished, Release, finished, release};
+pub use schedule::Schedule;
+pub use state::{LogEntry, State};
+pub use step::{StepReport, step};
+pub use train::{Event, Outcome, Run, train};

@@ -1,0 +1,270 @@
+//! State ↔ folder. A checkpoint is written as a whole beside its place, its manifest last, and renamed: a folder without a
+//! manifest is not a checkpoint, and a run that is killed at any moment finds the one before.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lowchurn_models::{read_params_into, save as save_model};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::state::Progress;
+use crate::{Error, Optimizer, Plan, Result, State, files};
+
+pub const MANIFEST: &str = "manifest.json";
+const MODEL: &str = "model.safetensors";
+const MOMENTS: &str = "optimizer.safetensors";
+const TRAINER_STATE: &str = "trainer_state.json";
+const FORMAT: u32 = 1;
+
+/// What a run used: with the code, all that its weights depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    pub plan: Plan,
+    /// Base checkpoint as the user named it, and the hash of its weights, config and tokenizer.
+    pub base: String,
+    pub base_sha256: String,
+    pub train: String,
+    pub train_sha256: String,
+    pub eval: String,
+    pub eval_sha256: String,
+    pub labels: Vec<String>,
+    /// "cpu", "cuda" or "metal": bytes are the same only on the same kind.
+    pub device: String,
+    /// Not compared: a newer program may go on where an older one stopped.
+    pub lowchurn_version: String,
+}
+
+/// What makes a folder a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub step: u64,
+    pub provenance: Provenance,
+    /// SHA-256 of each file.
+    pub files: BTreeMap<String, String>,
+}
+
+/// `trainer_state.json`: the keys that tools around transformers read, and ours.
+#[derive(Serialize, Deserialize)]
+struct TrainerState {
+    global_step: u64,
+    lowchurn: Progress,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, Value>,
+}
+
+/// Writes `run/checkpoint-STEP` and gives its path.
+pub fn save(
+    run: &Path,
+    state: &State,
+    provenance: &Provenance,
+    tokenizer_from: &Path,
+    total: u64,
+    epoch: f64,
+) -> Result<PathBuf> {
+    let partial = run.join(format!(".checkpoint-{}.partial", state.step));
+    let path = run.join(format!("checkpoint-{}", state.step));
+    let write = || -> Result<()> {
+        remove_if_there(&partial)?;
+        fs::create_dir_all(&partial).map_err(|source| Error::Write { path: partial.clone(), source })?;
+        save_model(&partial, &state.model.config, &state.model.params, tokenizer_from)?;
+        state.optimizer.save(&partial.join(MOMENTS), &state.model.params)?;
+        write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
+        write_manifest(&partial, state.step, provenance)?;
+        remove_if_there(&path)?;
+        fs::rename(&partial, &path).map_err(|source| Error::Write { path: path.clone(), source })
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_dir_all(&partial);
+    })?;
+    files::sync_folder(run);
+    Ok(path)
+}
+
+pub fn write_trainer_state(dir: &Path, state: &State, plan: &Plan, total: u64, epoch: f64) -> Result<()> {
+    let best = state.progress.best.as_ref();
+    let rest = json!({
+        "epoch": epoch,
+        "max_steps": total,
+        "num_train_epochs": plan.epochs,
+        "train_batch_size": plan.batch_size,
+        "logging_steps": plan.logging_steps,
+        "eval_steps": plan.eval_steps,
+        "save_steps": plan.save_steps,
+        "num_input_tokens_seen": state.progress.n_tokens_seen,
+        "best_metric": best.map(|best| best.value),
+        "best_global_step": best.map(|best| best.step),
+        "best_model_checkpoint": best.map(|best| format!("checkpoint-{}", best.step)),
+        "log_history": state.progress.log,
+        "is_local_process_zero": true,
+        "is_world_process_zero": true,
+        "is_hyper_param_search": false,
+        "trial_name": null,
+        "trial_params": null,
+        "stateful_callbacks": {},
+    });
+    let Value::Object(rest) = rest else { unreachable!("a JSON object is written above") };
+    let content = TrainerState { global_step: state.step, lowchurn: state.progress.clone(), rest };
+    files::write_json(&dir.join(TRAINER_STATE), &content)
+}
+
+/// Lists and hashes all files of a folder and writes the manifest, after everything else.
+pub fn write_manifest(dir: &Path, step: u64, provenance: &Provenance) -> Result<()> {
+    let mut hashes = BTreeMap::new();
+    for name in file_names(dir)?.into_iter().filter(|name| name != MANIFEST) {
+        hashes.insert(name.clone(), files::sha256(&dir.join(&name))?);
+    }
+    let manifest = Manifest { format: FORMAT, step, provenance: provenance.clone(), files: hashes };
+    files::write_json(&dir.join(MANIFEST), &manifest)?;
+    files::sync_folder(dir);
+    Ok(())
+}
+
+/// The newest checkpoint of this very run, or `None`. Checkpoints of another run in the folder are an error that says
+/// what differs.
+pub fn find_latest(run: &Path, provenance: &Provenance) -> Result<Option<(PathBuf, Manifest)>> {
+    let Some((path, manifest)) = checkpoints(run)?.pop() else { return Ok(None) };
+    refuse_other_run(&path, &manifest.provenance, provenance)?;
+    Ok(Some((path, manifest)))
+}
+
+/// Puts a checkpoint's weights, moments and progress into `state`, after checking every file's hash.
+pub fn load(path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
+    for (name, expected) in &manifest.files {
+        let file = path.join(name);
+        let found = files::sha256(&file)?;
+        if found != *expected {
+            let reason = format!("its sha256 is {found}, but the manifest says {expected}");
+            return Err(Error::Checkpoint { path: file, reason });
+        }
+    }
+    read_params_into(&state.model.params, &path.join(MODEL))?;
+    state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.model.params)?;
+    let file = path.join(TRAINER_STATE);
+    let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
+    let saved: TrainerState = serde_json::from_slice(&text)
+        .map_err(|error| Error::Checkpoint { path: file, reason: error.to_string() })?;
+    state.step = saved.global_step;
+    state.progress = saved.lowchurn;
+    Ok(())
+}
+
+/// Puts only a checkpoint's weights into the model.
+pub fn load_weights(run: &Path, step: u64, state: &State) -> Result<()> {
+    Ok(read_params_into(&state.model.params, &run.join(format!("checkpoint-{step}")).join(MODEL))?)
+}
+
+/// Removes all checkpoints but those of the given steps, and what an interrupted save left.
+pub fn remove_checkpoints(run: &Path, keep: &[u64]) -> Result<()> {
+    for name in entries(run)? {
+        let is_partial = name.starts_with(".checkpoint-") && name.ends_with(".partial");
+        if is_partial || step_of(&name).is_some_and(|step| !keep.contains(&step)) {
+            remove_if_there(&run.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+pub fn read_manifest(dir: &Path) -> Result<Option<Manifest>> {
+    let path = dir.join(MANIFEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| Error::Checkpoint { path: path.clone(), reason: error.to_string() })?;
+    if manifest.format != FORMAT {
+        let reason = format!("format {}, this program reads {FORMAT}", manifest.format);
+        return Err(Error::Checkpoint { path, reason });
+    }
+    Ok(Some(manifest))
+}
+
+/// An error that names the first thing that differs.
+pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) -> Result<()> {
+    let other = |what: &str, found: String, expected: String| {
+        let what = what.to_string();
+        Err(Error::OtherRun { path: path.into(), what, found, expected })
+    };
+    let (old, new) = (settings(&found.plan), settings(&expected.plan));
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        if old.get(key) != new.get(key) {
+            let show = |value: Option<&Value>| value.map_or("not set".into(), Value::to_string);
+            return other(key, show(old.get(key)), show(new.get(key)));
+        }
+    }
+    let pairs = [
+        ("base checkpoint", &found.base_sha256, &expected.base_sha256, &found.base, &expected.base),
+        ("training data", &found.train_sha256, &expected.train_sha256, &found.train, &expected.train),
+        ("evaluation data", &found.eval_sha256, &expected.eval_sha256, &found.eval, &expected.eval),
+        ("device", &found.device, &expected.device, &found.device, &expected.device),
+    ];
+    for (what, old_hash, new_hash, old_name, new_name) in pairs {
+        if old_hash != new_hash {
+            let name = |name: &str, hash: &str| match what {
+                "device" => name.to_string(),
+                _ => format!("{name} ({})", hash.get(..12).unwrap_or(hash)),
+            };
+            return other(what, name(old_name, old_hash), name(new_name, new_hash));
+        }
+    }
+    if found.labels != expected.labels {
+        return other("label set", found.labels.join(", "), expected.labels.join(", "));
+    }
+    Ok(())
+}
+
+fn settings(plan: &Plan) -> serde_json::Map<String, Value> {
+    match serde_json::to_value(plan) {
+        Ok(Value::Object(settings)) => settings,
+        _ => serde_json::Map::new(),
+    }
+}
+
+/// All complete checkpoints of a run, oldest first.
+fn checkpoints(run: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
+    let mut steps: Vec<u64> = entries(run)?.iter().filter_map(|name| step_of(name)).collect();
+    steps.sort_unstable();
+    let mut found = Vec::new();
+    for step in steps {
+        let path = run.join(format!("checkpoint-{step}"));
+        if let Some(manifest) = read_manifest(&path)? {
+            found.push((path, manifest));
+        }
+    }
+    Ok(found)
+}
+
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("checkpoint-")?.parse().ok()
+}
+
+fn entries(dir: &Path) -> Result<Vec<String>> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let read = || -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    };
+    read().map_err(|source| Error::Read { path: dir.into(), source })
+}
+
+fn file_names(dir: &Path) -> Result<Vec<String>> {
+    Ok(entries(dir)?.into_iter().filter(|name| dir.join(name).is_file()).collect())
+}
+
+fn remove_if_there(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Write { path: dir.into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,67 @@
+//! What can go wrong in a run, with what is needed to mend it.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("{key} is {value}, expected {expected}")]
+    PlanValue { key: &'static str, value: String, expected: &'static str },
+
+    #[error(
+        "the {what} is not a number at step {step}; try a lower learning rate or a lower max_grad_norm, \
+         the last checkpoint before it is kept"
+    )]
+    NotFinite { what: &'static str, step: u64 },
+
+    #[error("row {id}: the logits are not finite numbers; the model's weights are damaged")]
+    NotFiniteLogits { id: String },
+
+    #[error(
+        "no gradient reaches {}; training would leave it as it is without a word", names.join(", ")
+    )]
+    NoGradient { names: Vec<String> },
+
+    #[error("row {id} has no label, and training needs one; leave unlabelled rows out")]
+    Unlabelled { id: String },
+
+    #[error("row {row}: label {label}, but the model has {classes} classes")]
+    LabelIndex { row: usize, label: u32, classes: usize },
+
+    #[error("no labelled row to evaluate on")]
+    NothingToEvaluate,
+
+    #[error("no row to train on")]
+    NothingToTrainOn,
+
+    #[error("{}: {reason}; remove the folder of this checkpoint to go on from the one before", path.display())]
+    Moments { path: PathBuf, reason: String },
+
+    #[error("{}: {reason}; remove the folder of this checkpoint to go on from the one before", path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+
+    #[error(
+        "{} holds a run with another {what}: {found}, now {expected}; \
+         choose another output folder, or --fresh to start over here", path.display()
+    )]
+    OtherRun { path: PathBuf, what: String, found: String, expected: String },
+
+    #[error("{}: can't be written: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+
+    #[error("{}: can't be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+
+    #[error(transparent)]
+    Data(#[from] lowchurn_data::Error),
+
+    #[error(transparent)]
+    Models(#[from] lowchurn_models::Error),
+
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,152 @@
+//! AdamW over named parameters with visible moments, and clipping by the global norm.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
+use lowchurn_kernels::{AdamW, Moments, adamw, sum_of_squares};
+use lowchurn_models::{Params, is_decayed, write_safetensors};
+
+use crate::{Error, Plan, Result};
+
+/// Gradients by parameter name, in name order.
+#[derive(Default)]
+pub struct Grads(pub BTreeMap<String, Tensor>);
+
+impl Grads {
+    /// Takes the parameters' gradients out of what `backward` returned and adds them to what is there.
+    pub fn add(&mut self, params: &Params, mut store: GradStore) -> Result<()> {
+        for (name, tensor) in params.tensors() {
+            let Some(grad) = store.remove(tensor) else { continue };
+            let sum = match self.0.get(name) {
+                Some(sum) => (sum + grad)?,
+                None => grad,
+            };
+            self.0.insert(name.to_string(), sum);
+        }
+        Ok(())
+    }
+
+    /// √Σ g² over all gradients, summed in name order.
+    pub fn norm(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for grad in self.0.values() {
+            sum += sum_of_squares(grad)?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Parameters that training can't move: no gradient, or nothing but zeros.
+    ///
+    /// A key bias shifts all scores of a query alike and so has none in theory; rounding decides, and it is passed over.
+    pub fn missing(&self, params: &Params) -> Result<Vec<String>> {
+        let mut missing = Vec::new();
+        for name in params.names().filter(|name| !name.ends_with("attention.self.key.bias")) {
+            let moves = match self.0.get(name) {
+                Some(grad) => sum_of_squares(grad)? != 0.0,
+                None => false,
+            };
+            if !moves {
+                missing.push(name.to_string());
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// min(1, max norm/(norm + 1e-6)), as PyTorch's `clip_grad_norm_`; 1 where there is no limit.
+pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) }
+}
+
+/// A moment pair for each parameter.
+pub struct Optimizer {
+    pub moments: BTreeMap<String, Moments>,
+}
+
+impl Optimizer {
+    pub fn zeros(params: &Params) -> Result<Optimizer> {
+        let zeros = |(name, tensor): (&str, &Tensor)| {
+            Ok((name.to_string(), Moments::zeros(tensor)?))
+        };
+        Ok(Optimizer { moments: params.tensors().map(zeros).collect::<Result<_>>()? })
+    }
+
+    /// Moves every parameter by its gradient; a parameter without one stays as it is.
+    pub fn apply(
+        &mut self,
+        params: &Params,
+        grads: &Grads,
+        plan: &Plan,
+        step: u64,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Result<()> {
+        for (name, var) in &params.0 {
+            let (Some(grad), Some(moments)) = (grads.0.get(name), self.moments.get_mut(name)) else {
+                continue;
+            };
+            let weight_decay = if is_decayed(var) { plan.weight_decay } else { 0.0 };
+            let update = AdamW {
+                learning_rate,
+                beta1: plan.beta1,
+                beta2: plan.beta2,
+                epsilon: plan.epsilon,
+                weight_decay,
+                step: step + 1,
+                gradient_scale,
+            };
+            adamw(var, grad, moments, &update)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `m.NAME` and `v.NAME` for every parameter.
+    pub fn save(&self, path: &Path, params: &Params) -> Result<()> {
+        let mut tensors = Vec::new();
+        for (name, moments) in &self.moments {
+            let Some(var) = params.0.get(name) else { continue };
+            let (m, v) = match moments {
+                Moments::Host { m, v } => (
+                    Tensor::from_slice(m, var.shape(), &Device::Cpu)?,
+                    Tensor::from_slice(v, var.shape(), &Device::Cpu)?,
+                ),
+                Moments::Device { m, v } => (m.clone(), v.clone()),
+            };
+            tensors.push((format!("m.{name}"), m));
+            tensors.push((format!("v.{name}"), v));
+        }
+        Ok(write_safetensors(path, tensors.iter().map(|(name, t)| (name.as_str(), t)), &[])?)
+    }
+
+    pub fn load(path: &Path, params: &Params) -> Result<Optimizer> {
+        let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(|source| Error::Moments { path: path.into(), reason: source.to_string() })?;
+        let mut moments = BTreeMap::new();
+        for (name, var) in &params.0 {
+            let mut take = |key: String| match tensors.remove(&key) {
+                Some(tensor) if tensor.dims() == var.dims() => Ok(tensor),
+                Some(tensor) => {
+                    let (found, expected) = (tensor.dims(), var.dims());
+                    let reason = format!("{key} has shape {found:?}, expected {expected:?}");
+                    Err(Error::Moments { path: path.into(), reason })
+                }
+                None => Err(Error::Moments { path: path.into(), reason: format!("{key} is missing") }),
+            };
+            let (m, v) = (take(format!("m.{name}"))?, take(format!("v.{name}"))?);
+            let loaded = match Moments::zeros(var)? {
+                Moments::Host { .. } => Moments::Host {
+                    m: m.flatten_all()?.to_vec1()?,
+                    v: v.flatten_all()?.to_vec1()?,
+                },
+                Moments::Device { .. } => Moments::Device {
+                    m: m.to_device(var.device())?,
+                    v: v.to_device(var.device())?,
+                },
+            };
+            moments.insert(name.clone(), loaded);
+        }
+        Ok(Optimizer { moments })
+    }
+}

@@ -1,0 +1,207 @@
+//! The settings of a run, resolved and checked. What a user typed becomes this once; only this is run and saved.
+
+use lowchurn_data::Metric;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, Schedule};
+
+/// Everything that decides the bytes of the trained weights, given base checkpoint and data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    pub epochs: u32,
+    /// Stops after this many updates, whatever `epochs` says, and shapes the schedule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_steps: Option<u64>,
+    /// Rows of one forward pass.
+    pub batch_size: usize,
+    /// Forward passes behind one update.
+    pub accumulation: usize,
+    pub eval_batch_size: usize,
+    /// Tokens a row is cut to.
+    pub max_length: usize,
+    pub learning_rate: f64,
+    pub schedule: Schedule,
+    pub warmup_steps: u64,
+    /// On matrices and tables only, not on biases and norms.
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    /// Gradients are clipped to this global norm; 0 leaves them alone.
+    pub max_grad_norm: f64,
+    /// The share of each target spread evenly over the classes.
+    pub label_smoothing: f64,
+    /// In place of the dropout of the checkpoint's config, everywhere.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dropout: Option<f64>,
+    pub seed: u64,
+    /// Evaluates and saves every n updates; 0 means at the end of each epoch.
+    pub eval_steps: u64,
+    /// Saves every n updates between evaluations too; 0 means only with evaluations.
+    pub save_steps: u64,
+    pub logging_steps: u64,
+    /// Stops after this many evaluations in a row without a better one; 0 means never.
+    pub patience: u32,
+    pub select_by: SelectBy,
+}
+
+/// What makes one evaluation better than another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectBy {
+    Accuracy,
+    F1,
+    Matthews,
+    Loss,
+}
+
+impl SelectBy {
+    pub fn name(self) -> &'static str {
+        match self {
+            SelectBy::Accuracy => "accuracy",
+            SelectBy::F1 => "f1",
+            SelectBy::Matthews => "matthews",
+            SelectBy::Loss => "loss",
+        }
+    }
+}
+
+impl From<Metric> for SelectBy {
+    fn from(metric: Metric) -> SelectBy {
+        match metric {
+            Metric::Accuracy => SelectBy::Accuracy,
+            Metric::F1 => SelectBy::F1,
+            Metric::Matthews => SelectBy::Matthews,
+        }
+    }
+}
+
+impl Plan {
+    /// Refuses numbers that can't be run, before any weight is read.
+    pub fn check(self) -> Result<Plan> {
+        let refuse = |key: &'static str, value: String, expected: &'static str| {
+            Err(Error::PlanValue { key, value, expected })
+        };
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let sizes = [
+            ("batch_size", self.batch_size),
+            ("accumulation", self.accumulation),
+            ("eval_batch_size", self.eval_batch_size),
+        ];
+        for (key, value) in sizes {
+            if value == 0 {
+                return refuse(key, value.to_string(), "at least 1");
+            }
+        }
+        if self.epochs == 0 && self.max_steps.is_none() {
+            return refuse("epochs", "0".into(), "at least 1, or max_steps");
+        }
+        if self.max_steps == Some(0) {
+            return refuse("max_steps", "0".into(), "at least 1");
+        }
+        if self.max_length < 3 {
+            return refuse("max_length", self.max_length.to_string(), "at least 3");
+        }
+        if self.logging_steps == 0 {
+            return refuse("logging_steps", "0".into(), "at least 1");
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate < 1.0) {
+            let value = self.learning_rate.to_string();
+            return refuse("learning_rate", value, "a number above 0 and below 1");
+        }
+        for (key, value) in [
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("label_smoothing", self.label_smoothing),
+            ("dropout", self.dropout.unwrap_or(0.0)),
+            ("weight_decay", self.weight_decay),
+        ] {
+            if !share(value) {
+                return refuse(key, value.to_string(), "a number from 0 up to, not with, 1");
+            }
+        }
+        for (key, value) in [("epsilon", self.epsilon), ("max_grad_norm", self.max_grad_norm)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(key, value.to_string(), "0 or a positive number");
+            }
+        }
+        Ok(self)
+    }
+
+    /// Updates in one pass over the rows: batches of batches, the last one short.
+    pub fn steps_per_epoch(&self, rows: usize) -> u64 {
+        (rows.div_ceil(self.batch_size)).div_ceil(self.accumulation) as u64
+    }
+
+    pub fn total_steps(&self, rows: usize) -> u64 {
+        self.max_steps.unwrap_or(u64::from(self.epochs) * self.steps_per_epoch(rows))
+    }
+
+    pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
+        self.learning_rate * self.schedule.factor(step, self.warmup_steps, total)
+    }
+
+    /// What transformers' run_glue would do, with evaluation each epoch and the best evaluation kept.
+    pub fn default_with(select_by: SelectBy) -> Plan {
+        Plan {
+            epochs: 3,
+            max_steps: None,
+            batch_size: 32,
+            accumulation: 1,
+            eval_batch_size: 64,
+            max_length: 128,
+            learning_rate: 5e-5,
+            schedule: Schedule::Linear,
+            warmup_steps: 0,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            label_smoothing: 0.0,
+            dropout: None,
+            seed: 42,
+            eval_steps: 0,
+            save_steps: 0,
+            logging_steps: 50,
+            patience: 0,
+            select_by,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_numbers_are_refused() {
+        let check = |change: fn(&mut Plan), message: &str| {
+            let mut plan = Plan::default_with(SelectBy::Accuracy);
+            change(&mut plan);
+            assert_eq!(plan.check().unwrap_err().to_string(), message);
+        };
+        check(|p| p.batch_size = 0, "batch_size is 0, expected at least 1");
+        check(|p| p.epochs = 0, "epochs is 0, expected at least 1, or max_steps");
+        check(|p| p.max_steps = Some(0), "max_steps is 0, expected at least 1");
+        check(|p| p.max_length = 2, "max_length is 2, expected at least 3");
+        check(|p| p.logging_steps = 0, "logging_steps is 0, expected at least 1");
+        let expected = "learning_rate is NaN, expected a number above 0 and below 1";
+        check(|p| p.learning_rate = f64::NAN, expected);
+        check(|p| p.dropout = Some(1.0), "dropout is 1, expected a number from 0 up to, not with, 1");
+        check(|p| p.max_grad_norm = -1.0, "max_grad_norm is -1, expected 0 or a positive number");
+        assert!(Plan::default_with(SelectBy::Loss).check().is_ok());
+    }
+
+    #[test]
+    fn steps_count_short_batches() {
+        let mut plan = Plan::default_with(SelectBy::Accuracy);
+        plan.batch_size = 10;
+        assert_eq!(plan.steps_per_epoch(101), 11);
+        plan.accumulation = 4;
+        assert_eq!((plan.steps_per_epoch(101), plan.total_steps(101)), (3, 9));
+        plan.max_steps = Some(5);
+        assert_eq!(plan.total_steps(101), 5);
+    }
+}

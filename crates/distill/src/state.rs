@@ -1,0 +1,119 @@
+//! All that changes while a run goes on. What it doesn't hold is a function of plan, data and the step.
+
+use candle_core::Device;
+use lowchurn_models::Classifier;
+use serde::{Deserialize, Serialize};
+
+use crate::{StepReport, Optimizer, Plan, Result, Scores, SelectBy};
+
+pub struct State {
+    pub model: Classifier,
+    pub optimizer: Optimizer,
+    /// Updates done.
+    pub step: u64,
+    pub progress: Progress,
+}
+
+/// The part of the state that fits into a small file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub n_tokens_seen: u64,
+    pub since_log: Sums,
+    pub best: Option<Best>,
+    /// Evaluations in a row that were no better than the best.
+    pub n_evals_without_gain: u32,
+    /// Whether `patience` ended the run.
+    pub is_stopped_early: bool,
+    pub log: Vec<LogEntry>,
+}
+
+/// Sums over the rows since the last line of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sums {
+    pub loss_sum: f64,
+    pub n_correct: u64,
+    pub n_rows: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub value: f64,
+    pub scores: Scores,
+}
+
+/// A line of the log, with the keys of transformers' Trainer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LogEntry {
+    Train { step: u64, epoch: f64, loss: f64, accuracy: f64, grad_norm: f64, learning_rate: f64 },
+    Eval { step: u64, epoch: f64, eval_loss: f64, eval_accuracy: f64, eval_f1: Option<f64>, eval_matthews: Option<f64> },
+}
+
+impl State {
+    pub fn new(model: Classifier) -> Result<State> {
+        let optimizer = Optimizer::zeros(&model.params)?;
+        Ok(State { model, optimizer, step: 0, progress: Progress::default() })
+    }
+
+    pub fn device(&self) -> Device {
+        self.model.params.0.values().next().map_or(Device::Cpu, |var| var.device().clone())
+    }
+}
+
+impl Progress {
+    pub fn record(&mut self, means: &StepReport) {
+        self.n_tokens_seen += means.n_tokens;
+        self.since_log.loss_sum += means.loss_sum;
+        self.since_log.n_correct += means.n_correct;
+        self.since_log.n_rows += means.n_rows;
+    }
+
+    /// Closes the sums into a line of the log.
+    pub fn log_training(&mut self, step: u64, epoch: f64, means: &StepReport) -> LogEntry {
+        let sums = std::mem::take(&mut self.since_log);
+        let n = sums.n_rows.max(1) as f64;
+        let entry = LogEntry::Train {
+            step,
+            epoch,
+            loss: sums.loss_sum / n,
+            accuracy: sums.n_correct as f64 / n,
+            grad_norm: means.gradient_norm,
+            learning_rate: means.learning_rate,
+        };
+        self.log.push(entry.clone());
+        entry
+    }
+
+    /// Whether this evaluation is the best so far. The first of equals stays the best.
+    pub fn log_evaluation(&mut self, step: u64, epoch: f64, scores: &Scores, plan: &Plan) -> (LogEntry, bool) {
+        let value = selected(scores, plan.select_by);
+        let is_best = self.best.as_ref().is_none_or(|best| value > best.value);
+        if is_best {
+            self.best = Some(Best { step, value, scores: scores.clone() });
+            self.n_evals_without_gain = 0;
+        } else {
+            self.n_evals_without_gain += 1;
+        }
+        let entry = LogEntry::Eval {
+            step,
+            epoch,
+            eval_loss: scores.loss,
+            eval_accuracy: scores.accuracy,
+            eval_f1: scores.f1,
+            eval_matthews: scores.matthews,
+        };
+        self.log.push(entry.clone());
+        (entry, is_best)
+    }
+}
+
+/// The number that is to be high. A metric that isn't defined on these rows loses to any that is.
+fn selected(scores: &Scores, by: SelectBy) -> f64 {
+    match by {
+        SelectBy::Accuracy => scores.accuracy,
+        SelectBy::F1 => scores.f1.unwrap_or(-1.0),
+        SelectBy::Matthews => scores.matthews.unwrap_or(-2.0),
+        SelectBy::Loss => -scores.loss,
+    }
+}

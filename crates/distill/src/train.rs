@@ -1,0 +1,135 @@
+//! The loop: order → update → log → evaluate → checkpoint. Where a batch comes from is a function of plan and step alone,
+//! so a run that is resumed does what the run that was killed would have done.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lowchurn_data::{Batch, Encoded, collate, epoch_order};
+
+use crate::checkpoint::{self, Provenance, remove_checkpoints};
+use crate::{
+    Error, LogEntry, Plan, Release, Result, Scores, State, StepReport, evaluate, predict, release, step,
+};
+
+/// What a run is given; nothing of it changes.
+pub struct Run<'r> {
+    pub provenance: &'r Provenance,
+    pub train: &'r Encoded,
+    pub eval: Option<&'r Encoded>,
+    /// The run's folder.
+    pub dir: &'r Path,
+    /// Where the tokenizer's files are copied from.
+    pub tokenizer_from: &'r Path,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Resumed { step: u64, total: u64 },
+    Stepped { step: u64, total: u64, report: StepReport },
+    Logged(LogEntry),
+    Evaluating { done: usize, rows: usize },
+    Evaluated { step: u64, scores: Scores, is_best: bool },
+    Saved { step: u64, path: PathBuf },
+    StoppedEarly { step: u64, n_evals: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Finished(Release),
+    /// A checkpoint of this step is there; the same run goes on from it.
+    Interrupted { step: u64 },
+}
+
+/// Goes on from the newest checkpoint, or from the start, to the end of the plan, or until `stop` is set.
+pub fn train(
+    run: &Run,
+    state: &mut State,
+    stop: &AtomicBool,
+    on: &mut dyn FnMut(Event),
+) -> Result<Outcome> {
+    let plan = &run.provenance.plan;
+    if run.train.rows() == 0 {
+        return Err(Error::NothingToTrainOn);
+    }
+    let lengths = run.train.lengths();
+    let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
+    let device = state.device();
+    if let Some((path, manifest)) = checkpoint::find_latest(run.dir, run.provenance)? {
+        checkpoint::load(&path, &manifest, state)?;
+        on(Event::Resumed { step: state.step, total });
+    }
+    let mut order = (u64::MAX, Vec::new());
+    while state.step < total && !state.progress.is_stopped_early {
+        let epoch = state.step / per_epoch;
+        if order.0 != epoch {
+            order = (epoch, epoch_order(&lengths, plan.batch_size, plan.seed, epoch));
+        }
+        let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
+        let report = step(state, plan, run.train, &micro, total, &device)?;
+        state.progress.record(&report);
+        on(Event::Stepped { step: state.step, total, report });
+
+        let at = state.step;
+        let epoch = at as f64 / per_epoch as f64;
+        let is_last = at == total;
+        let is_epoch_end = at.is_multiple_of(per_epoch);
+        let every = |n: u64| n > 0 && at.is_multiple_of(n);
+        if every(plan.logging_steps) || is_last {
+            on(Event::Logged(state.progress.log_training(at, epoch, &report)));
+        }
+        let evaluates = is_last || every(plan.eval_steps) || (plan.eval_steps == 0 && is_epoch_end);
+        if let (true, Some(rows)) = (evaluates, run.eval) {
+            evaluate_now(plan, rows, state, epoch, on)?;
+        }
+        let is_stopping = stop.load(Ordering::Relaxed);
+        if evaluates || every(plan.save_steps) || is_stopping {
+            save_now(run, state, total, epoch, on)?;
+        }
+        if is_stopping && !is_last {
+            return Ok(Outcome::Interrupted { step: at });
+        }
+    }
+    let epoch = state.step as f64 / per_epoch as f64;
+    let done = release(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
+    Ok(Outcome::Finished(done))
+}
+
+/// The batches behind update `index` of an epoch.
+fn batches(plan: &Plan, rows: &Encoded, order: &[Vec<u32>], index: u64, state: &State) -> Vec<Batch> {
+    let first = index as usize * plan.accumulation;
+    let last = order.len().min(first + plan.accumulation);
+    let pad = state.model.config.pad_token_id;
+    order[first..last].iter().map(|rows_of_batch| collate(rows, rows_of_batch, pad)).collect()
+}
+
+fn evaluate_now(
+    plan: &Plan,
+    rows: &Encoded,
+    state: &mut State,
+    epoch: f64,
+    on: &mut dyn FnMut(Event),
+) -> Result<()> {
+    let device = state.device();
+    let n = rows.rows();
+    let predictions = predict(&state.model, rows, plan.eval_batch_size, &device, &mut |done| {
+        on(Event::Evaluating { done, rows: n });
+    })?;
+    let scores = evaluate(&predictions, &rows.labels)?;
+    let (entry, is_best) = state.progress.log_evaluation(state.step, epoch, &scores, plan);
+    on(Event::Logged(entry));
+    on(Event::Evaluated { step: state.step, scores, is_best });
+    let n_evals = state.progress.n_evals_without_gain;
+    if plan.patience > 0 && n_evals >= plan.patience {
+        state.progress.is_stopped_early = true;
+        on(Event::StoppedEarly { step: state.step, n_evals });
+    }
+    Ok(())
+}
+
+/// Saves, then removes what neither a resume nor the release needs.
+fn save_now(run: &Run, state: &State, total: u64, epoch: f64, on: &mut dyn FnMut(Event)) -> Result<()> {
+    let path = checkpoint::save(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
+    on(Event::Saved { step: state.step, path });
+    let best = state.progress.best.as_ref().map_or(state.step, |best| best.step);
+    remove_checkpoints(run.dir, &[state.step, best])
+}

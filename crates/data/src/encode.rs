@@ -6,38 +6,131 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use tokenizers::{EncodeInput, Tokenizer, TruncationParams, TruncationStrategy};
+use serde_json::Value;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{
+    AddedToken, EncodeInput, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+    TruncationStrategy,
+};
 
 use crate::error::{Error, Result};
 use crate::example::Example;
 
-/// A model's tokenizer with padding and truncation switched off.
+/// A model's tokenizer with padding switched off.
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     pad_id: u32,
+    vocab_size: usize,
 }
 
 impl TextEncoder {
-    /// Reads `tokenizer.json` of a model folder, or builds BERT's WordPiece from `vocab.txt` where there is only that.
+    /// Reads `tokenizer.json` of a model folder, or builds BERT's WordPiece from `vocab.txt` where there is only that
+    /// (with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`).
     pub fn open(dir: &Path) -> Result<TextEncoder> {
-        let path = dir.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_file(&path).map_err(|error| Error::BadTokenizer {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-        let pad_id = tokenizer.token_to_id("[PAD]").unwrap_or(0);
-        Ok(TextEncoder { tokenizer, pad_id })
+        let (json, vocab) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
+        let config = json_of(&dir.join("tokenizer_config.json"))?;
+        let tokenizer = if json.is_file() {
+            Tokenizer::from_file(&json).map_err(|error| Error::BadTokenizer {
+                path: json.clone(),
+                reason: error.to_string(),
+            })?
+        } else if vocab.is_file() {
+            bert_of_vocab(&vocab, &config)?
+        } else {
+            return Err(Error::NoTokenizer { dir: dir.to_owned() });
+        };
+        let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(TextEncoder { pad_id: pad_id(&tokenizer, &config), tokenizer, vocab_size })
     }
 
     /// Highest token id + 1: the least number of rows an embedding needs.
     pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+        self.vocab_size
     }
 
-    /// What padded positions hold; never looked at by a model that is given the lengths.
+    /// What padded positions hold: the configured pad token, else `[PAD]` or `<pad>`, else 0. Models are given lengths, so
+    /// that no result depends on it.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
     }
+
+    /// Special tokens around a single text or a pair.
+    fn added(&self, pair: Pair) -> usize {
+        self.tokenizer
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(pair == Pair::Yes))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pair {
+    Yes,
+    No,
+}
+
+// Null where there is no such file.
+fn json_of(path: &Path) -> Result<Value> {
+    if !path.is_file() {
+        return Ok(Value::Null);
+    }
+    let text = std::fs::read(path).map_err(Error::read(path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::BadTokenizer { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn pad_id(tokenizer: &Tokenizer, config: &Value) -> u32 {
+    let named = &config["pad_token"];
+    let configured = named.as_str().or_else(|| named["content"].as_str());
+    let own = || tokenizer.get_padding().map(|padding| padding.pad_id);
+    [configured, Some("[PAD]"), Some("<pad>")]
+        .into_iter()
+        .flatten()
+        .find_map(|token| tokenizer.token_to_id(token))
+        .or_else(own)
+        .unwrap_or(0)
+}
+
+const BERT_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+fn bert_of_vocab(path: &Path, config: &Value) -> Result<Tokenizer> {
+    let bad = |reason: String| Error::BadTokenizer { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(Error::read(path))?;
+    let vocab = WordPiece::read_bytes(&bytes).map_err(|error| bad(error.to_string()))?;
+    let special = |token: &str| {
+        let id = vocab
+            .get(token)
+            .copied()
+            .ok_or_else(|| bad(format!("{token} isn't in the vocabulary")))?;
+        Ok((token.to_owned(), id))
+    };
+    let (sep, cls) = (special("[SEP]")?, special("[CLS]")?);
+    special("[UNK]")?;
+    let added: Vec<AddedToken> = BERT_TOKENS
+        .iter()
+        .filter(|token| vocab.contains_key(**token))
+        .map(|token| AddedToken::from(*token, true))
+        .collect();
+    let flag = |key: &str, default: bool| config[key].as_bool().unwrap_or(default);
+    let normalizer = BertNormalizer::new(
+        true,
+        flag("tokenize_chinese_chars", true),
+        config["strip_accents"].as_bool(),
+        flag("do_lower_case", true),
+    );
+    let model = WordPiece::builder()
+        .vocab(vocab)
+        .unk_token("[UNK]".to_owned())
+        .build()
+        .map_err(|error| bad(error.to_string()))?;
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    tokenizer.with_post_processor(Some(BertProcessing::new(sep, cls)));
+    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| bad(error.to_string()))?;
+    tokenizer.add_special_tokens(added).map_err(|error| bad(error.to_string()))?;
+    Ok(tokenizer)
 }
 
 /// All rows of a split as tokens, row `r` at `offsets[r]..offsets[r + 1]`.
@@ -77,19 +170,27 @@ impl Encoded {
     }
 }
 
-/// Tokenises all rows in parallel; texts over `max_length` tokens are cut at the end, pairs the longer one first.
+/// Tokenises all rows in parallel; rows over `max_length` tokens (special ones included) are cut at the end, of a pair the
+/// longer text first.
 pub fn encode(encoder: &TextEncoder, examples: &[Example], max_length: usize) -> Result<Encoded> {
+    // The tokenizers crate subtracts without looking: too small a length would wrap around to no limit at all.
+    for (kind, to, texts) in [(Pair::No, "a text", 1), (Pair::Yes, "a pair", 2)] {
+        let added = encoder.added(kind);
+        let occurs = examples.iter().any(|row| row.pair.is_some() == (kind == Pair::Yes));
+        if occurs && max_length < added + texts {
+            return Err(Error::MaxLengthTooSmall { max_length, added, to, least: added + texts });
+        }
+    }
     let mut tokenizer = encoder.tokenizer.clone();
     let truncation = TruncationParams {
-        max_length,
+        max_length: max_length.max(encoder.added(Pair::No) + 1),
         strategy: TruncationStrategy::LongestFirst,
-        ..TruncationParams::default()
+        direction: TruncationDirection::Right,
+        stride: 0,
     };
-    tokenizer.with_truncation(Some(truncation)).map_err(|_| Error::MaxLengthTooSmall {
-        max_length,
-        added: 2,
-        least: 3,
-    })?;
+    tokenizer
+        .with_truncation(Some(truncation))
+        .map_err(|error| Error::Tokenize { id: String::new(), reason: error.to_string() })?;
     tokenizer.with_padding(None);
     let parts: Vec<Encoded> = examples
         .par_chunks(256)
@@ -119,6 +220,7 @@ fn encode_part(tokenizer: &Tokenizer, rows: &[Example]) -> Result<Encoded> {
             .encode_fast(input, true)
             .map_err(|error| Error::Tokenize { id: row.id.clone(), reason: error.to_string() })?;
         part.tokens.extend_from_slice(encoding.get_ids());
+        // No tokenizer has more than a handful of segments.
         part.types.extend(encoding.get_type_ids().iter().map(|kind| *kind as u8));
         part.offsets.push(part.tokens.len());
         part.ids.push(row.id.clone());
@@ -126,4 +228,116 @@ fn encode_part(tokenizer: &Tokenizer, rows: &[Example]) -> Result<Encoded> {
         part.n_truncated += usize::from(!encoding.get_overflowing().is_empty());
     }
     Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##c\nA\n";
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
+        dir
+    }
+
+    fn row(id: &str, text: &str, pair: Option<&str>) -> Example {
+        Example {
+            id: id.to_owned(),
+            text: text.to_owned(),
+            pair: pair.map(str::to_owned),
+            label: None,
+        }
+    }
+
+    #[test]
+    fn wordpiece_from_a_vocabulary() {
+        let dir = folder(&[("vocab.txt", VOCAB)]);
+        let encoder = TextEncoder::open(dir.path()).unwrap();
+        assert_eq!((encoder.vocab_size(), encoder.pad_id()), (9, 0));
+        let check = |text: &str,
+                     pair: Option<&str>,
+                     max_length,
+                     tokens: &[u32],
+                     types: &[u8],
+                     truncated| {
+            let encoded = encode(&encoder, &[row("1", text, pair)], max_length).unwrap();
+            assert_eq!((encoded.tokens_of(0), encoded.types_of(0)), (tokens, types), "{text}");
+            assert_eq!(
+                (encoded.n_truncated, encoded.rows(), encoded.length(0)),
+                (truncated, 1, tokens.len())
+            );
+        };
+        check("A bc", None, 10, &[2, 5, 6, 7, 3], &[0; 5], 0);
+        check("", None, 10, &[2, 3], &[0; 2], 0);
+        check("a b a b", None, 4, &[2, 5, 6, 3], &[0; 4], 1);
+        check("a b", None, 4, &[2, 5, 6, 3], &[0; 4], 0);
+        check("a [SEP] é", None, 9, &[2, 5, 3, 1, 3], &[0; 5], 0);
+        check("a", Some("b b"), 9, &[2, 5, 3, 6, 6, 3], &[0, 0, 0, 1, 1, 1], 0);
+        check("a", Some("b b b b"), 6, &[2, 5, 3, 6, 6, 3], &[0, 0, 0, 1, 1, 1], 1);
+        check("a a a a", Some("b b b b"), 7, &[2, 5, 5, 3, 6, 6, 3], &[0, 0, 0, 0, 1, 1, 1], 1);
+        let cased = folder(&[
+            ("vocab.txt", VOCAB),
+            ("tokenizer_config.json", r#"{"do_lower_case": false}"#),
+        ]);
+        let encoded =
+            encode(&TextEncoder::open(cased.path()).unwrap(), &[row("1", "A a", None)], 8).unwrap();
+        assert_eq!(encoded.tokens, [2, 8, 5, 3]);
+        assert_eq!(encode(&encoder, &[], 8).unwrap().offsets, [0]);
+    }
+
+    #[test]
+    fn bad_tokenizers() {
+        let check = |files: &[(&str, &str)], message: &str| {
+            let dir = folder(files);
+            let got = TextEncoder::open(dir.path())
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
+            assert_eq!(got, format!("{}{message}", dir.path().display()));
+        };
+        check(&[], ": no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)");
+        check(
+            &[("tokenizer.json", "{}")],
+            "/tokenizer.json: isn't a tokenizer (Model missing. at line 1 column 2)",
+        );
+        check(
+            &[("vocab.txt", "a\n[CLS]\n")],
+            "/vocab.txt: isn't a tokenizer ([SEP] isn't in the vocabulary)",
+        );
+        check(
+            &[("vocab.txt", VOCAB), ("tokenizer_config.json", "{")],
+            "/tokenizer_config.json: isn't a tokenizer (EOF while parsing an object at line 1 column 1)",
+        );
+    }
+
+    #[test]
+    fn too_small_a_length() {
+        let dir = folder(&[("vocab.txt", VOCAB)]);
+        let encoder = TextEncoder::open(dir.path()).unwrap();
+        let check = |pair: Option<&str>, max_length, message: &str| {
+            let got = encode(&encoder, &[row("1", "a", pair)], max_length)
+                .map(|_| ())
+                .map_err(|error| error.to_string());
+            assert_eq!(got, if message.is_empty() { Ok(()) } else { Err(message.to_owned()) });
+        };
+        check(None, 3, "");
+        check(
+            None,
+            2,
+            "max length 2 is too small: this tokenizer adds 2 special tokens to a text, so at least 3 are needed",
+        );
+        check(
+            None,
+            0,
+            "max length 0 is too small: this tokenizer adds 2 special tokens to a text, so at least 3 are needed",
+        );
+        check(Some("b"), 5, "");
+        check(
+            Some("b"),
+            4,
+            "max length 4 is too small: this tokenizer adds 3 special tokens to a pair, so at least 5 are needed",
+        );
+    }
 }

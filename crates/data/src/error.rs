@@ -1,52 +1,209 @@
 //! Everything that can go wrong between a path on disk and a batch, with the data a reader needs to mend it.
 //!
-//! Messages are lower case, name file, row, column and value where there are such, and end with what to do.
+//! Messages are lower case, name file, row, column and value where there are such, and say what was expected or what to do.
+//! Lines count from 1 as editors do; rows of parquet files count from 0 as generated ids do.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where a value was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    pub path: PathBuf,
+    pub place: Place,
+}
+
+/// A line of a text file (from 1), or a row of a parquet file (from 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Line(usize),
+    Row(usize),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Place::Line(line) => write!(out, "{}:{line}", self.path.display()),
+            Place::Row(row) => write!(out, "{}: row {row}", self.path.display()),
+        }
+    }
+}
 
 /// One variant a kind of mistake; the binary maps all of them to exit code 3.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    // Sources, task manifests, repository layouts.
     #[error("{}: can't be read ({source})", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{}: can't tell the format from the suffix {suffix:?} (expected .parquet, .csv, .tsv, or .jsonl, .ndjson or .json with one object a line)",
+        path.display()
+    )]
+    UnsupportedSuffix { path: PathBuf, suffix: String },
+    #[error(
+        "{text:?} is neither a task name, nor owner/name[:config][@revision] of a hub dataset, nor a file or folder that exists ({reason})"
+    )]
+    BadSource { text: String, reason: &'static str },
+    #[error("{}:{line}: {reason}", path.display())]
+    BadTask { path: PathBuf, line: usize, reason: String },
+    #[error("{}: split {split} ({source})", path.display())]
+    BadTaskSplit { path: PathBuf, split: String, source: Box<Error> },
+    #[error("{}: unknown key {key:?} (known: {}){}", path.display(), list(known), hint(suggestion))]
+    UnknownTaskKey { path: PathBuf, key: String, known: Vec<String>, suggestion: Option<String> },
+    #[error("{}: {key} is missing ({expected})", path.display())]
+    MissingTaskKey { path: PathBuf, key: &'static str, expected: &'static str },
+    #[error("{}: {key} is {value:?} (expected {expected}){}", path.display(), hint(suggestion))]
+    BadTaskValue {
+        path: PathBuf,
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+        suggestion: Option<String>,
+    },
+    #[error("{}: {kind} tasks aren't supported yet (expected kind = \"classification\")", path.display())]
+    TaskKind { path: PathBuf, kind: &'static str },
+    #[error("README.md:{line}: the front matter can't be read ({reason})")]
+    BadCard { line: usize, reason: String },
+    #[error("config {config:?} isn't there (configs: {}){}", list(configs), hint(suggestion))]
+    UnknownConfig { config: String, configs: Vec<String>, suggestion: Option<String> },
+    #[error("the dataset has several configs, name one of: {}", list(configs))]
+    ConfigNeeded { configs: Vec<String> },
+    #[error(
+        "config {config:?}: nothing in the repository matches {pattern:?}, which README.md gives for split {split:?}"
+    )]
+    NothingMatches { config: String, split: String, pattern: String },
+    #[error(
+        "no parquet, csv, tsv or json lines file here; for a dataset of the hub try the revision refs/convert/parquet"
+    )]
+    NoDataFiles,
 
-    #[error("a label set needs at least two names, got {count}")]
-    TooFewLabels { count: usize },
+    // Split expressions.
+    #[error(
+        "{expression:?} isn't a split expression ({reason}; expected such as train, train[:5000], train[10%:] or train[:10%]+validation)"
+    )]
+    BadSplitExpression { expression: String, reason: String },
+    #[error("split {split:?} isn't there (splits: {}){}", list(splits), hint(suggestion))]
+    UnknownSplit { split: String, splits: Vec<String>, suggestion: Option<String> },
+    #[error("{expression:?} selects no rows (split sizes: {})", list(sizes))]
+    EmptySplit { expression: String, sizes: Vec<String> },
+    #[error("{expression:?} selects row {id:?} twice; parts that are added must not overlap")]
+    RowTwice { expression: String, id: String },
+    #[error("eval fraction {fraction} isn't between 0 and 1")]
+    BadFraction { fraction: f64 },
+    #[error(
+        "a cut of {fraction} of {rows} labelled rows leaves one side empty; name an evaluation split or another fraction"
+    )]
+    CutTooSmall { fraction: f64, rows: usize },
+
+    // Files.
+    #[error("{}: broken or truncated parquet ({reason}); fetch or write it again", path.display())]
+    BadParquet { path: PathBuf, reason: String },
+    #[error("{}: column {column:?} is {found}, not text or a number", path.display())]
+    UnreadableColumn { path: PathBuf, column: String, found: String },
+    #[error(
+        "{}:{line}: {found} cells where the header has {expected} (a delimiter or line break in a cell without quotes?)",
+        path.display()
+    )]
+    Ragged { path: PathBuf, line: usize, found: usize, expected: usize },
+    #[error("{}:{line}: a quoted cell starts in this row and is never closed", path.display())]
+    OpenQuote { path: PathBuf, line: usize },
+    #[error("{}: no header and no rows in it", path.display())]
+    EmptyFile { path: PathBuf },
+    #[error("{at}: not utf-8 text (save it as utf-8; spreadsheets call it \"csv utf-8\")")]
+    NotUtf8 { at: At },
+    #[error("{}: utf-16 text (save it as utf-8; spreadsheets call it \"csv utf-8\")", path.display())]
+    Utf16 { path: PathBuf },
+    #[error("{}:{line}: not a json object ({reason})", path.display())]
+    BadJson { path: PathBuf, line: usize, reason: String },
+    #[error("{}: one large json value (expected one object a line; jq -c '.[]' makes that of a list)", path.display())]
+    JsonNotLines { path: PathBuf },
+
+    // Columns and values.
+    #[error("{}: column {column:?} is there twice", path.display())]
+    DuplicateColumn { path: PathBuf, column: String },
+    #[error("{}: no {role} column {column:?} (columns: {}){}", path.display(), list(columns), hint(suggestion))]
+    MissingColumn {
+        path: PathBuf,
+        role: &'static str,
+        column: String,
+        columns: Vec<String>,
+        suggestion: Option<String>,
+    },
+    #[error("{}: can't tell which column is the {role}, name it (columns: {})", path.display(), list(columns))]
+    UnclearColumn { path: PathBuf, role: &'static str, columns: Vec<String> },
+    #[error("{at}: column {column:?} holds {value}, not text")]
+    NotText { at: At, column: String, value: String },
+    #[error("{at}: column {column:?} holds {value:?}, which isn't one of the {} labels {}{}", labels.len(), list(labels), hint(suggestion))]
+    UnknownLabel {
+        at: At,
+        column: String,
+        value: String,
+        labels: Vec<String>,
+        suggestion: Option<String>,
+    },
+    #[error("{at}: column {column:?} holds {value}, which is outside 0..{} of the labels {} (-1 is unlabelled)", labels.len(), list(labels))]
+    LabelOutOfRange { at: At, column: String, value: i64, labels: Vec<String> },
+    #[error(
+        "{at}: column {column:?} holds {value}, a score and not a class: regression tasks aren't supported yet"
+    )]
+    Regression { at: At, column: String, value: String },
+    #[error("{}: column {column:?} holds lists: multi-label tasks aren't supported yet", path.display())]
+    MultiLabel { path: PathBuf, column: String },
+    #[error(
+        "the labels given ({}) aren't the labels of the data ({}); same names in the same order are needed",
+        list(given),
+        list(found)
+    )]
+    LabelsDisagree { given: Vec<String>, found: Vec<String> },
+    #[error("{}: column {column:?} has no labelled row, so the classes are unknown; name them", path.display())]
+    NoLabels { path: PathBuf, column: String },
+    #[error(
+        "{second}: id {id:?} of column {column:?} is there twice, first at {first}; ids must be unique"
+    )]
+    DuplicateId { id: String, column: String, first: At, second: At },
+    #[error("{at}: id column {column:?} is empty; every row needs an id, or leave the column out")]
+    EmptyId { at: At, column: String },
+
+    #[error("a label set needs at least two names, got {}", list(names))]
+    TooFewLabels { names: Vec<String> },
     #[error("label {index} has an empty name")]
     EmptyLabelName { index: usize },
     #[error("label name {name:?} is there twice, at {first} and {second}")]
     DuplicateLabelName { name: String, first: usize, second: usize },
 
+    // Tokens.
     #[error("{}: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)", dir.display())]
     NoTokenizer { dir: PathBuf },
     #[error("{}: isn't a tokenizer ({reason})", path.display())]
     BadTokenizer { path: PathBuf, reason: String },
     #[error(
-        "max length {max_length} is too small: this tokenizer adds {added} special tokens, so at least {least} are needed"
+        "max length {max_length} is too small: this tokenizer adds {added} special tokens to {to}, so at least {least} are needed"
     )]
-    MaxLengthTooSmall { max_length: usize, added: usize, least: usize },
+    MaxLengthTooSmall { max_length: usize, added: usize, to: &'static str, least: usize },
     #[error("row {id:?}: the tokenizer failed ({reason})")]
     Tokenize { id: String, reason: String },
 
+    // Metrics and predictions.
     #[error("unknown metric {name:?} (expected accuracy, f1 or matthews){}", hint(suggestion))]
     UnknownMetric { name: String, suggestion: Option<String> },
-
     #[error("{}:{line}: isn't a prediction ({reason})", path.display())]
     BadPrediction { path: PathBuf, line: usize, reason: String },
     #[error("{}:{second}: id {id:?} is there twice, first in line {first}", path.display())]
     DuplicatePrediction { path: PathBuf, id: String, first: usize, second: usize },
     #[error("prediction {id:?}: {what} of label {label:?} is {value}, not a finite number")]
-    NotFinite { id: String, what: String, label: String, value: f32 },
+    NotFinite { id: String, what: &'static str, label: String, value: f32 },
     #[error("a prediction can't be written ({source})")]
     Write { source: std::io::Error },
 }
 
-fn hint(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+impl Error {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Read { path: path.to_owned(), source }
+    }
 }
 
 /// The known name nearest to a mistyped one, if any is near enough to be worth offering.
@@ -58,4 +215,19 @@ pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Opt
         .filter(|(near, _)| *near > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name.to_owned())
+}
+
+const LISTED: usize = 20;
+
+// Long lists (150 intents) are cut: a message is read in a terminal.
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n <= LISTED => names.join(", "),
+        n => format!("{}, … ({n} in all)", names[..LISTED].join(", ")),
+    }
+}
+
+fn hint(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }

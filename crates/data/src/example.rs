@@ -26,7 +26,7 @@ impl LabelSet {
     /// Checks that there are at least two names, none empty, none twice.
     pub fn new(names: Vec<String>) -> Result<LabelSet> {
         if names.len() < 2 {
-            return Err(Error::TooFewLabels { count: names.len() });
+            return Err(Error::TooFewLabels { names });
         }
         if let Some(index) = names.iter().position(|name| name.trim().is_empty()) {
             return Err(Error::EmptyLabelName { index });
@@ -114,8 +114,8 @@ mod tests {
         let check = |given: &[&str], message: &str| {
             assert_eq!(LabelSet::new(names(given)).unwrap_err().to_string(), message);
         };
-        check(&[], "a label set needs at least two names, got 0");
-        check(&["spam"], "a label set needs at least two names, got 1");
+        check(&[], "a label set needs at least two names, got none");
+        check(&["spam"], "a label set needs at least two names, got spam");
         check(&["spam", " "], "label 1 has an empty name");
         check(&["a", "b", "a"], r#"label name "a" is there twice, at 0 and 2"#);
         let set = LabelSet::new(names(&["no", "yes"])).unwrap();

@@ -8,6 +8,34 @@ pub mod error;
 pub mod example;
 pub mod rng;
 
+pub mod source;
+pub mod task;
+
+pub mod glob;
+
+pub mod features;
+
+pub mod card;
+
+pub mod layout;
+
+pub mod dataset;
+
+pub mod slice;
+
+mod delimited;
+mod json_lines;
+mod parquet_file;
+pub mod table;
+
+pub mod columns;
+pub mod labels;
+
+pub mod read;
+
+pub mod cut;
+pub mod inspect;
+
 pub mod encode;
 
 pub mod batch;
@@ -16,9 +44,17 @@ pub mod metrics;
 pub mod predictions;
 
 pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
+pub use columns::{Columns, Labels};
+pub use cut::stratified_cut;
+pub use dataset::Dataset;
 pub use encode::{Encoded, TextEncoder, encode};
 pub use error::{Error, Result};
-pub use example::{Example, LabelSet, Split};
+pub use example::{Example, LabelSet, Split, labelled};
+pub use inspect::{Inspection, inspect};
+pub use layout::{Layout, layout};
 pub use metrics::{Confusion, Metric};
 pub use predictions::{PredictionRow, read_predictions, write_row};
+pub use read::{Request, read};
 pub use rng::Rng;
+pub use source::Source;
+pub use task::Task;

@@ -33,9 +33,9 @@ pub struct PredictionRow {
 
 /// Writes one line. A number that isn't finite is an error: JSON has no word for it.
 pub fn write_row(out: &mut dyn Write, row: &PredictionRow) -> Result<()> {
-    let not_finite = |what: &str, label: &str, value: f32| Error::NotFinite {
+    let not_finite = |what: &'static str, label: &str, value: f32| Error::NotFinite {
         id: row.id.clone(),
-        what: what.to_owned(),
+        what,
         label: label.to_owned(),
         value,
     };
@@ -181,7 +181,7 @@ mod tests {
         );
         check(
             r#"{"id":"1","label":"a","scores":{"a":1,"a":1}}"#,
-            r#"1: isn't a prediction (label "a" has two scores at line 1 column 45)"#,
+            r#"1: isn't a prediction (label "a" has two scores at line 1 column 44)"#,
         );
         check(
             r#"{"id":"1","label":"a","scores":{"a":1},"logits":[]}"#,

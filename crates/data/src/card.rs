@@ -1,0 +1,301 @@
+//! The YAML front matter of a dataset's README.md: its configs with their files, and the features of each config.
+//!
+//! Reads only what the layout needs; unknown keys belong to others and are passed over. A front matter that isn't YAML is
+//! an error: guessing on could silently train on other files than the author meant.
+
+use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::error::{Error, Result};
+use crate::features::{Feature, FeatureKind};
+
+/// What a card says; both lists empty without front matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    pub configs: Vec<CardConfig>,
+    pub infos: Vec<CardInfo>,
+}
+
+/// One entry of `configs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardConfig {
+    pub name: String,
+    /// (split, patterns) in the card's order; empty: by the conventional names, under `data_dir`.
+    pub data_files: Vec<(String, Vec<String>)>,
+    pub data_dir: Option<String>,
+    pub is_default: bool,
+}
+
+/// One entry of `dataset_info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardInfo {
+    pub config: Option<String>,
+    pub features: Vec<Feature>,
+}
+
+/// Parses the text of a README.md.
+pub fn parse(readme: &str) -> Result<Card> {
+    let Some(front) = front_matter(readme) else {
+        return Ok(Card::default());
+    };
+    if too_deep(front) {
+        return Err(Error::BadCard { line: 2, reason: "nested too deeply".to_owned() });
+    }
+    let documents = YamlLoader::load_from_str(front).map_err(|error| Error::BadCard {
+        line: error.marker().line() + 1,
+        reason: error.info().to_owned(),
+    })?;
+    let Some(top) = documents.first() else {
+        return Ok(Card::default());
+    };
+    Ok(Card {
+        configs: one_or_many(&top["configs"]).iter().map(config).collect(),
+        infos: one_or_many(&top["dataset_info"]).iter().map(info).collect(),
+    })
+}
+
+// Between a first line `---` and the next such line.
+fn front_matter(readme: &str) -> Option<&str> {
+    let body = readme.strip_prefix('\u{feff}').unwrap_or(readme);
+    let body = body.strip_prefix("---\n").or_else(|| body.strip_prefix("---\r\n"))?;
+    let mut end = 0;
+    for line in body.split_inclusive('\n') {
+        if line.trim_end() == "---" {
+            return Some(&body[..end]);
+        }
+        end += line.len();
+    }
+    None
+}
+
+// The loader recurses once a level, so a card of brackets could overflow the stack. Real cards stay under ten.
+fn too_deep(front: &str) -> bool {
+    let brackets = front.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    let indent = front
+        .lines()
+        .map(|line| line.len() - line.trim_start_matches([' ', '-', '?', ':']).len())
+        .max();
+    brackets > 2000 || indent.unwrap_or(0) > 400
+}
+
+fn one_or_many(yaml: &Yaml) -> &[Yaml] {
+    match yaml {
+        Yaml::Array(many) => many,
+        Yaml::Hash(_) => std::slice::from_ref(yaml),
+        _ => &[],
+    }
+}
+
+fn config(yaml: &Yaml) -> CardConfig {
+    CardConfig {
+        name: text(&yaml["config_name"]).unwrap_or_else(|| "default".to_owned()),
+        data_files: data_files(&yaml["data_files"]),
+        data_dir: text(&yaml["data_dir"]),
+        is_default: yaml["default"].as_bool() == Some(true),
+    }
+}
+
+// A pattern, a list of patterns, a list of {split, path}, or a map of split to pattern(s).
+fn data_files(yaml: &Yaml) -> Vec<(String, Vec<String>)> {
+    match yaml {
+        Yaml::Hash(splits) => splits
+            .iter()
+            .filter_map(|(split, paths)| Some((text(split)?, patterns(paths))))
+            .collect(),
+        Yaml::Array(items) if items.iter().any(|item| item.as_hash().is_some()) => items
+            .iter()
+            .map(|item| {
+                (
+                    text(&item["split"]).unwrap_or_else(|| "train".to_owned()),
+                    patterns(&item["path"]),
+                )
+            })
+            .collect(),
+        Yaml::BadValue | Yaml::Null => Vec::new(),
+        _ => vec![("train".to_owned(), patterns(yaml))],
+    }
+}
+
+fn patterns(yaml: &Yaml) -> Vec<String> {
+    match yaml {
+        Yaml::Array(many) => many.iter().filter_map(text).collect(),
+        one => text(one).into_iter().collect(),
+    }
+}
+
+fn info(yaml: &Yaml) -> CardInfo {
+    let features = match &yaml["features"] {
+        Yaml::Array(list) => list
+            .iter()
+            .filter_map(|item| {
+                Some(Feature { name: text(&item["name"])?, kind: kind(item, MOST_LEVELS) })
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    CardInfo { config: text(&yaml["config_name"]), features }
+}
+
+const MOST_LEVELS: usize = 8;
+
+fn kind(yaml: &Yaml, levels: usize) -> FeatureKind {
+    if levels == 0 {
+        return FeatureKind::Other;
+    }
+    if let Yaml::String(dtype) = yaml {
+        return FeatureKind::of_dtype(dtype);
+    }
+    if !yaml["class_label"].is_badvalue() {
+        let names = class_names(&yaml["class_label"]["names"]);
+        return if names.is_empty() { FeatureKind::Integer } else { FeatureKind::Classes(names) };
+    }
+    for key in ["sequence", "list"] {
+        if !yaml[key].is_badvalue() {
+            return kind(&yaml[key], levels - 1).listed();
+        }
+    }
+    if yaml["dtype"].is_badvalue() { FeatureKind::Other } else { kind(&yaml["dtype"], levels - 1) }
+}
+
+// A list, or a map whose keys are the indices as text; the map may be in any order, and gaps make it useless.
+fn class_names(yaml: &Yaml) -> Vec<String> {
+    match yaml {
+        Yaml::Array(names) => names.iter().filter_map(text).collect(),
+        Yaml::Hash(map) => {
+            let mut named: Vec<(usize, String)> = map
+                .iter()
+                .filter_map(|(index, name)| Some((text(index)?.parse().ok()?, text(name)?)))
+                .collect();
+            named.sort();
+            let whole = named.len() == map.len()
+                && named.iter().enumerate().all(|(at, (index, _))| at == *index);
+            if whole { named.into_iter().map(|(_, name)| name).collect() } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    }
+}
+
+// Unquoted yes, no, 1 and 1.0 are meant as text where a name is expected.
+fn text(yaml: &Yaml) -> Option<String> {
+    match yaml {
+        Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),
+        Yaml::Integer(number) => Some(number.to_string()),
+        Yaml::Boolean(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn card(front: &str) -> Card {
+        parse(&format!("---\n{front}\n---\n# title\n")).unwrap()
+    }
+
+    #[test]
+    fn data_files_in_every_form() {
+        let check = |data_files: &str, expected: &[(&str, &[&str])]| {
+            let card = card(&format!("configs:\n- config_name: c\n  data_files: {data_files}"));
+            let got: Vec<(&str, Vec<&str>)> = card.configs[0]
+                .data_files
+                .iter()
+                .map(|(split, paths)| (split.as_str(), paths.iter().map(String::as_str).collect()))
+                .collect();
+            let expected: Vec<_> =
+                expected.iter().map(|(split, paths)| (*split, paths.to_vec())).collect();
+            assert_eq!(got, expected);
+        };
+        check("a.csv", &[("train", &["a.csv"])]);
+        check("[a.csv, b*.csv]", &[("train", &["a.csv", "b*.csv"])]);
+        check(
+            "\n  - split: train\n    path: data/train-*\n  - split: test\n    path: [x, y]",
+            &[("train", &["data/train-*"]), ("test", &["x", "y"])],
+        );
+        check(
+            "\n    train: a.csv\n    dev: [b.csv]",
+            &[("train", &["a.csv"]), ("dev", &["b.csv"])],
+        );
+        check("\n  - path: a.csv", &[("train", &["a.csv"])]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn configs_and_features() {
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let card = card(
+            "configs:\n- config_name: a\n  data_dir: d\n- config_name: b\n  default: true\ndataset_info:\n- config_name: a\n  \
+             features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n          \
+             '1': yes\n          '0': no\n  - name: tags\n    sequence:\n      class_label:\n        names: [x, true, 7]\n  \
+             - name: score\n    dtype: float32\n  - name: n\n    dtype: int64\n  - name: gap\n    dtype:\n      class_label:\n        \
+             names:\n          '0': a\n          '2': b\n  - name: image\n    dtype: image\n  - name: words\n    sequence: string",
+        );
+        assert_eq!(
+            (card.configs.len(), card.configs[0].is_default, card.configs[1].is_default),
+            (2, false, true)
+        );
+        assert_eq!(card.configs[0].data_dir.as_deref(), Some("d"));
+        assert_eq!(card.infos[0].config.as_deref(), Some("a"));
+        let kinds: Vec<_> =
+            card.infos[0].features.iter().map(|feature| feature.kind.clone()).collect();
+        assert_eq!(
+            kinds,
+            [
+                FeatureKind::Text,
+                FeatureKind::Classes(names(&["no", "yes"])),
+                FeatureKind::ClassList(names(&["x", "true", "7"])),
+                FeatureKind::Float,
+                FeatureKind::Integer,
+                FeatureKind::Integer,
+                FeatureKind::Other,
+                FeatureKind::Other,
+            ]
+        );
+    }
+
+    #[test]
+    fn no_front_matter_is_an_empty_card() {
+        for readme in [
+            "",
+            "# title",
+            "---\nconfigs: []",
+            "---\n---\n",
+            "---\nlicense: mit\n---",
+            "---\n- 1\n---\n",
+        ] {
+            assert_eq!(parse(readme).unwrap(), Card::default(), "{readme:?}");
+        }
+    }
+
+    #[test]
+    fn broken_front_matter_names_the_line() {
+        let check = |front: &str, message: &str| {
+            let got = parse(&format!("---\n{front}\n---\n")).unwrap_err().to_string();
+            assert_eq!(got, message);
+        };
+        check(
+            "license: mit\nconfigs: [a",
+            "README.md:4: the front matter can't be read (while parsing a flow sequence, expected ',' or ']')",
+        );
+        check(
+            &"[".repeat(100_000),
+            "README.md:2: the front matter can't be read (nested too deeply)",
+        );
+        check(
+            &"- ".repeat(100_000),
+            "README.md:2: the front matter can't be read (nested too deeply)",
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(front in ".*", nested in r"([a-z_]{0,6}: ?[\[\]{},'&*!|>-]{0,5}\n? {0,4}){0,12}") {
+            for front in [front, nested] {
+                let _ = parse(&front);
+                let _ = parse(&format!("---\n{front}\n---\n"));
+                let _ = parse(&format!("---\nconfigs:\n{front}\ndataset_info:\n{front}\n---\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Columns of a CSV or TSV file with a header line.
+//!
+//! Refuses rows with another number of cells than the header, quotes that are never closed and text that isn't UTF-8: each
+//! of them would move text or labels to other rows in silence. Blank lines are passed over. A byte-order mark is dropped.
+
+use std::path::Path;
+
+use csv::ByteRecord;
+
+use crate::error::{At, Error, Place, Result};
+use crate::table::{Cells, Head, Table, Wanted, positions};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delimiter {
+    Tab,
+    /// A comma, or, where the header line has none, a semicolon or a tab if it has that.
+    Sniffed,
+}
+
+pub fn head(path: &Path, delimiter: Delimiter) -> Result<Head> {
+    let bytes = load(path)?;
+    let columns = header(path, &mut reader(&bytes, delimiter))?;
+    Ok(Head { columns, features: Vec::new() })
+}
+
+pub fn read(path: &Path, wanted: &[Wanted<'_>], delimiter: Delimiter) -> Result<Table> {
+    let bytes = load(path)?;
+    let mut reader = reader(&bytes, delimiter);
+    let columns = header(path, &mut reader)?;
+    let wanted = positions(path, &columns, wanted)?;
+    let mut cells: Vec<Vec<Option<String>>> = vec![Vec::new(); wanted.len()];
+    let (mut lines, mut record, mut last_start) = (Vec::new(), ByteRecord::new(), 0);
+    while next(path, &mut reader, &mut record, &columns)? {
+        let position = record.position();
+        let line = position.map_or(0, |position| position.line() as usize);
+        last_start = position.map_or(0, |position| position.byte() as usize);
+        for (cells, at) in cells.iter_mut().zip(&wanted) {
+            let cell = record.get(*at).unwrap_or_default();
+            let place = Place::Line(line);
+            let text = std::str::from_utf8(cell)
+                .map_err(|_| Error::NotUtf8 { at: At { path: path.to_owned(), place } })?;
+            cells.push((!text.is_empty()).then(|| text.to_owned()));
+        }
+        lines.push(u32::try_from(line).unwrap_or(u32::MAX));
+    }
+    if ends_in_quotes(bytes.get(last_start..).unwrap_or_default(), delimiter_of(&bytes, delimiter))
+    {
+        return Err(Error::OpenQuote {
+            path: path.to_owned(),
+            line: lines.last().map_or(1, |line| *line as usize),
+        });
+    }
+    Ok(Table { path: path.to_owned(), cells: cells.into_iter().map(Cells::Text).collect(), lines })
+}
+
+// Whole, because line numbers, the open-quote check and the sniffing all want to look back; data sets of texts fit.
+fn load(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = std::fs::read(path).map_err(Error::read(path))?;
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Error::Utf16 { path: path.to_owned() });
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    if bytes.trim_ascii().is_empty() {
+        return Err(Error::EmptyFile { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn delimiter_of(bytes: &[u8], delimiter: Delimiter) -> u8 {
+    let header = bytes
+        .split(|byte| *byte == b'\n')
+        .find(|line| !line.trim_ascii().is_empty())
+        .unwrap_or_default();
+    match delimiter {
+        Delimiter::Tab => b'\t',
+        Delimiter::Sniffed => {
+            *b",;\t".iter().find(|candidate| header.contains(candidate)).unwrap_or(&b',')
+        }
+    }
+}
+
+fn reader(bytes: &[u8], delimiter: Delimiter) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new()
+        .delimiter(delimiter_of(bytes, delimiter))
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(bytes)
+}
+
+fn header(path: &Path, reader: &mut csv::Reader<&[u8]>) -> Result<Vec<String>> {
+    let mut record = ByteRecord::new();
+    next(path, reader, &mut record, &[])?;
+    let place = Place::Line(1);
+    let name = |cell: &[u8]| {
+        std::str::from_utf8(cell)
+            .map(|name| name.trim().to_owned())
+            .map_err(|_| Error::NotUtf8 { at: At { path: path.to_owned(), place } })
+    };
+    record.iter().map(name).collect()
+}
+
+// False at the end of the file.
+fn next(
+    path: &Path,
+    reader: &mut csv::Reader<&[u8]>,
+    record: &mut ByteRecord,
+    columns: &[String],
+) -> Result<bool> {
+    let more = reader.read_byte_record(record).map_err(|error| Error::Read {
+        path: path.to_owned(),
+        source: std::io::Error::other(error),
+    })?;
+    if more && !columns.is_empty() && record.len() != columns.len() {
+        let line = record.position().map_or(0, |position| position.line() as usize);
+        let (found, expected) = (record.len(), columns.len());
+        return Err(Error::Ragged { path: path.to_owned(), line, found, expected });
+    }
+    Ok(more)
+}
+
+// Whether a quoted cell is still open after the last row. The csv crate closes it at the end of the file in silence, and
+// everything after the stray quote becomes one cell.
+fn ends_in_quotes(row: &[u8], delimiter: u8) -> bool {
+    let (mut inside, mut at_start, mut at) = (false, true, 0);
+    while at < row.len() {
+        let byte = row[at];
+        if inside {
+            match (byte, row.get(at + 1)) {
+                (b'"', Some(b'"')) => at += 1,
+                (b'"', _) => inside = false,
+                _ => {}
+            }
+        } else {
+            inside = byte == b'"' && at_start;
+            at_start = byte == delimiter || byte == b'\n' || byte == b'\r';
+        }
+        at += 1;
+    }
+    inside
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn open_quotes_are_seen() {
+        let check =
+            |row: &str, open: bool| assert_eq!(ends_in_quotes(row.as_bytes(), b','), open, "{row}");
+        check("a,b\n", false);
+        check("\"a\",b\n", false);
+        check("\"a,b\n", true);
+        check("a,\"b\nc", true);
+        check("a,\"b \"\" c\"", false);
+        check("a,\"b \"\"", true);
+        check("5\" pipe,b", false);
+        check("", false);
+    }
+
+    proptest! {
+        #[test]
+        fn well_formed_rows_come_back(rows in prop::collection::vec(("[a-z,;\"\t\n é]{0,12}", "[ab\"]{1,3}"), 1..12), tab: bool) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("x.csv");
+            let mut writer = csv::WriterBuilder::new().delimiter(if tab { b'\t' } else { b',' }).from_path(&path).unwrap();
+            writer.write_record(["text", "label"]).unwrap();
+            rows.iter().for_each(|(text, label)| writer.write_record([text, label]).unwrap());
+            writer.flush().unwrap();
+            let wanted = [Wanted { role: "label", column: "label" }, Wanted { role: "text", column: "text" }];
+            let table = read(&path, &wanted, if tab { Delimiter::Tab } else { Delimiter::Sniffed }).unwrap();
+            let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+            prop_assert_eq!(&table.cells[0], &Cells::Text(rows.iter().map(|row| some(&row.1)).collect()));
+            prop_assert_eq!(&table.cells[1], &Cells::Text(rows.iter().map(|row| some(&row.0)).collect()));
+        }
+
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("x.csv");
+            std::fs::write(&path, [b"text,label\n", &bytes[..]].concat()).unwrap();
+            let wanted = [Wanted { role: "text", column: "text" }];
+            let _ = read(&path, &wanted, Delimiter::Sniffed);
+            std::fs::write(&path, &bytes).unwrap();
+            let _ = head(&path, Delimiter::Sniffed);
+        }
+    }
+}

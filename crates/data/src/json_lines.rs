@@ -1,0 +1,133 @@
+//! Columns of a JSON-lines file: one object a line.
+//!
+//! Refuses lines that aren't an object, and a file that is one large value. A key that a row doesn't have is a null there;
+//! a key that no row has is a missing column. Blank lines are passed over.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{At, Error, Place, Result};
+use crate::table::{Cells, Head, Table, Wanted, list_in, missing};
+
+/// Rows looked at for the names of the columns.
+const HEAD_ROWS: usize = 100;
+
+/// The keys of the first rows, in order of appearance.
+pub fn head(path: &Path) -> Result<Head> {
+    let mut columns: Vec<String> = Vec::new();
+    let mut seen = 0;
+    for_each_row(path, |_, row| {
+        for key in row.keys().filter(|key| !columns.contains(key)).cloned().collect::<Vec<_>>() {
+            columns.push(key);
+        }
+        seen += 1;
+        Ok(seen < HEAD_ROWS)
+    })?;
+    Ok(Head { columns, features: Vec::new() })
+}
+
+pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
+    let mut found: Vec<Vec<Value>> = vec![Vec::new(); wanted.len()];
+    let mut present = vec![false; wanted.len()];
+    let mut lines = Vec::new();
+    for_each_row(path, |line, mut row| {
+        for ((cells, present), wanted) in found.iter_mut().zip(&mut present).zip(wanted) {
+            let cell = row.get_mut(wanted.column).map(Value::take);
+            *present |= cell.is_some();
+            cells.push(cell.unwrap_or_default());
+        }
+        lines.push(u32::try_from(line).unwrap_or(u32::MAX));
+        Ok(true)
+    })?;
+    if let Some((_, wanted)) = present.iter().zip(wanted).find(|(present, _)| !**present) {
+        return Err(missing(path, &head(path)?.columns, wanted));
+    }
+    let cells = found
+        .into_iter()
+        .zip(wanted)
+        .map(|(values, wanted)| column(path, wanted, values, &lines))
+        .collect::<Result<_>>()?;
+    Ok(Table { path: path.to_owned(), cells, lines })
+}
+
+// Calls `visit` with line number and object until it returns false.
+fn for_each_row(
+    path: &Path,
+    mut visit: impl FnMut(usize, Map<String, Value>) -> Result<bool>,
+) -> Result<()> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::read(path))?);
+    let (mut line, mut rows) = (Vec::new(), 0);
+    for number in 1.. {
+        line.clear();
+        if file.read_until(b'\n', &mut line).map_err(Error::read(path))? == 0 {
+            break;
+        }
+        let bytes =
+            if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
+        if number == 1 && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) {
+            return Err(Error::Utf16 { path: path.to_owned() });
+        }
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| Error::NotUtf8 {
+            at: At { path: path.to_owned(), place: Place::Line(number) },
+        })?;
+        if rows == 0 && is_no_row(text) {
+            return Err(Error::JsonNotLines { path: path.to_owned() });
+        }
+        let row: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+            Error::BadJson { path: path.to_owned(), line: number, reason: reason(&error) }
+        })?;
+        rows += 1;
+        if !visit(number, row)? {
+            break;
+        }
+    }
+    if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }) } else { Ok(()) }
+}
+
+// A list, or an object that goes on in the next line.
+fn is_no_row(first: &str) -> bool {
+    matches!(first.trim(), "{" | "[") || first.trim_start().starts_with('[')
+}
+
+// serde_json counts lines within what it was given, which is always line 1 here.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    format!("{text}, column {}", error.column())
+}
+
+// Text if any value is text; numbers in a column with text are an error later, where it is known what it is for.
+fn column(path: &Path, wanted: &Wanted<'_>, values: Vec<Value>, lines: &[u32]) -> Result<Cells> {
+    if values.iter().any(Value::is_array) {
+        return Err(list_in(path, wanted));
+    }
+    let only = |kind: fn(&Value) -> bool| {
+        values.iter().all(|value| value.is_null() || kind(value)) && values.iter().any(kind)
+    };
+    if only(Value::is_i64) {
+        return Ok(Cells::Integers(values.iter().map(Value::as_i64).collect()));
+    }
+    if only(Value::is_number) {
+        return Ok(Cells::Floats(values.iter().map(Value::as_f64).collect()));
+    }
+    let text = |(value, line): (Value, &u32)| match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok((!text.is_empty()).then_some(text)),
+        Value::Bool(value) => Ok(Some(value.to_string())),
+        Value::Number(number) if wanted.role != "text" && wanted.role != "second text" => {
+            Ok(Some(number.to_string()))
+        }
+        other => Err(Error::NotText {
+            at: At { path: path.to_owned(), place: Place::Line(*line as usize) },
+            column: wanted.column.to_owned(),
+            value: if other.is_object() { "an object".to_owned() } else { other.to_string() },
+        }),
+    };
+    Ok(Cells::Text(values.into_iter().zip(lines).map(text).collect::<Result<_>>()?))
+}

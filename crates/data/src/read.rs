@@ -1,0 +1,255 @@
+//! Rows of a split: from files, a split expression and the columns wanted, to examples with labels and ids.
+//!
+//! Ids. A row's number counts from 0 through all files of its split, before any slice is taken, so that an id is the same
+//! whatever slice is read. In a data set with splits (hub, folder) an id is `train-12`, or `train-<value>` with an id
+//! column, since such columns often restart in each split (GLUE's `idx`). For files given by name it is the id column's
+//! value as it stands, else the first file's name and the row's number (`rows-12`). An id column with a repeated or empty
+//! value is an error that names the rows.
+//!
+//! Refuses lists of labels, scores, splits and labels that aren't there, and a selection without rows.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::columns::{self, Columns, Labels};
+use crate::dataset::{Dataset, Ids, SplitPaths};
+use crate::error::{Error, Result, nearest};
+use crate::example::{Example, LabelSet, Split};
+use crate::features::{FeatureKind, kind_of};
+use crate::labels::{self, Integers, RawLabels};
+use crate::slice::SplitExpression;
+use crate::table::{self, Cells, Table, Wanted};
+
+/// What to read from a data set.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub columns: Columns,
+    pub labels: Labels,
+    /// The label set, from a task or from the split read before: values outside it are errors. Else it is found in the data.
+    pub label_set: Option<LabelSet>,
+}
+
+/// Reads the rows that `expression` selects, such as `train` or `train[:5000]`.
+pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Split> {
+    let expression = SplitExpression::parse(expression)?;
+    let mut splits: Vec<&SplitPaths> = Vec::new();
+    for part in &expression.parts {
+        let split = find_split(dataset, &part.split)?;
+        if !splits.iter().any(|known| known.name == split.name) {
+            splits.push(split);
+        }
+    }
+    let mut loaded = Vec::new();
+    for split in &splits {
+        for path in &split.files {
+            loaded.push(load_file(dataset, split, path, request)?);
+        }
+    }
+    let (label_set, integers) = label_set(dataset, &loaded, request)?;
+    let mut rows: HashMap<&str, Vec<Example>> = HashMap::new();
+    for split in &splits {
+        let own: Vec<Loaded> = loaded.extract_if(.., |file| file.split == split.name).collect();
+        rows.insert(&split.name, examples(dataset, own, &label_set, integers)?);
+    }
+    let mut selected = Vec::new();
+    for part in &expression.parts {
+        let own = &rows[part.split.as_str()];
+        selected.extend_from_slice(&own[part.range(own.len())]);
+    }
+    if selected.is_empty() {
+        let sizes = splits
+            .iter()
+            .map(|split| format!("{} {}", split.name, rows[split.name.as_str()].len()));
+        return Err(Error::EmptySplit {
+            expression: expression.text.clone(),
+            sizes: sizes.collect(),
+        });
+    }
+    if expression.parts.len() > 1 {
+        let mut seen = HashSet::new();
+        if let Some(twice) = selected.iter().find(|row| !seen.insert(row.id.as_str())) {
+            return Err(Error::RowTwice {
+                expression: expression.text.clone(),
+                id: twice.id.clone(),
+            });
+        }
+    }
+    Ok(Split::new(&expression.text, selected, label_set))
+}
+
+fn find_split<'d>(dataset: &'d Dataset, name: &str) -> Result<&'d SplitPaths> {
+    dataset.splits.iter().find(|split| split.name == name).ok_or_else(|| Error::UnknownSplit {
+        split: name.to_owned(),
+        splits: dataset.split_names(),
+        suggestion: nearest(name, dataset.splits.iter().map(|split| split.name.as_str())),
+    })
+}
+
+// One file: texts, pairs, ids as they are in it, labels not yet indices.
+struct Loaded {
+    split: String,
+    table: Table,
+    texts: Vec<String>,
+    pairs: Option<Vec<String>>,
+    labels: Option<RawLabels>,
+    ids: Option<(String, Vec<Option<String>>)>,
+}
+
+fn load_file(
+    dataset: &Dataset,
+    split: &SplitPaths,
+    path: &std::path::Path,
+    request: &Request,
+) -> Result<Loaded> {
+    let names = table::head(path)?.columns;
+    let chosen =
+        columns::choose(path, &names, &dataset.features, &request.columns, request.labels)?;
+    if let Some(label) = &chosen.label
+        && matches!(kind_of(&dataset.features, label), Some(FeatureKind::ClassList(_)))
+    {
+        return Err(Error::MultiLabel { path: path.to_owned(), column: label.clone() });
+    }
+    let roles = [
+        ("text", &chosen.text),
+        ("second text", &chosen.pair),
+        ("label", &chosen.label),
+        ("id", &chosen.id),
+    ];
+    let wanted: Vec<Wanted> = roles
+        .into_iter()
+        .filter_map(|(role, column)| Some(Wanted { role, column: column.as_deref()? }))
+        .collect();
+    let mut table = table::read(path, &wanted)?;
+    let mut cells = std::mem::take(&mut table.cells).into_iter();
+    let mut next =
+        |column: &Option<String>| column.clone().zip(column.as_ref().and_then(|_| cells.next()));
+    let [text, pair, label, id] =
+        [&chosen.text, &chosen.pair, &chosen.label, &chosen.id].map(&mut next);
+    let texts = match text {
+        Some((column, cells)) => texts(&table, &column, cells)?,
+        None => Vec::new(),
+    };
+    Ok(Loaded {
+        split: split.name.clone(),
+        texts,
+        pairs: pair.map(|(column, cells)| self::texts(&table, &column, cells)).transpose()?,
+        labels: label.map(|(column, cells)| labels::raw(&table, cells, &column)).transpose()?,
+        ids: id.map(|(column, cells)| (column, as_text(cells))),
+        table,
+    })
+}
+
+fn texts(table: &Table, column: &str, cells: Cells) -> Result<Vec<String>> {
+    let not_text = |row: Option<usize>, value: Option<String>| Error::NotText {
+        at: table.at(row.unwrap_or(0)),
+        column: column.to_owned(),
+        value: value.unwrap_or_default(),
+    };
+    match cells {
+        Cells::Text(cells) => Ok(cells.into_iter().map(Option::unwrap_or_default).collect()),
+        Cells::Integers(cells) if cells.iter().all(Option::is_none) => {
+            Ok(vec![String::new(); cells.len()])
+        }
+        Cells::Integers(cells) => {
+            let first = cells.iter().position(Option::is_some);
+            Err(not_text(first, cells.iter().flatten().next().map(ToString::to_string)))
+        }
+        Cells::Floats(cells) => {
+            let first = cells.iter().position(Option::is_some);
+            Err(not_text(first, cells.iter().flatten().next().map(ToString::to_string)))
+        }
+    }
+}
+
+fn as_text(cells: Cells) -> Vec<Option<String>> {
+    match cells {
+        Cells::Text(cells) => cells,
+        Cells::Integers(cells) => {
+            cells.into_iter().map(|cell| cell.map(|value| value.to_string())).collect()
+        }
+        Cells::Floats(cells) => {
+            cells.into_iter().map(|cell| cell.map(|value| value.to_string())).collect()
+        }
+    }
+}
+
+// The label set given, or that of card or footer, or that of the values; where several speak they must agree.
+fn label_set(
+    dataset: &Dataset,
+    loaded: &[Loaded],
+    request: &Request,
+) -> Result<(LabelSet, Integers)> {
+    let raw =
+        loaded.iter().find_map(|file| file.labels.as_ref().map(|raw| (&file.table.path, raw)));
+    let classes = raw.and_then(|(_, raw)| match kind_of(&dataset.features, &raw.column) {
+        Some(FeatureKind::Classes(names)) => Some(names.clone()),
+        _ => None,
+    });
+    match (&request.label_set, classes) {
+        (Some(given), Some(found)) if given.names() != found => {
+            Err(Error::LabelsDisagree { given: given.names().to_vec(), found })
+        }
+        (Some(given), Some(_)) => Ok((given.clone(), Integers::Indices)),
+        (Some(given), None) => Ok((given.clone(), Integers::NamesFirst)),
+        (None, Some(found)) => Ok((LabelSet::new(found)?, Integers::Indices)),
+        (None, None) => {
+            let found: Vec<&RawLabels> =
+                loaded.iter().filter_map(|file| file.labels.as_ref()).collect();
+            let derived = labels::derive(&found)?;
+            let set = derived.ok_or_else(|| Error::NoLabels {
+                path: loaded.first().map(|file| file.table.path.clone()).unwrap_or_default(),
+                column: raw.map_or("label", |(_, raw)| &raw.column).to_owned(),
+            })?;
+            Ok((set, Integers::NamesFirst))
+        }
+    }
+}
+
+// All rows of one split, whose files these are.
+fn examples(
+    dataset: &Dataset,
+    files: Vec<Loaded>,
+    set: &LabelSet,
+    integers: Integers,
+) -> Result<Vec<Example>> {
+    let mut rows = Vec::with_capacity(files.iter().map(|file| file.texts.len()).sum());
+    let mut first_of: HashMap<String, (usize, usize)> = HashMap::new();
+    let tables: Vec<Table> = files.iter().map(|file| file.table.clone()).collect();
+    for (number, file) in files.into_iter().enumerate() {
+        let mut labels = match &file.labels {
+            Some(raw) => labels::indices(&file.table, raw, set, integers)?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        let mut pairs = file.pairs.into_iter().flatten();
+        let (id_column, ids) = file.ids.unzip();
+        let mut ids = ids.into_iter().flatten();
+        for (row, text) in file.texts.into_iter().enumerate() {
+            let (pair, label) = (pairs.next(), labels.next().flatten());
+            let id = match (&id_column, ids.next().flatten()) {
+                (None, _) => match &dataset.ids {
+                    Ids::BySplit => format!("{}-{}", file.split, rows.len()),
+                    Ids::Plain(stem) => format!("{stem}-{}", rows.len()),
+                },
+                (Some(column), None) => {
+                    return Err(Error::EmptyId { at: file.table.at(row), column: column.clone() });
+                }
+                (Some(column), Some(value)) => {
+                    if let Some((table, first)) = first_of.insert(value.clone(), (number, row)) {
+                        let (first, second) = (tables[table].at(first), file.table.at(row));
+                        return Err(Error::DuplicateId {
+                            id: value,
+                            column: column.clone(),
+                            first,
+                            second,
+                        });
+                    }
+                    match &dataset.ids {
+                        Ids::BySplit => format!("{}-{value}", file.split),
+                        Ids::Plain(_) => value,
+                    }
+                }
+            };
+            rows.push(Example { id, text, pair, label });
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,374 @@
+//! What messy files do: each mistake has one message, and here is its full text.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lowchurn_data::columns::{Columns, Labels};
+use lowchurn_data::{Dataset, LabelSet, Request, Split, read};
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use proptest::prelude::*;
+
+fn request(label_names: &[&str]) -> Request {
+    let names: Vec<String> = label_names.iter().map(|name| (*name).to_owned()).collect();
+    Request {
+        columns: Columns::default(),
+        labels: Labels::Required,
+        label_set: (!names.is_empty()).then(|| LabelSet::new(names).unwrap()),
+    }
+}
+
+fn with_id(column: &str) -> Request {
+    let mut request = request(&[]);
+    request.columns.id = Some(column.to_owned());
+    request
+}
+
+fn read_file(path: &Path, request: &Request) -> Result<Split, String> {
+    let dataset = Dataset::of_files(&[path.to_owned()]).map_err(|error| error.to_string())?;
+    read(&dataset, &dataset.splits[0].name, request).map_err(|error| error.to_string())
+}
+
+/// Rows as `id|text|pair?|label?`, or the message with the path shortened to the file's name.
+fn outcome(name: &str, content: &[u8], request: &Request) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    match read_file(&path, request) {
+        Err(message) => message.replace(&path.display().to_string(), name),
+        Ok(split) => {
+            let row = |row: &lowchurn_data::Example| {
+                let label = row.label.map_or("-", |label| &split.labels.names()[label as usize]);
+                format!("{}|{}|{label}", row.id, row.text)
+            };
+            split.examples.iter().map(row).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+#[test]
+fn messy_csv() {
+    let check = |content: &[u8], expected: &str| {
+        assert_eq!(outcome("x.csv", content, &request(&[])), expected)
+    };
+    check(b"text,label\ngood,pos\nbad,neg\n", "x-0|good|pos x-1|bad|neg");
+    check(b"\xef\xbb\xbftext,label\r\ngood,pos\r\n\r\nbad,neg", "x-0|good|pos x-1|bad|neg");
+    check(b" text , label\n\"a, \"\"b\"\"\nc\",pos\nbad,neg", "x-0|a, \"b\"\nc|pos x-1|bad|neg");
+    check(b"text;label\ngood, very;pos\nbad;neg", "x-0|good, very|pos x-1|bad|neg");
+    check(b",text,label\n0,good,pos\n1,,neg\n2,odd,", "x-0|good|pos x-1||neg x-2|odd|-");
+    check(b"text,label\ngood,1.0\nbad,0.0\nodd,", "x-0|good|1 x-1|bad|0 x-2|odd|-");
+    check(
+        b"text,label\ngood,pos\nbad, very,neg\n",
+        "x.csv:3: 3 cells where the header has 2 (a delimiter or line break in a cell without quotes?)",
+    );
+    check(
+        b"text,label\n\"good\nstill\",pos\nbad\n",
+        "x.csv:4: 1 cells where the header has 2 (a delimiter or line break in a cell without quotes?)",
+    );
+    check(
+        b"text,label\ngood,pos\nbad,\"neg\nodd,neg\n",
+        "x.csv:3: a quoted cell starts in this row and is never closed",
+    );
+    check(
+        b"text,label\ngood,pos\nb\xe4d,neg\n",
+        "x.csv:3: not utf-8 text (save it as utf-8; spreadsheets call it \"csv utf-8\")",
+    );
+    check(
+        b"\xff\xfet\0e\0x\0t\0",
+        "x.csv: utf-16 text (save it as utf-8; spreadsheets call it \"csv utf-8\")",
+    );
+    check(b"", "x.csv: no header and no rows in it");
+    check(b"\n \n", "x.csv: no header and no rows in it");
+    check(
+        b"text,label\n",
+        "x.csv: column \"label\" has no labelled row, so the classes are unknown; name them",
+    );
+    check(b"text,label\ngood,pos\n", "a label set needs at least two names, got pos");
+    check(b"text,label,label\ngood,pos,neg\n", "x.csv: column \"label\" is there twice");
+    check(
+        b"good movie,positive\nbad movie,negative\n",
+        "x.csv: can't tell which column is the text, name it (columns: good movie, positive)",
+    );
+    check(
+        b"text,sentiment\ngood,pos\n",
+        "x.csv: can't tell which column is the label, name it (columns: text, sentiment)",
+    );
+    check(
+        b"text,label\ngood,4.5\nbad,1\n",
+        "x.csv:2: column \"label\" holds 4.5, a score and not a class: regression tasks aren't supported yet",
+    );
+    let tsv = outcome(
+        "x.tsv",
+        b"sentence\tlabel\nsaid \"so\", twice\t1\nbad\t0\n",
+        &request(&["neg", "pos"]),
+    );
+    assert_eq!(tsv, "x-0|said \"so\", twice|pos x-1|bad|neg");
+}
+
+#[test]
+fn labels_outside_the_set() {
+    let check = |content: &str, expected: &str| {
+        assert_eq!(
+            outcome("x.csv", content.as_bytes(), &request(&["negative", "positive"])),
+            expected
+        );
+    };
+    check(
+        "text,label\na,positive\nb,-1\n",
+        "x.csv:3: column \"label\" holds \"-1\", which isn't one of the 2 labels negative, positive",
+    );
+    check(
+        "text,label\na,positive\n\"b\nc\",positiv\n",
+        "x.csv:3: column \"label\" holds \"positiv\", which isn't one of the 2 labels negative, positive; did you mean \"positive\"?",
+    );
+    check(
+        "text,label\na,1\nb,2\n",
+        "x.csv:3: column \"label\" holds 2, which is outside 0..2 of the labels negative, positive (-1 is unlabelled)",
+    );
+    check("text,label\na,1\nb,-1\n", "x-0|a|positive x-1|b|-");
+}
+
+#[test]
+fn messy_json_lines() {
+    let check = |content: &[u8], expected: &str| {
+        assert_eq!(outcome("x.jsonl", content, &request(&[])), expected)
+    };
+    check(
+        br#"{"text": "a", "label": "y"}
+{"label": "n", "text": "b"}
+
+{"text": "c"}"#,
+        "x-0|a|y x-1|b|n x-2|c|-",
+    );
+    check(
+        b"{\"text\": \"a\", \"label\": true}\n{\"text\": \"b\", \"label\": false}",
+        "x-0|a|true x-1|b|false",
+    );
+    check(
+        b"{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": \"x\"}",
+        "x-0|a|1 x-1|b|x",
+    );
+    check(
+        b"{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": 0\n",
+        "x.jsonl:2: not a json object (EOF while parsing an object, column 0)",
+    );
+    check(
+        b"{\"text\": \"a\", \"label\": 1}\n7\n",
+        "x.jsonl:2: not a json object (invalid type: integer `7`, expected a map, column 1)",
+    );
+    check(
+        b"{\"text\": \"a\", \"label\": 1}\n{\"text\": \"\xff\", \"label\": 0}\n",
+        "x.jsonl:2: not utf-8 text (save it as utf-8; spreadsheets call it \"csv utf-8\")",
+    );
+    let whole = "x.jsonl: one large json value (expected one object a line; jq -c '.[]' makes that of a list)";
+    check(b"[\n{\"text\": \"a\"}\n]", whole);
+    check(b"{\n\"text\": \"a\"\n}", whole);
+    check(b"", "x.jsonl: no header and no rows in it");
+    check(
+        b"{\"text\": 5, \"label\": 1}\n{\"text\": \"b\", \"label\": 0}",
+        "x.jsonl:1: column \"text\" holds 5, not text",
+    );
+    check(
+        b"{\"text\": 5, \"label\": 1}\n{\"text\": 6, \"label\": 0}",
+        "x.jsonl:1: column \"text\" holds 5, not text",
+    );
+    check(b"{\"text\": {}, \"label\": 1}", "x.jsonl:1: column \"text\" holds an object, not text");
+    check(
+        b"{\"text\": \"a\", \"label\": [1, 2]}",
+        "x.jsonl: column \"label\" holds lists: multi-label tasks aren't supported yet",
+    );
+    check(
+        b"{\"text\": [\"a\"], \"label\": 1}",
+        "x.jsonl: column \"text\" is a list, not text or a number",
+    );
+    check(
+        b"{\"txt\": \"a\", \"label\": 1}",
+        "x.jsonl: can't tell which column is the text, name it (columns: txt, label)",
+    );
+}
+
+#[test]
+fn ids() {
+    let check = |content: &str, request: &Request, expected: &str| {
+        assert_eq!(outcome("x.csv", content.as_bytes(), request), expected);
+    };
+    check("key,text,label\nk7,a,y\nk3,b,n\n", &with_id("key"), "k7|a|y k3|b|n");
+    check(
+        "key,text,label\nk7,a,y\nk3,b,n\nk7,c,n\n",
+        &with_id("key"),
+        "x.csv:4: id \"k7\" of column \"key\" is there twice, first at x.csv:2; ids must be unique",
+    );
+    check(
+        "key,text,label\nk7,a,y\n,b,n\n",
+        &with_id("key"),
+        "x.csv:3: id column \"key\" is empty; every row needs an id, or leave the column out",
+    );
+    check(
+        "text,label\na,y\nb,n\n",
+        &with_id("kee"),
+        "x.csv: no id column \"kee\" (columns: text, label)",
+    );
+}
+
+#[test]
+fn splits_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+    write("train.csv", "id,text,label\n1,a,x\n2,b,y\n3,c,y\n");
+    write("dev.csv", "id,text,label\n1,d,y\n");
+    let dataset = Dataset::of_folder(dir.path(), None).unwrap();
+    let check = |expression: &str, request: &Request, expected: &str| {
+        let got = match read(&dataset, expression, request) {
+            Ok(split) => split
+                .examples
+                .iter()
+                .map(|row| format!("{}|{}", row.id, row.text))
+                .collect::<Vec<_>>()
+                .join(" "),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(got, expected, "{expression}");
+    };
+    let set = request(&["x", "y"]);
+    check("train", &set, "train-0|a train-1|b train-2|c");
+    check("train[1:]+validation", &set, "train-1|b train-2|c validation-0|d");
+    check("train[1:]+validation", &with_id("id"), "train-2|b train-3|c validation-1|d");
+    check("train[-1:]", &request(&[]), "train-2|c");
+    check(
+        "trian",
+        &set,
+        "split \"trian\" isn't there (splits: train, validation); did you mean \"train\"?",
+    );
+    check("train[3:]", &set, "\"train[3:]\" selects no rows (split sizes: train 3)");
+    check(
+        "train[:2]+train[1:]",
+        &set,
+        "\"train[:2]+train[1:]\" selects row \"train-1\" twice; parts that are added must not overlap",
+    );
+    let files = Dataset::of_files(&[dir.path().join("dev.csv")]).unwrap();
+    assert_eq!(files.split_names(), ["validation"]);
+    let message = |path: &Path| match Dataset::of_files(&[path.to_owned()])
+        .and_then(|files| read(&files, "train", &set))
+    {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string().replace(&path.display().to_string(), "PATH"),
+    };
+    assert_eq!(
+        message(&dir.path().join("none.csv")),
+        "PATH: can't be read (No such file or directory (os error 2))"
+    );
+    assert_eq!(
+        message(&dir.path().join("none.parquet")),
+        "PATH: can't be read (No such file or directory (os error 2))"
+    );
+    assert_eq!(
+        message(&dir.path().join("x.csv.gz")),
+        "PATH: can't tell the format from the suffix \"gz\" (expected .parquet, .csv, .tsv, or .jsonl, .ndjson or .json with one object a line)"
+    );
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(
+        Dataset::of_folder(empty.path(), None).unwrap_err().to_string(),
+        "no parquet, csv, tsv or json lines file here; for a dataset of the hub try the revision refs/convert/parquet"
+    );
+}
+
+/// Texts and labels in two row groups, with a footer that names the classes `neg` and `pos` where asked.
+fn parquet(texts: &[&[u8]], labels: &[i64], footer: Option<&str>) -> Vec<u8> {
+    let schema = "message schema { required binary text (UTF8); optional int64 label; }";
+    let pair = |value: &str| {
+        parquet::file::metadata::KeyValue::new("huggingface".to_owned(), value.to_owned())
+    };
+    let properties = WriterProperties::builder()
+        .set_key_value_metadata(footer.map(|value| vec![pair(value)]))
+        .build();
+    let mut bytes = Vec::new();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    for (texts, labels) in texts.chunks(2).zip(labels.chunks(2)) {
+        let mut group = writer.next_row_group().unwrap();
+        let texts: Vec<ByteArray> =
+            texts.iter().map(|text| ByteArray::from(text.to_vec())).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+        // A label of -9 is written as a null.
+        let levels: Vec<i16> = labels.iter().map(|label| i16::from(*label != -9)).collect();
+        let labels: Vec<i64> = labels.iter().copied().filter(|label| *label != -9).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&labels, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+const FOOTER: &str = r#"{"info":{"features":{"text":{"dtype":"string","_type":"Value"},"label":{"names":["neg","pos"],"_type":"ClassLabel"}}}}"#;
+
+#[test]
+fn messy_parquet() {
+    let check = |bytes: &[u8], given: &[&str], expected: &str| {
+        assert_eq!(outcome("x.parquet", bytes, &request(given)), expected);
+    };
+    let texts: [&[u8]; 3] = [b"a", b"b", b"c"];
+    let good = parquet(&texts, &[1, -9, -1], Some(FOOTER));
+    check(&good, &[], "x-0|a|pos x-1|b|- x-2|c|-");
+    check(&good, &["neg", "pos"], "x-0|a|pos x-1|b|- x-2|c|-");
+    check(
+        &good,
+        &["pos", "neg"],
+        "the labels given (pos, neg) aren't the labels of the data (neg, pos); same names in the same order are needed",
+    );
+    check(&parquet(&texts, &[7, 9, 7], None), &[], "x-0|a|7 x-1|b|9 x-2|c|7");
+    check(
+        &parquet(&texts, &[0, 1, 2], Some(FOOTER)),
+        &[],
+        "x.parquet: row 2: column \"label\" holds 2, which is outside 0..2 of the labels neg, pos (-1 is unlabelled)",
+    );
+    check(
+        &parquet(&[b"a", b"b", b"\xff"], &[0, 1, 1], Some(FOOTER)),
+        &[],
+        "x.parquet: row 2: not utf-8 text (save it as utf-8; spreadsheets call it \"csv utf-8\")",
+    );
+    check(
+        &good[..good.len() - 1],
+        &[],
+        "x.parquet: broken or truncated parquet (Invalid Parquet file. Corrupt footer); fetch or write it again",
+    );
+    check(
+        b"",
+        &[],
+        "x.parquet: broken or truncated parquet (Invalid Parquet file. Size is smaller than footer); fetch or write it again",
+    );
+    check(
+        b"<html>not found</html>",
+        &[],
+        "x.parquet: broken or truncated parquet (Invalid Parquet file. Corrupt footer); fetch or write it again",
+    );
+}
+
+#[test]
+fn every_cut_of_a_parquet_file_is_refused() {
+    let good = parquet(&[b"a", b"b", b"c"], &[0, 1, 1], Some(FOOTER));
+    for end in 0..good.len() {
+        let message = outcome("x.parquet", &good[..end], &request(&[]));
+        assert!(
+            message.starts_with("x.parquet: broken or truncated parquet ("),
+            "{end}: {message}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn damaged_parquet_never_panics(at in any::<prop::sample::Index>(), flip in 1u8.., second in any::<prop::sample::Index>()) {
+        let mut bytes = parquet(&[b"alpha", b"beta", b"gamma"], &[0, -9, 1], Some(FOOTER));
+        let (at, second) = (at.index(bytes.len()), second.index(bytes.len()));
+        bytes[at] ^= flip;
+        bytes[second] = bytes[second].wrapping_add(flip);
+        outcome("x.parquet", &bytes, &request(&[]));
+    }
+}

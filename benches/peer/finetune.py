@@ -48,6 +48,7 @@ def main() -> None:
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
             compute_metrics=accuracy,
         )
+        trainer.remove_callback(transformers.PrinterCallback)
         ready = time.perf_counter()
         steps = trainer.train().global_step
         trained = time.perf_counter()

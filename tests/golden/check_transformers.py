@@ -71,7 +71,8 @@ def compare(args: argparse.Namespace, tokenizer, model, rows: list[dict], predic
     if len(rows) != len(predictions):
         return [f"{args.predictions} has {len(predictions)} rows, {args.input} has {len(rows)}"]
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    largest, where, wrong_labels = 0.0, 0, 0
+    differences: list[torch.Tensor] = []
+    wrong_labels = 0
     for start in range(0, len(rows), args.batch_size):
         batch = rows[start : start + args.batch_size]
         ours = predictions[start : start + args.batch_size]
@@ -83,11 +84,12 @@ def compare(args: argparse.Namespace, tokenizer, model, rows: list[dict], predic
         if any(list(row["scores"]) != names for row in ours):
             return [f"the labels in {args.predictions} are not those of the model: {names}"]
         difference = (logits - torch.tensor([row["logits"] for row in ours])).abs()
-        # Written so that a difference that is not a number counts as the largest.
-        for offset, value in enumerate(difference.amax(dim=-1).tolist()):
-            if not value <= largest:
-                largest, where = value, start + offset
+        differences.append(difference.amax(dim=-1))
         wrong_labels += sum(row["label"] != names[index] for row, index in zip(ours, logits.argmax(dim=-1).tolist()))
+    if not differences:
+        return [f"{args.input} has no rows"]
+    # For torch, what is not a number is the largest: it can't slip through.
+    largest, where = (value.item() for value in torch.cat(differences).max(dim=0))
     print(f"rows {len(rows)}, largest difference of a logit {largest:.3g} (row {where}), other labels {wrong_labels}")
     failures = []
     if not largest <= args.tolerance:

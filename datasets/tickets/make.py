@@ -94,7 +94,7 @@ def chat(rng: random.Random, phrases: Grammar, topic: str) -> str:
 
 
 def phone(rng: random.Random, phrases: Grammar, topic: str) -> str:
-    """Notes of an agent, in a terse style."""
+    """Notes taken during a call, in a terse style."""
     sentences = body(rng, phrases, topic, opener=0.1, aside=0.45, detail=0.6, ask=0.1)
     return pick(rng, ["Caller says: ", "Customer: ", "Call. ", ""]) + "; ".join(sentences)
 

@@ -112,7 +112,7 @@ fn guess_label(columns: &[String], features: &[Feature], text: &str) -> Option<S
     };
     let is_class =
         |kind: &FeatureKind| matches!(kind, FeatureKind::Classes(_) | FeatureKind::ClassList(_));
-    LABELS.iter().find_map(|name| find(&name)).or_else(|| only(columns, features, is_class))
+    LABELS.iter().find_map(find).or_else(|| only(columns, features, is_class))
 }
 
 // The one column of this kind, if there is one and only one.

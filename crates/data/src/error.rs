@@ -50,8 +50,8 @@ pub enum Error {
     BadSource { text: String, reason: &'static str },
     #[error("{}:{line}: {reason}", path.display())]
     BadTask { path: PathBuf, line: usize, reason: String },
-    #[error("{}: split {split} ({source})", path.display())]
-    BadTaskSplit { path: PathBuf, split: String, source: Box<Error> },
+    #[error("{}: {what} ({source})", path.display())]
+    InTask { path: PathBuf, what: String, source: Box<Error> },
     #[error("{}: unknown key {key:?} (known: {}){}", path.display(), list(known), hint(suggestion))]
     UnknownTaskKey { path: PathBuf, key: String, known: Vec<String>, suggestion: Option<String> },
     #[error("{}: {key} is missing ({expected})", path.display())]
@@ -139,7 +139,7 @@ pub enum Error {
     NotText { at: At, column: String, value: String },
     #[error("{at}: column {column:?} holds {value:?}, which isn't one of the {} labels {}{}", labels.len(), list(labels), hint(suggestion))]
     UnknownLabel {
-        at: At,
+        at: Box<At>,
         column: String,
         value: String,
         labels: Vec<String>,
@@ -164,7 +164,7 @@ pub enum Error {
     #[error(
         "{second}: id {id:?} of column {column:?} is there twice, first at {first}; ids must be unique"
     )]
-    DuplicateId { id: String, column: String, first: At, second: At },
+    DuplicateId { id: String, column: String, first: Box<At>, second: Box<At> },
     #[error("{at}: id column {column:?} is empty; every row needs an id, or leave the column out")]
     EmptyId { at: At, column: String },
 

@@ -149,7 +149,7 @@ pub fn indices(
 
 fn unknown(table: &Table, row: usize, column: &str, name: &str, labels: &LabelSet) -> Error {
     Error::UnknownLabel {
-        at: table.at(row),
+        at: Box::new(table.at(row)),
         column: column.to_owned(),
         value: name.to_owned(),
         labels: labels.names().to_vec(),

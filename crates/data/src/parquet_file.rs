@@ -49,6 +49,7 @@ fn read_unguarded(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
     positions(path, &columns, wanted)?;
     let leaves: Vec<usize> =
         wanted.iter().map(|wanted| leaf(path, schema, wanted)).collect::<Result<_>>()?;
+    check_offsets(path, &reader)?;
     let mut first_rows = vec![0usize];
     for group in reader.metadata().row_groups() {
         let rows =
@@ -92,6 +93,20 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>> {
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(broken(path, "the pages contradict each other")))
+}
+
+// What the crate would panic on first: a footer that sends it outside the file.
+fn check_offsets(path: &Path, reader: &SerializedFileReader<File>) -> Result<()> {
+    let length = std::fs::metadata(path).map_err(Error::read(path))?.len();
+    for chunk in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let inside = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
+        let end = inside.and_then(|(start, size)| start.checked_add(size));
+        if chunk.data_page_offset() < 0 || end.is_none_or(|end| end > length) {
+            return Err(broken(path, "the footer points outside the file"));
+        }
+    }
+    Ok(())
 }
 
 fn bad(path: &Path, error: &ParquetError) -> Error {

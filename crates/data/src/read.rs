@@ -234,7 +234,8 @@ fn examples(
                 }
                 (Some(column), Some(value)) => {
                     if let Some((table, first)) = first_of.insert(value.clone(), (number, row)) {
-                        let (first, second) = (tables[table].at(first), file.table.at(row));
+                        let (first, second) =
+                            (Box::new(tables[table].at(first)), Box::new(file.table.at(row)));
                         return Err(Error::DuplicateId {
                             id: value,
                             column: column.clone(),

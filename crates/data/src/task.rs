@@ -49,7 +49,11 @@ const KINDS: [&str; 3] = ["classification", "regression", "multi_label"];
 
 impl Task {
     pub fn read(path: &Path) -> Result<Task> {
-        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+        Task::parse(&std::fs::read_to_string(path).map_err(Error::read(path))?, path)
+    }
+
+    /// Checks a manifest's text; `path` names the task, and `files` are looked for next to it.
+    pub fn parse(text: &str, path: &Path) -> Result<Task> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| Error::BadTask {
             path: path.to_owned(),
             line: error.span().map_or(1, |span| {
@@ -193,7 +197,7 @@ fn label_set(manifest: &Manifest<'_>) -> Result<Option<LabelSet>> {
         .and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
     let names =
         names.ok_or_else(|| manifest.bad("labels", &value.to_string(), "a list of names"))?;
-    LabelSet::new(names).map(Some)
+    LabelSet::new(names).map(Some).map_err(|error| manifest.inside("labels", error))
 }
 
 fn metric(manifest: &Manifest<'_>) -> Result<Metric> {
@@ -223,11 +227,8 @@ fn splits(manifest: &Manifest<'_>) -> Result<Vec<(String, String)>> {
         let expression = value.as_str().ok_or_else(|| {
             manifest.bad("splits", &value.to_string(), "split expressions in quotes")
         })?;
-        SplitExpression::parse(expression).map_err(|error| Error::BadTaskSplit {
-            path: manifest.path.to_owned(),
-            split: name.clone(),
-            source: Box::new(error),
-        })?;
+        SplitExpression::parse(expression)
+            .map_err(|error| manifest.inside(&format!("split {name}"), error))?;
         splits.push((name.clone(), expression.to_owned()));
     }
     Ok(splits)
@@ -264,6 +265,14 @@ impl Manifest<'_> {
 
     fn missing(&self, key: &'static str, expected: &'static str) -> Error {
         Error::MissingTaskKey { path: self.path.to_owned(), key, expected }
+    }
+
+    fn inside(&self, what: &str, source: Error) -> Error {
+        Error::InTask {
+            path: self.path.to_owned(),
+            what: what.to_owned(),
+            source: Box::new(source),
+        }
     }
 
     fn bad(&self, key: &'static str, value: &str, expected: &'static str) -> Error {
@@ -369,7 +378,10 @@ mod tests {
             &with("metric = \"pearson\""),
             "x.toml: metric is \"pearson\" (expected accuracy, f1 or matthews)",
         );
-        check(&with("labels = [\"a\", \"a\"]"), "label name \"a\" is there twice, at 0 and 1");
+        check(
+            &with("labels = [\"a\", \"a\"]"),
+            "x.toml: labels (label name \"a\" is there twice, at 0 and 1)",
+        );
         check(&with("labels = [1, 2]"), "x.toml: labels is \"[1, 2]\" (expected a list of names)");
         check(&with("pair = 3"), "x.toml: pair is \"3\" (expected a text in quotes)");
         check(

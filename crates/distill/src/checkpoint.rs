@@ -13,7 +13,7 @@ use crate::state::Progress;
 use crate::{Error, Optimizer, Plan, Result, State, files};
 
 pub const MANIFEST: &str = "manifest.json";
-const MODEL: &str = "model.safetensors";
+pub const MODEL: &str = "model.safetensors";
 const MOMENTS: &str = "optimizer.safetensors";
 const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
@@ -65,7 +65,7 @@ pub fn save(
     epoch: f64,
 ) -> Result<PathBuf> {
     let partial = run.join(format!(".checkpoint-{}.partial", state.step));
-    let path = run.join(format!("checkpoint-{}", state.step));
+    let path = folder(run, state.step);
     let write = || -> Result<()> {
         remove_if_there(&partial)?;
         fs::create_dir_all(&partial).map_err(|source| Error::Write { path: partial.clone(), source })?;
@@ -73,7 +73,7 @@ pub fn save(
         state.optimizer.save(&partial.join(MOMENTS), &state.model.params)?;
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         write_manifest(&partial, state.step, provenance)?;
-        remove_if_there(&path)?;
+        make_room(run, state.step)?;
         fs::rename(&partial, &path).map_err(|source| Error::Write { path: path.clone(), source })
     };
     write().inspect_err(|_| {
@@ -94,7 +94,7 @@ pub fn write_trainer_state(dir: &Path, state: &State, plan: &Plan, total: u64, e
         "eval_steps": plan.eval_steps,
         "save_steps": plan.save_steps,
         "num_input_tokens_seen": state.progress.n_tokens_seen,
-        "best_metric": best.map(|best| best.value),
+        "best_metric": best.and_then(|best| plan.select_by.of(&best.scores)),
         "best_global_step": best.map(|best| best.step),
         "best_model_checkpoint": best.map(|best| format!("checkpoint-{}", best.step)),
         "log_history": state.progress.log,
@@ -125,21 +125,21 @@ pub fn write_manifest(dir: &Path, step: u64, provenance: &Provenance) -> Result<
 /// The newest checkpoint of this very run, or `None`. Checkpoints of another run in the folder are an error that says
 /// what differs.
 pub fn find_latest(run: &Path, provenance: &Provenance) -> Result<Option<(PathBuf, Manifest)>> {
-    let Some((path, manifest)) = checkpoints(run)?.pop() else { return Ok(None) };
-    refuse_other_run(&path, &manifest.provenance, provenance)?;
-    Ok(Some((path, manifest)))
+    let mut steps: Vec<u64> = entries(run)?.iter().filter_map(|name| step_of(name)).collect();
+    steps.sort_unstable();
+    while let Some(step) = steps.pop() {
+        let path = folder(run, step);
+        let Some(manifest) = read_manifest(&path)? else { continue };
+        refuse_other_run(&path, &manifest.provenance, provenance)?;
+        return Ok(Some((path, manifest)));
+    }
+    Ok(None)
 }
 
-/// Puts a checkpoint's weights, moments and progress into `state`, after checking every file's hash.
-pub fn load(path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
-    for (name, expected) in &manifest.files {
-        let file = path.join(name);
-        let found = files::sha256(&file)?;
-        if found != *expected {
-            let reason = format!("its sha256 is {found}, but the manifest says {expected}");
-            return Err(Error::Checkpoint { path: file, reason });
-        }
-    }
+/// Puts a checkpoint's weights, moments and progress into `state`, after checking every file's hash, and those of the
+/// best weights so far: better to hear of a loss now than at the end of the run.
+pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
+    check_files(path, manifest, &[MODEL, MOMENTS, TRAINER_STATE])?;
     read_params_into(&state.model.params, &path.join(MODEL))?;
     state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.model.params)?;
     let file = path.join(TRAINER_STATE);
@@ -148,23 +148,92 @@ pub fn load(path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
         .map_err(|error| Error::Checkpoint { path: file, reason: error.to_string() })?;
     state.step = saved.global_step;
     state.progress = saved.lowchurn;
-    Ok(())
+    match &state.progress.best {
+        Some(best) if best.step != state.step => check_best(run, best.step),
+        _ => Ok(()),
+    }
 }
 
-/// Puts only a checkpoint's weights into the model.
-pub fn load_weights(run: &Path, step: u64, state: &State) -> Result<()> {
-    Ok(read_params_into(&state.model.params, &run.join(format!("checkpoint-{step}")).join(MODEL))?)
+/// Puts only the best weights into the model.
+pub fn load_best(run: &Path, step: u64, state: &State) -> Result<()> {
+    check_best(run, step)?;
+    Ok(read_params_into(&state.model.params, &folder(run, step).join(MODEL))?)
 }
 
-/// Removes all checkpoints but those of the given steps, and what an interrupted save left.
-pub fn remove_checkpoints(run: &Path, keep: &[u64]) -> Result<()> {
-    for name in entries(run)? {
-        let is_partial = name.starts_with(".checkpoint-") && name.ends_with(".partial");
-        if is_partial || step_of(&name).is_some_and(|step| !keep.contains(&step)) {
-            remove_if_there(&run.join(&name))?;
+fn check_best(run: &Path, step: u64) -> Result<()> {
+    let path = folder(run, step);
+    let check = || match read_manifest(&path)? {
+        Some(manifest) => check_files(&path, &manifest, &[MODEL]),
+        None => Err(Error::Checkpoint { path: path.join(MANIFEST), reason: "it is missing".into() }),
+    };
+    check().map_err(|error| match error {
+        Error::Checkpoint { path, reason } => Error::Best { path, step, reason },
+        error => error,
+    })
+}
+
+/// Compares every file with the hash in the manifest, which has to list at least the files in `needed`.
+pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<()> {
+    let refuse = |name: &str, reason: String| {
+        Err(Error::Checkpoint { path: dir.join(name), reason })
+    };
+    if let Some(name) = needed.iter().find(|name| !manifest.files.contains_key(**name)) {
+        return refuse(name, "the manifest doesn't list it".into());
+    }
+    for (name, expected) in &manifest.files {
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return refuse(MANIFEST, format!("{name:?} is not the name of a file in this folder"));
+        }
+        let file = dir.join(name);
+        if !file.is_file() {
+            return refuse(name, "it is missing".into());
+        }
+        let found = files::sha256(&file)?;
+        if found != *expected {
+            return refuse(name, format!("its sha256 is {found}, but the manifest says {expected}"));
         }
     }
     Ok(())
+}
+
+/// Removes all checkpoints but those of the given steps, and what an interrupted save left. Folders without a manifest
+/// are somebody else's and stay.
+pub fn remove_checkpoints(run: &Path, keep: &[u64]) -> Result<()> {
+    for name in entries(run)? {
+        if name.starts_with(".checkpoint-") && name.ends_with(".partial") {
+            remove_if_there(&run.join(&name))?;
+        }
+        if step_of(&name).is_some_and(|step| !keep.contains(&step))
+            && run.join(&name).join(MANIFEST).exists()
+        {
+            discard(run, &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a checkpoint: renamed first, so that a kill leaves what the next save sweeps up, not a folder without manifest.
+fn discard(run: &Path, name: &str) -> Result<()> {
+    let rubbish = run.join(format!(".{name}.old.partial"));
+    remove_if_there(&rubbish)?;
+    move_over(&run.join(name), &rubbish)?;
+    remove_if_there(&rubbish)
+}
+
+/// What stands where a checkpoint is to go: an older one of the same step goes, anything else is put aside.
+fn make_room(run: &Path, step: u64) -> Result<()> {
+    let path = folder(run, step);
+    if path.join(MANIFEST).exists() {
+        return discard(run, &format!("checkpoint-{step}"));
+    }
+    if path.exists() {
+        return move_over(&path, &run.join(format!("checkpoint-{step}.aside")));
+    }
+    Ok(())
+}
+
+pub fn move_over(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|source| Error::Write { path: to.into(), source })
 }
 
 pub fn read_manifest(dir: &Path) -> Result<Option<Manifest>> {
@@ -224,22 +293,13 @@ fn settings(plan: &Plan) -> serde_json::Map<String, Value> {
     }
 }
 
-/// All complete checkpoints of a run, oldest first.
-fn checkpoints(run: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
-    let mut steps: Vec<u64> = entries(run)?.iter().filter_map(|name| step_of(name)).collect();
-    steps.sort_unstable();
-    let mut found = Vec::new();
-    for step in steps {
-        let path = run.join(format!("checkpoint-{step}"));
-        if let Some(manifest) = read_manifest(&path)? {
-            found.push((path, manifest));
-        }
-    }
-    Ok(found)
+fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("checkpoint-{step}"))
 }
 
 fn step_of(name: &str) -> Option<u64> {
-    name.strip_prefix("checkpoint-")?.parse().ok()
+    let step = name.strip_prefix("checkpoint-")?.parse().ok()?;
+    (name == format!("checkpoint-{step}")).then_some(step) // not "+4", not "04"
 }
 
 fn entries(dir: &Path) -> Result<Vec<String>> {
@@ -260,7 +320,7 @@ fn file_names(dir: &Path) -> Result<Vec<String>> {
     Ok(entries(dir)?.into_iter().filter(|name| dir.join(name).is_file()).collect())
 }
 
-fn remove_if_there(dir: &Path) -> Result<()> {
+pub fn remove_if_there(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::Write { path: dir.into(), source: error })

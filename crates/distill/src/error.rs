@@ -32,17 +32,38 @@ pub enum Error {
     #[error("row {row}: label {label}, but the model has {classes} classes")]
     LabelIndex { row: usize, label: u32, classes: usize },
 
+    #[error("row {id} has no token; leave empty texts out")]
+    EmptyRow { id: String },
+
     #[error("no labelled row to evaluate on")]
     NothingToEvaluate,
 
     #[error("no row to train on")]
     NothingToTrainOn,
 
-    #[error("{}: {reason}; remove the folder of this checkpoint to go on from the one before", path.display())]
+    #[error(
+        "{}: {reason}; remove the folder of this checkpoint to go on from the one before, \
+         or from the start where there is none", path.display()
+    )]
     Moments { path: PathBuf, reason: String },
 
-    #[error("{}: {reason}; remove the folder of this checkpoint to go on from the one before", path.display())]
+    #[error(
+        "{}: {reason}; remove the folder of this checkpoint to go on from the one before, \
+         or from the start where there is none", path.display()
+    )]
     Checkpoint { path: PathBuf, reason: String },
+
+    #[error(
+        "{}: {reason}; it belongs to the best weights so far, those of step {step}: \
+         put it back, or --fresh to start over here", path.display()
+    )]
+    Best { path: PathBuf, step: u64, reason: String },
+
+    #[error(
+        "{}: {reason}; the finished run here was changed: put the file back, or --fresh to train it again",
+        path.display()
+    )]
+    Release { path: PathBuf, reason: String },
 
     #[error(
         "{} holds a run with another {what}: {found}, now {expected}; \

@@ -31,6 +31,15 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     })
 }
 
+/// SHA-256 over several files, one after the other, in hex.
+pub fn sha256_of_files(paths: &[std::path::PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for path in paths {
+        hash.update(sha256(path)?);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
 /// SHA-256 of a file in hex.
 pub fn sha256(path: &Path) -> Result<String> {
     let read = || -> io::Result<String> {

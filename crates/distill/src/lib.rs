@@ -19,6 +19,7 @@ mod files;
 
 pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
+pub use files::{sha256_of_files, write as write_file, write_json};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use loss::{cross_entropy_rows, one_hot};
 pub use optim::{Grads, Optimizer, clip_factor};

@@ -37,22 +37,31 @@ impl Grads {
         Ok(sum.sqrt())
     }
 
-    /// Parameters that training can't move: no gradient, or nothing but zeros.
+    /// Parameters that training can't move: no gradient, or nothing but zeros while others have more.
     ///
+    /// Zeros everywhere are a model that is sure of every row of the batch, and no fault.
     /// A key bias shifts all scores of a query alike and so has none in theory; rounding decides, and it is passed over.
     pub fn missing(&self, params: &Params) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
+        let (mut missing, mut zero) = (Vec::new(), Vec::new());
+        let mut is_any_moved = false;
         for name in params.names().filter(|name| !name.ends_with("attention.self.key.bias")) {
-            let moves = match self.0.get(name) {
-                Some(grad) => sum_of_squares(grad)? != 0.0,
-                None => false,
-            };
-            if !moves {
-                missing.push(name.to_string());
+            match self.0.get(name) {
+                None => missing.push(name.to_string()),
+                Some(grad) if is_zero(grad)? => zero.push(name.to_string()),
+                Some(_) => is_any_moved = true,
             }
+        }
+        if is_any_moved {
+            missing.append(&mut zero);
+            missing.sort();
         }
         Ok(missing)
     }
+}
+
+// Not by the sum of squares, where small numbers underflow.
+fn is_zero(grad: &Tensor) -> Result<bool> {
+    Ok(grad.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? == 0.0)
 }
 
 /// min(1, max norm/(norm + 1e-6)), as PyTorch's `clip_grad_norm_`; 1 where there is no limit.

@@ -3,7 +3,7 @@
 use lowchurn_data::Metric;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Schedule};
+use crate::{Error, Result, Schedule, Scores};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Plan {
     pub max_grad_norm: f64,
     /// The share of each target spread evenly over the classes.
     pub label_smoothing: f64,
-    /// In place of the dropout of the checkpoint's config, everywhere.
+    /// In place of the dropout of the checkpoint's config, everywhere; `train` sees to it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dropout: Option<f64>,
     pub seed: u64,
@@ -57,6 +57,16 @@ pub enum SelectBy {
 }
 
 impl SelectBy {
+    /// The number in question, as it is reported; `None` where it isn't defined.
+    pub fn of(self, scores: &Scores) -> Option<f64> {
+        match self {
+            SelectBy::Accuracy => Some(scores.accuracy),
+            SelectBy::F1 => scores.f1,
+            SelectBy::Matthews => scores.matthews,
+            SelectBy::Loss => Some(scores.loss),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             SelectBy::Accuracy => "accuracy",
@@ -83,7 +93,8 @@ impl Plan {
         let refuse = |key: &'static str, value: String, expected: &'static str| {
             Err(Error::PlanValue { key, value, expected })
         };
-        let share = |x: f64| (0.0..1.0).contains(&x);
+        // The kernels count in f32, where 0.99999999 is 1.
+        let share = |x: f64| (0.0..1.0).contains(&x) && (x as f32) < 1.0;
         let sizes = [
             ("batch_size", self.batch_size),
             ("accumulation", self.accumulation),
@@ -121,10 +132,14 @@ impl Plan {
                 return refuse(key, value.to_string(), "a number from 0 up to, not with, 1");
             }
         }
-        for (key, value) in [("epsilon", self.epsilon), ("max_grad_norm", self.max_grad_norm)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return refuse(key, value.to_string(), "0 or a positive number");
-            }
+        // With 0 (in f32), a weight that never had a gradient would become 0/0.
+        if !(self.epsilon < 1.0 && self.epsilon as f32 > 0.0) {
+            let value = self.epsilon.to_string();
+            return refuse("epsilon", value, "a number above 1e-45 and below 1");
+        }
+        if !(self.max_grad_norm.is_finite() && self.max_grad_norm >= 0.0) {
+            let value = self.max_grad_norm.to_string();
+            return refuse("max_grad_norm", value, "0 or a positive number");
         }
         Ok(self)
     }
@@ -191,6 +206,9 @@ mod tests {
         check(|p| p.learning_rate = f64::NAN, expected);
         check(|p| p.dropout = Some(1.0), "dropout is 1, expected a number from 0 up to, not with, 1");
         check(|p| p.max_grad_norm = -1.0, "max_grad_norm is -1, expected 0 or a positive number");
+        let expected = "beta2 is 0.99999999, expected a number from 0 up to, not with, 1";
+        check(|p| p.beta2 = 0.999_999_99, expected);
+        check(|p| p.epsilon = 0.0, "epsilon is 0, expected a number above 1e-45 and below 1");
         assert!(Plan::default_with(SelectBy::Loss).check().is_ok());
     }
 

@@ -24,7 +24,8 @@ impl Schedule {
         let length = total.saturating_sub(warmup).max(1) as f64;
         let done = (step - warmup) as f64 / length;
         match self {
-            Schedule::Linear => (1.0 - done).max(0.0),
+            // Not 1 − done: a warm-up as long as the run ends at 0.
+            Schedule::Linear => total.saturating_sub(step) as f64 / length,
             Schedule::Cosine => (0.5 * (1.0 + (PI * done).cos())).max(0.0),
             Schedule::Constant => 1.0,
         }

@@ -38,6 +38,7 @@ pub struct Sums {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
+    /// High is good: the loss has its sign turned.
     pub value: f64,
     pub scores: Scores,
 }
@@ -110,10 +111,9 @@ impl Progress {
 
 /// The number that is to be high. A metric that isn't defined on these rows loses to any that is.
 fn selected(scores: &Scores, by: SelectBy) -> f64 {
-    match by {
-        SelectBy::Accuracy => scores.accuracy,
-        SelectBy::F1 => scores.f1.unwrap_or(-1.0),
-        SelectBy::Matthews => scores.matthews.unwrap_or(-2.0),
-        SelectBy::Loss => -scores.loss,
+    match (by, by.of(scores)) {
+        (SelectBy::Loss, Some(loss)) => -loss,
+        (_, Some(value)) => value,
+        (_, None) => -2.0, // not −∞, which JSON doesn't have
     }
 }

@@ -35,7 +35,7 @@ pub fn step(
     let mut means = StepReport { n_rows: n as u64, ..StepReport::default() };
     let mut grads = Grads::default();
     for batch in micro {
-        let labels = labels_of(rows, batch)?;
+        let labels = labels_of(rows, batch, state.model.labels().len())?;
         let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
         let logits = state.model.forward(&input, Mode::Train(&mut keys))?; // (B, K)
         let targets = one_hot(&labels, logits.dim(1)?, plan.label_smoothing, device)?; // (B, K)
@@ -68,10 +68,16 @@ pub fn step(
     Ok(means)
 }
 
-fn labels_of(rows: &Encoded, batch: &Batch) -> Result<Vec<u32>> {
+fn labels_of(rows: &Encoded, batch: &Batch, classes: usize) -> Result<Vec<u32>> {
     let label = |&row: &u32| {
-        let id = || rows.ids.get(row as usize).cloned().unwrap_or_default();
-        rows.labels.get(row as usize).copied().flatten().ok_or_else(|| Error::Unlabelled { id: id() })
+        let row = row as usize;
+        match rows.labels.get(row).copied().flatten() {
+            Some(label) if label as usize >= classes => {
+                Err(Error::LabelIndex { row, label, classes })
+            }
+            Some(label) => Ok(label),
+            None => Err(Error::Unlabelled { id: rows.ids.get(row).cloned().unwrap_or_default() }),
+        }
     };
     batch.rows.iter().map(label).collect()
 }

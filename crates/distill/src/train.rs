@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::{Batch, Encoded, collate, epoch_order};
+use lowchurn_models::Config;
 
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
+use crate::release::withdraw;
 use crate::{
     Error, LogEntry, Plan, Release, Result, Scores, State, StepReport, evaluate, predict, release, step,
 };
@@ -41,6 +43,8 @@ pub enum Outcome {
 }
 
 /// Goes on from the newest checkpoint, or from the start, to the end of the plan, or until `stop` is set.
+///
+/// Whether the run is finished already is for [`crate::finished`] to say: from here on it isn't.
 pub fn train(
     run: &Run,
     state: &mut State,
@@ -48,16 +52,21 @@ pub fn train(
     on: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
     let plan = &run.provenance.plan;
-    if run.train.rows() == 0 {
-        return Err(Error::NothingToTrainOn);
+    check_rows(run, &state.model.config)?;
+    if let Some(p) = plan.dropout {
+        let config = &mut state.model.config;
+        config.hidden_dropout = p as f32;
+        config.attention_dropout = p as f32;
+        config.classifier_dropout = p as f32;
     }
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
     let device = state.device();
     if let Some((path, manifest)) = checkpoint::find_latest(run.dir, run.provenance)? {
-        checkpoint::load(&path, &manifest, state)?;
+        checkpoint::load(run.dir, &path, &manifest, state)?;
         on(Event::Resumed { step: state.step, total });
     }
+    withdraw(run.dir)?;
     let mut order = (u64::MAX, Vec::new());
     while state.step < total && !state.progress.is_stopped_early {
         let epoch = state.step / per_epoch;
@@ -92,6 +101,35 @@ pub fn train(
     let epoch = state.step as f64 / per_epoch as f64;
     let done = release(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     Ok(Outcome::Finished(done))
+}
+
+/// What would otherwise stop the run hours later: rows that can't be learnt from, or not by this model.
+fn check_rows(run: &Run, config: &Config) -> Result<()> {
+    if run.train.rows() == 0 {
+        return Err(Error::NothingToTrainOn);
+    }
+    if let Some(row) = run.train.labels.iter().position(Option::is_none) {
+        return Err(Error::Unlabelled { id: run.train.ids[row].clone() });
+    }
+    if run.eval.is_some_and(|rows| rows.labels.iter().all(Option::is_none)) {
+        return Err(Error::NothingToEvaluate);
+    }
+    let (classes, max_positions) = (config.labels.len(), config.max_positions);
+    for rows in [Some(run.train), run.eval].into_iter().flatten() {
+        for row in 0..rows.rows() {
+            let width = rows.length(row);
+            if width == 0 {
+                return Err(Error::EmptyRow { id: rows.ids[row].clone() });
+            }
+            if width > max_positions {
+                return Err(lowchurn_models::Error::TooLong { width, max_positions }.into());
+            }
+            if let Some(label) = rows.labels[row].filter(|label| *label as usize >= classes) {
+                return Err(Error::LabelIndex { row, label, classes });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The batches behind update `index` of an epoch.

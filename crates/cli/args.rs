@@ -1,0 +1,170 @@
+//! What a user may type. Only names, types and help; what it means is decided in `settings`.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::console::Console;
+use crate::settings::Settings;
+
+/// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
+#[derive(Parser)]
+#[command(name = "lowchurn", version, about, max_term_width = 110)]
+pub struct Args {
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// One JSON object a line on stdout, for machines; words for people go to stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Train a classifier: base checkpoint + data set → runs/NAME, in the hub's layout
+    Finetune(Finetune),
+    /// Score a model on a labelled split
+    Eval(Eval),
+    /// Labels and scores for rows of a file, as JSON lines
+    Predict(Predict),
+    /// What this machine, build and hub connection can do; made to be pasted into an issue
+    Doctor,
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+#[derive(clap::Args)]
+pub struct Finetune {
+    /// A task (sst2), a data set of the hub (owner/name[:config][@revision]), a folder, or a file (csv, tsv, jsonl, parquet)
+    #[arg(value_name = "TASK|DATASET")]
+    pub data: Option<String>,
+
+    /// A plan in TOML; flags win over it. The run.toml of an earlier run is one
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: Settings,
+
+    /// Folder of the run [default: runs/NAME]
+    #[arg(long, alias = "output_dir", alias = "output-dir", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Train this many seeds, from --seed upwards, and report mean and deviation
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seeds: u32,
+
+    /// Say what would be downloaded, read and computed; do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Remove the run that is in the output folder and start over
+    #[arg(long, alias = "overwrite_output_dir")]
+    pub fresh: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Eval {
+    /// A folder in the hub's layout, a hub id, or a name from models/
+    #[arg(long, value_name = "ID|DIR")]
+    pub model: String,
+
+    /// Task, data set, folder or file; `sst2:validation` picks a split
+    #[arg(long, value_name = "TASK|DATASET|FILE")]
+    pub data: String,
+
+    /// The split, such as `validation` or `train[:10%]`
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+
+    #[command(flatten)]
+    pub scoring: Scoring,
+}
+
+#[derive(clap::Args)]
+pub struct Predict {
+    /// A folder in the hub's layout, a hub id, or a name from models/
+    #[arg(long, value_name = "ID|DIR")]
+    pub model: String,
+
+    /// Rows to predict: a csv, tsv, jsonl or parquet file, or any data set; labels are not needed
+    #[arg(long, value_name = "FILE|DATASET")]
+    pub data: String,
+
+    /// The split, where the data has several
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+
+    /// Where the JSON lines go [default: stdout]
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
+
+    /// Write logits too
+    #[arg(long)]
+    pub logits: bool,
+
+    #[command(flatten)]
+    pub scoring: Scoring,
+}
+
+/// What scoring rows needs, whatever is done with the scores.
+#[derive(clap::Args)]
+pub struct Scoring {
+    /// Column that holds the text
+    #[arg(long, value_name = "COLUMN")]
+    pub text_column: Option<String>,
+
+    /// Column that holds the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    pub pair_column: Option<String>,
+
+    /// Column that holds the label
+    #[arg(long, value_name = "COLUMN")]
+    pub label_column: Option<String>,
+
+    /// Column that holds the row's id
+    #[arg(long, value_name = "COLUMN")]
+    pub id_column: Option<String>,
+
+    /// Tokens a row is cut to [default: as the model was trained, else 128]
+    #[arg(long, alias = "max_seq_length", value_name = "N")]
+    pub max_length: Option<usize>,
+
+    /// Rows of one forward pass
+    #[arg(long, alias = "per_device_eval_batch_size", value_name = "N", default_value_t = 64)]
+    pub batch_size: usize,
+
+    /// auto, cpu, cuda[:N] or metal
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+}
+
+pub fn completions(shell: Shell, console: &mut Console) -> anyhow::Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "lowchurn", &mut script);
+    console.out.write_all(&script)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn transformers_names_are_understood() {
+        let line = "lowchurn finetune sst2 --model_name_or_path m --num_train_epochs 2 --learning_rate 1e-5 \
+                    --per_device_train_batch_size 8 --max_seq_length 64 --output_dir x --warmup_steps 3";
+        let args = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string()).unwrap();
+        let Verb::Finetune(verb) = args.verb else { panic!("another verb") };
+        assert_eq!(verb.settings.model.as_deref(), Some("m"));
+        assert_eq!((verb.settings.epochs, verb.settings.batch_size), (Some(2), Some(8)));
+        assert_eq!((verb.settings.max_length, verb.settings.warmup_steps), (Some(64), Some(3)));
+        assert_eq!((verb.settings.learning_rate, verb.output), (Some(1e-5), Some("x".into())));
+    }
+}

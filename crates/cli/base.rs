@@ -1,0 +1,196 @@
+//! From the name of a model to a folder with its files, and what the manifest of a known one advises.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use lowchurn_hub::{Hub, Kind, Listing, Repo};
+use serde::Deserialize;
+
+use crate::console::Console;
+use crate::data::tell_origin;
+use crate::failure::Usage;
+use crate::places;
+use crate::settings::Settings;
+
+/// Where a model's files are, before any of them is fetched.
+pub struct Base {
+    /// As the user named it.
+    pub name: String,
+    pub advice: Settings,
+    /// The manifest that the advice is from.
+    pub advised_by: String,
+    place: Place,
+}
+
+enum Place {
+    Folder(PathBuf),
+    Hub(Repo),
+}
+
+/// `models/NAME.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    /// A hub id, or
+    hub: Option<String>,
+    /// a folder next to the manifest.
+    files: Option<String>,
+    revision: Option<String>,
+    #[expect(dead_code, reason = "for readers of the manifest")]
+    parameters: Option<u64>,
+    #[expect(dead_code, reason = "for readers of the manifest")]
+    licence: Option<String>,
+    learning_rate: Option<f64>,
+    batch_size: Option<usize>,
+    epochs: Option<u32>,
+    max_length: Option<usize>,
+    #[expect(dead_code, reason = "for readers of the manifest")]
+    note: Option<String>,
+}
+
+/// Tells a folder, a known name and a hub id apart. A folder that is there is that folder.
+pub fn find(name: &str) -> Result<Base> {
+    let of = |place| Base {
+        name: name.into(),
+        advice: Settings::default(),
+        advised_by: String::new(),
+        place,
+    };
+    let path = Path::new(name);
+    if let Some(manifest) = places::model(name)? {
+        let bad = |reason: String| Usage(format!("{}: {reason}", manifest.path.display()));
+        let m: Manifest = toml::from_str(&manifest.text).map_err(|error| bad(error.to_string()))?;
+        let place = match (m.hub, m.files) {
+            (Some(id), None) => Place::Hub(Repo::parse(Kind::Model, &revised(&id, m.revision))?),
+            (None, Some(folder)) => Place::Folder(manifest.path.with_file_name(folder)),
+            _ => return Err(bad("expected either hub or files".into()).into()),
+        };
+        let advice = Settings {
+            learning_rate: m.learning_rate,
+            batch_size: m.batch_size,
+            epochs: m.epochs,
+            max_length: m.max_length,
+            ..Settings::default()
+        };
+        let advised_by = manifest.path.display().to_string();
+        return Ok(Base { advice, advised_by, ..of(place) });
+    }
+    if path.is_dir() {
+        return Ok(of(Place::Folder(path.into())));
+    }
+    if name.starts_with(['.', '/', '~']) || name.contains('\\') {
+        return Err(Usage(format!("--model {name}: there is no such folder")).into());
+    }
+    if !name.contains('/') {
+        return Err(places::unknown_model(name));
+    }
+    Ok(of(Place::Hub(Repo::parse(Kind::Model, name)?)))
+}
+
+fn revised(id: &str, revision: Option<String>) -> String {
+    revision.map_or(id.to_string(), |revision| format!("{id}@{revision}"))
+}
+
+impl Base {
+    /// The folder with the model's files, fetched where they aren't here yet.
+    pub fn folder(&self, hub: &Hub, console: &mut Console) -> Result<PathBuf> {
+        match &self.place {
+            Place::Folder(path) if path.is_dir() => Ok(path.clone()),
+            Place::Folder(path) => {
+                Err(Usage(format!("{}: there is no such folder", path.display())).into())
+            }
+            Place::Hub(repo) => {
+                let listing = hub.list(repo, &mut |event| console.hub(&event))?;
+                tell_origin(&listing, repo, console);
+                let wanted = wanted(&listing);
+                Ok(hub.fetch(repo, &listing, &wanted, &mut |event| console.hub(&event))?)
+            }
+        }
+    }
+
+    /// For a dry run: files with sizes in bytes; none where the model is a folder.
+    pub fn remote_files(&self, hub: &Hub, console: &mut Console) -> Result<Vec<(String, u64)>> {
+        let Place::Hub(repo) = &self.place else { return Ok(Vec::new()) };
+        let listing = hub.list(repo, &mut |event| console.hub(&event))?;
+        let size = |path: String| {
+            let size = listing.file(&path).map_or(0, |file| file.size);
+            (format!("{} {path}", repo.id()), size)
+        };
+        Ok(wanted(&listing).into_iter().map(size).collect())
+    }
+}
+
+/// The files of a model that are read: config, tokenizer, and weights in the best form there is.
+fn wanted(listing: &Listing) -> Vec<String> {
+    let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+    let has = |name: &str| paths.contains(&name);
+    let mut wanted: Vec<String> = SMALL.iter().filter(|name| has(name)).map(|s| s.to_string()).collect();
+    if has("model.safetensors") {
+        wanted.push("model.safetensors".into());
+    } else if has("model.safetensors.index.json") {
+        wanted.push("model.safetensors.index.json".into());
+        let is_shard = |path: &&&str| path.starts_with("model-") && path.ends_with(".safetensors");
+        wanted.extend(paths.iter().filter(is_shard).map(|path| path.to_string()));
+    } else if has("pytorch_model.bin") {
+        wanted.push("pytorch_model.bin".into());
+    }
+    wanted
+}
+
+const SMALL: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// Hash over all that a base folder contributes: config, tokenizer and weights.
+pub fn sha256(folder: &Path) -> Result<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)?
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| {
+            let is_weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
+            SMALL.contains(&name.as_str()) || is_weights || name == "pytorch_model.bin"
+        })
+        .collect();
+    names.sort();
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    Ok(lowchurn_distill::sha256_of_files(&paths)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowchurn_hub::{Origin, RemoteFile};
+
+    fn check(files: &[&str], expected: &[&str]) {
+        let file = |path: &&str| RemoteFile { path: path.to_string(), size: 1, digest: None };
+        let files = files.iter().map(file).collect();
+        let listing = Listing { commit: "0".repeat(40), files, origin: Origin::Hub };
+        assert_eq!(wanted(&listing), expected);
+    }
+
+    #[test]
+    fn the_best_form_of_the_weights_is_wanted() {
+        let config = "config.json";
+        check(
+            &[config, "pytorch_model.bin", "model.safetensors", "tf_model.h5", "onnx/model.onnx"],
+            &[config, "model.safetensors"],
+        );
+        check(
+            &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
+            &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
+        );
+        check(&[config, "vocab.txt", "pytorch_model.bin"], &[config, "vocab.txt", "pytorch_model.bin"]);
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        let message = |name| find(name).map(|_| ()).unwrap_err().to_string();
+        assert!(message("minilm-16").contains("did you mean minilm-l6?"), "{}", message("minilm-16"));
+        assert_eq!(message("./nowhere"), "--model ./nowhere: there is no such folder");
+    }
+}

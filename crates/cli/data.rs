@@ -1,0 +1,276 @@
+//! From what names a data set to its splits: a task's manifest, a repository of the hub, a folder or files.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use lowchurn_data::slice::SplitExpression;
+use lowchurn_data::{
+    Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split, Task,
+    layout, read, stratified_cut,
+};
+use lowchurn_hub::{Hub, Kind, Listing, Origin, Repo};
+
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::places;
+
+/// A data set whose splits are known, and whose files may still have to be fetched.
+pub struct Data {
+    /// For the run's folder: `sst2`, `glue`, `rows`.
+    pub name: String,
+    pub task: Option<Task>,
+    /// The split that the user named with the data: `sst2:validation`.
+    pub split: Option<String>,
+    place: Place,
+}
+
+enum Place {
+    Local(Dataset),
+    Hub { repo: Repo, listing: Listing, layout: Layout },
+}
+
+/// What the user said about columns; `None` is the task's, else a guess.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    pub columns: Columns,
+}
+
+pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
+    let (source, task, split) = match Source::parse(text)? {
+        Source::Task { name, split } => {
+            let manifest = places::task(&name)?;
+            let task = Task::parse(&manifest.text, &manifest.path)?;
+            (task.source.clone(), Some(task), split)
+        }
+        source => (source, None, None),
+    };
+    let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = match (&task, &source) {
+        (Some(task), _) => Some(task.name.clone()),
+        (None, Source::Hub { id, .. }) => id.split('/').next_back().map(str::to_string),
+        (None, Source::Folder(path)) => path.canonicalize().ok().as_ref().and_then(stem),
+        (None, Source::Files(paths)) => paths.first().and_then(stem),
+        (None, Source::Task { .. }) => None,
+    };
+    let name = name.unwrap_or_else(|| "data".into());
+    let place = match &source {
+        Source::Hub { id, config, revision } => {
+            of_hub(id, config.as_deref(), revision.as_deref(), hub, console)?
+        }
+        Source::Folder(path) => Place::Local(Dataset::of_folder(path, None)?),
+        Source::Files(paths) => Place::Local(Dataset::of_files(paths)?),
+        Source::Task { name, .. } => return Err(Usage(format!("{name}: a task of a task")).into()),
+    };
+    Ok(Data { name, task, split, place })
+}
+
+/// Lists a repository and lays it out by its card; where it holds scripts only, by the hub's own parquet branch.
+fn of_hub(
+    id: &str,
+    config: Option<&str>,
+    revision: Option<&str>,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Place> {
+    let at = |revision: Option<&str>| match revision {
+        Some(revision) => Repo::parse(Kind::Dataset, &format!("{id}@{revision}")),
+        None => Repo::parse(Kind::Dataset, id),
+    };
+    let repo = at(revision)?;
+    let listing = list(hub, &repo, console)?;
+    let card = listing.file("README.md").map(|file| file.path.clone());
+    let readme = match card {
+        Some(card) => {
+            let folder = fetch(hub, &repo, &listing, std::slice::from_ref(&card), console)?;
+            Some(String::from_utf8_lossy(&std::fs::read(folder.join(card))?).into_owned())
+        }
+        None => None,
+    };
+    match layout(readme.as_deref(), &paths(&listing), config) {
+        Ok(layout) => Ok(Place::Hub { repo, listing, layout }),
+        Err(DataError::NoDataFiles) if revision.is_none_or(|revision| revision == "main") => {
+            let repo = at(Some("refs/convert/parquet"))?;
+            console.say(&format!("{id} has no data files of its own; reading {}", repo.revision()));
+            let listing = list(hub, &repo, console)?;
+            let layout = layout(None, &paths(&listing), config)?;
+            Ok(Place::Hub { repo, listing, layout })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn paths(listing: &Listing) -> Vec<String> {
+    listing.files.iter().map(|file| file.path.clone()).collect()
+}
+
+fn list(hub: &Hub, repo: &Repo, console: &mut Console) -> Result<Listing> {
+    let listing = hub.list(repo, &mut |event| console.hub(&event))?;
+    tell_origin(&listing, repo, console);
+    Ok(listing)
+}
+
+fn fetch(
+    hub: &Hub,
+    repo: &Repo,
+    listing: &Listing,
+    wanted: &[String],
+    console: &mut Console,
+) -> Result<PathBuf> {
+    Ok(hub.fetch(repo, listing, wanted, &mut |event| console.hub(&event))?)
+}
+
+/// Says so where the hub wasn't asked or didn't answer.
+pub fn tell_origin(listing: &Listing, repo: &Repo, console: &mut Console) {
+    if listing.origin == Origin::Cache {
+        console.say(&format!("{}: the hub was not asked or didn't answer; using the cache", repo.id()));
+    }
+}
+
+impl Data {
+    pub fn split_names(&self) -> Vec<String> {
+        match (&self.task, &self.place) {
+            (Some(task), _) if !task.splits.is_empty() => {
+                task.splits.iter().map(|(name, _)| name.clone()).collect()
+            }
+            (_, Place::Local(dataset)) => dataset.split_names(),
+            (_, Place::Hub { layout, .. }) => layout.splits.iter().map(|s| s.name.clone()).collect(),
+        }
+    }
+
+    pub fn metric(&self) -> Metric {
+        self.task.as_ref().map_or(Metric::Accuracy, |task| task.metric)
+    }
+
+    /// Reads the rows of a split expression, fetching the files it needs and no others.
+    pub fn read(
+        &self,
+        split: &str,
+        wishes: &Wishes,
+        labels: Labels,
+        label_set: Option<&LabelSet>,
+        hub: &Hub,
+        console: &mut Console,
+    ) -> Result<Split> {
+        let expression = self.expression(split)?;
+        let request = self.request(wishes, labels, label_set);
+        let mut rows = match &self.place {
+            Place::Local(dataset) => read(dataset, &expression, &request)?,
+            Place::Hub { repo, listing, layout } => {
+                let layout = only(layout, &expression)?;
+                let wanted: Vec<String> =
+                    layout.splits.iter().flat_map(|split| split.files.clone()).collect();
+                let folder = fetch(hub, repo, listing, &wanted, console)?;
+                read(&Dataset::of_layout(&layout, &folder)?, &expression, &request)?
+            }
+        };
+        rows.name = format!("{}:{split}", self.name);
+        Ok(rows)
+    }
+
+    /// For a dry run: files with sizes in bytes that a split expression needs from the hub.
+    pub fn remote_files(&self, split: &str) -> Result<Vec<(String, u64)>> {
+        let Place::Hub { repo, listing, layout } = &self.place else { return Ok(Vec::new()) };
+        let files = only(layout, &self.expression(split)?)?.splits.into_iter().flat_map(|s| s.files);
+        let size = |path: String| {
+            let size = listing.file(&path).map_or(0, |file| file.size);
+            (format!("{} {path}", repo.id()), size)
+        };
+        Ok(files.map(size).collect())
+    }
+
+    fn expression(&self, split: &str) -> Result<String> {
+        Ok(match &self.task {
+            Some(task) => task.expression(split)?,
+            None => split.to_string(),
+        })
+    }
+
+    fn request(&self, wishes: &Wishes, labels: Labels, label_set: Option<&LabelSet>) -> Request {
+        let task = self.task.as_ref();
+        let own = task.map_or_else(Columns::default, |task| task.columns.clone());
+        let wish = wishes.columns.clone();
+        let columns = Columns {
+            text: wish.text.or(own.text),
+            pair: wish.pair.or(own.pair),
+            label: wish.label.or(own.label),
+            id: wish.id.or(own.id),
+        };
+        let label_set = label_set.cloned().or(task.and_then(|task| task.label_set.clone()));
+        Request { columns, labels, label_set }
+    }
+
+    /// Training and evaluation rows: a split of its own, or a seeded cut of train, the same classes' share on both sides.
+    ///
+    /// The cut doesn't depend on the run's seed, so that several seeds are judged on the same rows.
+    pub fn train_and_eval(
+        &self,
+        wanted: &Wanted,
+        hub: &Hub,
+        console: &mut Console,
+    ) -> Result<(Split, Option<Split>)> {
+        let read = |split: &str, labels: Option<&LabelSet>, console: &mut Console| {
+            self.read(split, &wanted.wishes, Labels::Required, labels, hub, console)
+        };
+        let train = read(&wanted.train, None, console)?;
+        match self.eval_choice(wanted) {
+            EvalChoice::None => Ok((train, None)),
+            EvalChoice::Split(split) => {
+                let eval = read(&split, Some(&train.labels), console)?;
+                Ok((train, Some(eval)))
+            }
+            EvalChoice::Cut(fraction) => {
+                let name = train.name.clone();
+                let (mut train, mut eval) = stratified_cut(&train, fraction, CUT_SEED)?;
+                train.name = format!("{name} without its {:.0} % cut", fraction * 100.0);
+                eval.name = format!("{:.0} % of {name}", fraction * 100.0);
+                Ok((train, Some(eval)))
+            }
+        }
+    }
+
+    pub fn eval_choice(&self, wanted: &Wanted) -> EvalChoice {
+        match wanted.eval.as_deref() {
+            Some("none") => EvalChoice::None,
+            Some(split) => EvalChoice::Split(split.into()),
+            None if self.split_names().iter().any(|name| name == "validation") => {
+                EvalChoice::Split("validation".into())
+            }
+            None => {
+                let own = self.task.as_ref().and_then(|task| task.eval_fraction);
+                EvalChoice::Cut(wanted.eval_fraction.or(own).unwrap_or(0.1))
+            }
+        }
+    }
+}
+
+const CUT_SEED: u64 = 0;
+
+/// What a run trains and is judged on.
+pub struct Wanted {
+    pub train: String,
+    pub eval: Option<String>,
+    pub eval_fraction: Option<f64>,
+    pub wishes: Wishes,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum EvalChoice {
+    None,
+    Split(String),
+    Cut(f64),
+}
+
+/// The layout with only the splits that an expression names; all of them where it names one that isn't there, so that
+/// the error can list what is.
+fn only(layout: &Layout, expression: &str) -> Result<Layout> {
+    let parts = SplitExpression::parse(expression)?.parts;
+    let is_known = |name: &str| layout.splits.iter().any(|split| split.name == name);
+    if let Some(part) = parts.iter().find(|part| !is_known(&part.split)) {
+        let splits: Vec<String> = layout.splits.iter().map(|split| split.name.clone()).collect();
+        let suggestion = lowchurn_data::error::nearest(&part.split, splits.iter().map(String::as_str));
+        return Err(DataError::UnknownSplit { split: part.split.clone(), splits, suggestion }.into());
+    }
+    let mut layout = layout.clone();
+    layout.splits.retain(|split| parts.iter().any(|part| part.split == split.name));
+    Ok(layout)
+}

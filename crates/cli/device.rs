@@ -1,0 +1,83 @@
+//! Which device runs: what was asked for, or why it can't.
+
+use anyhow::Result;
+use candle_core::Device;
+
+use crate::failure::Usage;
+
+/// `auto` takes the best device that is built in and there; a device that is named must be both.
+pub fn open(name: &str) -> Result<Device> {
+    match name {
+        "auto" => Ok(best()),
+        "cpu" => Ok(Device::Cpu),
+        "metal" => metal(),
+        _ => match name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
+            Some("") => cuda(0),
+            Some(ordinal) => match ordinal.parse() {
+                Ok(ordinal) => cuda(ordinal),
+                Err(_) => Err(unknown(name)),
+            },
+            None => Err(unknown(name)),
+        },
+    }
+}
+
+/// "cpu", "cuda" or "metal".
+pub fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+fn best() -> Device {
+    let built_in = [cuda as fn(usize) -> Result<Device>, |_| metal()];
+    built_in.iter().find_map(|open| open(0).ok()).unwrap_or(Device::Cpu)
+}
+
+fn unknown(name: &str) -> anyhow::Error {
+    Usage(format!("--device {name}: expected auto, cpu, cuda, cuda:N or metal")).into()
+}
+
+fn cuda(ordinal: usize) -> Result<Device> {
+    if !cfg!(feature = "cuda") {
+        return Err(not_built("cuda"));
+    }
+    let missing = |error| Usage(format!("--device cuda:{ordinal} is built in, but isn't there: {error}"));
+    Ok(Device::new_cuda(ordinal).map_err(missing)?)
+}
+
+fn metal() -> Result<Device> {
+    if !cfg!(feature = "metal") {
+        return Err(not_built("metal"));
+    }
+    let missing = |error| Usage(format!("--device metal is built in, but isn't there: {error}"));
+    Ok(Device::new_metal(0).map_err(missing)?)
+}
+
+fn not_built(name: &str) -> anyhow::Error {
+    let how = format!("build it with: cargo build --release --features {name}");
+    Usage(format!("--device {name} isn't in this build; {how}, or use --device cpu")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices() {
+        assert!(matches!(open("cpu").unwrap(), Device::Cpu));
+        let check = |name: &str, message: &str| {
+            assert_eq!(open(name).unwrap_err().to_string(), message);
+        };
+        for name in ["gpu", "cuda:x", "cudax"] {
+            check(name, &format!("--device {name}: expected auto, cpu, cuda, cuda:N or metal"));
+        }
+        #[cfg(not(feature = "cuda"))]
+        check(
+            "cuda:1",
+            "--device cuda isn't in this build; build it with: cargo build --release --features cuda, or use --device cpu",
+        );
+    }
+}

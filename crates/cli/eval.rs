@@ -1,0 +1,107 @@
+//! `eval` and what it shares with `predict`: a model on the rows of a split.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use lowchurn_data::{Columns, LabelSet, Labels, Split, TextEncoder, encode};
+use lowchurn_distill::{Predictions, evaluate, predict};
+use lowchurn_hub::Hub;
+use lowchurn_models::{Classifier, Head, check_vocabulary};
+use serde_json::json;
+
+use crate::args::{Eval, Scoring};
+use crate::console::Console;
+use crate::data::Wishes;
+use crate::failure::Usage;
+use crate::machine::peak_rss_mib;
+use crate::progress::{count, scores_line};
+use crate::{base, data, device};
+
+/// Rows with the logits of a model.
+pub struct Scored {
+    pub split: Split,
+    pub predictions: Predictions,
+    pub labels: Vec<String>,
+    pub model_folder: PathBuf,
+    /// Of the forward passes alone.
+    pub seconds: f64,
+}
+
+pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
+    let scored = score(&args.model, &args.data, args.split.as_deref(), Labels::Required, &args.scoring, console)?;
+    let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
+    let scores = evaluate(&scored.predictions, &gold)?;
+    console.tell(&format!(
+        "{} on {}: {}, {} rows, {:.0} rows/s",
+        args.model,
+        scored.split.name,
+        scores_line(&scores),
+        count(scores.rows),
+        gold.len() as f64 / scored.seconds,
+    ))?;
+    console.event(&json!({
+        "event": "finished", "metrics": scores, "model": args.model, "data": scored.split.name,
+        "eval_seconds": scored.seconds, "peak_rss_mib": peak_rss_mib(),
+    }));
+    Ok(0)
+}
+
+/// Opens model and data, aligns labels by name, and runs the model over every row.
+pub fn score(
+    model: &str,
+    rows: &str,
+    split: Option<&str>,
+    labels: Labels,
+    scoring: &Scoring,
+    console: &mut Console,
+) -> Result<Scored> {
+    let hub = Hub::from_vars(&|name| std::env::var(name).ok())?;
+    let device = device::open(&scoring.device)?;
+    if scoring.batch_size == 0 {
+        return Err(Usage("--batch-size 0: expected at least 1".into()).into());
+    }
+    let model_folder = base::find(model)?.folder(&hub, console)?;
+    let (classifier, _) = Classifier::open(&model_folder, Head::FromCheckpoint, &device)?;
+    let label_set = LabelSet::new(classifier.labels().to_vec())?;
+    let data = data::open(rows, &hub, console)?;
+    let split = chosen_split(split, &data)?;
+    let columns = Columns {
+        text: scoring.text_column.clone(),
+        pair: scoring.pair_column.clone(),
+        label: scoring.label_column.clone(),
+        id: scoring.id_column.clone(),
+    };
+    let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
+    let encoder = TextEncoder::open(&model_folder)?;
+    check_vocabulary(&classifier.config, encoder.vocab_size(), &model_folder)?;
+    let max_length = scoring.max_length.unwrap_or_else(|| trained_length(&model_folder));
+    let max_length = max_length.min(classifier.config.max_positions);
+    let tokens = encode(&encoder, &split.examples, max_length)?;
+    let start = Instant::now();
+    let predictions = predict(&classifier, &tokens, scoring.batch_size, &device, &mut |_| {})?;
+    let seconds = start.elapsed().as_secs_f64();
+    let labels = classifier.labels().to_vec();
+    Ok(Scored { split, predictions, labels, model_folder, seconds })
+}
+
+/// The split asked for; else the one named with the data; else validation, or the only one.
+fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
+    let names = data.split_names();
+    let only = match names.as_slice() {
+        [only] => Some(only.clone()),
+        _ => names.iter().find(|name| *name == "validation").cloned(),
+    };
+    let chosen = asked.map(str::to_string).or(data.split.clone()).or(only);
+    chosen.ok_or_else(|| {
+        Usage(format!("{} has several splits; say which with --split: {}", data.name, names.join(", "))).into()
+    })
+}
+
+/// The length that the model was trained with by this program, else 128.
+fn trained_length(model: &std::path::Path) -> usize {
+    let text = std::fs::read_to_string(model.join("run.toml")).unwrap_or_default();
+    let plan: toml::Table = text.parse().unwrap_or_default();
+    let length = plan.get("max_length").and_then(toml::Value::as_integer);
+    length.and_then(|length| usize::try_from(length).ok()).unwrap_or(128)
+}

@@ -1,0 +1,84 @@
+//! From an error to words and an exit code.
+
+use std::fmt;
+
+use anyhow::Error;
+use serde_json::json;
+
+use crate::console::Console;
+
+pub const USAGE: u8 = 2;
+pub const DATA: u8 = 3;
+pub const NUMERICS: u8 = 5;
+pub const INTERRUPTED: u8 = 130;
+
+/// Something that was asked for in a way that can't be done.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Tells the error and gives its exit code.
+pub fn report(error: &Error, console: &mut Console) -> u8 {
+    let code = exit_code(error);
+    // A reader that went away (`| head`) is no failure.
+    if is_closed_pipe(error) {
+        return 0;
+    }
+    console.say(&format!("error: {error:#}"));
+    console.event(&json!({ "event": "failed", "error": format!("{error:#}"), "exit_code": code }));
+    code
+}
+
+fn exit_code(error: &Error) -> u8 {
+    use lowchurn_distill::Error as Distill;
+    for cause in error.chain() {
+        if cause.is::<Usage>() {
+            return USAGE;
+        }
+        if let Some(error) = cause.downcast_ref::<lowchurn_hub::Error>() {
+            return error.exit_code();
+        }
+        if let Some(error) = cause.downcast_ref::<lowchurn_data::Error>() {
+            return data_code(error);
+        }
+        match cause.downcast_ref::<Distill>() {
+            Some(Distill::PlanValue { .. } | Distill::OtherRun { .. }) => return USAGE,
+            Some(Distill::NotFinite { .. } | Distill::NotFiniteLogits { .. }) => return NUMERICS,
+            Some(Distill::NoGradient { .. } | Distill::Tensor(_)) => return NUMERICS,
+            Some(Distill::Data(error)) => return data_code(error),
+            Some(_) => return DATA,
+            None => {}
+        }
+    }
+    DATA
+}
+
+/// What was asked for is usage; what was found in the files is data.
+fn data_code(error: &lowchurn_data::Error) -> u8 {
+    use lowchurn_data::Error as Data;
+    match error {
+        Data::BadSource { .. }
+        | Data::BadSplitExpression { .. }
+        | Data::UnknownSplit { .. }
+        | Data::UnknownMetric { .. }
+        | Data::BadFraction { .. }
+        | Data::UnknownConfig { .. }
+        | Data::TaskKind { .. } => USAGE,
+        _ => DATA,
+    }
+}
+
+fn is_closed_pipe(error: &Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

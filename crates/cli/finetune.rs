@@ -1,0 +1,399 @@
+//! `finetune`: settings → base checkpoint and data → inspection → tokens → training → the run's folder.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use lowchurn_data::{
+    Encoded, Split, TextEncoder, encode, epoch_order, inspect, labelled, padding_share,
+};
+use lowchurn_data::{Columns, Rng};
+use lowchurn_distill::{
+    Event, Outcome, Plan, Provenance, Release, Run, State, finished, remove_checkpoints, train, write_file,
+    write_json,
+};
+use lowchurn_hub::Hub;
+use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
+use serde_json::{Value, json};
+
+use crate::args::Finetune;
+use crate::base::{self, Base};
+use crate::console::Console;
+use crate::data::{self, Data, Wanted, Wishes};
+use crate::failure::{INTERRUPTED, Usage};
+use crate::machine::peak_rss_mib;
+use crate::progress::{Status, count, scores_line};
+use crate::record::Record;
+use crate::settings::{self, Layers, Settings};
+use crate::{device, dry_run, signals};
+
+const DEFAULT_MODEL: &str = "minilm-l6";
+
+/// A run as asked for, with nothing fetched yet.
+pub struct Job {
+    pub layers: Layers,
+    pub plan: Plan,
+    pub base: Base,
+    pub data: Data,
+    pub wanted: Wanted,
+    pub output: PathBuf,
+    pub device: Device,
+    pub hub: Hub,
+}
+
+/// Everything read and tokenised.
+struct Ready {
+    base_folder: PathBuf,
+    train: Split,
+    eval: Option<Split>,
+    train_tokens: Encoded,
+    eval_tokens: Option<Encoded>,
+}
+
+pub fn finetune(args: Finetune, console: &mut Console) -> Result<u8> {
+    let started = Instant::now();
+    signals::listen()?;
+    let job = job(&args, console)?;
+    if args.dry_run {
+        return dry_run::tell(&job, console);
+    }
+    check_output(&job.output)?;
+    let ready = prepare(&job, console)?;
+    let seeds: Vec<u64> = (0..u64::from(args.seeds.max(1))).map(|n| job.plan.seed + n).collect();
+    let mut releases = Vec::new();
+    for &seed in &seeds {
+        let output = match seeds.len() {
+            1 => job.output.clone(),
+            _ => job.output.join(format!("seed-{seed}")),
+        };
+        let plan = Plan { seed, ..job.plan.clone() };
+        match run(&job, &ready, plan, &output, &args, started, console)? {
+            Some(release) => releases.push(release),
+            None => return Ok(INTERRUPTED),
+        }
+    }
+    if seeds.len() > 1 {
+        summarise(&job, &seeds, &releases, console)?;
+    }
+    Ok(0)
+}
+
+/// Reads the layers of settings and finds what they name.
+fn job(args: &Finetune, console: &mut Console) -> Result<Job> {
+    let hub = Hub::from_vars(&|name| std::env::var(name).ok())?;
+    let plan_file = match &args.plan {
+        Some(path) => settings::read_plan(path)?,
+        None => Settings::default(),
+    };
+    let flags = Settings { data: args.data.clone(), ..args.settings.clone() };
+    let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
+    let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
+    let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
+    let layers = Layers::default()
+        .over(&base.advice, &base.advised_by)?
+        .over(&plan_file, &origin)?
+        .over(&flags, "flag")?;
+    let settings = &layers.settings;
+    let Some(source) = &settings.data else {
+        return Err(Usage("no data named; try: lowchurn finetune sst2".into()).into());
+    };
+    let device = device::open(settings.device.as_deref().unwrap_or("auto"))?;
+    let data = data::open(source, &hub, console)?;
+    let plan = settings::plan(settings, data.metric().into())?;
+    let wanted = wanted(settings, &data);
+    let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&data.name));
+    Ok(Job { plan, base, wanted, output, device, hub, data, layers })
+}
+
+fn wanted(settings: &Settings, data: &Data) -> Wanted {
+    let s = settings.clone();
+    Wanted {
+        train: s.train_split.or(data.split.clone()).unwrap_or_else(|| first_split(data)),
+        eval: s.eval_split,
+        eval_fraction: s.eval_fraction,
+        wishes: Wishes {
+            columns: Columns {
+                text: s.text_column,
+                pair: s.pair_column,
+                label: s.label_column,
+                id: s.id_column,
+            },
+        },
+    }
+}
+
+/// `train`, or the only split there is: a file called `dev.csv` is all that was given.
+fn first_split(data: &Data) -> String {
+    match data.split_names().as_slice() {
+        [only] => only.clone(),
+        _ => "train".into(),
+    }
+}
+
+/// Refuses a folder that can't be written before anything is downloaded or computed.
+fn check_output(output: &Path) -> Result<()> {
+    let probe = output.join(".writable");
+    let try_it = || -> std::io::Result<()> {
+        fs::create_dir_all(output)?;
+        fs::write(&probe, b"")?;
+        fs::remove_file(&probe)
+    };
+    try_it().map_err(|error| {
+        Usage(format!("{}: can't be written: {error}; choose another --output", output.display())).into()
+    })
+}
+
+fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
+    let (train, eval) = job.data.train_and_eval(&job.wanted, &job.hub, console)?;
+    let base_folder = job.base.folder(&job.hub, console)?;
+    tell_settings(job, console)?;
+    let inspection = inspect(&train, eval.as_ref());
+    for line in inspect::fmt(&inspection) {
+        console.tell(&line)?;
+    }
+    console.event(&json!({
+        "event": "data", "train": train.name, "rows": inspection.rows, "classes": inspection.classes,
+        "unlabelled": inspection.unlabelled, "empty": inspection.empty_texts,
+        "duplicates": inspection.duplicates, "conflicting_texts": inspection.conflicting_texts,
+        "shared_with_eval": inspection.shared.map(|shared| shared.rows),
+    }));
+    let (train, eval) = (labelled(&train), eval.as_ref().map(labelled));
+    if train.examples.is_empty() {
+        let (name, path) = (&train.name, "give another --train-split or --label-column");
+        return Err(Usage(format!("{name}: no row has a label; {path}")).into());
+    }
+    let encoder = TextEncoder::open(&base_folder)?;
+    let config = Config::open(&base_folder)?;
+    check_vocabulary(&config, encoder.vocab_size(), &base_folder)?;
+    let length = job.plan.max_length;
+    if length > config.max_positions {
+        let most = config.max_positions;
+        return Err(Usage(format!("--max-length {length}: {} reads at most {most} tokens", job.base.name)).into());
+    }
+    let train_tokens = encode(&encoder, &train.examples, length)?;
+    let eval_tokens = eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
+    tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
+    Ok(Ready { base_folder, train, eval, train_tokens, eval_tokens })
+}
+
+/// Each value that decides the result, and where it is from.
+fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
+    let Value::Object(plan) = serde_json::to_value(&job.plan)? else { return Ok(()) };
+    let show = |(key, value): (&String, &Value)| match job.layers.origin(key) {
+        "default" => format!("{key} {value}"),
+        origin => format!("{key} {value} ({origin})"),
+    };
+    let shown: Vec<String> = plan.iter().map(show).collect();
+    console.tell(&format!("plan: {}", shown.join(", ")))?;
+    console.event(&json!({ "event": "plan", "plan": plan, "base": job.base.name }));
+    Ok(())
+}
+
+fn tell_tokens(train: &Encoded, eval: Option<&Encoded>, plan: &Plan, console: &mut Console) -> Result<()> {
+    let lengths = train.lengths();
+    let padding = padding_share(&lengths, &epoch_order(&lengths, plan.batch_size, plan.seed, 0));
+    let cut = train.n_truncated + eval.map_or(0, |eval| eval.n_truncated);
+    let cut = match cut {
+        0 => "no row cut".to_string(),
+        n => format!("{} rows cut at {}", count(n as u64), plan.max_length),
+    };
+    console.tell(&format!(
+        "tokens: {} in {} rows, {:.1} % padding, {cut}",
+        count(train.tokens.len() as u64),
+        count(train.rows() as u64),
+        100.0 * padding,
+    ))?;
+    console.event(&json!({
+        "event": "tokens", "rows": train.rows(), "tokens": train.tokens.len(), "padding": padding,
+        "truncated": train.n_truncated,
+    }));
+    Ok(())
+}
+
+/// One seed, from the newest checkpoint or from the start. `None` where it was interrupted.
+fn run(
+    job: &Job,
+    ready: &Ready,
+    plan: Plan,
+    output: &Path,
+    args: &Finetune,
+    started: Instant,
+    console: &mut Console,
+) -> Result<Option<Release>> {
+    fs::create_dir_all(output).with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = lock(output)?;
+    let (train_split, eval_split) = (&ready.train, ready.eval.as_ref());
+    let provenance = Provenance {
+        base: job.base.name.clone(),
+        base_sha256: base::sha256(&ready.base_folder)?,
+        train: train_split.name.clone(),
+        train_sha256: train_split.sha256.clone(),
+        eval: eval_split.map_or_else(|| "none".into(), |eval| eval.name.clone()),
+        eval_sha256: eval_split.map_or_else(String::new, |eval| eval.sha256.clone()),
+        labels: train_split.labels.names().to_vec(),
+        device: device::kind(&job.device).into(),
+        lowchurn_version: env!("CARGO_PKG_VERSION").into(),
+        plan: plan.clone(),
+    };
+    if args.fresh {
+        start_over(output)?;
+    }
+    if let Some(done) = finished(output, &provenance)? {
+        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+        tell_scores(&done.release, output, console)?;
+        console.event(&json!({
+            "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
+            "peak_rss_mib": peak_rss_mib(), "already": true,
+        }));
+        return Ok(Some(done.release));
+    }
+    let settings = Settings { model: Some(job.base.name.clone()), ..job.layers.settings.clone() };
+    let settings = settings::resolved(&settings, &plan)?;
+    write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
+
+    let mut state = State::new(fresh_model(ready, &plan, &job.device, console)?)?;
+    let mut record = Record::open(output)?;
+    let setup_seconds = started.elapsed().as_secs_f64();
+    let training = Instant::now();
+    signals::training_begins();
+    let mut status = Status::new();
+    let mut failed = Ok(());
+    let what = Run {
+        provenance: &provenance,
+        train: &ready.train_tokens,
+        eval: ready.eval_tokens.as_ref(),
+        dir: output,
+        tokenizer_from: &ready.base_folder,
+    };
+    let outcome = train(&what, &mut state, &signals::STOP, &mut |event| {
+        status.show(&event, training.elapsed(), &console.terminal, &mut console.err);
+        console.event(&as_json(&event));
+        if let Err(error) = record.take(&event) {
+            // The run is worth more than its log, but the log's trouble is told.
+            failed = Err(error);
+        }
+    });
+    status.end(&mut console.err);
+    let outcome = outcome?;
+    failed?;
+    let train_seconds = training.elapsed().as_secs_f64();
+    let release = match outcome {
+        Outcome::Interrupted { step } => {
+            let total = plan.total_steps(ready.train_tokens.rows());
+            console.say(&format!(
+                "stopped after update {step} of {total}, saved in {}; go on with the same command: {}",
+                output.display(),
+                std::env::args().collect::<Vec<_>>().join(" "),
+            ));
+            console.event(&json!({ "event": "interrupted", "step": step, "output": output }));
+            return Ok(None);
+        }
+        Outcome::Finished(release) => release,
+    };
+    let results = json!({
+        "event": "finished",
+        "output": output,
+        "metrics": release.scores,
+        "best_step": release.step,
+        "seed": plan.seed,
+        "setup_seconds": setup_seconds,
+        "train_seconds": train_seconds,
+        "train_rows_per_second": status.rows_done() as f64 / train_seconds,
+        "peak_rss_mib": peak_rss_mib(),
+    });
+    write_json(&output.join("all_results.json"), &results)?;
+    tell_scores(&release, output, console)?;
+    console.event(&results);
+    Ok(Some(release))
+}
+
+fn fresh_model(ready: &Ready, plan: &Plan, device: &Device, console: &mut Console) -> Result<Classifier> {
+    let mut rng = Rng::stream(plan.seed, "head", 0);
+    let labels = ready.train.labels.names().to_vec();
+    let head = Head::Fresh { labels, normal: &mut || rng.normal() };
+    let (mut model, report) = Classifier::open(&ready.base_folder, head, device)?;
+    console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
+    if !report.unused.is_empty() {
+        console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;
+    }
+    if let Some(p) = plan.dropout {
+        let config = &mut model.config;
+        (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
+        config.classifier_dropout = p as f32;
+    }
+    Ok(model)
+}
+
+/// Two runs in one folder would overwrite each other's checkpoints.
+fn lock(output: &Path) -> Result<File> {
+    let path = output.join(".lock");
+    let file = File::create(&path).with_context(|| format!("{}: can't be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Usage(format!("{}: another run is at work in this folder", output.display())).into())
+        }
+        // Some file systems have no locks; going on without is what the user wants there.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Removes what an earlier run left: its manifest first, so that a kill in between leaves no half of it believed.
+fn start_over(output: &Path) -> Result<()> {
+    for name in ["manifest.json", "metrics.jsonl", "trainer_state.json", "eval_results.json", "all_results.json"] {
+        match fs::remove_file(output.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{}: can't be removed", output.join(name).display()));
+            }
+            _ => {}
+        }
+    }
+    let _ = fs::remove_dir_all(output.join("tensorboard"));
+    Ok(remove_checkpoints(output, &[])?)
+}
+
+fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {
+    let scores = release.scores.as_ref().map_or("not evaluated".into(), scores_line);
+    Ok(console.tell(&format!("{}: {scores} (update {})", output.display(), count(release.step)))?)
+}
+
+/// Mean and standard deviation (n − 1) over seeds.
+fn summarise(job: &Job, seeds: &[u64], releases: &[Release], console: &mut Console) -> Result<()> {
+    let values: Vec<f64> = releases.iter().filter_map(|r| Some(r.scores.as_ref()?.accuracy)).collect();
+    if values.is_empty() {
+        return Ok(());
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    let results = json!({
+        "event": "seeds", "seeds": seeds, "accuracy": values, "accuracy_mean": mean, "accuracy_sd": sd,
+        "output": job.output,
+    });
+    write_json(&job.output.join("all_results.json"), &results)?;
+    console.tell(&format!("{} seeds: accuracy {mean:.4} ± {sd:.4}", seeds.len()))?;
+    console.event(&results);
+    Ok(())
+}
+
+fn as_json(event: &Event) -> Value {
+    match event {
+        Event::Resumed { step, total } => json!({ "event": "resumed", "step": step, "total": total }),
+        Event::Stepped { step, total, report: r } => json!({
+            "event": "step", "step": step, "total": total, "loss": r.loss_sum / r.n_rows as f64,
+            "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
+            "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
+        }),
+        Event::Logged(entry) => json!({ "event": "log", "log": entry }),
+        Event::Evaluating { done, rows } => json!({ "event": "evaluating", "done": done, "rows": rows }),
+        Event::Evaluated { step, scores, is_best } => {
+            json!({ "event": "evaluated", "step": step, "metrics": scores, "is_best": is_best })
+        }
+        Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
+        Event::StoppedEarly { step, n_evals } => {
+            json!({ "event": "stopped_early", "step": step, "evaluations_without_gain": n_evals })
+        }
+    }
+}

@@ -1,0 +1,754 @@
+//! Events of a run or a download → one line of progress, and where it goes: redrawn in place on a terminal, now and then
+//! a plain line elsewhere. Doesn't know the clock: who has the event tells how long the program has been running.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::time::Duration;
+
+use lowchurn_distill::{Event, Scores};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// A file or a pipe: whole lines, no escape codes.
+    Plain,
+    Line { width: usize, color: Color },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    On,
+    Off,
+}
+
+/// The loss and the accuracy shown are those of this many updates.
+const SMOOTHED: usize = 50;
+/// Rates are those of this many: rows differ in length, and an ETA must not flicker.
+const TIMED: usize = 200;
+/// Fewer updates say nothing about the time that is left.
+const ETA_FROM: u64 = 3;
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// The line of a run, brought up to date by each event.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What rows outside training are gone through for.
+    pub evaluating: &'static str,
+    phase: Phase,
+    step: u64,
+    total: u64,
+    learning_rate: f64,
+    updates: VecDeque<Update>,
+    /// By this process: what a resume brought along took no time here.
+    n_updates: u64,
+    /// Evaluating and saving; spread over the updates that are left, as they were over those done.
+    paused: Duration,
+    n_rows: u64,
+    started: Duration,
+    last: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Training,
+    Evaluating { done: usize, rows: usize, since: Duration },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Update {
+    took: Duration,
+    loss_sum: f64,
+    n_correct: u64,
+    n_rows: u64,
+}
+
+impl Status {
+    /// `started` is when the work began: loading before it doesn't count.
+    pub fn new(started: Duration) -> Status {
+        Status {
+            evaluating: "evaluating",
+            phase: Phase::Training,
+            step: 0,
+            total: 0,
+            learning_rate: 0.0,
+            updates: VecDeque::new(),
+            n_updates: 0,
+            paused: Duration::ZERO,
+            n_rows: 0,
+            started,
+            last: started,
+        }
+    }
+
+    /// Rows trained on by this process, each as often as it came.
+    pub fn rows_done(&self) -> u64 {
+        self.n_rows
+    }
+
+    pub fn take(&mut self, event: &Event, elapsed: Duration) {
+        let took = elapsed.saturating_sub(self.last);
+        match *event {
+            Event::Stepped { step, total, report } => {
+                (self.step, self.total, self.learning_rate) = (step, total, report.learning_rate);
+                let (loss_sum, n_correct, n_rows) = (report.loss_sum, report.n_correct, report.n_rows);
+                self.updates.push_back(Update { took, loss_sum, n_correct, n_rows });
+                if self.updates.len() > TIMED {
+                    self.updates.pop_front();
+                }
+                self.n_updates += 1;
+                self.n_rows += n_rows;
+                self.phase = Phase::Training;
+            }
+            Event::Evaluating { done, rows } => {
+                let since = match self.phase {
+                    Phase::Evaluating { since, done: before, .. } if before <= done => since,
+                    _ => self.last,
+                };
+                self.phase = Phase::Evaluating { done, rows, since };
+                self.paused += took;
+            }
+            Event::Resumed { step, total } => (self.step, self.total) = (step, total),
+            Event::Evaluated { .. } => {
+                self.phase = Phase::Training;
+                self.paused += took;
+            }
+            Event::Logged(_) | Event::Saved { .. } | Event::StoppedEarly { .. } => self.paused += took,
+        }
+        self.last = elapsed;
+    }
+
+    fn eta(&self) -> Option<Duration> {
+        if self.n_updates < ETA_FROM || self.total <= self.step {
+            return None;
+        }
+        let took: Duration = self.updates.iter().map(|update| update.took).sum();
+        let each = took.as_secs_f64() / self.updates.len() as f64
+            + self.paused.as_secs_f64() / self.n_updates as f64;
+        seconds((self.total - self.step) as f64 * each)
+    }
+}
+
+/// The line of a run, at most `width` characters; what matters least goes first.
+pub fn line(status: &Status, width: usize) -> String {
+    let mut fields = Vec::new();
+    match status.phase {
+        Phase::Training => {
+            fields.push((0, format!("step {}/{}", count(status.step), count(status.total))));
+            fields.extend(percent(status.step, status.total).map(|text| (5, text)));
+            fields.extend(status.eta().map(|eta| (1, format!("ETA {}", duration(eta)))));
+            let recent = status.updates.iter().rev().take(SMOOTHED);
+            let (loss, correct, rows) = recent.fold((0.0, 0, 0), |(loss, correct, rows), update| {
+                (loss + update.loss_sum, correct + update.n_correct, rows + update.n_rows)
+            });
+            if rows > 0 {
+                fields.push((2, format!("loss {:.4}", loss / rows as f64)));
+                fields.push((3, format!("accuracy {:.1}%", 100.0 * correct as f64 / rows as f64)));
+            }
+            let timed = status.updates.iter();
+            let (took, rows) = timed.fold((Duration::ZERO, 0), |(took, rows), update| {
+                (took + update.took, rows + update.n_rows)
+            });
+            fields.extend(rate(rows as f64, took).map(|text| (4, text)));
+            if rows > 0 {
+                fields.push((6, format!("lr {:.1e}", status.learning_rate)));
+            }
+        }
+        Phase::Evaluating { done, rows, since } => {
+            let took = status.last.saturating_sub(since);
+            let all = rows.max(done);
+            let what = status.evaluating;
+            fields.push((0, format!("{what} {}/{}", count(done as u64), count(all as u64))));
+            fields.extend(percent(done as u64, all as u64).map(|text| (3, text)));
+            if 0 < done && done < all {
+                let eta = took.as_secs_f64() * (all - done) as f64 / done as f64;
+                fields.extend(seconds(eta).map(|eta| (1, format!("ETA {}", duration(eta)))));
+            }
+            fields.extend(rate(done as f64, took).map(|text| (2, text)));
+        }
+    }
+    fields.push((7, format!("elapsed {}", duration(status.last.saturating_sub(status.started)))));
+    fit(fields, width)
+}
+
+/// What is worth a line that stays.
+fn note(event: &Event) -> Option<String> {
+    match event {
+        Event::Resumed { step, total } => {
+            Some(format!("going on from step {} of {}", count(*step), count(*total)))
+        }
+        Event::Evaluated { step, scores, is_best } => {
+            let best = if *is_best { "  best so far" } else { "" };
+            Some(format!("step {}  eval {}{best}", count(*step), scores_line(scores)))
+        }
+        Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
+        Event::StoppedEarly { step, n_evals } => {
+            Some(format!("stopped early at step {}: {n_evals} evaluations without a gain", count(*step)))
+        }
+        Event::Stepped { .. } | Event::Logged(_) | Event::Evaluating { .. } => None,
+    }
+}
+
+pub fn scores_line(scores: &Scores) -> String {
+    let mut text = format!("accuracy {:.2}%  loss {:.4}", 100.0 * scores.accuracy, scores.loss);
+    for (name, score) in [("f1", scores.f1), ("matthews", scores.matthews)] {
+        if let Some(score) = score {
+            text.push_str(&format!("  {name} {score:.4}"));
+        }
+    }
+    text
+}
+
+/// A file on its way.
+#[derive(Clone, Debug)]
+struct Download {
+    file: String,
+    size: u64,
+    /// Time and bytes that were there, of the last seconds.
+    samples: VecDeque<(Duration, u64)>,
+    have: u64,
+    started: Duration,
+    last: Duration,
+}
+
+impl Download {
+    fn new(file: &str, size: u64, have: u64, elapsed: Duration) -> Download {
+        let samples = VecDeque::from([(elapsed, have)]);
+        Download { file: file.to_owned(), size, samples, have, started: elapsed, last: elapsed }
+    }
+
+    fn take(&mut self, have: u64, elapsed: Duration) {
+        (self.have, self.last) = (have, elapsed);
+        let since = |&(at, _): &(Duration, u64)| elapsed.saturating_sub(at);
+        if self.samples.back().is_none_or(|sample| since(sample) >= REDRAW) {
+            self.samples.push_back((elapsed, have));
+        }
+        while self.samples.len() > 2 && self.samples.front().is_some_and(|s| since(s) > Duration::from_secs(5)) {
+            self.samples.pop_front();
+        }
+    }
+}
+
+fn download_line(download: &Download, width: usize) -> String {
+    let Download { file, size, have, .. } = download;
+    let mut fields = vec![(0, format!("downloading {file}")), (1, part(*have, *size))];
+    fields.extend(percent(*have, *size).map(|text| (3, text)));
+    let first = download.samples.front().copied().unwrap_or((download.last, *have));
+    let took = download.last.saturating_sub(first.0).as_secs_f64();
+    let speed = have.saturating_sub(first.1) as f64 / took;
+    if took >= 0.5 && speed > 0.0 {
+        fields.push((4, format!("{}/s", bytes(speed as u64))));
+        let eta = seconds(size.saturating_sub(*have) as f64 / speed);
+        fields.extend(eta.map(|eta| (2, format!("ETA {}", duration(eta)))));
+    }
+    fit(fields, width)
+}
+
+impl Terminal {
+    /// The last column stays free: a cursor beyond it counts as on the next line in some terminals.
+    fn width(&self) -> usize {
+        match self {
+            Terminal::Plain => usize::MAX,
+            Terminal::Line { width, .. } => width.saturating_sub(1),
+        }
+    }
+}
+
+/// Where lines go.
+pub struct Screen {
+    pub terminal: Terminal,
+    pub status: Status,
+    download: Option<Download>,
+    drawn: Option<Duration>,
+    is_line_open: bool,
+}
+
+// A terminal that went away must not stop a run, so what can't be written is left out.
+impl Screen {
+    pub fn new(terminal: Terminal, started: Duration) -> Screen {
+        let status = Status::new(started);
+        Screen { terminal, status, download: None, drawn: None, is_line_open: false }
+    }
+
+    /// Takes the event of a run and shows what there is to show.
+    pub fn train(&mut self, out: &mut dyn Write, event: &Event, elapsed: Duration) {
+        self.status.take(event, elapsed);
+        let is_last = matches!(event, Event::Stepped { step, total, .. } if step == total);
+        match note(event) {
+            Some(text) => self.note(out, &text),
+            None if is_last => self.note(out, &line(&self.status, self.terminal.width())),
+            None if matches!(event, Event::Logged(_)) => {}
+            None if self.is_due(elapsed) => {
+                let text = line(&self.status, self.terminal.width());
+                self.draw(out, &text, elapsed);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the event of a fetch and shows what there is to show.
+    pub fn hub(&mut self, out: &mut dyn Write, event: &lowchurn_hub::Event, elapsed: Duration) {
+        use lowchurn_hub::Event;
+        match event {
+            Event::Started { file, size, have } => {
+                self.download = Some(Download::new(file, *size, *have, elapsed));
+            }
+            Event::Bytes { have, .. } => {
+                if let Some(download) = &mut self.download {
+                    download.take(*have, elapsed);
+                }
+            }
+            Event::Done { file, size } => {
+                let took = self.download.take().map_or(Duration::ZERO, |d| elapsed.saturating_sub(d.started));
+                let took = match took.as_secs() {
+                    0 => String::new(),
+                    _ => format!(" in {}", duration(took)),
+                };
+                return self.note(out, &format!("downloaded {file}, {}{took}", bytes(*size)));
+            }
+            Event::Waiting { file } => {
+                return self.note(out, &format!("waiting for another process that downloads {file}"));
+            }
+            Event::Retrying { what, reason, wait } => {
+                let when = match wait.as_secs_f64() {
+                    0.0 => "at once".to_owned(),
+                    wait => format!("in {} s", wait.ceil()),
+                };
+                return self.note(out, &format!("{what}: {reason}; trying again {when}"));
+            }
+        }
+        if self.is_due(elapsed) && let Some(download) = &self.download {
+            let text = download_line(download, self.terminal.width());
+            self.draw(out, &text, elapsed);
+        }
+    }
+
+    /// Lines that stay.
+    pub fn note(&mut self, out: &mut dyn Write, text: &str) {
+        self.close(out);
+        let whole: String = text.lines().map(|line| printable(line) + "\n").collect();
+        let _ = out.write_all(whole.as_bytes());
+        let _ = out.flush();
+    }
+
+    /// Takes the line away that would be drawn over; to be called before others write.
+    pub fn close(&mut self, out: &mut dyn Write) {
+        if self.is_line_open {
+            let _ = out.write_all(b"\r\x1b[K");
+            let _ = out.flush();
+            (self.drawn, self.is_line_open) = (None, false);
+        }
+    }
+
+    /// On a terminal ten times a second. Elsewhere after 5 % more time, but at least 10 seconds and at most a minute.
+    fn is_due(&self, elapsed: Duration) -> bool {
+        let wait = match self.terminal {
+            Terminal::Line { .. } => REDRAW,
+            Terminal::Plain => (elapsed / 20).clamp(Duration::from_secs(10), Duration::from_secs(60)),
+        };
+        self.drawn.is_none_or(|drawn| elapsed.saturating_sub(drawn) >= wait)
+    }
+
+    fn draw(&mut self, out: &mut dyn Write, text: &str, elapsed: Duration) {
+        let text = printable(text);
+        let whole = match self.terminal {
+            Terminal::Plain => format!("{text}\n"),
+            // No wrapping meanwhile: in a window made narrower, each redraw would leave a line behind.
+            Terminal::Line { color, .. } => format!("\r\x1b[?7l{}\x1b[K\x1b[?7h", painted(&text, color)),
+        };
+        let _ = out.write_all(whole.as_bytes());
+        let _ = out.flush();
+        (self.drawn, self.is_line_open) = (Some(elapsed), self.terminal != Terminal::Plain);
+    }
+}
+
+/// "67,349".
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// "86.7 MiB".
+pub fn bytes(n: u64) -> String {
+    let (unit, name) = unit(n);
+    match unit {
+        1 => format!("{n} B"),
+        _ => format!("{:.1} {name}", n as f64 / unit as f64),
+    }
+}
+
+/// "1:02:03", "2:05".
+pub fn duration(took: Duration) -> String {
+    let seconds = took.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// The unit that leaves at most four digits before the point, after rounding to one behind it.
+fn unit(n: u64) -> (u64, &'static str) {
+    let units = [(1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB")];
+    let fits = |(unit, _): &&(u64, _)| n as f64 / (*unit as f64) < if *unit == 1 { 1024.0 } else { 1023.95 };
+    *units.iter().find(fits).unwrap_or(&units[4])
+}
+
+/// "12.3/86.7 MiB".
+fn part(have: u64, size: u64) -> String {
+    let (unit, name) = unit(size);
+    match unit {
+        1 => format!("{have}/{size} B"),
+        _ => format!("{:.1}/{:.1} {name}", have as f64 / unit as f64, size as f64 / unit as f64),
+    }
+}
+
+/// Rounded down: 100% is the end.
+fn percent(done: u64, all: u64) -> Option<String> {
+    (all > 0).then(|| format!("{}%", u128::from(done) * 100 / u128::from(all)))
+}
+
+fn rate(rows: f64, took: Duration) -> Option<String> {
+    let rate = rows / took.as_secs_f64();
+    match rate {
+        _ if !rate.is_finite() || rate <= 0.0 => None,
+        _ if rate < 10.0 => Some(format!("{rate:.1} rows/s")),
+        _ => Some(format!("{} rows/s", count(rate.round() as u64))),
+    }
+}
+
+fn seconds(n: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(n.ceil()).ok()
+}
+
+/// Joins fields, without those of the highest number where all don't fit; cuts what is left.
+fn fit(mut fields: Vec<(u8, String)>, width: usize) -> String {
+    loop {
+        let texts: Vec<&str> = fields.iter().map(|(_, text)| text.as_str()).collect();
+        let joined = texts.join("  ");
+        let last = fields.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
+        match joined.chars().count() {
+            n if n <= width => return joined,
+            _ if last > 0 => fields.retain(|(rank, _)| *rank < last),
+            _ => return cut(&joined, width),
+        }
+    }
+}
+
+fn cut(text: &str, width: usize) -> String {
+    match width {
+        0 => String::new(),
+        _ => text.chars().take(width - 1).chain(['…']).collect(),
+    }
+}
+
+/// Names and reasons come from the network: they must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The first field in bold.
+fn painted(text: &str, color: Color) -> String {
+    let (first, rest) = text.split_at(text.find("  ").unwrap_or(text.len()));
+    match color {
+        Color::On => format!("\x1b[1m{first}\x1b[0m{rest}"),
+        Color::Off => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowchurn_distill::{LogEntry, StepReport};
+
+    const WIDE: usize = 200;
+
+    fn at(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// 32 rows of which 24 are right, at a mean loss of 0.5.
+    fn stepped(step: u64, total: u64) -> Event {
+        let report = StepReport {
+            loss_sum: 16.0,
+            n_correct: 24,
+            n_rows: 32,
+            n_tokens: 900,
+            learning_rate: 4.1e-5,
+            gradient_norm: 1.0,
+        };
+        Event::Stepped { step, total, report }
+    }
+
+    fn evaluated(step: u64) -> Event {
+        let scores = Scores { rows: 872, loss: 0.25, accuracy: 0.89105, f1: Some(0.9), matthews: None };
+        Event::Evaluated { step, scores, is_best: true }
+    }
+
+    fn logged() -> Event {
+        let entry = LogEntry::Train {
+            step: 1,
+            epoch: 0.0,
+            loss: 1.0,
+            accuracy: 0.5,
+            grad_norm: 1.0,
+            learning_rate: 1e-5,
+        };
+        Event::Logged(entry)
+    }
+
+    fn status(events: &[(f64, Event)]) -> Status {
+        let mut status = Status::new(at(0.0));
+        events.iter().for_each(|(elapsed, event)| status.take(event, at(*elapsed)));
+        status
+    }
+
+    fn check(events: &[(f64, Event)], expected: &str) {
+        assert_eq!(line(&status(events), WIDE), expected, "{events:?}");
+    }
+
+    #[test]
+    fn lines_of_a_run() {
+        let resumed = || Event::Resumed { step: 1000, total: 6315 };
+        check(&[], "step 0/0  elapsed 0:00");
+        check(&[(5.0, resumed())], "step 1,000/6,315  15%  elapsed 0:05");
+        check(
+            &[(0.5, stepped(1, 100))],
+            "step 1/100  1%  loss 0.5000  accuracy 75.0%  64 rows/s  lr 4.1e-5  elapsed 0:00",
+        );
+        check(
+            &[(1.0, stepped(1, 100)), (2.0, stepped(2, 100)), (3.0, stepped(3, 100))],
+            "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5  elapsed 0:03",
+        );
+        // What was done before the resume took no time here, and loading the checkpoint is no update.
+        check(
+            &[(9.0, resumed()), (10.0, stepped(1001, 6315)), (11.0, stepped(1002, 6315)), (12.0, stepped(1003, 6315))],
+            "step 1,003/6,315  15%  ETA 1:28:32  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5  elapsed 0:12",
+        );
+        // Evaluation and saving slow the run down, but not the rate.
+        check(
+            &[
+                (1.0, stepped(1, 5)),
+                (2.0, stepped(2, 5)),
+                (3.0, stepped(3, 5)),
+                (4.0, Event::Evaluating { done: 436, rows: 872 }),
+                (5.0, Event::Evaluating { done: 872, rows: 872 }),
+                (5.5, evaluated(3)),
+                (6.0, Event::Saved { step: 3, path: "runs/x".into() }),
+                (7.0, stepped(4, 5)),
+            ],
+            "step 4/5  80%  ETA 0:02  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5  elapsed 0:07",
+        );
+        check(
+            &[(1.0, stepped(4, 4)), (2.0, stepped(4, 4)), (3.0, stepped(4, 4))],
+            "step 4/4  100%  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5  elapsed 0:03",
+        );
+    }
+
+    #[test]
+    fn lines_of_an_evaluation() {
+        let evaluating = |done| Event::Evaluating { done, rows: 872 };
+        let step = || (2.0, stepped(1, 2));
+        check(&[(1.0, evaluating(0))], "evaluating 0/872  0%  elapsed 0:01");
+        check(
+            &[step(), (3.0, evaluating(256)), (4.0, evaluating(512))],
+            "evaluating 512/872  58%  ETA 0:02  256 rows/s  elapsed 0:04",
+        );
+        check(&[step(), (4.0, evaluating(872))], "evaluating 872/872  100%  436 rows/s  elapsed 0:04");
+        // A second evaluation starts its own clock.
+        check(
+            &[step(), (3.0, evaluating(872)), (4.0, evaluating(8))],
+            "evaluating 8/872  0%  ETA 1:48  8.0 rows/s  elapsed 0:04",
+        );
+        let mut predicting = status(&[(1.0, evaluating(8))]);
+        predicting.evaluating = "predicting";
+        assert_eq!(line(&predicting, 24), "predicting 8/872");
+    }
+
+    #[test]
+    fn old_updates_are_forgotten() {
+        let mut status = Status::new(at(0.0));
+        for step in 1..=1000 {
+            let mut event = stepped(step, 2000);
+            // The first 900 are slow and wrong.
+            let slow = step <= 900;
+            if let (true, Event::Stepped { report, .. }) = (slow, &mut event) {
+                (report.loss_sum, report.n_correct) = (320.0, 0);
+            }
+            let elapsed = if slow { step as f64 } else { 900.0 + (step - 900) as f64 * 0.01 };
+            status.take(&event, at(elapsed));
+        }
+        let expected = "step 1,000/2,000  50%  ETA 8:25  loss 0.5000  accuracy 75.0%  63 rows/s  lr 4.1e-5  elapsed 15:01";
+        assert_eq!(line(&status, WIDE), expected);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_numbers_that_are_none_are_borne() {
+        let mut event = stepped(3, u64::MAX);
+        if let Event::Stepped { report, .. } = &mut event {
+            (report.loss_sum, report.n_rows) = (f64::NAN, 0);
+        }
+        let events = [(5.0, stepped(1, 9)), (1.0, stepped(2, 9)), (1e9, event)];
+        let text = line(&status(&events), WIDE);
+        assert!(text.starts_with("step 3/18,446,744,073,709,551,615  0%"), "{text}");
+        line(&status(&[(1.0, Event::Evaluating { done: 9, rows: 3 })]), WIDE);
+    }
+
+    #[test]
+    fn what_matters_least_goes_first() {
+        let status = status(&[(1.0, stepped(1, 100)), (2.0, stepped(2, 100)), (3.0, stepped(3, 100))]);
+        let rows = [
+            (79, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5"),
+            (78, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
+            (67, "step 3/100  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
+            (59, "step 3/100  ETA 1:37  loss 0.5000  accuracy 75.0%"),
+            (40, "step 3/100  ETA 1:37  loss 0.5000"),
+            (25, "step 3/100  ETA 1:37"),
+            (15, "step 3/100"),
+            (6, "step …"),
+            (1, "…"),
+            (0, ""),
+        ];
+        for (width, expected) in rows {
+            assert_eq!(line(&status, width), expected, "{width}");
+        }
+    }
+
+    #[test]
+    fn notes() {
+        let check = |event: Event, expected: Option<&str>| {
+            assert_eq!(note(&event).as_deref(), expected, "{event:?}");
+        };
+        check(Event::Resumed { step: 1000, total: 6315 }, Some("going on from step 1,000 of 6,315"));
+        check(evaluated(2105), Some("step 2,105  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far"));
+        check(Event::Saved { step: 1, path: "runs/x".into() }, Some("saved runs/x"));
+        check(
+            Event::StoppedEarly { step: 900, n_evals: 3 },
+            Some("stopped early at step 900: 3 evaluations without a gain"),
+        );
+        check(stepped(1, 2), None);
+        check(Event::Evaluating { done: 1, rows: 2 }, None);
+        check(logged(), None);
+    }
+
+    #[test]
+    fn numbers() {
+        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (67349, "67,349"), (1234567, "1,234,567")] {
+            assert_eq!(count(n), expected);
+        }
+        for (n, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (90_900_000, "86.7 MiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (1 << 30, "1.0 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(bytes(n), expected);
+        }
+        for (seconds, expected) in
+            [(0, "0:00"), (59, "0:59"), (125, "2:05"), (3723, "1:02:03"), (90123, "25:02:03")]
+        {
+            assert_eq!(duration(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn lines_of_a_download() {
+        const MIB: u64 = 1 << 20;
+        let mut download = Download::new("model.safetensors", 90_900_000, 0, at(1.0));
+        assert_eq!(download_line(&download, WIDE), "downloading model.safetensors  0.0/86.7 MiB  0%");
+        download.take(10 * MIB, at(2.0));
+        download.take(20 * MIB, at(3.0));
+        let expected = "downloading model.safetensors  20.0/86.7 MiB  23%  10.0 MiB/s  ETA 0:07";
+        assert_eq!(download_line(&download, WIDE), expected);
+        assert_eq!(download_line(&download, 53), "downloading model.safetensors  20.0/86.7 MiB");
+        assert_eq!(download_line(&download, 20), "downloading model.s…");
+        // The server starts again from nothing, slower.
+        download.take(0, at(4.0));
+        for second in 5..20 {
+            download.take((second - 4) * MIB, at(second as f64));
+        }
+        let expected = "downloading model.safetensors  15.0/86.7 MiB  17%  1.0 MiB/s  ETA 1:12";
+        assert_eq!(download_line(&download, WIDE), expected);
+    }
+
+    fn shown(terminal: Terminal, events: &[(f64, Event)]) -> String {
+        let (mut out, mut screen) = (Vec::new(), Screen::new(terminal, at(0.0)));
+        events.iter().for_each(|(elapsed, event)| screen.train(&mut out, event, at(*elapsed)));
+        screen.close(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn without_a_terminal_whole_lines_now_and_then() {
+        let steps: Vec<(f64, Event)> = (1..=250).map(|n| (n as f64 * 0.1, stepped(n, 250))).collect();
+        let expected = "\
+            step 1/250  0%  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:00\n\
+            step 101/250  40%  ETA 0:15  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:10\n\
+            step 201/250  80%  ETA 0:05  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:20\n\
+            step 250/250  100%  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:25\n";
+        assert_eq!(shown(Terminal::Plain, &steps), expected);
+        let lines_in = |hours: u64| {
+            let steps: Vec<(f64, Event)> =
+                (1..=hours * 3600).map(|n| (n as f64, stepped(n, hours * 3600))).collect();
+            shown(Terminal::Plain, &steps).lines().count()
+        };
+        assert_eq!((lines_in(1), lines_in(2)), (95, 155));
+    }
+
+    #[test]
+    fn on_a_terminal_in_place() {
+        let events = [
+            (1.0, stepped(1, 3)),
+            (1.05, stepped(2, 3)), // too soon
+            (1.2, Event::Evaluating { done: 8, rows: 16 }),
+            (1.25, evaluated(2)),
+            (1.3, logged()),
+            (2.0, stepped(3, 3)),
+        ];
+        let expected = "\
+            \r\x1b[?7lstep 1/3  33%  loss 0.5000\x1b[K\x1b[?7h\
+            \r\x1b[?7levaluating 8/16  ETA 0:01\x1b[K\x1b[?7h\
+            \r\x1b[Kstep 2  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far\n\
+            step 3/3  100%  loss 0.5000\n";
+        assert_eq!(shown(Terminal::Line { width: 30, color: Color::Off }, &events), expected);
+        let bold = "\r\x1b[?7l\x1b[1mstep 1/3\x1b[0m  33%  loss 0.5000\x1b[K\x1b[?7h\r\x1b[K";
+        assert_eq!(shown(Terminal::Line { width: 30, color: Color::On }, &events[..1]), bold);
+    }
+
+    #[test]
+    fn downloads_on_the_screen() {
+        use lowchurn_hub::Event;
+        let (mut out, mut screen) = (Vec::new(), Screen::new(Terminal::Plain, at(0.0)));
+        let file = "a.bin";
+        let events = [
+            (0.0, Event::Started { file, size: 4096, have: 1024 }),
+            (1.0, Event::Bytes { file, have: 2048 }),
+            (1.1, Event::Retrying { what: file, reason: "503".into(), wait: Duration::from_millis(1500) }),
+            (1.2, Event::Retrying { what: file, reason: "bad \x1b[2Jbytes".into(), wait: Duration::ZERO }),
+            (11.0, Event::Bytes { file, have: 3072 }),
+            (65.0, Event::Done { file, size: 4096 }),
+            (65.0, Event::Started { file: "b", size: 12, have: 0 }),
+            (65.1, Event::Done { file: "b", size: 12 }),
+            (66.0, Event::Waiting { file: "c" }),
+        ];
+        events.iter().for_each(|(elapsed, event)| screen.hub(&mut out, event, at(*elapsed)));
+        let expected = "\
+            downloading a.bin  1.0/4.0 KiB  25%\n\
+            a.bin: 503; trying again in 2 s\n\
+            a.bin: bad \u{fffd}[2Jbytes; trying again at once\n\
+            downloading a.bin  3.0/4.0 KiB  75%  102 B/s  ETA 0:11\n\
+            downloaded a.bin, 4.0 KiB in 1:05\n\
+            downloading b  0/12 B  0%\n\
+            downloaded b, 12 B\n\
+            waiting for another process that downloads c\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

@@ -1,0 +1,311 @@
+//! From what was typed to what is run: defaults, the base model's advice, a plan file, flags, each over the one before,
+//! and where each value came from.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use lowchurn_distill::{Plan, Schedule, SelectBy};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::failure::Usage;
+
+/// Everything a plan file and the command line may set. A `None` is not set; the run's `run.toml` has every value set.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Task or data set; on the command line it stands without a flag
+    #[arg(skip)]
+    pub data: Option<String>,
+
+    /// Base checkpoint: a hub id (owner/name[@revision]), a folder, or a name from models/ [default: minilm-l6]
+    #[arg(long, alias = "model_name_or_path", alias = "model-name-or-path", value_name = "ID|DIR")]
+    pub model: Option<String>,
+
+    /// Rows to train on, such as `train[:5000]` [default: train]
+    #[arg(long, alias = "train_split", value_name = "SPLIT")]
+    pub train_split: Option<String>,
+
+    /// Rows to evaluate on; `none` for no evaluation [default: validation, else a cut of train]
+    #[arg(long, alias = "eval_split", value_name = "SPLIT")]
+    pub eval_split: Option<String>,
+
+    /// Share of train that is cut off, by class, where there is no validation split [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    pub eval_fraction: Option<f64>,
+
+    /// Column that holds the text
+    #[arg(long, alias = "text_column", value_name = "COLUMN")]
+    pub text_column: Option<String>,
+
+    /// Column that holds the second text of a pair
+    #[arg(long, alias = "pair_column", value_name = "COLUMN")]
+    pub pair_column: Option<String>,
+
+    /// Column that holds the label
+    #[arg(long, alias = "label_column", value_name = "COLUMN")]
+    pub label_column: Option<String>,
+
+    /// Column that holds the row's id
+    #[arg(long, alias = "id_column", value_name = "COLUMN")]
+    pub id_column: Option<String>,
+
+    /// auto, cpu, cuda[:N] or metal [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+
+    /// Passes over the rows [default: 3]
+    #[arg(long, alias = "num_train_epochs", alias = "num-train-epochs", value_name = "N")]
+    pub epochs: Option<u32>,
+
+    /// Stop after this many updates
+    #[arg(long, alias = "max_steps", value_name = "N")]
+    pub max_steps: Option<u64>,
+
+    /// Rows of one forward pass [default: 32]
+    #[arg(long, alias = "per_device_train_batch_size", alias = "batch_size", value_name = "N")]
+    pub batch_size: Option<usize>,
+
+    /// Forward passes behind one update [default: 1]
+    #[arg(long, alias = "gradient_accumulation_steps", alias = "gradient-accumulation-steps", value_name = "N")]
+    pub accumulation: Option<usize>,
+
+    /// Rows of one forward pass in evaluation [default: 64]
+    #[arg(long, alias = "per_device_eval_batch_size", alias = "eval_batch_size", value_name = "N")]
+    pub eval_batch_size: Option<usize>,
+
+    /// Tokens a row is cut to [default: 128]
+    #[arg(long, alias = "max_seq_length", alias = "max_length", alias = "max-seq-length", value_name = "N")]
+    pub max_length: Option<usize>,
+
+    /// Peak learning rate [default: 5e-5]
+    #[arg(long, alias = "learning_rate", value_name = "RATE")]
+    pub learning_rate: Option<f64>,
+
+    /// linear, cosine or constant [default: linear]
+    #[arg(long, alias = "lr_scheduler_type", alias = "lr-scheduler-type", value_parser = parse_schedule, value_name = "NAME")]
+    pub schedule: Option<Schedule>,
+
+    /// Updates of warm-up [default: 0]
+    #[arg(long, alias = "warmup_steps", value_name = "N")]
+    pub warmup_steps: Option<u64>,
+
+    /// On matrices and tables, not on biases and norms [default: 0]
+    #[arg(long, alias = "weight_decay", value_name = "SHARE")]
+    pub weight_decay: Option<f64>,
+
+    /// [default: 0.9]
+    #[arg(long, alias = "adam_beta1", value_name = "SHARE")]
+    pub beta1: Option<f64>,
+
+    /// [default: 0.999]
+    #[arg(long, alias = "adam_beta2", value_name = "SHARE")]
+    pub beta2: Option<f64>,
+
+    /// [default: 1e-8]
+    #[arg(long, alias = "adam_epsilon", value_name = "NUMBER")]
+    pub epsilon: Option<f64>,
+
+    /// Global norm that gradients are clipped to; 0 for no clipping [default: 1]
+    #[arg(long, alias = "max_grad_norm", value_name = "NORM")]
+    pub max_grad_norm: Option<f64>,
+
+    /// Share of each target that is spread over all classes [default: 0]
+    #[arg(long, alias = "label_smoothing_factor", alias = "label_smoothing", value_name = "SHARE")]
+    pub label_smoothing: Option<f64>,
+
+    /// Dropout everywhere [default: as in the checkpoint's config]
+    #[arg(long, value_name = "SHARE")]
+    pub dropout: Option<f64>,
+
+    /// Decides order, dropout and the new head [default: 42]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Evaluate and save every N updates [default: 0, at the end of each epoch]
+    #[arg(long, alias = "eval_steps", value_name = "N")]
+    pub eval_steps: Option<u64>,
+
+    /// Save every N updates between evaluations too [default: 500]
+    #[arg(long, alias = "save_steps", value_name = "N")]
+    pub save_steps: Option<u64>,
+
+    /// A line in metrics.jsonl every N updates [default: 50]
+    #[arg(long, alias = "logging_steps", value_name = "N")]
+    pub logging_steps: Option<u64>,
+
+    /// Stop after this many evaluations in a row without a gain; 0 for never [default: 0]
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u32>,
+
+    /// What makes an evaluation the best: accuracy, f1, matthews or loss [default: the task's metric]
+    #[arg(long, alias = "metric_for_best_model", value_parser = parse_select_by, value_name = "METRIC")]
+    pub select_by: Option<SelectBy>,
+}
+
+fn parse_schedule(text: &str) -> Result<Schedule, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| "expected linear, cosine or constant".into())
+}
+
+fn parse_select_by(text: &str) -> Result<SelectBy, String> {
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| "expected accuracy, f1, matthews or loss".into())
+}
+
+/// Settings with the name of the layer that each set value came from.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    pub settings: Settings,
+    origins: Map<String, Value>,
+}
+
+impl Layers {
+    /// Lays `upper` over what is there: its set values win.
+    pub fn over(mut self, upper: &Settings, origin: &str) -> Result<Layers> {
+        let mut values = fields(&self.settings)?;
+        for (key, value) in fields(upper)?.into_iter().filter(|(_, value)| !value.is_null()) {
+            self.origins.insert(key.clone(), origin.into());
+            values.insert(key, value);
+        }
+        self.settings = serde_json::from_value(Value::Object(values))?;
+        Ok(self)
+    }
+
+    pub fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).and_then(Value::as_str).unwrap_or("default")
+    }
+}
+
+fn fields(settings: &Settings) -> Result<Map<String, Value>> {
+    match serde_json::to_value(settings)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Ok(Map::new()),
+    }
+}
+
+/// Reads a plan file. Unknown keys are refused, with the nearest known one.
+pub fn read_plan(path: &Path) -> Result<Settings> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Usage(format!("{}: can't be read: {error}", path.display())))?;
+    parse_plan(&text, path)
+}
+
+fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
+    let bad = |error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        Usage(format!("{}:{line}: {}", path.display(), error.message()))
+    };
+    let table: toml::Table = text.parse().map_err(bad)?;
+    let known = fields(&Settings::default())?;
+    for key in table.keys() {
+        if !known.contains_key(key) {
+            let hint = match nearest(key, known.keys().map(String::as_str)) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("known: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            let path = path.display();
+            return Err(Usage(format!("{path}: unknown key {key:?}; {hint}")).into());
+        }
+    }
+    Ok(toml::from_str(text).map_err(bad)?)
+}
+
+/// The known name that a wrong one was most likely meant to be.
+pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), name))
+        .filter(|(near, _)| *near > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// The part of the settings that decides the trained bytes, with nothing left open.
+pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
+    let d = Plan { save_steps: 500, ..Plan::default_with(settings.select_by.unwrap_or(default_select_by)) };
+    let s = settings;
+    let plan = Plan {
+        epochs: s.epochs.unwrap_or(d.epochs),
+        max_steps: s.max_steps,
+        batch_size: s.batch_size.unwrap_or(d.batch_size),
+        accumulation: s.accumulation.unwrap_or(d.accumulation),
+        eval_batch_size: s.eval_batch_size.unwrap_or(d.eval_batch_size),
+        max_length: s.max_length.unwrap_or(d.max_length),
+        learning_rate: s.learning_rate.unwrap_or(d.learning_rate),
+        schedule: s.schedule.unwrap_or(d.schedule),
+        warmup_steps: s.warmup_steps.unwrap_or(d.warmup_steps),
+        weight_decay: s.weight_decay.unwrap_or(d.weight_decay),
+        beta1: s.beta1.unwrap_or(d.beta1),
+        beta2: s.beta2.unwrap_or(d.beta2),
+        epsilon: s.epsilon.unwrap_or(d.epsilon),
+        max_grad_norm: s.max_grad_norm.unwrap_or(d.max_grad_norm),
+        label_smoothing: s.label_smoothing.unwrap_or(d.label_smoothing),
+        dropout: s.dropout,
+        seed: s.seed.unwrap_or(d.seed),
+        eval_steps: s.eval_steps.unwrap_or(d.eval_steps),
+        save_steps: s.save_steps.unwrap_or(d.save_steps),
+        logging_steps: s.logging_steps.unwrap_or(d.logging_steps),
+        patience: s.patience.unwrap_or(d.patience),
+        select_by: d.select_by,
+    };
+    Ok(plan.check()?)
+}
+
+/// Settings with the plan's values filled in: what `run.toml` says.
+pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
+    let mut values = fields(settings)?;
+    let Value::Object(planned) = serde_json::to_value(plan)? else { return Ok(settings.clone()) };
+    values.extend(planned);
+    Ok(serde_json::from_value(Value::Object(values))?)
+}
+
+pub fn to_toml(settings: &Settings) -> Result<String> {
+    let head = "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n";
+    Ok(format!("{head}{}", toml::to_string(settings).context("settings as TOML")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        parse_plan(text, Path::new("p.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn plans_are_read_strictly() {
+        let plan = parse_plan("data = \"sst2\"\nepochs = 2\nschedule = \"cosine\"\n", Path::new("p.toml"));
+        let plan = plan.unwrap();
+        assert_eq!((plan.data.as_deref(), plan.epochs), (Some("sst2"), Some(2)));
+        assert_eq!(plan.schedule, Some(Schedule::Cosine));
+        let expected = "p.toml: unknown key \"learning_rat\"; did you mean \"learning_rate\"?";
+        assert_eq!(refusal("learning_rat = 1\n"), expected);
+        assert!(refusal("zzz = 1\n").starts_with("p.toml: unknown key \"zzz\"; known: data, model, "));
+        let wrong = refusal("data = \"x\"\nepochs = \"two\"\n");
+        assert!(wrong.starts_with("p.toml:2: invalid type: string \"two\""), "{wrong}");
+    }
+
+    #[test]
+    fn layers_remember_where_values_came_from() {
+        let of = |epochs, seed| Settings { epochs, seed, ..Settings::default() };
+        let layers = Layers::default()
+            .over(&of(Some(1), Some(7)), "models/x.toml")
+            .and_then(|layers| layers.over(&of(Some(5), None), "flag"))
+            .unwrap();
+        assert_eq!((layers.settings.epochs, layers.settings.seed), (Some(5), Some(7)));
+        assert_eq!((layers.origin("epochs"), layers.origin("seed")), ("flag", "models/x.toml"));
+        assert_eq!(layers.origin("dropout"), "default");
+    }
+
+    #[test]
+    fn the_resolved_plan_loads_back_to_itself() {
+        let settings = Settings { data: Some("sst2".into()), dropout: Some(0.25), ..Settings::default() };
+        let first = plan(&settings, SelectBy::Matthews).unwrap();
+        let saved = resolved(&settings, &first).unwrap();
+        let text = to_toml(&saved).unwrap();
+        let back = parse_plan(&text, Path::new("run.toml")).unwrap();
+        assert_eq!(back, saved);
+        // The task's metric is in the file, so it needs no second telling.
+        assert_eq!(plan(&back, SelectBy::Accuracy).unwrap(), first);
+    }
+}

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::{AdamW, Moments, adamw, sum_of_squares};
+use lowchurn_kernels::{AdamW, Gradients, Moments, adamw, sum_of_squares};
 use lowchurn_models::{Params, is_decayed, write_safetensors};
 
 use crate::{Error, Plan, Result};
@@ -15,10 +14,10 @@ use crate::{Error, Plan, Result};
 pub struct Grads(pub BTreeMap<String, Tensor>);
 
 impl Grads {
-    /// Takes the parameters' gradients out of what `backward` returned and adds them to what is there.
-    pub fn add(&mut self, params: &Params, mut store: GradStore) -> Result<()> {
+    /// Takes the parameters' gradients out of what `backward` found and adds them to what is there.
+    pub fn add(&mut self, params: &Params, mut gradients: Gradients) -> Result<()> {
         for (name, tensor) in params.tensors() {
-            let Some(grad) = store.remove(tensor) else { continue };
+            let Some(grad) = gradients.remove(tensor)? else { continue };
             let sum = match self.0.get(name) {
                 Some(sum) => (sum + grad)?,
                 None => grad,

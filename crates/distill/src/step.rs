@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device};
 use lowchurn_data::{Batch, Encoded, Rng};
-use lowchurn_kernels::Keys;
+use lowchurn_kernels::{Keys, backward};
 use lowchurn_models::{Input, Mode};
 
 use crate::loss::{cross_entropy_rows, one_hot};
@@ -48,7 +48,7 @@ pub fn step(
         if !means.loss_sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
         }
-        grads.add(&state.model.params, (loss / n as f64)?.backward()?)?;
+        grads.add(&state.model.params, backward(&(loss / n as f64)?)?)?;
     }
     means.gradient_norm = grads.norm()?;
     if !means.gradient_norm.is_finite() {

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::backward::hand_over;
 use crate::composed;
 use crate::host::{host, is_fused, output, slice, tensor};
 
@@ -65,6 +66,6 @@ impl CustomOp1 for Embedding {
         for (id, sum) in sums {
             dtable[id as usize * c..][..c].copy_from_slice(&sum);
         }
-        Ok(Some(tensor(dtable, table)?))
+        hand_over(table, tensor(dtable, table)?)
     }
 }

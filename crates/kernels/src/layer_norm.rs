@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::backward::hand_over;
 use crate::composed;
 use crate::host::{BLOCK, host, is_fused, output, slice, tensor};
 use crate::lanes::{sum_by, wide};
@@ -81,8 +82,8 @@ impl CustomOp3 for LayerNorm {
         let (dweight, dbias) = sums.split_at(c);
         Ok((
             Some(tensor(dx, x)?),
-            Some(tensor(dweight.to_vec(), weight)?),
-            Some(tensor(dbias.to_vec(), bias)?),
+            hand_over(weight, tensor(dweight.to_vec(), weight)?)?,
+            hand_over(bias, tensor(dbias.to_vec(), bias)?)?,
         ))
     }
 }

@@ -6,6 +6,7 @@
 //! All sums run over fixed blocks in a fixed order, so a result is the same bytes for any number of threads.
 
 pub mod composed;
+mod backward;
 mod host;
 mod keys;
 mod lanes;
@@ -24,6 +25,7 @@ mod adamw;
 pub use adamw::{AdamW, Moments, adamw, sum_of_squares};
 pub use add::add;
 pub use attention::attention;
+pub use backward::{Gradients, backward};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};

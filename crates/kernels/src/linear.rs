@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::backward::hand_over;
 use crate::composed;
 use crate::host::{BLOCK, host, is_fused, output, slice, tensor};
 use crate::lanes::wide;
@@ -99,7 +100,7 @@ fn backward(
             x_view,
             Threads::All,
         );
-        Some(tensor(dw, weight)?)
+        hand_over(weight, tensor(dw, weight)?)?
     } else {
         None
     };
@@ -160,7 +161,7 @@ impl CustomOp3 for Linear {
         let grad = grad.contiguous()?;
         let (dx, dweight) = backward(x, weight, &grad)?;
         let dbias = match bias.track_op() {
-            true => Some(tensor(column_sums(&host(&grad)?, bias.elem_count()), bias)?),
+            true => hand_over(bias, tensor(column_sums(&host(&grad)?, bias.elem_count()), bias)?)?,
             false => None,
         };
         Ok((dx, dweight, dbias))

@@ -125,11 +125,19 @@ pub fn text(report: &Report) -> String {
         ("cores", machine.cores.map_or_else(unknown, |n| n.to_string())),
         ("threads", machine.threads.to_string()),
         ("features", machine.features.join(" ")),
-        ("matrices", format!("{}, {} GFLOP/s in f32", machine.matrix_path, count(report.gigaflops as u64))),
-        ("memory", match machine.memory {
-            Some(memory) => format!("{}, {} available", bytes(memory.total), bytes(memory.available)),
-            None => unknown(),
-        }),
+        (
+            "matrices",
+            format!("{}, {} GFLOP/s in f32", machine.matrix_path, count(report.gigaflops as u64)),
+        ),
+        (
+            "memory",
+            match machine.memory {
+                Some(memory) => {
+                    format!("{}, {} available", bytes(memory.total), bytes(memory.available))
+                }
+                None => unknown(),
+            },
+        ),
         ("disk", format!("{} free at {}", size(machine.disk_free), machine.dir.display())),
     ];
     lines.extend(report.devices.iter().map(|found| (found.name, state(found))));
@@ -147,10 +155,15 @@ pub fn text(report: &Report) -> String {
                 CacheSize::Bytes(n) => bytes(*n),
                 CacheSize::AtLeast(n) => format!("more than {}", bytes(*n)),
             };
-            lines.push(("cache", format!("{}, {held}, {} free there", cache.display(), size(*cache_disk_free))));
+            lines.push((
+                "cache",
+                format!("{}, {held}, {} free there", cache.display(), size(*cache_disk_free)),
+            ));
         }
     }
-    lines.extend(report.variables.iter().map(|(name, value)| ("variable", format!("{name}={value}"))));
+    lines.extend(
+        report.variables.iter().map(|(name, value)| ("variable", format!("{name}={value}"))),
+    );
     let mut text = format!("lowchurn {}\n", report.version);
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         // Values of variables and answers of the system may hold anything.
@@ -163,7 +176,9 @@ pub fn text(report: &Report) -> String {
 fn state(found: &Found) -> String {
     match &found.state {
         State::Works => "works (a training step gives what it should)".to_owned(),
-        State::NotBuiltIn => format!("not in this build (cargo build --release --features {})", found.name),
+        State::NotBuiltIn => {
+            format!("not in this build (cargo build --release --features {})", found.name)
+        }
         State::NotThere(why) => format!("in this build, but not usable: {why}"),
         State::Wrong(why) => format!("WRONG RESULTS: {why}"),
     }
@@ -197,7 +212,9 @@ fn try_device(name: &'static str) -> State {
     panic::set_hook(hook);
     tried.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
-        State::NotThere(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panics").to_owned())
+        State::NotThere(
+            text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panics").to_owned(),
+        )
     })
 }
 
@@ -207,11 +224,18 @@ fn self_test(device: &Device) -> Result<(), String> {
     let fast = tiny_step(device, Form::Fast).map_err(told)?;
     let slow = tiny_step(&Device::Cpu, Form::Slow).map_err(told)?;
     let start = tiny_params().map(|(data, _)| data).concat();
-    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let far =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let (error, moved) = (far(&fast, &slow), far(&fast, &start));
-    match fast.iter().all(|x| x.is_finite()) && fast.len() == slow.len() && error < 1e-3 && moved > 1e-2 {
+    match fast.iter().all(|x| x.is_finite())
+        && fast.len() == slow.len()
+        && error < 1e-3
+        && moved > 1e-2
+    {
         true => Ok(()),
-        false => Err(format!("after one step, parameters are off by {error:e} and moved by {moved:e}")),
+        false => {
+            Err(format!("after one step, parameters are off by {error:e} and moved by {moved:e}"))
+        }
     }
 }
 
@@ -224,7 +248,8 @@ const TINY: usize = 8;
 
 /// Weight, bias, norm's weight, norm's bias: data and shape.
 fn tiny_params() -> [(Vec<f32>, Vec<usize>); 4] {
-    let wave = |n: usize, k: f32, offset: f32| (0..n).map(|i| offset + (i as f32 * k).sin()).collect();
+    let wave =
+        |n: usize, k: f32, offset: f32| (0..n).map(|i| offset + (i as f32 * k).sin()).collect();
     [
         (wave(TINY * TINY, 0.7, 0.0), vec![TINY, TINY]),
         (wave(TINY, 1.3, 0.0), vec![TINY]),
@@ -235,7 +260,8 @@ fn tiny_params() -> [(Vec<f32>, Vec<usize>); 4] {
 
 /// mean((gelu(norm(linear(x))) − y)²), its gradients, one AdamW update → the parameters, one after the other.
 fn tiny_step(device: &Device, form: Form) -> candle_core::Result<Vec<f32>> {
-    let params = tiny_params().map(|(data, shape)| Var::from_tensor(&Tensor::from_vec(data, shape, device)?));
+    let params = tiny_params()
+        .map(|(data, shape)| Var::from_tensor(&Tensor::from_vec(data, shape, device)?));
     let [w, b, g, h] = params;
     let params = [w?, b?, g?, h?];
     let [w, b, g, h] = &params;
@@ -264,7 +290,9 @@ fn tiny_step(device: &Device, form: Form) -> candle_core::Result<Vec<f32>> {
     };
     let mut all = Vec::new();
     for param in &params {
-        let Some(grad) = grads.get(param) else { candle_core::bail!("a parameter has no gradient") };
+        let Some(grad) = grads.get(param) else {
+            candle_core::bail!("a parameter has no gradient")
+        };
         let mut moments = match form {
             Form::Fast => Moments::zeros(param)?,
             Form::Slow => Moments::Device { m: param.zeros_like()?, v: param.zeros_like()? },
@@ -374,15 +402,22 @@ fn shown(set: &[(String, String)]) -> BTreeMap<String, String> {
         "XDG_CACHE_HOME",
     ];
     let is_token = |name: &str| ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].contains(&name);
-    let tokens: Vec<&str> =
-        set.iter().filter(|(name, value)| is_token(name) && !value.trim().is_empty()).map(|(_, v)| v.trim()).collect();
+    let tokens: Vec<&str> = set
+        .iter()
+        .filter(|(name, value)| is_token(name) && !value.trim().is_empty())
+        .map(|(_, v)| v.trim())
+        .collect();
     let is_secret = |value: &str| {
         // A password in an address, a query, or a token that was set under the wrong name.
-        value.contains(['@', '?', '#']) || value.contains("hf_") || tokens.iter().any(|token| value.contains(token))
+        value.contains(['@', '?', '#'])
+            || value.contains("hf_")
+            || tokens.iter().any(|token| value.contains(token))
     };
     let matters = |name: &str| {
         let upper = name.to_ascii_uppercase();
-        OPEN.contains(&name) || upper.ends_with("_PROXY") || ["HF_", "HUGGING"].iter().any(|start| name.starts_with(start))
+        OPEN.contains(&name)
+            || upper.ends_with("_PROXY")
+            || ["HF_", "HUGGING"].iter().any(|start| name.starts_with(start))
     };
     let hidden = || "(set, not shown)".to_owned();
     let value_of = |name: &str, value: &str| match OPEN.contains(&name) && !is_secret(value) {
@@ -390,7 +425,10 @@ fn shown(set: &[(String, String)]) -> BTreeMap<String, String> {
         false if value.is_empty() => String::new(),
         false => hidden(),
     };
-    set.iter().filter(|(name, _)| matters(name)).map(|(name, value)| (name.clone(), value_of(name, value))).collect()
+    set.iter()
+        .filter(|(name, _)| matters(name))
+        .map(|(name, value)| (name.clone(), value_of(name, value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -533,7 +571,8 @@ lowchurn 1.2.3
             _ => get(name),
         };
         for vars in [&get as &dyn Fn(&str) -> Option<String>, &offline] {
-            let report = Report { variables: shown(&set), hub: way(Hub::from_vars(vars)), ..report() };
+            let report =
+                Report { variables: shown(&set), hub: way(Hub::from_vars(vars)), ..report() };
             for shown in [text(&report), json!(report).to_string(), format!("{report:?}")] {
                 assert!(!shown.contains("AbCdEf") && !shown.contains("xyz"), "{shown}");
                 assert!(!shown.contains("another"), "{shown}");

@@ -39,7 +39,10 @@ impl Machine {
         Machine {
             system: name.map_or(std::env::consts::OS, |name| name.trim_matches('"')).to_owned(),
             architecture: std::env::consts::ARCH,
-            cpu: cpu_info.as_deref().and_then(|text| value_of(text, "model name", ':')).map(str::to_owned),
+            cpu: cpu_info
+                .as_deref()
+                .and_then(|text| value_of(text, "model name", ':'))
+                .map(str::to_owned),
             cores: std::thread::available_parallelism().ok().map(usize::from),
             threads: rayon::current_num_threads(),
             features: cpu_info.as_deref().map_or_else(Vec::new, features_in),
@@ -83,7 +86,9 @@ pub fn host_name() -> Option<String> {
 /// All variables that are set. One that isn't text is given as near as text can.
 pub fn variables() -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        })
         .collect();
     found.sort();
     found
@@ -92,7 +97,10 @@ pub fn variables() -> Vec<(String, String)> {
 /// Memory of the machine, or of the container that this process is shut in.
 fn memory() -> Option<Memory> {
     let info = read("/proc/meminfo")?;
-    let machine = Memory { total: 1024 * kib(&info, "MemTotal")?, available: 1024 * kib(&info, "MemAvailable")? };
+    let machine = Memory {
+        total: 1024 * kib(&info, "MemTotal")?,
+        available: 1024 * kib(&info, "MemAvailable")?,
+    };
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let confined = confined(machine, &groups, &|path| read(path)?.trim().parse().ok());
     Some(confined)
@@ -104,7 +112,10 @@ fn confined(machine: Memory, groups: &str, number: &dyn Fn(&str) -> Option<u64>)
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         let path = path.trim_end_matches('/');
         match controllers {
-            "" => Some((format!("/sys/fs/cgroup{path}/memory.max"), format!("/sys/fs/cgroup{path}/memory.current"))),
+            "" => Some((
+                format!("/sys/fs/cgroup{path}/memory.max"),
+                format!("/sys/fs/cgroup{path}/memory.current"),
+            )),
             "memory" => {
                 let at = |name| format!("/sys/fs/cgroup/memory{path}/memory.{name}_in_bytes");
                 Some((at("limit"), at("usage")))
@@ -123,11 +134,28 @@ fn confined(machine: Memory, groups: &str, number: &dyn Fn(&str) -> Option<u64>)
 /// The features that matter for products and are there, in the order of their age.
 fn features_in(cpu_info: &str) -> Vec<String> {
     const NAMES: [&str; 13] = [
-        "avx", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
-        "amx_bf16", "asimd", "bf16", "sve",
+        "avx",
+        "avx2",
+        "fma",
+        "avx512f",
+        "avx_vnni",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "amx_tile",
+        "amx_bf16",
+        "asimd",
+        "bf16",
+        "sve",
     ];
-    let flags = value_of(cpu_info, "flags", ':').or_else(|| value_of(cpu_info, "Features", ':')).unwrap_or("");
-    NAMES.iter().filter(|name| flags.split_whitespace().any(|flag| flag == **name)).map(|s| s.to_string()).collect()
+    let flags = value_of(cpu_info, "flags", ':')
+        .or_else(|| value_of(cpu_info, "Features", ':'))
+        .unwrap_or("");
+    NAMES
+        .iter()
+        .filter(|name| flags.split_whitespace().any(|flag| flag == **name))
+        .map(|s| s.to_string())
+        .collect()
 }
 
 fn read(path: &str) -> Option<String> {
@@ -138,7 +166,9 @@ fn read(path: &str) -> Option<String> {
 /// The value of the first line `key SIGN value`.
 fn value_of<'t>(text: &'t str, key: &str, sign: char) -> Option<&'t str> {
     let pairs = text.lines().filter_map(|line| line.split_once(sign));
-    pairs.map(|(name, value)| (name.trim(), value.trim())).find(|(name, value)| *name == key && !value.is_empty())
+    pairs
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .find(|(name, value)| *name == key && !value.is_empty())
         .map(|(_, value)| value)
 }
 
@@ -153,14 +183,19 @@ mod tests {
 
     #[test]
     fn lines_of_proc() {
-        let check = |text: &str, key: &str, expected: Option<u64>| assert_eq!(kib(text, key), expected, "{text:?}");
+        let check = |text: &str, key: &str, expected: Option<u64>| {
+            assert_eq!(kib(text, key), expected, "{text:?}")
+        };
         check("VmPeak:\t 9 kB\nVmHWM:\t    2196 kB\n", "VmHWM", Some(2196));
         check("VmHWM: kB\n", "VmHWM", None);
         check("VmHWM: -1 kB\n", "VmHWM", None);
         check("VmHWM: 7 MB\n", "VmHWM", None);
         check("VmHWM", "VmHWM", None);
         check("", "VmHWM", None);
-        assert_eq!(value_of("model\t: 167\nmodel name\t: A (R) CPU: x\n", "model name", ':'), Some("A (R) CPU: x"));
+        assert_eq!(
+            value_of("model\t: 167\nmodel name\t: A (R) CPU: x\n", "model name", ':'),
+            Some("A (R) CPU: x")
+        );
         assert_eq!(features_in("flags\t: fpu amx_bf16 avx2 avx\n"), ["avx", "avx2", "amx_bf16"]);
         assert_eq!(features_in("Features : fp asimd\n"), ["asimd"]);
         assert_eq!(features_in("nothing"), Vec::<String>::new());
@@ -183,7 +218,11 @@ mod tests {
         check("0::/a/\n", &v2, (300, 200));
         check("3:cpuset:/\n4:memory:/b\n0::/\n", &v1, (900, 600));
         check("0::/other\n", &v2, (1000, 600));
-        check("0::/a\n", &[("/sys/fs/cgroup/a/memory.max", 5000), ("/sys/fs/cgroup/a/memory.current", 1)], (1000, 600));
+        check(
+            "0::/a\n",
+            &[("/sys/fs/cgroup/a/memory.max", 5000), ("/sys/fs/cgroup/a/memory.current", 1)],
+            (1000, 600),
+        );
         check("nonsense\n::\n", &v2, (1000, 600));
     }
 
@@ -192,7 +231,11 @@ mod tests {
         let machine = Machine::look(Path::new("not/there/yet"));
         assert!(machine.threads > 0 && machine.dir.is_absolute());
         if cfg!(target_os = "linux") {
-            assert!(machine.memory.is_some_and(|memory| 0 < memory.available && memory.available <= memory.total));
+            assert!(
+                machine
+                    .memory
+                    .is_some_and(|memory| 0 < memory.available && memory.available <= memory.total)
+            );
             assert!(peak_rss_mib().is_some_and(|mib| mib > 1.0));
         }
         if cfg!(unix) {

@@ -1,9 +1,9 @@
 //! Events of a run or a download → one line of progress, and where it goes: redrawn in place on a terminal, now and then
-//! a plain line elsewhere. Doesn't know the clock: who has the event tells how long the program has been running.
+//! a plain line elsewhere. What a line says is a function of events and times; only [`Downloads`] looks at the clock.
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lowchurn_distill::{Event, Scores};
 
@@ -11,7 +11,10 @@ use lowchurn_distill::{Event, Scores};
 pub enum Terminal {
     /// A file or a pipe: whole lines, no escape codes.
     Plain,
-    Line { width: usize, color: Color },
+    Line {
+        width: usize,
+        color: Color,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +46,8 @@ pub struct Status {
     /// Evaluating and saving; spread over the updates that are left, as they were over those done.
     paused: Duration,
     n_rows: u64,
-    started: Duration,
     last: Duration,
+    screen: Screen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +65,7 @@ struct Update {
 }
 
 impl Status {
-    /// `started` is when the work began: loading before it doesn't count.
-    pub fn new(started: Duration) -> Status {
+    pub fn new() -> Status {
         Status {
             evaluating: "evaluating",
             phase: Phase::Training,
@@ -74,9 +76,36 @@ impl Status {
             n_updates: 0,
             paused: Duration::ZERO,
             n_rows: 0,
-            started,
-            last: started,
+            last: Duration::ZERO,
+            screen: Screen::default(),
         }
+    }
+
+    /// Takes the event and shows what there is to show. `elapsed` counts from the start of the work: loading isn't in it.
+    pub fn show(
+        &mut self,
+        event: &Event,
+        elapsed: Duration,
+        terminal: &Terminal,
+        out: &mut dyn Write,
+    ) {
+        self.take(event, elapsed);
+        let is_last = matches!(event, Event::Stepped { step, total, .. } if step == total);
+        match note(event) {
+            Some(text) => self.screen.note(&text, out),
+            None if is_last => self.screen.note(&line(self, terminal.width()), out),
+            None if matches!(event, Event::Logged(_)) => {}
+            None if self.screen.is_due(elapsed, terminal) => {
+                let text = line(self, terminal.width());
+                self.screen.draw(&text, elapsed, terminal, out);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the line away that is drawn over, so that others can write.
+    pub fn end(&mut self, out: &mut dyn Write) {
+        self.screen.close(out);
     }
 
     /// Rows trained on by this process, each as often as it came.
@@ -84,12 +113,13 @@ impl Status {
         self.n_rows
     }
 
-    pub fn take(&mut self, event: &Event, elapsed: Duration) {
+    fn take(&mut self, event: &Event, elapsed: Duration) {
         let took = elapsed.saturating_sub(self.last);
         match *event {
             Event::Stepped { step, total, report } => {
                 (self.step, self.total, self.learning_rate) = (step, total, report.learning_rate);
-                let (loss_sum, n_correct, n_rows) = (report.loss_sum, report.n_correct, report.n_rows);
+                let (loss_sum, n_correct, n_rows) =
+                    (report.loss_sum, report.n_correct, report.n_rows);
                 self.updates.push_back(Update { took, loss_sum, n_correct, n_rows });
                 if self.updates.len() > TIMED {
                     self.updates.pop_front();
@@ -111,7 +141,9 @@ impl Status {
                 self.phase = Phase::Training;
                 self.paused += took;
             }
-            Event::Logged(_) | Event::Saved { .. } | Event::StoppedEarly { .. } => self.paused += took,
+            Event::Logged(_) | Event::Saved { .. } | Event::StoppedEarly { .. } => {
+                self.paused += took
+            }
         }
         self.last = elapsed;
     }
@@ -128,7 +160,7 @@ impl Status {
 }
 
 /// The line of a run, at most `width` characters; what matters least goes first.
-pub fn line(status: &Status, width: usize) -> String {
+fn line(status: &Status, width: usize) -> String {
     let mut fields = Vec::new();
     match status.phase {
         Phase::Training => {
@@ -136,9 +168,10 @@ pub fn line(status: &Status, width: usize) -> String {
             fields.extend(percent(status.step, status.total).map(|text| (5, text)));
             fields.extend(status.eta().map(|eta| (1, format!("ETA {}", duration(eta)))));
             let recent = status.updates.iter().rev().take(SMOOTHED);
-            let (loss, correct, rows) = recent.fold((0.0, 0, 0), |(loss, correct, rows), update| {
-                (loss + update.loss_sum, correct + update.n_correct, rows + update.n_rows)
-            });
+            let (loss, correct, rows) =
+                recent.fold((0.0, 0, 0), |(loss, correct, rows), update| {
+                    (loss + update.loss_sum, correct + update.n_correct, rows + update.n_rows)
+                });
             if rows > 0 {
                 fields.push((2, format!("loss {:.4}", loss / rows as f64)));
                 fields.push((3, format!("accuracy {:.1}%", 100.0 * correct as f64 / rows as f64)));
@@ -165,7 +198,7 @@ pub fn line(status: &Status, width: usize) -> String {
             fields.extend(rate(done as f64, took).map(|text| (2, text)));
         }
     }
-    fields.push((7, format!("elapsed {}", duration(status.last.saturating_sub(status.started)))));
+    fields.push((7, format!("elapsed {}", duration(status.last))));
     fit(fields, width)
 }
 
@@ -180,9 +213,10 @@ fn note(event: &Event) -> Option<String> {
             Some(format!("step {}  eval {}{best}", count(*step), scores_line(scores)))
         }
         Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
-        Event::StoppedEarly { step, n_evals } => {
-            Some(format!("stopped early at step {}: {n_evals} evaluations without a gain", count(*step)))
-        }
+        Event::StoppedEarly { step, n_evals } => Some(format!(
+            "stopped early at step {}: {n_evals} evaluations without a gain",
+            count(*step)
+        )),
         Event::Stepped { .. } | Event::Logged(_) | Event::Evaluating { .. } => None,
     }
 }
@@ -195,6 +229,76 @@ pub fn scores_line(scores: &Scores) -> String {
         }
     }
     text
+}
+
+/// The line of a fetch, file after file.
+pub struct Downloads {
+    began: Instant,
+    terminal: Terminal,
+    download: Option<Download>,
+    screen: Screen,
+}
+
+impl Downloads {
+    pub fn new(terminal: &Terminal) -> Downloads {
+        let (terminal, screen) = (*terminal, Screen::default());
+        Downloads { began: Instant::now(), terminal, download: None, screen }
+    }
+
+    /// Takes the event and shows what there is to show.
+    pub fn take(&mut self, event: &lowchurn_hub::Event, out: &mut dyn Write) {
+        self.show(event, self.began.elapsed(), out);
+    }
+
+    /// Takes the line away that is drawn over: a download that failed leaves it behind.
+    pub fn end(&mut self, out: &mut dyn Write) {
+        self.screen.close(out);
+    }
+
+    fn show(&mut self, event: &lowchurn_hub::Event, elapsed: Duration, out: &mut dyn Write) {
+        use lowchurn_hub::Event;
+        match event {
+            Event::Started { file, size, have } => {
+                self.download = Some(Download::new(file, *size, *have, elapsed));
+            }
+            Event::Bytes { have, .. } => {
+                if let Some(download) = &mut self.download {
+                    download.take(*have, elapsed);
+                }
+            }
+            Event::Done { file, size } => {
+                let took = self
+                    .download
+                    .take()
+                    .map_or(Duration::ZERO, |d| elapsed.saturating_sub(d.started));
+                let took = match took.as_secs() {
+                    0 => String::new(),
+                    _ => format!(" in {}", duration(took)),
+                };
+                return self
+                    .screen
+                    .note(&format!("downloaded {file}, {}{took}", bytes(*size)), out);
+            }
+            Event::Waiting { file } => {
+                return self
+                    .screen
+                    .note(&format!("waiting for another process that downloads {file}"), out);
+            }
+            Event::Retrying { what, reason, wait } => {
+                let when = match wait.as_secs_f64() {
+                    0.0 => "at once".to_owned(),
+                    wait => format!("in {} s", wait.ceil()),
+                };
+                return self.screen.note(&format!("{what}: {reason}; trying again {when}"), out);
+            }
+        }
+        if self.screen.is_due(elapsed, &self.terminal)
+            && let Some(download) = &self.download
+        {
+            let text = download_line(download, self.terminal.width());
+            self.screen.draw(&text, elapsed, &self.terminal, out);
+        }
+    }
 }
 
 /// A file on its way.
@@ -221,7 +325,9 @@ impl Download {
         if self.samples.back().is_none_or(|sample| since(sample) >= REDRAW) {
             self.samples.push_back((elapsed, have));
         }
-        while self.samples.len() > 2 && self.samples.front().is_some_and(|s| since(s) > Duration::from_secs(5)) {
+        while self.samples.len() > 2
+            && self.samples.front().is_some_and(|s| since(s) > Duration::from_secs(5))
+        {
             self.samples.pop_front();
         }
     }
@@ -252,111 +358,53 @@ impl Terminal {
     }
 }
 
-/// Where lines go.
-pub struct Screen {
-    pub terminal: Terminal,
-    pub status: Status,
-    download: Option<Download>,
+/// What stands on the screen.
+#[derive(Clone, Debug, Default)]
+struct Screen {
     drawn: Option<Duration>,
     is_line_open: bool,
 }
 
 // A terminal that went away must not stop a run, so what can't be written is left out.
 impl Screen {
-    pub fn new(terminal: Terminal, started: Duration) -> Screen {
-        let status = Status::new(started);
-        Screen { terminal, status, download: None, drawn: None, is_line_open: false }
-    }
-
-    /// Takes the event of a run and shows what there is to show.
-    pub fn train(&mut self, out: &mut dyn Write, event: &Event, elapsed: Duration) {
-        self.status.take(event, elapsed);
-        let is_last = matches!(event, Event::Stepped { step, total, .. } if step == total);
-        match note(event) {
-            Some(text) => self.note(out, &text),
-            None if is_last => self.note(out, &line(&self.status, self.terminal.width())),
-            None if matches!(event, Event::Logged(_)) => {}
-            None if self.is_due(elapsed) => {
-                let text = line(&self.status, self.terminal.width());
-                self.draw(out, &text, elapsed);
-            }
-            None => {}
-        }
-    }
-
-    /// Takes the event of a fetch and shows what there is to show.
-    pub fn hub(&mut self, out: &mut dyn Write, event: &lowchurn_hub::Event, elapsed: Duration) {
-        use lowchurn_hub::Event;
-        match event {
-            Event::Started { file, size, have } => {
-                self.download = Some(Download::new(file, *size, *have, elapsed));
-            }
-            Event::Bytes { have, .. } => {
-                if let Some(download) = &mut self.download {
-                    download.take(*have, elapsed);
-                }
-            }
-            Event::Done { file, size } => {
-                let took = self.download.take().map_or(Duration::ZERO, |d| elapsed.saturating_sub(d.started));
-                let took = match took.as_secs() {
-                    0 => String::new(),
-                    _ => format!(" in {}", duration(took)),
-                };
-                return self.note(out, &format!("downloaded {file}, {}{took}", bytes(*size)));
-            }
-            Event::Waiting { file } => {
-                return self.note(out, &format!("waiting for another process that downloads {file}"));
-            }
-            Event::Retrying { what, reason, wait } => {
-                let when = match wait.as_secs_f64() {
-                    0.0 => "at once".to_owned(),
-                    wait => format!("in {} s", wait.ceil()),
-                };
-                return self.note(out, &format!("{what}: {reason}; trying again {when}"));
-            }
-        }
-        if self.is_due(elapsed) && let Some(download) = &self.download {
-            let text = download_line(download, self.terminal.width());
-            self.draw(out, &text, elapsed);
-        }
-    }
-
-    /// Lines that stay.
-    pub fn note(&mut self, out: &mut dyn Write, text: &str) {
+    /// A line that stays.
+    fn note(&mut self, text: &str, out: &mut dyn Write) {
         self.close(out);
-        let whole: String = text.lines().map(|line| printable(line) + "\n").collect();
-        let _ = out.write_all(whole.as_bytes());
+        let _ = out.write_all(format!("{}\n", printable(text)).as_bytes());
         let _ = out.flush();
     }
 
-    /// Takes the line away that would be drawn over; to be called before others write.
-    pub fn close(&mut self, out: &mut dyn Write) {
+    fn close(&mut self, out: &mut dyn Write) {
         if self.is_line_open {
             let _ = out.write_all(b"\r\x1b[K");
             let _ = out.flush();
-            (self.drawn, self.is_line_open) = (None, false);
+            *self = Screen::default();
         }
     }
 
     /// On a terminal ten times a second. Elsewhere after 5 % more time, but at least 10 seconds and at most a minute.
-    fn is_due(&self, elapsed: Duration) -> bool {
-        let wait = match self.terminal {
+    fn is_due(&self, elapsed: Duration, terminal: &Terminal) -> bool {
+        let wait = match terminal {
             Terminal::Line { .. } => REDRAW,
-            Terminal::Plain => (elapsed / 20).clamp(Duration::from_secs(10), Duration::from_secs(60)),
+            Terminal::Plain => {
+                (elapsed / 20).clamp(Duration::from_secs(10), Duration::from_secs(60))
+            }
         };
         self.drawn.is_none_or(|drawn| elapsed.saturating_sub(drawn) >= wait)
     }
 
-    fn draw(&mut self, out: &mut dyn Write, text: &str, elapsed: Duration) {
+    fn draw(&mut self, text: &str, elapsed: Duration, terminal: &Terminal, out: &mut dyn Write) {
         let text = printable(text);
-        let whole = match self.terminal {
+        let whole = match terminal {
             Terminal::Plain => format!("{text}\n"),
             // No wrapping meanwhile: in a window made narrower, each redraw would leave a line behind.
-            Terminal::Line { color, .. } => format!("\r\x1b[?7l{}\x1b[K\x1b[?7h", painted(&text, color)),
+            Terminal::Line { color, .. } => {
+                format!("\r\x1b[?7l{}\x1b[K\x1b[?7h", painted(&text, *color))
+            }
         };
         let _ = out.write_all(whole.as_bytes());
         let _ = out.flush();
-        (self.drawn, self.is_line_open) = (Some(elapsed), self.terminal != Terminal::Plain);
+        *self = Screen { drawn: Some(elapsed), is_line_open: *terminal != Terminal::Plain };
     }
 }
 
@@ -395,7 +443,9 @@ pub fn duration(took: Duration) -> String {
 /// The unit that leaves at most four digits before the point, after rounding to one behind it.
 fn unit(n: u64) -> (u64, &'static str) {
     let units = [(1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB")];
-    let fits = |(unit, _): &&(u64, _)| n as f64 / (*unit as f64) < if *unit == 1 { 1024.0 } else { 1023.95 };
+    let fits = |(unit, _): &&(u64, _)| {
+        n as f64 / (*unit as f64) < if *unit == 1 { 1024.0 } else { 1023.95 }
+    };
     *units.iter().find(fits).unwrap_or(&units[4])
 }
 
@@ -486,7 +536,8 @@ mod tests {
     }
 
     fn evaluated(step: u64) -> Event {
-        let scores = Scores { rows: 872, loss: 0.25, accuracy: 0.89105, f1: Some(0.9), matthews: None };
+        let scores =
+            Scores { rows: 872, loss: 0.25, accuracy: 0.89105, f1: Some(0.9), matthews: None };
         Event::Evaluated { step, scores, is_best: true }
     }
 
@@ -503,7 +554,7 @@ mod tests {
     }
 
     fn status(events: &[(f64, Event)]) -> Status {
-        let mut status = Status::new(at(0.0));
+        let mut status = Status::new();
         events.iter().for_each(|(elapsed, event)| status.take(event, at(*elapsed)));
         status
     }
@@ -527,7 +578,12 @@ mod tests {
         );
         // What was done before the resume took no time here, and loading the checkpoint is no update.
         check(
-            &[(9.0, resumed()), (10.0, stepped(1001, 6315)), (11.0, stepped(1002, 6315)), (12.0, stepped(1003, 6315))],
+            &[
+                (9.0, resumed()),
+                (10.0, stepped(1001, 6315)),
+                (11.0, stepped(1002, 6315)),
+                (12.0, stepped(1003, 6315)),
+            ],
             "step 1,003/6,315  15%  ETA 1:28:32  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5  elapsed 0:12",
         );
         // Evaluation and saving slow the run down, but not the rate.
@@ -559,7 +615,10 @@ mod tests {
             &[step(), (3.0, evaluating(256)), (4.0, evaluating(512))],
             "evaluating 512/872  58%  ETA 0:02  256 rows/s  elapsed 0:04",
         );
-        check(&[step(), (4.0, evaluating(872))], "evaluating 872/872  100%  436 rows/s  elapsed 0:04");
+        check(
+            &[step(), (4.0, evaluating(872))],
+            "evaluating 872/872  100%  436 rows/s  elapsed 0:04",
+        );
         // A second evaluation starts its own clock.
         check(
             &[step(), (3.0, evaluating(872)), (4.0, evaluating(8))],
@@ -572,7 +631,7 @@ mod tests {
 
     #[test]
     fn old_updates_are_forgotten() {
-        let mut status = Status::new(at(0.0));
+        let mut status = Status::new();
         for step in 1..=1000 {
             let mut event = stepped(step, 2000);
             // The first 900 are slow and wrong.
@@ -601,15 +660,16 @@ mod tests {
 
     #[test]
     fn what_matters_least_goes_first() {
-        let status = status(&[(1.0, stepped(1, 100)), (2.0, stepped(2, 100)), (3.0, stepped(3, 100))]);
+        let status =
+            status(&[(1.0, stepped(1, 100)), (2.0, stepped(2, 100)), (3.0, stepped(3, 100))]);
         let rows = [
-            (79, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5"),
-            (78, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
-            (67, "step 3/100  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
+            (88, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s  lr 4.1e-5"),
+            (74, "step 3/100  3%  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
+            (63, "step 3/100  ETA 1:37  loss 0.5000  accuracy 75.0%  32 rows/s"),
             (59, "step 3/100  ETA 1:37  loss 0.5000  accuracy 75.0%"),
-            (40, "step 3/100  ETA 1:37  loss 0.5000"),
-            (25, "step 3/100  ETA 1:37"),
-            (15, "step 3/100"),
+            (48, "step 3/100  ETA 1:37  loss 0.5000"),
+            (32, "step 3/100  ETA 1:37"),
+            (19, "step 3/100"),
             (6, "step …"),
             (1, "…"),
             (0, ""),
@@ -624,8 +684,14 @@ mod tests {
         let check = |event: Event, expected: Option<&str>| {
             assert_eq!(note(&event).as_deref(), expected, "{event:?}");
         };
-        check(Event::Resumed { step: 1000, total: 6315 }, Some("going on from step 1,000 of 6,315"));
-        check(evaluated(2105), Some("step 2,105  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far"));
+        check(
+            Event::Resumed { step: 1000, total: 6315 },
+            Some("going on from step 1,000 of 6,315"),
+        );
+        check(
+            evaluated(2105),
+            Some("step 2,105  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far"),
+        );
         check(Event::Saved { step: 1, path: "runs/x".into() }, Some("saved runs/x"));
         check(
             Event::StoppedEarly { step: 900, n_evals: 3 },
@@ -638,7 +704,9 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (67349, "67,349"), (1234567, "1,234,567")] {
+        for (n, expected) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (67349, "67,349"), (1234567, "1,234,567")]
+        {
             assert_eq!(count(n), expected);
         }
         for (n, expected) in [
@@ -663,7 +731,10 @@ mod tests {
     fn lines_of_a_download() {
         const MIB: u64 = 1 << 20;
         let mut download = Download::new("model.safetensors", 90_900_000, 0, at(1.0));
-        assert_eq!(download_line(&download, WIDE), "downloading model.safetensors  0.0/86.7 MiB  0%");
+        assert_eq!(
+            download_line(&download, WIDE),
+            "downloading model.safetensors  0.0/86.7 MiB  0%"
+        );
         download.take(10 * MIB, at(2.0));
         download.take(20 * MIB, at(3.0));
         let expected = "downloading model.safetensors  20.0/86.7 MiB  23%  10.0 MiB/s  ETA 0:07";
@@ -680,15 +751,18 @@ mod tests {
     }
 
     fn shown(terminal: Terminal, events: &[(f64, Event)]) -> String {
-        let (mut out, mut screen) = (Vec::new(), Screen::new(terminal, at(0.0)));
-        events.iter().for_each(|(elapsed, event)| screen.train(&mut out, event, at(*elapsed)));
-        screen.close(&mut out);
+        let (mut out, mut status) = (Vec::new(), Status::new());
+        events
+            .iter()
+            .for_each(|(elapsed, event)| status.show(event, at(*elapsed), &terminal, &mut out));
+        status.end(&mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn without_a_terminal_whole_lines_now_and_then() {
-        let steps: Vec<(f64, Event)> = (1..=250).map(|n| (n as f64 * 0.1, stepped(n, 250))).collect();
+        let steps: Vec<(f64, Event)> =
+            (1..=250).map(|n| (n as f64 * 0.1, stepped(n, 250))).collect();
         let expected = "\
             step 1/250  0%  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:00\n\
             step 101/250  40%  ETA 0:15  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:10\n\
@@ -714,37 +788,51 @@ mod tests {
             (2.0, stepped(3, 3)),
         ];
         let expected = "\
-            \r\x1b[?7lstep 1/3  33%  loss 0.5000\x1b[K\x1b[?7h\
+            \r\x1b[?7lstep 1/3  loss 0.5000\x1b[K\x1b[?7h\
             \r\x1b[?7levaluating 8/16  ETA 0:01\x1b[K\x1b[?7h\
             \r\x1b[Kstep 2  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far\n\
-            step 3/3  100%  loss 0.5000\n";
+            step 3/3  loss 0.5000\n";
         assert_eq!(shown(Terminal::Line { width: 30, color: Color::Off }, &events), expected);
-        let bold = "\r\x1b[?7l\x1b[1mstep 1/3\x1b[0m  33%  loss 0.5000\x1b[K\x1b[?7h\r\x1b[K";
+        let bold = "\r\x1b[?7l\x1b[1mstep 1/3\x1b[0m  loss 0.5000\x1b[K\x1b[?7h\r\x1b[K";
         assert_eq!(shown(Terminal::Line { width: 30, color: Color::On }, &events[..1]), bold);
     }
 
     #[test]
     fn downloads_on_the_screen() {
         use lowchurn_hub::Event;
-        let (mut out, mut screen) = (Vec::new(), Screen::new(Terminal::Plain, at(0.0)));
+        let (mut out, mut downloads) = (Vec::new(), Downloads::new(&Terminal::Plain));
         let file = "a.bin";
         let events = [
             (0.0, Event::Started { file, size: 4096, have: 1024 }),
             (1.0, Event::Bytes { file, have: 2048 }),
-            (1.1, Event::Retrying { what: file, reason: "503".into(), wait: Duration::from_millis(1500) }),
-            (1.2, Event::Retrying { what: file, reason: "bad \x1b[2Jbytes".into(), wait: Duration::ZERO }),
+            (
+                1.1,
+                Event::Retrying {
+                    what: file,
+                    reason: "503".into(),
+                    wait: Duration::from_millis(1500),
+                },
+            ),
+            (
+                1.2,
+                Event::Retrying {
+                    what: file,
+                    reason: "bad \x1b[2Jbytes".into(),
+                    wait: Duration::ZERO,
+                },
+            ),
             (11.0, Event::Bytes { file, have: 3072 }),
             (65.0, Event::Done { file, size: 4096 }),
             (65.0, Event::Started { file: "b", size: 12, have: 0 }),
             (65.1, Event::Done { file: "b", size: 12 }),
             (66.0, Event::Waiting { file: "c" }),
         ];
-        events.iter().for_each(|(elapsed, event)| screen.hub(&mut out, event, at(*elapsed)));
+        events.iter().for_each(|(elapsed, event)| downloads.show(event, at(*elapsed), &mut out));
         let expected = "\
             downloading a.bin  1.0/4.0 KiB  25%\n\
             a.bin: 503; trying again in 2 s\n\
             a.bin: bad \u{fffd}[2Jbytes; trying again at once\n\
-            downloading a.bin  3.0/4.0 KiB  75%  102 B/s  ETA 0:11\n\
+            downloading a.bin  3.0/4.0 KiB  75%  102 B/s  ETA 0:10\n\
             downloaded a.bin, 4.0 KiB in 1:05\n\
             downloading b  0/12 B  0%\n\
             downloaded b, 12 B\n\

@@ -41,7 +41,9 @@ impl EventFile {
     /// A line of the log, under the tags of transformers' Trainer.
     pub fn log(&mut self, wall_time: f64, entry: &LogEntry) -> io::Result<()> {
         let (step, scalars) = scalars(entry);
-        scalars.into_iter().try_for_each(|(tag, value)| self.scalar(wall_time, step, tag, value as f32))
+        scalars
+            .into_iter()
+            .try_for_each(|(tag, value)| self.scalar(wall_time, step, tag, value as f32))
     }
 
     /// After a resume: what earlier files say about `step` and later steps no longer holds.

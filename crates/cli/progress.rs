@@ -1,11 +1,18 @@
 //! Events of a run or a download → one line of progress, and where it goes: redrawn in place on a terminal, now and then
 //! a plain line elsewhere. What a line says is a function of events and times; only [`Downloads`] looks at the clock.
 
+mod downloads;
+mod words;
+
 use std::collections::VecDeque;
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lowchurn_distill::{Event, Scores};
+
+pub use self::downloads::Downloads;
+pub use self::words::{bytes, count, duration};
+use self::words::{fit, painted, percent, printable, rate, seconds};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terminal {
@@ -231,123 +238,6 @@ pub fn scores_line(scores: &Scores) -> String {
     text
 }
 
-/// The line of a fetch, file after file.
-pub struct Downloads {
-    began: Instant,
-    terminal: Terminal,
-    download: Option<Download>,
-    screen: Screen,
-}
-
-impl Downloads {
-    pub fn new(terminal: &Terminal) -> Downloads {
-        let (terminal, screen) = (*terminal, Screen::default());
-        Downloads { began: Instant::now(), terminal, download: None, screen }
-    }
-
-    /// Takes the event and shows what there is to show.
-    pub fn take(&mut self, event: &lowchurn_hub::Event, out: &mut dyn Write) {
-        self.show(event, self.began.elapsed(), out);
-    }
-
-    /// Takes the line away that is drawn over: a download that failed leaves it behind.
-    pub fn end(&mut self, out: &mut dyn Write) {
-        self.screen.close(out);
-    }
-
-    fn show(&mut self, event: &lowchurn_hub::Event, elapsed: Duration, out: &mut dyn Write) {
-        use lowchurn_hub::Event;
-        match event {
-            Event::Started { file, size, have } => {
-                self.download = Some(Download::new(file, *size, *have, elapsed));
-            }
-            Event::Bytes { have, .. } => {
-                if let Some(download) = &mut self.download {
-                    download.take(*have, elapsed);
-                }
-            }
-            Event::Done { file, size } => {
-                let took = self
-                    .download
-                    .take()
-                    .map_or(Duration::ZERO, |d| elapsed.saturating_sub(d.started));
-                let took = match took.as_secs() {
-                    0 => String::new(),
-                    _ => format!(" in {}", duration(took)),
-                };
-                return self
-                    .screen
-                    .note(&format!("downloaded {file}, {}{took}", bytes(*size)), out);
-            }
-            Event::Waiting { file } => {
-                return self
-                    .screen
-                    .note(&format!("waiting for another process that downloads {file}"), out);
-            }
-            Event::Retrying { what, reason, wait } => {
-                let when = match wait.as_secs_f64() {
-                    0.0 => "at once".to_owned(),
-                    wait => format!("in {} s", wait.ceil()),
-                };
-                return self.screen.note(&format!("{what}: {reason}; trying again {when}"), out);
-            }
-        }
-        if self.screen.is_due(elapsed, &self.terminal)
-            && let Some(download) = &self.download
-        {
-            let text = download_line(download, self.terminal.width());
-            self.screen.draw(&text, elapsed, &self.terminal, out);
-        }
-    }
-}
-
-/// A file on its way.
-#[derive(Clone, Debug)]
-struct Download {
-    file: String,
-    size: u64,
-    /// Time and bytes that were there, of the last seconds.
-    samples: VecDeque<(Duration, u64)>,
-    have: u64,
-    started: Duration,
-    last: Duration,
-}
-
-impl Download {
-    fn new(file: &str, size: u64, have: u64, elapsed: Duration) -> Download {
-        let samples = VecDeque::from([(elapsed, have)]);
-        Download { file: file.to_owned(), size, samples, have, started: elapsed, last: elapsed }
-    }
-
-    fn take(&mut self, have: u64, elapsed: Duration) {
-        (self.have, self.last) = (have, elapsed);
-        let since = |&(at, _): &(Duration, u64)| elapsed.saturating_sub(at);
-        if self.samples.back().is_none_or(|sample| since(sample) >= REDRAW) {
-            self.samples.push_back((elapsed, have));
-        }
-        while self.samples.len() > 2
-            && self.samples.front().is_some_and(|s| since(s) > Duration::from_secs(5))
-        {
-            self.samples.pop_front();
-        }
-    }
-}
-
-fn download_line(download: &Download, width: usize) -> String {
-    let Download { file, size, have, .. } = download;
-    let mut fields = vec![(0, format!("downloading {file}")), (1, part(*have, *size))];
-    fields.extend(percent(*have, *size).map(|text| (3, text)));
-    let first = download.samples.front().copied().unwrap_or((download.last, *have));
-    let took = download.last.saturating_sub(first.0).as_secs_f64();
-    let speed = have.saturating_sub(first.1) as f64 / took;
-    if took >= 0.5 && speed > 0.0 {
-        fields.push((4, format!("{}/s", bytes(speed as u64))));
-        let eta = seconds(size.saturating_sub(*have) as f64 / speed);
-        fields.extend(eta.map(|eta| (2, format!("ETA {}", duration(eta)))));
-    }
-    fit(fields, width)
-}
-
 impl Terminal {
     /// The last column stays free: a cursor beyond it counts as on the next line in some terminals.
     fn width(&self) -> usize {
@@ -361,6 +251,7 @@ impl Terminal {
 /// What stands on the screen.
 #[derive(Clone, Debug, Default)]
 struct Screen {
+    /// When the line was last drawn.
     drawn: Option<Duration>,
     is_line_open: bool,
 }
@@ -405,109 +296,6 @@ impl Screen {
         let _ = out.write_all(whole.as_bytes());
         let _ = out.flush();
         *self = Screen { drawn: Some(elapsed), is_line_open: *terminal != Terminal::Plain };
-    }
-}
-
-/// "67,349".
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// "86.7 MiB".
-pub fn bytes(n: u64) -> String {
-    let (unit, name) = unit(n);
-    match unit {
-        1 => format!("{n} B"),
-        _ => format!("{:.1} {name}", n as f64 / unit as f64),
-    }
-}
-
-/// "1:02:03", "2:05".
-pub fn duration(took: Duration) -> String {
-    let seconds = took.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match hours {
-        0 => format!("{minutes}:{seconds:02}"),
-        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
-    }
-}
-
-/// The unit that leaves at most four digits before the point, after rounding to one behind it.
-fn unit(n: u64) -> (u64, &'static str) {
-    let units = [(1, "B"), (1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB")];
-    let fits = |(unit, _): &&(u64, _)| {
-        n as f64 / (*unit as f64) < if *unit == 1 { 1024.0 } else { 1023.95 }
-    };
-    *units.iter().find(fits).unwrap_or(&units[4])
-}
-
-/// "12.3/86.7 MiB".
-fn part(have: u64, size: u64) -> String {
-    let (unit, name) = unit(size);
-    match unit {
-        1 => format!("{have}/{size} B"),
-        _ => format!("{:.1}/{:.1} {name}", have as f64 / unit as f64, size as f64 / unit as f64),
-    }
-}
-
-/// Rounded down: 100% is the end.
-fn percent(done: u64, all: u64) -> Option<String> {
-    (all > 0).then(|| format!("{}%", u128::from(done) * 100 / u128::from(all)))
-}
-
-fn rate(rows: f64, took: Duration) -> Option<String> {
-    let rate = rows / took.as_secs_f64();
-    match rate {
-        _ if !rate.is_finite() || rate <= 0.0 => None,
-        _ if rate < 10.0 => Some(format!("{rate:.1} rows/s")),
-        _ => Some(format!("{} rows/s", count(rate.round() as u64))),
-    }
-}
-
-fn seconds(n: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(n.ceil()).ok()
-}
-
-/// Joins fields, without those of the highest number where all don't fit; cuts what is left.
-fn fit(mut fields: Vec<(u8, String)>, width: usize) -> String {
-    loop {
-        let texts: Vec<&str> = fields.iter().map(|(_, text)| text.as_str()).collect();
-        let joined = texts.join("  ");
-        let last = fields.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
-        match joined.chars().count() {
-            n if n <= width => return joined,
-            _ if last > 0 => fields.retain(|(rank, _)| *rank < last),
-            _ => return cut(&joined, width),
-        }
-    }
-}
-
-fn cut(text: &str, width: usize) -> String {
-    match width {
-        0 => String::new(),
-        _ => text.chars().take(width - 1).chain(['…']).collect(),
-    }
-}
-
-/// Names and reasons come from the network: they must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-/// The first field in bold.
-fn painted(text: &str, color: Color) -> String {
-    let (first, rest) = text.split_at(text.find("  ").unwrap_or(text.len()));
-    match color {
-        Color::On => format!("\x1b[1m{first}\x1b[0m{rest}"),
-        Color::Off => text.to_owned(),
     }
 }
 
@@ -702,54 +490,6 @@ mod tests {
         check(logged(), None);
     }
 
-    #[test]
-    fn numbers() {
-        for (n, expected) in
-            [(0, "0"), (999, "999"), (1000, "1,000"), (67349, "67,349"), (1234567, "1,234,567")]
-        {
-            assert_eq!(count(n), expected);
-        }
-        for (n, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (90_900_000, "86.7 MiB"),
-            ((1 << 20) - 1, "1.0 MiB"),
-            (1 << 30, "1.0 GiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ] {
-            assert_eq!(bytes(n), expected);
-        }
-        for (seconds, expected) in
-            [(0, "0:00"), (59, "0:59"), (125, "2:05"), (3723, "1:02:03"), (90123, "25:02:03")]
-        {
-            assert_eq!(duration(Duration::from_secs(seconds)), expected);
-        }
-    }
-
-    #[test]
-    fn lines_of_a_download() {
-        const MIB: u64 = 1 << 20;
-        let mut download = Download::new("model.safetensors", 90_900_000, 0, at(1.0));
-        assert_eq!(
-            download_line(&download, WIDE),
-            "downloading model.safetensors  0.0/86.7 MiB  0%"
-        );
-        download.take(10 * MIB, at(2.0));
-        download.take(20 * MIB, at(3.0));
-        let expected = "downloading model.safetensors  20.0/86.7 MiB  23%  10.0 MiB/s  ETA 0:07";
-        assert_eq!(download_line(&download, WIDE), expected);
-        assert_eq!(download_line(&download, 53), "downloading model.safetensors  20.0/86.7 MiB");
-        assert_eq!(download_line(&download, 20), "downloading model.s…");
-        // The server starts again from nothing, slower.
-        download.take(0, at(4.0));
-        for second in 5..20 {
-            download.take((second - 4) * MIB, at(second as f64));
-        }
-        let expected = "downloading model.safetensors  15.0/86.7 MiB  17%  1.0 MiB/s  ETA 1:12";
-        assert_eq!(download_line(&download, WIDE), expected);
-    }
-
     fn shown(terminal: Terminal, events: &[(f64, Event)]) -> String {
         let (mut out, mut status) = (Vec::new(), Status::new());
         events
@@ -795,48 +535,5 @@ mod tests {
         assert_eq!(shown(Terminal::Line { width: 30, color: Color::Off }, &events), expected);
         let bold = "\r\x1b[?7l\x1b[1mstep 1/3\x1b[0m  loss 0.5000\x1b[K\x1b[?7h\r\x1b[K";
         assert_eq!(shown(Terminal::Line { width: 30, color: Color::On }, &events[..1]), bold);
-    }
-
-    #[test]
-    fn downloads_on_the_screen() {
-        use lowchurn_hub::Event;
-        let (mut out, mut downloads) = (Vec::new(), Downloads::new(&Terminal::Plain));
-        let file = "a.bin";
-        let events = [
-            (0.0, Event::Started { file, size: 4096, have: 1024 }),
-            (1.0, Event::Bytes { file, have: 2048 }),
-            (
-                1.1,
-                Event::Retrying {
-                    what: file,
-                    reason: "503".into(),
-                    wait: Duration::from_millis(1500),
-                },
-            ),
-            (
-                1.2,
-                Event::Retrying {
-                    what: file,
-                    reason: "bad \x1b[2Jbytes".into(),
-                    wait: Duration::ZERO,
-                },
-            ),
-            (11.0, Event::Bytes { file, have: 3072 }),
-            (65.0, Event::Done { file, size: 4096 }),
-            (65.0, Event::Started { file: "b", size: 12, have: 0 }),
-            (65.1, Event::Done { file: "b", size: 12 }),
-            (66.0, Event::Waiting { file: "c" }),
-        ];
-        events.iter().for_each(|(elapsed, event)| downloads.show(event, at(*elapsed), &mut out));
-        let expected = "\
-            downloading a.bin  1.0/4.0 KiB  25%\n\
-            a.bin: 503; trying again in 2 s\n\
-            a.bin: bad \u{fffd}[2Jbytes; trying again at once\n\
-            downloading a.bin  3.0/4.0 KiB  75%  102 B/s  ETA 0:10\n\
-            downloaded a.bin, 4.0 KiB in 1:05\n\
-            downloading b  0/12 B  0%\n\
-            downloaded b, 12 B\n\
-            waiting for another process that downloads c\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lowchurn_distill::LogEntry;
 
@@ -10,7 +10,6 @@ use crate::machine;
 
 /// One file, open for appending. Each record is one write to the system, so a killed run loses at most the last.
 pub struct EventFile {
-    pub path: PathBuf,
     file: File,
 }
 
@@ -22,8 +21,8 @@ impl EventFile {
         let host = machine::host_name().unwrap_or_else(|| "lowchurn".to_owned());
         let name =
             format!("events.out.tfevents.{}.{host}.{}", wall_time as u64, std::process::id());
-        let (path, file) = create_first_free(dir, &name)?;
-        let mut events = EventFile { path, file };
+        let file = create_first_free(dir, &name)?;
+        let mut events = EventFile { file };
         events.record(event(wall_time, 0, VERSION, b"brain.Event:2"))?;
         Ok(events)
     }
@@ -90,13 +89,12 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
 }
 
 /// The last part of a name is a counter, for files of one process in one second.
-fn create_first_free(dir: &Path, name: &str) -> io::Result<(PathBuf, File)> {
+fn create_first_free(dir: &Path, name: &str) -> io::Result<File> {
     let mut n = 0;
     loop {
-        let path = dir.join(format!("{name}.{n}"));
-        match File::create_new(&path) {
+        match File::create_new(dir.join(format!("{name}.{n}"))) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => n += 1,
-            made => return Ok((path, made?)),
+            made => return made,
         }
     }
 }
@@ -167,21 +165,30 @@ mod tests {
         events.restart(START_TIME + 7.0, 2000).unwrap();
         events.flush().unwrap();
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/events.tfevents");
-        assert_eq!(std::fs::read(&events.path).unwrap(), std::fs::read(golden).unwrap());
+        let [name] = names_in(dir.path()).try_into().unwrap();
+        let written = std::fs::read(dir.path().join(name)).unwrap();
+        assert_eq!(written, std::fs::read(golden).unwrap());
+    }
+
+    fn names_in(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     #[test]
     fn names_are_tensorboards_and_never_taken() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("runs");
-        let names = [0, 1].map(|n| {
-            let events = EventFile::create(&inner, START_TIME).unwrap();
-            let name = events.path.file_name().unwrap().to_str().unwrap().to_owned();
+        let _both = [0, 1].map(|_| EventFile::create(&inner, START_TIME).unwrap());
+        let names = names_in(&inner);
+        assert_eq!(names.len(), 2);
+        for (n, name) in names.iter().enumerate() {
             assert!(name.starts_with("events.out.tfevents.1700000000."), "{name}");
             assert!(name.ends_with(&format!(".{}.{n}", std::process::id())), "{name}");
-            name
-        });
-        assert_ne!(names[0], names[1]);
+        }
     }
 
     #[test]

@@ -27,6 +27,13 @@ impl Console {
         Console { out, err, json, terminal, downloads }
     }
 
+    /// One that says nothing: for looking whether something would work.
+    pub fn silent(&self) -> Console {
+        let (out, err) = (Box::new(std::io::sink()), Box::new(std::io::sink()));
+        let terminal = Terminal::Plain;
+        Console { out, err, json: false, terminal, downloads: Downloads::new(&terminal) }
+    }
+
     /// A line for people who watch. A closed stderr is nobody watching.
     pub fn say(&mut self, line: &str) {
         let _ = writeln!(self.err, "{line}");

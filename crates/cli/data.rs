@@ -178,6 +178,18 @@ impl Data {
         Ok(files.map(size).collect())
     }
 
+    /// For a dry run: how many rows the card promises for a split expression.
+    pub fn promised_rows(&self, split: &str) -> Result<Option<u64>> {
+        let Place::Hub { layout, .. } = &self.place else { return Ok(None) };
+        let mut sum = 0;
+        for part in SplitExpression::parse(&self.expression(split)?)?.parts {
+            let found = layout.splits.iter().find(|split| split.name == part.split);
+            let Some(rows) = found.and_then(|split| split.rows) else { return Ok(None) };
+            sum += part.range(rows as usize).len() as u64;
+        }
+        Ok(Some(sum))
+    }
+
     fn expression(&self, split: &str) -> Result<String> {
         Ok(match &self.task {
             Some(task) => task.expression(split)?,

@@ -1,26 +1,92 @@
-//! `--dry-run`: what would be downloaded, read and computed. Fetches no weights and no rows; only listings and the card.
+//! `--dry-run`: what would be downloaded, how many rows and updates, how much memory. Fetches neither weights nor rows:
+//! what is in the cache is looked at, for the rest the hub's listing and the card are believed.
+
+use std::path::Path;
 
 use anyhow::Result;
+use lowchurn_hub::Hub;
 use lowchurn_models::Config;
 use serde_json::json;
 
 use crate::console::Console;
 use crate::data::EvalChoice;
 use crate::finetune::Job;
+use crate::machine::disk_free;
 use crate::progress::{bytes, count};
+use crate::{base, data};
 
-pub fn tell(job: &Job, console: &mut Console) -> Result<u8> {
-    let mut files = job.data.remote_files(&job.wanted.train)?;
-    if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
-        files.extend(job.data.remote_files(&split)?);
+pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
+    // A hub without a network answers from the cache alone.
+    let offline = Hub::from_vars(&|name| match name {
+        "HF_HUB_OFFLINE" => Some("1".into()),
+        _ => std::env::var(name).ok(),
+    })?;
+    let mut missing = Vec::new();
+    let rows = match rows_here(job, source, &offline, console) {
+        Some(rows) => Some(rows),
+        None => {
+            missing.extend(job.data.remote_files(&job.wanted.train)?);
+            if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
+                missing.extend(job.data.remote_files(&split)?);
+            }
+            job.data.promised_rows(&job.wanted.train)?
+        }
+    };
+    let folder = base::find(&job.base.name)?.folder(&offline, &mut console.silent()).ok();
+    if folder.is_none() {
+        missing.extend(job.base.remote_files(&job.hub, console)?);
     }
-    files.extend(job.base.remote_files(&job.hub, console)?);
-    let missing: Vec<&(String, u64)> = files.iter().filter(|(_, size)| *size > 0).collect();
-    let total: u64 = missing.iter().map(|(_, size)| size).sum();
-    console.tell(&format!("from the hub ({} in all; what is in the cache is not fetched again):", bytes(total)))?;
+    let steps = rows.map(|rows| job.plan.total_steps(rows as usize));
+    let to_download: u64 = missing.iter().map(|(_, size)| size).sum();
+    let memory = memory(job, folder.as_deref(), &missing);
+
+    console.tell(&match missing.len() {
+        0 => "to download: nothing, all is here".to_string(),
+        n => format!("to download: {} in {n} files", bytes(to_download)),
+    })?;
     for (path, size) in &missing {
-        console.tell(&format!("  {path} {}", bytes(*size)))?;
+        console.tell(&format!("  {path}  {}", bytes(*size)))?;
     }
-    let _ = (count(0), Config::open, json!({}));
+    let known = |n: Option<u64>| n.map_or("not known before the download".into(), count);
+    console.tell(&format!("rows to train on: {}", known(rows)))?;
+    console.tell(&format!("updates: {} of {} rows", known(steps), job.plan.batch_size * job.plan.accumulation))?;
+    if let Some(memory) = memory {
+        console.tell(&format!("memory: about {} at most", bytes(memory)))?;
+    }
+    let free = disk_free(&job.output).map_or_else(String::new, |free| format!(" ({} free)", bytes(free)));
+    console.tell(&format!("output: {}{free}", job.output.display()))?;
+    console.event(&json!({
+        "event": "dry_run", "download_bytes": to_download,
+        "files": missing.iter().map(|(path, size)| json!({ "file": path, "bytes": size })).collect::<Vec<_>>(),
+        "rows": rows, "steps": steps, "memory_bytes": memory, "output": job.output,
+    }));
     Ok(0)
+}
+
+/// Rows to train on where all files are here already; `None` where some are not.
+fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Option<u64> {
+    let mut silent = console.silent();
+    let data = data::open(source, offline, &mut silent).ok()?;
+    let (train, _) = data.train_and_eval(&job.wanted, offline, &mut silent).ok()?;
+    Some(train.examples.iter().filter(|row| row.label.is_some()).count() as u64)
+}
+
+/// Weights, gradients, two moments, and the activations of a batch as wide as a row may be; bytes.
+///
+/// A layer keeps about 12 tensors of the hidden width and 3 of the intermediate width for the way back.
+fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Option<u64> {
+    let is_weights = |path: &str| path.ends_with(".safetensors") || path.ends_with(".bin");
+    let weights: u64 = match folder {
+        Some(folder) => std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| {
+            let path = entry.path();
+            is_weights(path.to_str()?).then(|| path.metadata().ok())?.map(|found| found.len())
+        }).sum(),
+        None => missing.iter().filter(|(path, _)| is_weights(path)).map(|(_, size)| size).sum(),
+    };
+    let activations = folder.and_then(|folder| Config::open(folder).ok()).map_or(0, |config| {
+        let tokens = job.plan.batch_size * job.plan.max_length;
+        let per_layer = 12 * config.hidden_size + 3 * config.intermediate_size;
+        4 * tokens * config.layers * per_layer
+    });
+    Some(4 * weights + activations as u64)
 }

@@ -1,6 +1,5 @@
 //! `eval` and what it shares with `predict`: a model on the rows of a split.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -23,7 +22,6 @@ pub struct Scored {
     pub split: Split,
     pub predictions: Predictions,
     pub labels: Vec<String>,
-    pub model_folder: PathBuf,
     /// Of the forward passes alone.
     pub seconds: f64,
 }
@@ -82,7 +80,7 @@ pub fn score(
     let predictions = predict(&classifier, &tokens, scoring.batch_size, &device, &mut |_| {})?;
     let seconds = start.elapsed().as_secs_f64();
     let labels = classifier.labels().to_vec();
-    Ok(Scored { split, predictions, labels, model_folder, seconds })
+    Ok(Scored { split, predictions, labels, seconds })
 }
 
 /// The split asked for; else the one named with the data; else validation, or the only one.

@@ -57,7 +57,8 @@ pub fn finetune(args: Finetune, console: &mut Console) -> Result<u8> {
     signals::listen()?;
     let job = job(&args, console)?;
     if args.dry_run {
-        return dry_run::tell(&job, console);
+        let source = job.layers.settings.data.clone().unwrap_or_default();
+        return dry_run::tell(&job, &source, console);
     }
     check_output(&job.output)?;
     let ready = prepare(&job, console)?;

@@ -30,6 +30,8 @@ pub struct CardConfig {
 pub struct CardInfo {
     pub config: Option<String>,
     pub features: Vec<Feature>,
+    /// (split, rows) as the card says; only a reading tells.
+    pub rows: Vec<(String, u64)>,
 }
 
 /// Parses the text of a README.md.
@@ -132,7 +134,12 @@ fn info(yaml: &Yaml) -> CardInfo {
             .collect(),
         _ => Vec::new(),
     };
-    CardInfo { config: text(&yaml["config_name"]), features }
+    let rows_of = |split: &Yaml| {
+        let rows = split["num_examples"].as_i64()?;
+        Some((text(&split["name"])?, u64::try_from(rows).ok()?))
+    };
+    let rows = one_or_many(&yaml["splits"]).iter().filter_map(rows_of).collect();
+    CardInfo { config: text(&yaml["config_name"]), features, rows }
 }
 
 const MOST_LEVELS: usize = 8;

@@ -26,6 +26,8 @@ pub struct Layout {
 pub struct SplitFiles {
     pub name: String,
     pub files: Vec<String>,
+    /// As the card says, before anything is read.
+    pub rows: Option<u64>,
 }
 
 /// Lays out a repository with this README.md (if it has one) and these files, for the config asked for.
@@ -38,16 +40,24 @@ pub fn layout(readme: Option<&str>, listing: &[String], wanted: Option<&str>) ->
     let mut listing: Vec<&str> =
         listing.iter().map(String::as_str).filter(|path| stays_inside(path)).collect();
     listing.sort_unstable();
-    let (config, splits) = if card.configs.is_empty() {
+    let (config, mut splits) = if card.configs.is_empty() {
         by_convention(&listing, wanted)?
     } else {
         by_card(&card.configs, &listing, wanted)?
     };
+    refuse_missing_shards(&splits)?;
     let info = card
         .infos
         .iter()
         .find(|info| info.config.as_deref() == Some(&config))
         .or_else(|| card.infos.iter().find(|info| info.config.is_none()));
+    let rows_of = |name: &str| {
+        let found = info?.rows.iter().find(|(split, _)| split == name);
+        found.map(|(_, rows)| *rows)
+    };
+    for split in &mut splits {
+        split.rows = rows_of(&split.name);
+    }
     Ok(Layout {
         config,
         splits,
@@ -87,7 +97,8 @@ fn by_card(
         };
     }
     let mut splits: Vec<SplitFiles> = Vec::new();
-    for (split, patterns) in &config.data_files {
+    let mut unmatched = None;
+    'splits: for (split, patterns) in &config.data_files {
         let mut files = Vec::new();
         for pattern in patterns {
             let pattern =
@@ -97,7 +108,10 @@ fn by_card(
             let before = files.len();
             files.extend(matched.map(|path| (*path).to_owned()));
             if files.len() == before {
-                return Err(Error::NothingMatches { config: name, split: split.clone(), pattern });
+                // A cache holds the splits that were wanted before; those are to be read without the others.
+                let (config, split) = (name.clone(), split.clone());
+                unmatched.get_or_insert(Error::NothingMatches { config, split, pattern });
+                continue 'splits;
             }
         }
         // Two patterns that match the same file don't read it twice.
@@ -105,10 +119,31 @@ fn by_card(
         files.retain(|file| seen.insert(file.clone()));
         match splits.iter_mut().find(|known| known.name == *split) {
             Some(known) => known.files.extend(files),
-            None => splits.push(SplitFiles { name: split.clone(), files }),
+            None => splits.push(SplitFiles { name: split.clone(), files, rows: None }),
         }
     }
-    Ok((name, splits))
+    match unmatched {
+        Some(error) if splits.is_empty() => Err(error),
+        _ => Ok((name, splits)),
+    }
+}
+
+/// Names like `train-00001-of-00003.parquet` say how many there are; fewer would be fewer rows without a word.
+fn refuse_missing_shards(splits: &[SplitFiles]) -> Result<()> {
+    for split in splits {
+        for file in &split.files {
+            let Some((_, rest)) = file.rsplit_once("-of-") else { continue };
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            let Ok(expected) = digits.parse::<usize>() else { continue };
+            let suffix = format!("-of-{rest}");
+            let found = split.files.iter().filter(|file| file.ends_with(&suffix)).count();
+            if found < expected {
+                let split = split.name.clone();
+                return Err(Error::MissingShards { split, found, expected, like: file.clone() });
+            }
+        }
+    }
+    Ok(())
 }
 
 // Without a card, folders that aren't `data` or named after a split are configs.
@@ -166,7 +201,7 @@ fn splits_of(files: &[&str]) -> Vec<SplitFiles> {
         let name = split_of(path);
         match splits.iter_mut().find(|split| split.name == name) {
             Some(split) => split.files.push(path.to_owned()),
-            None => splits.push(SplitFiles { name, files: vec![path.to_owned()] }),
+            None => splits.push(SplitFiles { name, files: vec![path.to_owned()], rows: None }),
         }
     }
     let rank = |name: &str| {
@@ -374,5 +409,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    const TWO_SPLITS: &str = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n  - split: test\n    path: data/test-*\n---\n";
+
+    /// What a cache holds after training is the training split alone.
+    #[test]
+    fn splits_without_files_are_left_out() {
+        let files = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let found = layout(Some(TWO_SPLITS), &files(&["data/train-00000-of-00001.parquet"]), None);
+        let names: Vec<String> = found.unwrap().splits.into_iter().map(|split| split.name).collect();
+        assert_eq!(names, ["train"]);
+        let nothing = layout(Some(TWO_SPLITS), &files(&["x.parquet"]), None);
+        assert!(matches!(nothing, Err(Error::NothingMatches { .. })));
+    }
+
+    #[test]
+    fn missing_shards_are_an_error() {
+        let files = ["data/train-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"];
+        let files: Vec<String> = files.iter().map(|name| name.to_string()).collect();
+        assert_eq!(
+            layout(Some(TWO_SPLITS), &files, None).unwrap_err().to_string(),
+            "split train has 2 of 3 files like data/train-00000-of-00003.parquet; fetch the others (a cache may hold only some)"
+        );
     }
 }

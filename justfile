@@ -1,0 +1,90 @@
+# What can be done here, and how. `just` alone lists it. Every recipe builds with the one profile, release.
+
+set positional-arguments
+
+python := env("PYTHON", "python3")
+hub := env("LOWCHURN_HUB_DIR", "../shared/hub")
+
+_list:
+    @just --list --unsorted
+
+# The whole job on what ships here: tickets and a tiny encoder, no network, under two minutes on two cores
+[group('use')]
+demo:
+    @cargo build --release
+    @cargo run --release --quiet -- finetune tickets --model tiny --fresh --output runs/tickets
+    @echo
+    @echo "The checkpoint is in runs/tickets, in the hub's layout. Try it on the months that it has not seen:"
+    @echo "    just run eval --model runs/tickets --data tickets:later"
+    @echo "A real run (downloads 90 MB): just finetune sst2"
+
+# Train a classifier: just finetune sst2 --epochs 1; Ctrl-C saves, the same command goes on
+[group('use')]
+[no-exit-message]
+finetune TASK *ARGS:
+    @cargo run --release -- finetune "$@"
+
+# Any other verb: just run predict --model runs/sst2 --data rows.csv
+[group('use')]
+[no-exit-message]
+run *ARGS:
+    @cargo run --release --quiet -- "$@"
+
+# All tests, offline: units, crates, the program itself; those of the hub run where ../shared/hub is
+[group('check')]
+test *ARGS:
+    @test -f {{hub}}/serve.py || echo "note: {{hub}} is not here, so the tests that need it skip themselves"
+    cargo test --release --workspace --no-fail-fast "$@"
+
+# What a change must pass besides its tests: format, lints, docs
+[group('check')]
+check:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# The promise on real data, about an hour: SST-2 with MiniLM in three seeds, then transformers on the same rows (PYTHON)
+[group('check')]
+slow:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    coproc server { exec python3 "{{hub}}/serve.py" --port 0; }
+    trap 'kill $server_PID' EXIT
+    read -r HF_ENDPOINT <&"${server[0]}"
+    export HF_ENDPOINT HF_HOME=target/slow/hf
+    mkdir -p target/slow
+    cargo build --release
+    lowchurn() { cargo run --release --quiet -- "$@"; }
+    lowchurn finetune --plan configs/sst2-minilm.toml --seeds 3 --output runs/slow
+    "{{python}}" -c 'import json; mean = json.load(open("runs/slow/all_results.json"))["accuracy_mean"]
+    print(f"mean accuracy {mean:.4f}, at least 0.885 expected"); raise SystemExit(mean < 0.885)'
+    rows="{{hub}}/datasets/stanfordnlp/sst2/data/validation-00000-of-00001.parquet"
+    lowchurn predict --model runs/slow/seed-42 --data sst2:validation --logits --output target/slow/sst2.jsonl
+    "{{python}}" tests/golden/check_transformers.py runs/slow/seed-42 target/slow/sst2.jsonl "$rows" --text sentence
+
+# Make the golden numbers again with PyTorch (PYTHON); the diff shows what moved
+[group('check')]
+golden:
+    {{python}} tests/golden/make.py
+    {{python}} tests/golden/make_events.py
+    {{python}} crates/models/tests/pickle/make.py
+
+# Step, products, padding, tokenisation, evaluation, peak memory: every number that is claimed
+[group('measure')]
+bench *ARGS:
+    cargo bench --bench job -- "$@"
+
+# The same in seconds, so that the benches keep working
+[group('measure')]
+bench-smoke:
+    cargo bench --bench job -- --smoke
+
+# The same job in PyTorch with transformers' Trainer (PYTHON): just bench-peer --model DIR --data DIR
+[group('measure')]
+bench-peer *ARGS:
+    @{{python}} benches/peer/finetune.py "$@"
+
+# For NVIDIA; needs CUDA's nvcc on the PATH. Then: target/release/lowchurn finetune sst2 --device cuda
+[group('measure')]
+build-cuda:
+    cargo build --release --features cuda

@@ -22,7 +22,7 @@ pub struct Scores {
     /// Mean cross-entropy in nats.
     pub loss: f64,
     pub accuracy: f64,
-    /// `None` where it isn't defined: no positive row, one class only.
+    /// 0 where it isn't defined, see [`Metric`].
     pub f1: Option<f64>,
     pub matthews: Option<f64>,
 }

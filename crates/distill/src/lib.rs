@@ -4,14 +4,23 @@
 //! or the clock; progress leaves as [`Event`].
 
 mod plan;
+
 mod schedule;
+
 mod loss;
+
 mod optim;
+
 mod step;
+
 mod eval;
+
 mod state;
+
 mod checkpoint;
+
 mod release;
+
 mod train;
 
 mod error;
@@ -19,8 +28,8 @@ mod files;
 
 pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
-pub use files::{sha256_of_files, write as write_file, write_json};
 pub use eval::{Predictions, Scores, evaluate, predict};
+pub use files::{sha256_of_files, write as write_file, write_json};
 pub use loss::{cross_entropy_rows, one_hot};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};

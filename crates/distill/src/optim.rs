@@ -75,9 +75,8 @@ pub struct Optimizer {
 
 impl Optimizer {
     pub fn zeros(params: &Params) -> Result<Optimizer> {
-        let zeros = |(name, tensor): (&str, &Tensor)| {
-            Ok((name.to_string(), Moments::zeros(tensor)?))
-        };
+        let zeros =
+            |(name, tensor): (&str, &Tensor)| Ok((name.to_string(), Moments::zeros(tensor)?));
         Ok(Optimizer { moments: params.tensors().map(zeros).collect::<Result<_>>()? })
     }
 
@@ -92,7 +91,8 @@ impl Optimizer {
         gradient_scale: f64,
     ) -> Result<()> {
         for (name, var) in &params.0 {
-            let (Some(grad), Some(moments)) = (grads.0.get(name), self.moments.get_mut(name)) else {
+            let (Some(grad), Some(moments)) = (grads.0.get(name), self.moments.get_mut(name))
+            else {
                 continue;
             };
             let weight_decay = if is_decayed(var) { plan.weight_decay } else { 0.0 };
@@ -140,18 +140,18 @@ impl Optimizer {
                     let reason = format!("{key} has shape {found:?}, expected {expected:?}");
                     Err(Error::Moments { path: path.into(), reason })
                 }
-                None => Err(Error::Moments { path: path.into(), reason: format!("{key} is missing") }),
+                None => {
+                    Err(Error::Moments { path: path.into(), reason: format!("{key} is missing") })
+                }
             };
             let (m, v) = (take(format!("m.{name}"))?, take(format!("v.{name}"))?);
             let loaded = match Moments::zeros(var)? {
-                Moments::Host { .. } => Moments::Host {
-                    m: m.flatten_all()?.to_vec1()?,
-                    v: v.flatten_all()?.to_vec1()?,
-                },
-                Moments::Device { .. } => Moments::Device {
-                    m: m.to_device(var.device())?,
-                    v: v.to_device(var.device())?,
-                },
+                Moments::Host { .. } => {
+                    Moments::Host { m: m.flatten_all()?.to_vec1()?, v: v.flatten_all()?.to_vec1()? }
+                }
+                Moments::Device { .. } => {
+                    Moments::Device { m: m.to_device(var.device())?, v: v.to_device(var.device())? }
+                }
             };
             moments.insert(name.clone(), loaded);
         }

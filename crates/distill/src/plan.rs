@@ -204,7 +204,10 @@ mod tests {
         check(|p| p.logging_steps = 0, "logging_steps is 0, expected at least 1");
         let expected = "learning_rate is NaN, expected a number above 0 and below 1";
         check(|p| p.learning_rate = f64::NAN, expected);
-        check(|p| p.dropout = Some(1.0), "dropout is 1, expected a number from 0 up to, not with, 1");
+        check(
+            |p| p.dropout = Some(1.0),
+            "dropout is 1, expected a number from 0 up to, not with, 1",
+        );
         check(|p| p.max_grad_norm = -1.0, "max_grad_norm is -1, expected 0 or a positive number");
         let expected = "beta2 is 0.99999999, expected a number from 0 up to, not with, 1";
         check(|p| p.beta2 = 0.999_999_99, expected);

@@ -4,7 +4,7 @@ use candle_core::Device;
 use lowchurn_models::Classifier;
 use serde::{Deserialize, Serialize};
 
-use crate::{StepReport, Optimizer, Plan, Result, Scores, SelectBy};
+use crate::{Optimizer, Plan, Result, Scores, SelectBy, StepReport};
 
 pub struct State {
     pub model: Classifier,
@@ -47,8 +47,22 @@ pub struct Best {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LogEntry {
-    Train { step: u64, epoch: f64, loss: f64, accuracy: f64, grad_norm: f64, learning_rate: f64 },
-    Eval { step: u64, epoch: f64, eval_loss: f64, eval_accuracy: f64, eval_f1: Option<f64>, eval_matthews: Option<f64> },
+    Train {
+        step: u64,
+        epoch: f64,
+        loss: f64,
+        accuracy: f64,
+        grad_norm: f64,
+        learning_rate: f64,
+    },
+    Eval {
+        step: u64,
+        epoch: f64,
+        eval_loss: f64,
+        eval_accuracy: f64,
+        eval_f1: Option<f64>,
+        eval_matthews: Option<f64>,
+    },
 }
 
 impl State {
@@ -87,7 +101,13 @@ impl Progress {
     }
 
     /// Whether this evaluation is the best so far. The first of equals stays the best.
-    pub fn log_evaluation(&mut self, step: u64, epoch: f64, scores: &Scores, plan: &Plan) -> (LogEntry, bool) {
+    pub fn log_evaluation(
+        &mut self,
+        step: u64,
+        epoch: f64,
+        scores: &Scores,
+        plan: &Plan,
+    ) -> (LogEntry, bool) {
         let value = selected(scores, plan.select_by);
         let is_best = self.best.as_ref().is_none_or(|best| value > best.value);
         if is_best {

@@ -68,7 +68,8 @@ pub fn save(
     let path = folder(run, state.step);
     let write = || -> Result<()> {
         remove_if_there(&partial)?;
-        fs::create_dir_all(&partial).map_err(|source| Error::Write { path: partial.clone(), source })?;
+        fs::create_dir_all(&partial)
+            .map_err(|source| Error::Write { path: partial.clone(), source })?;
         save_model(&partial, &state.model.config, &state.model.params, tokenizer_from)?;
         state.optimizer.save(&partial.join(MOMENTS), &state.model.params)?;
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
@@ -83,7 +84,13 @@ pub fn save(
     Ok(path)
 }
 
-pub fn write_trainer_state(dir: &Path, state: &State, plan: &Plan, total: u64, epoch: f64) -> Result<()> {
+pub fn write_trainer_state(
+    dir: &Path,
+    state: &State,
+    plan: &Plan,
+    total: u64,
+    epoch: f64,
+) -> Result<()> {
     let best = state.progress.best.as_ref();
     let rest = json!({
         "epoch": epoch,
@@ -164,7 +171,9 @@ fn check_best(run: &Path, step: u64) -> Result<()> {
     let path = folder(run, step);
     let check = || match read_manifest(&path)? {
         Some(manifest) => check_files(&path, &manifest, &[MODEL]),
-        None => Err(Error::Checkpoint { path: path.join(MANIFEST), reason: "it is missing".into() }),
+        None => {
+            Err(Error::Checkpoint { path: path.join(MANIFEST), reason: "it is missing".into() })
+        }
     };
     check().map_err(|error| match error {
         Error::Checkpoint { path, reason } => Error::Best { path, step, reason },
@@ -174,9 +183,8 @@ fn check_best(run: &Path, step: u64) -> Result<()> {
 
 /// Compares every file with the hash in the manifest, which has to list at least the files in `needed`.
 pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<()> {
-    let refuse = |name: &str, reason: String| {
-        Err(Error::Checkpoint { path: dir.join(name), reason })
-    };
+    let refuse =
+        |name: &str, reason: String| Err(Error::Checkpoint { path: dir.join(name), reason });
     if let Some(name) = needed.iter().find(|name| !manifest.files.contains_key(**name)) {
         return refuse(name, "the manifest doesn't list it".into());
     }
@@ -190,7 +198,10 @@ pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<(
         }
         let found = files::sha256(&file)?;
         if found != *expected {
-            return refuse(name, format!("its sha256 is {found}, but the manifest says {expected}"));
+            return refuse(
+                name,
+                format!("its sha256 is {found}, but the manifest says {expected}"),
+            );
         }
     }
     Ok(())
@@ -242,13 +253,13 @@ pub fn read_manifest(dir: &Path) -> Result<Option<Manifest>> {
         return Ok(None);
     }
     let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let manifest: Manifest = serde_json::from_slice(&text)
-        .map_err(|error| Error::Checkpoint { path: path.clone(), reason: error.to_string() })?;
-    if manifest.format != FORMAT {
-        let reason = format!("format {}, this program reads {FORMAT}", manifest.format);
-        return Err(Error::Checkpoint { path, reason });
+    let refuse = |reason: String| Error::Checkpoint { path: path.clone(), reason };
+    let value: Value = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+    let format = value.get("format").unwrap_or(&Value::Null);
+    if *format != FORMAT {
+        return Err(refuse(format!("format {format}, this program reads {FORMAT}")));
     }
-    Ok(Some(manifest))
+    serde_json::from_value(value).map(Some).map_err(|error| refuse(error.to_string()))
 }
 
 /// An error that names the first thing that differs.
@@ -267,7 +278,13 @@ pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) 
     }
     let pairs = [
         ("base checkpoint", &found.base_sha256, &expected.base_sha256, &found.base, &expected.base),
-        ("training data", &found.train_sha256, &expected.train_sha256, &found.train, &expected.train),
+        (
+            "training data",
+            &found.train_sha256,
+            &expected.train_sha256,
+            &found.train,
+            &expected.train,
+        ),
         ("evaluation data", &found.eval_sha256, &expected.eval_sha256, &found.eval, &expected.eval),
         ("device", &found.device, &expected.device, &found.device, &expected.device),
     ];
@@ -326,5 +343,79 @@ pub fn remove_if_there(dir: &Path) -> Result<()> {
             Err(Error::Write { path: dir.into(), source: error })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Best, Sums};
+    use crate::{LogEntry, Scores};
+    use proptest::prelude::*;
+
+    fn progress(x: &[f64], n: u64, f1: Option<f64>) -> Progress {
+        let scores = Scores { rows: n, loss: x[0], accuracy: x[1], f1, matthews: None };
+        let (epoch, loss, accuracy, grad_norm, learning_rate) = (x[2], x[3], x[4], x[5], x[0]);
+        let eval = (x[1], x[2]);
+        Progress {
+            n_tokens_seen: n,
+            since_log: Sums { loss_sum: x[5], n_correct: n / 2, n_rows: n },
+            best: Some(Best { step: n, value: x[4], scores }),
+            n_evals_without_gain: 3,
+            is_stopped_early: false,
+            log: vec![
+                LogEntry::Train { step: n, epoch, loss, accuracy, grad_norm, learning_rate },
+                LogEntry::Eval {
+                    step: n,
+                    epoch,
+                    eval_loss: eval.0,
+                    eval_accuracy: eval.1,
+                    eval_f1: f1,
+                    eval_matthews: None,
+                },
+            ],
+        }
+    }
+
+    proptest! {
+        /// Every finite number comes back with its bits; the text is written again and compared, so that −0 is not 0.
+        #[test]
+        fn progress_survives_the_file(
+            x in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO, 6),
+            n: u64,
+            f1 in prop::option::of(0.0..=1.0f64),
+        ) {
+            let lowchurn = progress(&x, n, f1);
+            let rest = serde_json::Map::from_iter([("epoch".to_string(), json!(x[0]))]);
+            let state = TrainerState { global_step: n, lowchurn: lowchurn.clone(), rest };
+            let text = serde_json::to_string_pretty(&state).unwrap();
+            let back: TrainerState = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&back.lowchurn, &lowchurn);
+            prop_assert_eq!(serde_json::to_string_pretty(&back).unwrap(), text);
+        }
+
+        #[test]
+        fn no_manifest_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(MANIFEST), bytes).unwrap();
+            let is_refused = matches!(read_manifest(dir.path()), Err(Error::Checkpoint { .. }));
+            prop_assert!(is_refused);
+        }
+    }
+
+    #[test]
+    fn names_of_checkpoints() {
+        let check = |name: &str, step: Option<u64>| assert_eq!(step_of(name), step, "{name}");
+        check("checkpoint-0", Some(0));
+        check("checkpoint-18446744073709551615", Some(u64::MAX));
+        for name in [
+            "checkpoint-",
+            "checkpoint-+4",
+            "checkpoint-04",
+            "checkpoint-4.aside",
+            "checkpoint-18446744073709551616",
+        ] {
+            check(name, None);
+        }
     }
 }

@@ -71,6 +71,9 @@ pub enum Error {
     )]
     OtherRun { path: PathBuf, what: String, found: String, expected: String },
 
+    #[error("{}: the base model lies here and would be overwritten; choose another output folder", path.display())]
+    OverBase { path: PathBuf },
+
     #[error("{}: can't be written: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 

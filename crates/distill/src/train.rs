@@ -10,7 +10,8 @@ use lowchurn_models::Config;
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, LogEntry, Plan, Release, Result, Scores, State, StepReport, evaluate, predict, release, step,
+    Error, LogEntry, Plan, Release, Result, Scores, State, StepReport, evaluate, predict, release,
+    step,
 };
 
 /// What a run is given; nothing of it changes.
@@ -39,7 +40,9 @@ pub enum Event {
 pub enum Outcome {
     Finished(Release),
     /// A checkpoint of this step is there; the same run goes on from it.
-    Interrupted { step: u64 },
+    Interrupted {
+        step: u64,
+    },
 }
 
 /// Goes on from the newest checkpoint, or from the start, to the end of the plan, or until `stop` is set.
@@ -53,6 +56,11 @@ pub fn train(
 ) -> Result<Outcome> {
     let plan = &run.provenance.plan;
     check_rows(run, &state.model.config)?;
+    if let (Ok(dir), Ok(base)) = (run.dir.canonicalize(), run.tokenizer_from.canonicalize())
+        && dir == base
+    {
+        return Err(Error::OverBase { path: run.dir.into() });
+    }
     if let Some(p) = plan.dropout {
         let config = &mut state.model.config;
         config.hidden_dropout = p as f32;
@@ -133,7 +141,13 @@ fn check_rows(run: &Run, config: &Config) -> Result<()> {
 }
 
 /// The batches behind update `index` of an epoch.
-fn batches(plan: &Plan, rows: &Encoded, order: &[Vec<u32>], index: u64, state: &State) -> Vec<Batch> {
+fn batches(
+    plan: &Plan,
+    rows: &Encoded,
+    order: &[Vec<u32>],
+    index: u64,
+    state: &State,
+) -> Vec<Batch> {
     let first = index as usize * plan.accumulation;
     let last = order.len().min(first + plan.accumulation);
     let pad = state.model.config.pad_token_id;
@@ -165,7 +179,13 @@ fn evaluate_now(
 }
 
 /// Saves, then removes what neither a resume nor the release needs.
-fn save_now(run: &Run, state: &State, total: u64, epoch: f64, on: &mut dyn FnMut(Event)) -> Result<()> {
+fn save_now(
+    run: &Run,
+    state: &State,
+    total: u64,
+    epoch: f64,
+    on: &mut dyn FnMut(Event),
+) -> Result<()> {
     let path = checkpoint::save(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     on(Event::Saved { step: state.step, path });
     let best = state.progress.best.as_ref().map_or(state.step, |best| best.step);

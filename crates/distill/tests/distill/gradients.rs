@@ -1,0 +1,260 @@
+//! One update: who gets a gradient, what padding, accumulation and threads must not change, and what stops it.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
+use lowchurn_data::{Encoded, collate};
+use lowchurn_distill::{Error, Grads, Plan, State, cross_entropy_rows, one_hot, step};
+use lowchurn_kernels::Keys;
+use lowchurn_models::{Input, Mode, Params};
+use proptest::prelude::*;
+
+use crate::{CPU, batch, distance, encoded, golden_state, numbers, plan, toy_rows, values};
+
+/// Logits and the gradients of the summed loss.
+fn backward(state: &State, rows: &Encoded, which: &[u32], extra_width: usize) -> (Vec<f32>, Grads) {
+    let mut batch = collate(rows, which, 0);
+    if extra_width > 0 {
+        // The same rows in a batch that is wider than the widest of them, with another id in the padding.
+        let width = batch.width + extra_width;
+        let widen = |old: &[u32], fill: u32| -> Vec<u32> {
+            let rows = old.chunks(batch.width);
+            rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, extra_width)))
+                .collect()
+        };
+        (batch.tokens, batch.types, batch.width) =
+            (widen(&batch.tokens, 57), widen(&batch.types, 1), width);
+    }
+    let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, &CPU).unwrap();
+    let mut keys = Keys::new(1);
+    let logits = state.model.forward(&input, Mode::Train(&mut keys)).unwrap();
+    let labels: Vec<u32> = which.iter().map(|&row| rows.labels[row as usize].unwrap()).collect();
+    let targets = one_hot(&labels, logits.dim(1).unwrap(), 0.0, &CPU).unwrap();
+    let loss = cross_entropy_rows(&logits, &targets).unwrap().sum_all().unwrap();
+    let mut grads = Grads::default();
+    grads.add(&state.model.params, lowchurn_kernels::backward(&loss).unwrap()).unwrap();
+    (numbers(&logits), grads)
+}
+
+fn gradients(grads: &Grads) -> BTreeMap<String, Vec<f32>> {
+    grads.0.iter().map(|(name, grad)| (name.clone(), numbers(grad))).collect()
+}
+
+/// Largest difference relative to the largest number of each tensor; key biases, which are rounding noise, absolutely.
+fn apart(a: &Grads, b: &Grads) -> f32 {
+    let (a, b) = (gradients(a), gradients(b));
+    assert!(a.keys().eq(b.keys()));
+    let mut worst = 0f32;
+    for (name, a) in &a {
+        let largest = a.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        let scale = if name.ends_with("key.bias") { 1.0 } else { largest };
+        worst = worst.max(distance(a, &b[name]) / scale);
+    }
+    worst
+}
+
+/// With the reason: no parameter but these may stand still.
+const MAY_STAND: [(&str, &str); 1] =
+    [("attention.self.key.bias", "a constant added to all keys cancels in softmax")];
+
+#[test]
+fn every_parameter_gets_a_gradient_and_moves() {
+    let rows = toy_rows(8, 3);
+    let mut state = golden_state();
+    let (_, grads) = backward(&state, &rows, &[0, 1, 2, 3], 0);
+    let all: Vec<&str> = state.model.params.names().collect();
+    assert_eq!(grads.0.keys().collect::<Vec<_>>(), all);
+    assert_eq!(grads.missing(&state.model.params).unwrap(), Vec::<String>::new());
+
+    let before = values(&state.model.params);
+    let plan = Plan { weight_decay: 0.0, ..plan() };
+    step(&mut state, &plan, &rows, &[batch(&rows, &[0, 1, 2, 3])], 10, &CPU).unwrap();
+    for (name, after) in values(&state.model.params) {
+        if MAY_STAND.iter().any(|(suffix, _)| name.ends_with(suffix)) {
+            continue;
+        }
+        assert!(distance(&before[&name], &after) > 0.0, "{name} did not move");
+    }
+}
+
+#[test]
+fn what_training_cannot_reach_stops_it() {
+    let rows = toy_rows(4, 3);
+    let check = |replaced: &[&str]| {
+        let mut state = golden_state();
+        for &name in replaced {
+            let var = Var::from_tensor(&state.model.params.0[name].copy().unwrap()).unwrap();
+            state.model.params.0.insert(name.into(), var);
+        }
+        let before = state.model.params.fingerprint().unwrap();
+        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU);
+        assert!(matches!(&result, Err(Error::NoGradient { names }) if names == replaced));
+        assert_eq!((state.step, state.model.params.fingerprint().unwrap()), (0, before));
+        result.unwrap_err().to_string()
+    };
+    assert_eq!(
+        check(&["bert.pooler.dense.weight"]),
+        "no gradient reaches bert.pooler.dense.weight; training would leave it as it is without a word"
+    );
+    check(&["bert.encoder.layer.1.attention.output.LayerNorm.weight", "classifier.bias"]);
+}
+
+/// Zeros in one parameter are a fault, zeros in all are a model that is sure of its rows.
+#[test]
+fn zeros_are_missing_only_beside_others() {
+    let var = |n: usize| Var::zeros(n, candle_core::DType::F32, &CPU).unwrap();
+    let names = ["a", "b", "c", "x.attention.self.key.bias"];
+    let params = Params(names.iter().map(|name| (name.to_string(), var(2))).collect());
+    let check = |grads: &[(&str, [f32; 2])], missing: &[&str]| {
+        let tensor = |&(name, values): &(&str, [f32; 2])| {
+            (name.to_string(), Tensor::new(&values, &CPU).unwrap())
+        };
+        let grads = Grads(grads.iter().map(tensor).collect());
+        assert_eq!(grads.missing(&params).unwrap(), missing);
+    };
+    let some = [0.0, -1.0];
+    check(&[("a", some), ("b", some), ("c", some)], &[]);
+    check(&[("a", some), ("c", some)], &["b"]);
+    check(&[("a", some), ("b", [0.0; 2])], &["b", "c"]);
+    check(&[("a", some), ("b", [1e-30, 0.0]), ("c", some)], &[]);
+    check(&[("a", [0.0; 2]), ("b", [0.0; 2]), ("c", [0.0; 2])], &[]);
+    check(&[("a", [0.0; 2]), ("b", [0.0; 2])], &["c"]);
+    check(&[], &["a", "b", "c"]);
+}
+
+#[test]
+fn padding_changes_neither_logits_nor_gradients() {
+    let state = golden_state();
+    let rows = toy_rows(6, 5);
+    let order = lowchurn_data::eval_order(&rows.lengths(), 6).concat();
+    let (logits, grads) = backward(&state, &rows, &order, 0);
+    // Alone, each row has no padding at all, and the gradient of a sum is the sum of the gradients.
+    let (mut alone, mut sum) = (Vec::new(), Grads::default());
+    for &row in &order {
+        let (logits, own) = backward(&state, &rows, &[row], 0);
+        alone.extend(logits);
+        for (name, grad) in own.0 {
+            let sum = sum.0.entry(name).or_insert(grad.zeros_like().unwrap());
+            *sum = (&*sum + grad).unwrap();
+        }
+    }
+    assert!(distance(&logits, &alone) < 1e-5, "{}", distance(&logits, &alone));
+    assert!(apart(&grads, &sum) < 1e-5, "{}", apart(&grads, &sum));
+
+    let (wider, wider_grads) = backward(&state, &rows, &order[3..], 2);
+    let (narrow, narrow_grads) = backward(&state, &rows, &order[3..], 0);
+    assert!(distance(&narrow, &wider) < 1e-5, "{}", distance(&narrow, &wider));
+    assert!(apart(&narrow_grads, &wider_grads) < 1e-5);
+}
+
+#[test]
+fn two_micro_batches_are_one_batch() {
+    let rows = toy_rows(4, 6);
+    // With so large an ε an update is close to proportional to its gradient; with 1e-8 it is little but its sign, and the
+    // rounding of a tiny gradient would show as much as a large one.
+    let plan = Plan { max_grad_norm: 0.0, epsilon: 0.1, ..plan() };
+    let run = |micro: &[&[u32]]| {
+        let mut state = golden_state();
+        let micro: Vec<_> = micro.iter().map(|which| batch(&rows, which)).collect();
+        let report = step(&mut state, &plan, &rows, &micro, 10, &CPU).unwrap();
+        (report, state)
+    };
+    let (whole, whole_state) = run(&[&[0, 1, 2, 3]]);
+    for micro in [&[&[0u32, 1][..], &[2, 3]][..], &[&[0, 1, 2], &[3]]] {
+        let (parts, parts_state) = run(micro);
+        assert_eq!((parts.n_rows, parts.n_tokens), (whole.n_rows, whole.n_tokens));
+        assert_eq!(parts.n_correct, whole.n_correct);
+        assert!((parts.loss_sum / whole.loss_sum - 1.0).abs() < 1e-6);
+        assert!((parts.gradient_norm / whole.gradient_norm - 1.0).abs() < 1e-5);
+        let (a, b) = (values(&whole_state.model.params), values(&parts_state.model.params));
+        for (name, a) in &a {
+            assert!(distance(a, &b[name]) < 2e-7, "{name}: {}", distance(a, &b[name]));
+        }
+    }
+}
+
+/// A batch of one row moves the weights as that row alone would, whatever the batch size of the plan is.
+#[test]
+fn a_short_batch_is_divided_by_its_own_rows() {
+    let rows = toy_rows(4, 6);
+    let norm = |which: &[u32]| {
+        let mut state = golden_state();
+        let plan = Plan { batch_size: 32, accumulation: 8, ..plan() };
+        let report = step(&mut state, &plan, &rows, &[batch(&rows, which)], 10, &CPU).unwrap();
+        (report.gradient_norm, report.n_rows)
+    };
+    let state = golden_state();
+    for which in [&[2u32][..], &[0, 1, 2]] {
+        let expected = backward(&state, &rows, which, 0).1.norm().unwrap() / which.len() as f64;
+        let (found, n) = norm(which);
+        assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        assert_eq!(n, which.len() as u64);
+    }
+}
+
+#[test]
+fn gradients_are_the_same_bytes_every_time() {
+    let rows = toy_rows(6, 8);
+    let all = [0, 1, 2, 3, 4, 5];
+    let once = || gradients(&backward(&golden_state(), &rows, &all, 0).1);
+    let bits = |grads: BTreeMap<String, Vec<f32>>| -> Vec<u32> {
+        grads.into_values().flatten().map(f32::to_bits).collect()
+    };
+    let first = bits(once());
+    assert!((0..5).all(|_| bits(once()) == first));
+}
+
+/// Not-a-number in any parameter. (Infinity can hide: tanh makes a 1 of an infinite pooler bias.)
+#[test]
+fn a_poisoned_weight_stops_the_run_before_it_spreads() {
+    let rows = toy_rows(8, 9);
+    for name in golden_state().model.params.names() {
+        let mut state = golden_state();
+        step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU).unwrap();
+        let var = &state.model.params.0[name];
+        let mut values = numbers(var);
+        // A row of the word embeddings that is in the batch: the first token is always 2.
+        let at = if name.ends_with("word_embeddings.weight") { 2 * 32 } else { 0 };
+        values[at] = f32::NAN;
+        var.set(&Tensor::from_vec(values, var.shape(), &CPU).unwrap()).unwrap();
+        let before = state.model.params.fingerprint().unwrap();
+        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[2, 3])], 10, &CPU);
+        assert!(matches!(result, Err(Error::NotFinite { step: 2, .. })), "{name}: {result:?}");
+        assert_eq!(state.model.params.fingerprint().unwrap(), before, "{name}");
+    }
+}
+
+#[test]
+fn a_label_that_the_model_lacks_is_refused() {
+    let check = |label: Option<u32>, message: &str| {
+        let rows = encoded(&[(vec![2, 10, 3], Some(0)), (vec![2, 11, 3], label)]);
+        let mut state = golden_state();
+        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU);
+        assert_eq!(result.unwrap_err().to_string(), message);
+    };
+    check(Some(3), "row 1: label 3, but the model has 3 classes");
+    check(None, "row row-1 has no label, and training needs one; leave unlabelled rows out");
+}
+
+#[test]
+fn clip_factors() {
+    let check = |norm: f64, max: f64, factor: f64| {
+        assert_eq!(lowchurn_distill::clip_factor(norm, max), factor, "{norm} {max}");
+    };
+    check(0.0, 1.0, 1.0);
+    check(0.5, 1.0, 1.0);
+    check(1.0, 1.0, 1.0 / (1.0 + 1e-6));
+    check(4.0, 1.0, 1.0 / (4.0 + 1e-6));
+    check(4.0, 2.0, 2.0 / (4.0 + 1e-6));
+    check(1e30, 0.0, 1.0);
+}
+
+proptest! {
+    #[test]
+    fn a_clipped_norm_is_within_the_limit(norm in 0.0..1e12f64, max in 1e-6..1e3f64) {
+        let factor = lowchurn_distill::clip_factor(norm, max);
+        prop_assert!(factor > 0.0 && factor <= 1.0);
+        prop_assert!(norm * factor <= max * (1.0 + 1e-15));
+        prop_assert!(norm >= max - 1e-6 || factor == 1.0);
+    }
+}

@@ -108,6 +108,24 @@ fn an_epoch_is_every_row_once() {
     assert_eq!(total, 22);
 }
 
+/// Another order in each epoch, the same for the same seed.
+#[test]
+fn epochs_differ_in_order() {
+    let n_tokens = |seed: u64| {
+        let (_, events, _) = Toy::with(|p| (p.epochs, p.seed) = (3, seed)).finish();
+        let tokens = |event: &Event| match event {
+            Event::Stepped { report, .. } => Some(report.n_tokens),
+            _ => None,
+        };
+        events.iter().filter_map(tokens).collect::<Vec<_>>()
+    };
+    let all = n_tokens(1);
+    let epochs: Vec<_> = all.chunks(6).collect();
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2] && epochs[0] != epochs[2], "{all:?}");
+    assert_eq!(n_tokens(1), all);
+    assert_ne!(n_tokens(2), all);
+}
+
 /// A plan under which the first evaluations are better than the last: the learning rate is far too high.
 fn overshooting() -> Toy {
     let mut toy = Toy::with(|plan| {

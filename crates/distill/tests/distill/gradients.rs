@@ -224,6 +224,44 @@ fn a_poisoned_weight_stops_the_run_before_it_spreads() {
     }
 }
 
+/// At a rate of next to nothing only the masks can change the loss.
+#[test]
+fn each_update_and_seed_drops_other_elements() {
+    let rows = toy_rows(4, 3);
+    let mut losses = Vec::new();
+    for seed in [1, 2] {
+        let mut state = golden_state();
+        state.model.config.hidden_dropout = 0.5;
+        let plan = Plan { learning_rate: 1e-30, seed, ..plan() };
+        for _ in 0..3 {
+            let micro = [batch(&rows, &[0, 1]), batch(&rows, &[0, 1])];
+            losses.push(step(&mut state, &plan, &rows, &micro, 10, &CPU).unwrap().loss_sum);
+            let alone = step(&mut state, &plan, &rows, &micro[..1], 10, &CPU).unwrap().loss_sum;
+            losses.push(2.0 * alone);
+        }
+    }
+    let bits: std::collections::BTreeSet<u64> = losses.iter().map(|loss| loss.to_bits()).collect();
+    assert_eq!(bits.len(), losses.len(), "{losses:?}");
+}
+
+#[test]
+fn label_smoothing_reaches_the_loss() {
+    let rows = toy_rows(4, 3);
+    let which = [0, 1, 2];
+    let (logits, _) = backward(&golden_state(), &rows, &which, 0);
+    let logits = Tensor::from_vec(logits, (3, 3), &CPU).unwrap();
+    let labels = which.map(|row: u32| rows.labels[row as usize].unwrap());
+    for smoothing in [0.0, 0.3] {
+        let targets = one_hot(&labels, 3, smoothing, &CPU).unwrap();
+        let expected = cross_entropy_rows(&logits, &targets).unwrap().sum_all().unwrap();
+        let plan = Plan { label_smoothing: smoothing, ..plan() };
+        let batch = [batch(&rows, &which)];
+        let found = step(&mut golden_state(), &plan, &rows, &batch, 10, &CPU).unwrap().loss_sum;
+        let expected = f64::from(expected.to_scalar::<f32>().unwrap());
+        assert!((found - expected).abs() < 1e-5, "{smoothing}: {found} {expected}");
+    }
+}
+
 #[test]
 fn a_label_that_the_model_lacks_is_refused() {
     let check = |label: Option<u32>, message: &str| {

@@ -23,7 +23,7 @@ pub struct Args {
 #[derive(Subcommand)]
 pub enum Verb {
     /// Train a classifier: base checkpoint + data set → runs/NAME, in the hub's layout
-    Finetune(Finetune),
+    Finetune(Box<Finetune>),
     /// Score a model on a labelled split
     Eval(Eval),
     /// Labels and scores for rows of a file, as JSON lines
@@ -52,7 +52,7 @@ pub struct Finetune {
     pub output: Option<PathBuf>,
 
     /// Train this many seeds, from --seed upwards, and report mean and deviation
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub seeds: u32,
 
     /// Say what would be downloaded, read and computed; do nothing
@@ -160,7 +160,8 @@ mod tests {
     fn transformers_names_are_understood() {
         let line = "lowchurn finetune sst2 --model_name_or_path m --num_train_epochs 2 --learning_rate 1e-5 \
                     --per_device_train_batch_size 8 --max_seq_length 64 --output_dir x --warmup_steps 3";
-        let args = Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string()).unwrap();
+        let args =
+            Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string()).unwrap();
         let Verb::Finetune(verb) = args.verb else { panic!("another verb") };
         assert_eq!(verb.settings.model.as_deref(), Some("m"));
         assert_eq!((verb.settings.epochs, verb.settings.batch_size), (Some(2), Some(8)));

@@ -36,6 +36,7 @@ impl Console {
 
     /// A line for people who watch. A closed stderr is nobody watching.
     pub fn say(&mut self, line: &str) {
+        self.downloads.end(&mut self.err);
         let _ = writeln!(self.err, "{line}");
         let _ = self.err.flush();
     }
@@ -45,11 +46,13 @@ impl Console {
         self.downloads.take(event, &mut self.err);
     }
 
-    /// A line of the result: stdout, or stderr where stdout belongs to machines.
+    /// A line of the result: stdout, or stderr where stdout belongs to machines. A reader that went away (`| head`) must
+    /// not stop a run; a disk that is full may.
     pub fn tell(&mut self, line: &str) -> std::io::Result<()> {
-        match self.json {
-            true => writeln!(self.err, "{line}"),
-            false => writeln!(self.out, "{line}"),
+        let to = if self.json { &mut self.err } else { &mut self.out };
+        match writeln!(to, "{line}") {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            told => told,
         }
     }
 

@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowchurn_data::{Columns, LabelSet, Labels, Split, TextEncoder, encode};
-use lowchurn_distill::{Predictions, evaluate, predict};
-use lowchurn_hub::Hub;
+use lowchurn_distill::{Event, Predictions, evaluate, predict};
 use lowchurn_models::{Classifier, Head, check_vocabulary};
 use serde_json::json;
 
@@ -14,8 +13,8 @@ use crate::console::Console;
 use crate::data::Wishes;
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
-use crate::progress::{count, scores_line};
-use crate::{base, data, device};
+use crate::progress::{Status, count, scores_line};
+use crate::{base, data, device, places};
 
 /// Rows with the logits of a model.
 pub struct Scored {
@@ -27,7 +26,14 @@ pub struct Scored {
 }
 
 pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
-    let scored = score(&args.model, &args.data, args.split.as_deref(), Labels::Required, &args.scoring, console)?;
+    let scored = score(
+        &args.model,
+        &args.data,
+        args.split.as_deref(),
+        Labels::Required,
+        &args.scoring,
+        console,
+    )?;
     let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
     let scores = evaluate(&scored.predictions, &gold)?;
     console.tell(&format!(
@@ -54,7 +60,7 @@ pub fn score(
     scoring: &Scoring,
     console: &mut Console,
 ) -> Result<Scored> {
-    let hub = Hub::from_vars(&|name| std::env::var(name).ok())?;
+    let hub = places::hub()?;
     let device = device::open(&scoring.device)?;
     if scoring.batch_size == 0 {
         return Err(Usage("--batch-size 0: expected at least 1".into()).into());
@@ -73,11 +79,27 @@ pub fn score(
     let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), &model_folder)?;
-    let max_length = scoring.max_length.unwrap_or_else(|| trained_length(&model_folder));
-    let max_length = max_length.min(classifier.config.max_positions);
+    let most = classifier.config.max_positions;
+    let max_length = match scoring.max_length {
+        Some(asked) if asked > most => {
+            return Err(Usage(format!(
+                "--max-length {asked}: {model} reads at most {most} tokens"
+            ))
+            .into());
+        }
+        Some(asked) => asked,
+        None => trained_length(&model_folder).min(most),
+    };
     let tokens = encode(&encoder, &split.examples, max_length)?;
     let start = Instant::now();
-    let predictions = predict(&classifier, &tokens, scoring.batch_size, &device, &mut |_| {})?;
+    let mut status = Status::new();
+    let rows = tokens.rows();
+    let predictions = predict(&classifier, &tokens, scoring.batch_size, &device, &mut |done| {
+        let event = Event::Evaluating { done, rows };
+        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
+    });
+    status.end(&mut console.err);
+    let predictions = predictions?;
     let seconds = start.elapsed().as_secs_f64();
     let labels = classifier.labels().to_vec();
     Ok(Scored { split, predictions, labels, seconds })
@@ -92,7 +114,12 @@ fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
     };
     let chosen = asked.map(str::to_string).or(data.split.clone()).or(only);
     chosen.ok_or_else(|| {
-        Usage(format!("{} has several splits; say which with --split: {}", data.name, names.join(", "))).into()
+        Usage(format!(
+            "{} has several splits; say which with --split: {}",
+            data.name,
+            names.join(", ")
+        ))
+        .into()
     })
 }
 

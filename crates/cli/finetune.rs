@@ -1,18 +1,18 @@
 //! `finetune`: settings → base checkpoint and data → inspection → tokens → training → the run's folder.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
+use lowchurn_data::{Columns, Rng};
 use lowchurn_data::{
     Encoded, Split, TextEncoder, encode, epoch_order, inspect, labelled, padding_share,
 };
-use lowchurn_data::{Columns, Rng};
 use lowchurn_distill::{
-    Event, Outcome, Plan, Provenance, Release, Run, State, finished, remove_checkpoints, train, write_file,
-    write_json,
+    Event, Outcome, Plan, Provenance, Release, Run, State, find_latest, finished, train,
+    write_file, write_json,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
@@ -27,7 +27,7 @@ use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
 use crate::record::Record;
 use crate::settings::{self, Layers, Settings};
-use crate::{device, dry_run, signals};
+use crate::{device, dry_run, output, places, signals};
 
 const DEFAULT_MODEL: &str = "minilm-l6";
 
@@ -43,6 +43,12 @@ pub struct Job {
     pub hub: Hub,
 }
 
+/// A finished run of one seed.
+struct Ended {
+    release: Release,
+    train_seconds: f64,
+}
+
 /// Everything read and tokenised.
 struct Ready {
     base_folder: PathBuf,
@@ -52,38 +58,39 @@ struct Ready {
     eval_tokens: Option<Encoded>,
 }
 
-pub fn finetune(args: Finetune, console: &mut Console) -> Result<u8> {
+pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
     signals::listen()?;
-    let job = job(&args, console)?;
+    let job = job(args, console)?;
     if args.dry_run {
         let source = job.layers.settings.data.clone().unwrap_or_default();
         return dry_run::tell(&job, &source, console);
     }
-    check_output(&job.output)?;
+    output::check(&job.output)?;
     let ready = prepare(&job, console)?;
-    let seeds: Vec<u64> = (0..u64::from(args.seeds.max(1))).map(|n| job.plan.seed + n).collect();
-    let mut releases = Vec::new();
+    let seeds: Vec<u64> =
+        (0..u64::from(args.seeds)).map(|n| job.plan.seed.saturating_add(n)).collect();
+    let mut ended = Vec::new();
     for &seed in &seeds {
         let output = match seeds.len() {
             1 => job.output.clone(),
             _ => job.output.join(format!("seed-{seed}")),
         };
         let plan = Plan { seed, ..job.plan.clone() };
-        match run(&job, &ready, plan, &output, &args, started, console)? {
-            Some(release) => releases.push(release),
+        match run(&job, &ready, plan, &output, args, started, console)? {
+            Some(run) => ended.push(run),
             None => return Ok(INTERRUPTED),
         }
     }
     if seeds.len() > 1 {
-        summarise(&job, &seeds, &releases, console)?;
+        summarise(&job, &seeds, &ended, console)?;
     }
     Ok(0)
 }
 
 /// Reads the layers of settings and finds what they name.
 fn job(args: &Finetune, console: &mut Console) -> Result<Job> {
-    let hub = Hub::from_vars(&|name| std::env::var(name).ok())?;
+    let hub = places::hub()?;
     let plan_file = match &args.plan {
         Some(path) => settings::read_plan(path)?,
         None => Settings::default(),
@@ -133,19 +140,6 @@ fn first_split(data: &Data) -> String {
     }
 }
 
-/// Refuses a folder that can't be written before anything is downloaded or computed.
-fn check_output(output: &Path) -> Result<()> {
-    let probe = output.join(".writable");
-    let try_it = || -> std::io::Result<()> {
-        fs::create_dir_all(output)?;
-        fs::write(&probe, b"")?;
-        fs::remove_file(&probe)
-    };
-    try_it().map_err(|error| {
-        Usage(format!("{}: can't be written: {error}; choose another --output", output.display())).into()
-    })
-}
-
 fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
     let (train, eval) = job.data.train_and_eval(&job.wanted, &job.hub, console)?;
     let base_folder = job.base.folder(&job.hub, console)?;
@@ -171,10 +165,15 @@ fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
     let length = job.plan.max_length;
     if length > config.max_positions {
         let most = config.max_positions;
-        return Err(Usage(format!("--max-length {length}: {} reads at most {most} tokens", job.base.name)).into());
+        return Err(Usage(format!(
+            "--max-length {length}: {} reads at most {most} tokens",
+            job.base.name
+        ))
+        .into());
     }
     let train_tokens = encode(&encoder, &train.examples, length)?;
-    let eval_tokens = eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
+    let eval_tokens =
+        eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
     Ok(Ready { base_folder, train, eval, train_tokens, eval_tokens })
 }
@@ -192,7 +191,12 @@ fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-fn tell_tokens(train: &Encoded, eval: Option<&Encoded>, plan: &Plan, console: &mut Console) -> Result<()> {
+fn tell_tokens(
+    train: &Encoded,
+    eval: Option<&Encoded>,
+    plan: &Plan,
+    console: &mut Console,
+) -> Result<()> {
     let lengths = train.lengths();
     let padding = padding_share(&lengths, &epoch_order(&lengths, plan.batch_size, plan.seed, 0));
     let cut = train.n_truncated + eval.map_or(0, |eval| eval.n_truncated);
@@ -222,9 +226,11 @@ fn run(
     args: &Finetune,
     started: Instant,
     console: &mut Console,
-) -> Result<Option<Release>> {
-    fs::create_dir_all(output).with_context(|| format!("{}: can't be written", output.display()))?;
-    let _lock = lock(output)?;
+) -> Result<Option<Ended>> {
+    output::refuse_foreign(output, &ready.base_folder)?;
+    fs::create_dir_all(output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = output::lock(output)?;
     let (train_split, eval_split) = (&ready.train, ready.eval.as_ref());
     let provenance = Provenance {
         base: job.base.name.clone(),
@@ -239,7 +245,7 @@ fn run(
         plan: plan.clone(),
     };
     if args.fresh {
-        start_over(output)?;
+        output::start_over(output)?;
     }
     if let Some(done) = finished(output, &provenance)? {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
@@ -248,8 +254,10 @@ fn run(
             "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
             "peak_rss_mib": peak_rss_mib(), "already": true,
         }));
-        return Ok(Some(done.release));
+        return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
     }
+    // Another run's checkpoints are refused before anything of that run is changed.
+    find_latest(output, &provenance)?;
     let settings = Settings { model: Some(job.base.name.clone()), ..job.layers.settings.clone() };
     let settings = settings::resolved(&settings, &plan)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
@@ -286,7 +294,7 @@ fn run(
             console.say(&format!(
                 "stopped after update {step} of {total}, saved in {}; go on with the same command: {}",
                 output.display(),
-                std::env::args().collect::<Vec<_>>().join(" "),
+                signals::command_that_goes_on(),
             ));
             console.event(&json!({ "event": "interrupted", "step": step, "output": output }));
             return Ok(None);
@@ -307,10 +315,15 @@ fn run(
     write_json(&output.join("all_results.json"), &results)?;
     tell_scores(&release, output, console)?;
     console.event(&results);
-    Ok(Some(release))
+    Ok(Some(Ended { release, train_seconds }))
 }
 
-fn fresh_model(ready: &Ready, plan: &Plan, device: &Device, console: &mut Console) -> Result<Classifier> {
+fn fresh_model(
+    ready: &Ready,
+    plan: &Plan,
+    device: &Device,
+    console: &mut Console,
+) -> Result<Classifier> {
     let mut rng = Rng::stream(plan.seed, "head", 0);
     let labels = ready.train.labels.names().to_vec();
     let head = Head::Fresh { labels, normal: &mut || rng.normal() };
@@ -327,68 +340,46 @@ fn fresh_model(ready: &Ready, plan: &Plan, device: &Device, console: &mut Consol
     Ok(model)
 }
 
-/// Two runs in one folder would overwrite each other's checkpoints.
-fn lock(output: &Path) -> Result<File> {
-    let path = output.join(".lock");
-    let file = File::create(&path).with_context(|| format!("{}: can't be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Usage(format!("{}: another run is at work in this folder", output.display())).into())
-        }
-        // Some file systems have no locks; going on without is what the user wants there.
-        Err(TryLockError::Error(_)) => Ok(file),
-    }
-}
-
-/// Removes what an earlier run left: its manifest first, so that a kill in between leaves no half of it believed.
-fn start_over(output: &Path) -> Result<()> {
-    for name in ["manifest.json", "metrics.jsonl", "trainer_state.json", "eval_results.json", "all_results.json"] {
-        match fs::remove_file(output.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("{}: can't be removed", output.join(name).display()));
-            }
-            _ => {}
-        }
-    }
-    let _ = fs::remove_dir_all(output.join("tensorboard"));
-    Ok(remove_checkpoints(output, &[])?)
-}
-
 fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {
     let scores = release.scores.as_ref().map_or("not evaluated".into(), scores_line);
     Ok(console.tell(&format!("{}: {scores} (update {})", output.display(), count(release.step)))?)
 }
 
 /// Mean and standard deviation (n − 1) over seeds.
-fn summarise(job: &Job, seeds: &[u64], releases: &[Release], console: &mut Console) -> Result<()> {
-    let values: Vec<f64> = releases.iter().filter_map(|r| Some(r.scores.as_ref()?.accuracy)).collect();
-    if values.is_empty() {
-        return Ok(());
-    }
+fn summarise(job: &Job, seeds: &[u64], runs: &[Ended], console: &mut Console) -> Result<()> {
+    let values: Vec<f64> =
+        runs.iter().filter_map(|run| Some(run.release.scores.as_ref()?.accuracy)).collect();
     let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let sd = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    let mean = (n > 0.0).then(|| values.iter().sum::<f64>() / n);
+    let sum = mean.map(|mean| values.iter().map(|v| (v - mean).powi(2)).sum::<f64>());
+    let sd = sum.map(|sum| (sum / (n - 1.0).max(1.0)).sqrt());
     let results = json!({
-        "event": "seeds", "seeds": seeds, "accuracy": values, "accuracy_mean": mean, "accuracy_sd": sd,
-        "output": job.output,
+        "event": "finished", "output": job.output, "seeds": seeds, "metrics": { "accuracy": mean },
+        "accuracy": values, "accuracy_mean": mean, "accuracy_sd": sd,
+        "train_seconds": runs.iter().map(|run| run.train_seconds).sum::<f64>(), "peak_rss_mib": peak_rss_mib(),
     });
     write_json(&job.output.join("all_results.json"), &results)?;
-    console.tell(&format!("{} seeds: accuracy {mean:.4} ± {sd:.4}", seeds.len()))?;
+    if let (Some(mean), Some(sd)) = (mean, sd) {
+        console.tell(&format!("{} seeds: accuracy {mean:.4} ± {sd:.4}", seeds.len()))?;
+    }
     console.event(&results);
     Ok(())
 }
 
 fn as_json(event: &Event) -> Value {
     match event {
-        Event::Resumed { step, total } => json!({ "event": "resumed", "step": step, "total": total }),
+        Event::Resumed { step, total } => {
+            json!({ "event": "resumed", "step": step, "total": total })
+        }
         Event::Stepped { step, total, report: r } => json!({
             "event": "step", "step": step, "total": total, "loss": r.loss_sum / r.n_rows as f64,
             "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
             "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
         }),
         Event::Logged(entry) => json!({ "event": "log", "log": entry }),
-        Event::Evaluating { done, rows } => json!({ "event": "evaluating", "done": done, "rows": rows }),
+        Event::Evaluating { done, rows } => {
+            json!({ "event": "evaluating", "done": done, "rows": rows })
+        }
         Event::Evaluated { step, scores, is_best } => {
             json!({ "event": "evaluated", "step": step, "metrics": scores, "is_best": is_best })
         }

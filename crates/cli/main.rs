@@ -5,19 +5,20 @@ mod args;
 mod console;
 mod failure;
 
-mod settings;
-mod places;
-mod data;
 mod base;
+mod data;
 mod device;
-mod signals;
+mod output;
+mod places;
 mod record;
+mod settings;
+mod signals;
 
+mod doctor;
 mod dry_run;
 mod eval;
 mod finetune;
 mod predict;
-mod doctor;
 
 mod machine;
 mod progress;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     };
     let mut console = Console::of_process(args.json);
     let done = match args.verb {
-        Verb::Finetune(verb) => finetune::finetune(verb, &mut console),
+        Verb::Finetune(verb) => finetune::finetune(&verb, &mut console),
         Verb::Eval(verb) => eval::eval(verb, &mut console),
         Verb::Predict(verb) => predict::predict(verb, &mut console),
         Verb::Doctor => doctor::run(&mut console),

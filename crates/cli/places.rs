@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use lowchurn_hub::Hub;
+
 use crate::failure::Usage;
 use crate::settings::nearest;
 
@@ -15,6 +17,16 @@ include!(concat!(env!("OUT_DIR"), "/manifests.rs"));
 pub struct Manifest {
     pub path: PathBuf,
     pub text: String,
+}
+
+/// The hub, as the environment says. Where HOME isn't set, as under some schedulers, it is the account's.
+pub fn hub() -> Result<Hub> {
+    let home = || std::env::home_dir()?.into_os_string().into_string().ok();
+    let get = |name: &str| match name {
+        "HOME" => home(),
+        _ => std::env::var(name).ok(),
+    };
+    Ok(Hub::from_vars(&get)?)
 }
 
 /// The manifest of a task, or what there is instead.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_data::{Labels, PredictionRow, write_row};
@@ -10,10 +11,22 @@ use serde_json::json;
 use crate::args::Predict;
 use crate::console::Console;
 use crate::eval::{Scored, score};
+use crate::failure::Usage;
+use crate::output;
 use crate::progress::count;
 
 pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
-    let scored = score(&args.model, &args.data, args.split.as_deref(), Labels::IfPresent, &args.scoring, console)?;
+    if let Some(path) = &args.output {
+        check_file(path)?;
+    }
+    let scored = score(
+        &args.model,
+        &args.data,
+        args.split.as_deref(),
+        Labels::IfPresent,
+        &args.scoring,
+        console,
+    )?;
     let rows = (0..scored.predictions.rows()).map(|row| prediction(&scored, row, &args));
     match &args.output {
         None => {
@@ -24,20 +37,45 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
             out.flush()?;
         }
         Some(path) => {
-            let partial = path.with_extension("jsonl.partial");
-            let failed = || format!("{}: can't be written", path.display());
-            let mut out = BufWriter::new(File::create(&partial).with_context(failed)?);
-            for row in rows {
-                write_row(&mut out, &row)?;
-            }
-            out.into_inner().map_err(|error| error.into_error()).with_context(failed)?.sync_all().with_context(failed)?;
-            fs::rename(&partial, path).with_context(failed)?;
+            write_file(path, rows)?;
             let n = count(scored.predictions.rows() as u64);
             console.tell(&format!("{}: {n} rows", path.display()))?;
-            console.event(&json!({ "event": "finished", "rows": scored.predictions.rows(), "output": path }));
+            console.event(
+                &json!({ "event": "finished", "rows": scored.predictions.rows(), "output": path }),
+            );
         }
     }
     Ok(0)
+}
+
+/// Refuses a place that can't be written before the work is done.
+fn check_file(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(
+            Usage(format!("--output {} is a folder; name a file in it", path.display())).into()
+        );
+    }
+    output::check(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Beside its place first: a reader never finds half of the rows.
+fn write_file(path: &Path, rows: impl Iterator<Item = PredictionRow>) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let write = || -> Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut out = BufWriter::new(File::create(&partial)?);
+        for row in rows {
+            write_row(&mut out, &row)?;
+        }
+        out.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+        Ok(fs::rename(&partial, path)?)
+    };
+    write().with_context(|| format!("{}: can't be written", path.display())).inspect_err(|_| {
+        let _ = fs::remove_file(&partial);
+    })
 }
 
 fn prediction(scored: &Scored, row: usize, args: &Predict) -> PredictionRow {

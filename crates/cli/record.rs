@@ -29,6 +29,10 @@ impl Record {
     pub fn take(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Resumed { step, .. } => self.forget_after(*step),
+            // A run that was killed before its first checkpoint starts anew.
+            Event::Stepped { step: 1, .. } if self.metrics.metadata()?.len() > 0 => {
+                self.forget_after(0)
+            }
             Event::Logged(entry) => self.log(entry),
             _ => Ok(()),
         }
@@ -53,7 +57,8 @@ impl Record {
         let mut kept = String::new();
         for line in lines.map_while(std::io::Result::ok) {
             // A line that was cut off by a kill is no line.
-            let at = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["step"].as_u64());
+            let at =
+                serde_json::from_str::<Value>(&line).ok().and_then(|line| line["step"].as_u64());
             if at.is_some_and(|at| at <= step) {
                 kept.push_str(&line);
                 kept.push('\n');

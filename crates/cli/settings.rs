@@ -67,7 +67,12 @@ pub struct Settings {
     pub batch_size: Option<usize>,
 
     /// Forward passes behind one update [default: 1]
-    #[arg(long, alias = "gradient_accumulation_steps", alias = "gradient-accumulation-steps", value_name = "N")]
+    #[arg(
+        long,
+        alias = "gradient_accumulation_steps",
+        alias = "gradient-accumulation-steps",
+        value_name = "N"
+    )]
     pub accumulation: Option<usize>,
 
     /// Rows of one forward pass in evaluation [default: 64]
@@ -75,7 +80,13 @@ pub struct Settings {
     pub eval_batch_size: Option<usize>,
 
     /// Tokens a row is cut to [default: 128]
-    #[arg(long, alias = "max_seq_length", alias = "max_length", alias = "max-seq-length", value_name = "N")]
+    #[arg(
+        long,
+        alias = "max_seq_length",
+        alias = "max_length",
+        alias = "max-seq-length",
+        value_name = "N"
+    )]
     pub max_length: Option<usize>,
 
     /// Peak learning rate [default: 5e-5]
@@ -144,7 +155,8 @@ pub struct Settings {
 }
 
 fn parse_schedule(text: &str) -> Result<Schedule, String> {
-    serde_json::from_value(Value::from(text)).map_err(|_| "expected linear, cosine or constant".into())
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| "expected linear, cosine or constant".into())
 }
 
 fn parse_select_by(text: &str) -> Result<SelectBy, String> {
@@ -162,6 +174,7 @@ pub struct Layers {
 impl Layers {
     /// Lays `upper` over what is there: its set values win.
     pub fn over(mut self, upper: &Settings, origin: &str) -> Result<Layers> {
+        refuse_odd_numbers(upper)?;
         let mut values = fields(&self.settings)?;
         for (key, value) in fields(upper)?.into_iter().filter(|(_, value)| !value.is_null()) {
             self.origins.insert(key.clone(), origin.into());
@@ -173,6 +186,20 @@ impl Layers {
 
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).and_then(Value::as_str).unwrap_or("default")
+    }
+}
+
+/// Numbers that JSON and TOML can't say would be taken for values that aren't set, or be lost in `run.toml`.
+fn refuse_odd_numbers(settings: &Settings) -> Result<()> {
+    let most = i64::MAX as u64;
+    if let Some(seed) = settings.seed.filter(|seed| *seed > most) {
+        return Err(Usage(format!("seed is {seed}, expected at most {most}")).into());
+    }
+    let table = toml::Table::try_from(settings).context("settings as TOML")?;
+    let odd = table.iter().find(|(_, value)| value.as_float().is_some_and(|x| !x.is_finite()));
+    match odd {
+        Some((key, value)) => Err(Usage(format!("{key} is {value}, expected a number")).into()),
+        None => Ok(()),
     }
 }
 
@@ -222,7 +249,10 @@ pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Opt
 
 /// The part of the settings that decides the trained bytes, with nothing left open.
 pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
-    let d = Plan { save_steps: 500, ..Plan::default_with(settings.select_by.unwrap_or(default_select_by)) };
+    let d = Plan {
+        save_steps: 500,
+        ..Plan::default_with(settings.select_by.unwrap_or(default_select_by))
+    };
     let s = settings;
     let plan = Plan {
         epochs: s.epochs.unwrap_or(d.epochs),
@@ -260,7 +290,8 @@ pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
 }
 
 pub fn to_toml(settings: &Settings) -> Result<String> {
-    let head = "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n";
+    let head =
+        "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n";
     Ok(format!("{head}{}", toml::to_string(settings).context("settings as TOML")?))
 }
 
@@ -274,13 +305,16 @@ mod tests {
 
     #[test]
     fn plans_are_read_strictly() {
-        let plan = parse_plan("data = \"sst2\"\nepochs = 2\nschedule = \"cosine\"\n", Path::new("p.toml"));
+        let plan =
+            parse_plan("data = \"sst2\"\nepochs = 2\nschedule = \"cosine\"\n", Path::new("p.toml"));
         let plan = plan.unwrap();
         assert_eq!((plan.data.as_deref(), plan.epochs), (Some("sst2"), Some(2)));
         assert_eq!(plan.schedule, Some(Schedule::Cosine));
         let expected = "p.toml: unknown key \"learning_rat\"; did you mean \"learning_rate\"?";
         assert_eq!(refusal("learning_rat = 1\n"), expected);
-        assert!(refusal("zzz = 1\n").starts_with("p.toml: unknown key \"zzz\"; known: data, model, "));
+        assert!(
+            refusal("zzz = 1\n").starts_with("p.toml: unknown key \"zzz\"; known: data, model, ")
+        );
         let wrong = refusal("data = \"x\"\nepochs = \"two\"\n");
         assert!(wrong.starts_with("p.toml:2: invalid type: string \"two\""), "{wrong}");
     }
@@ -299,7 +333,8 @@ mod tests {
 
     #[test]
     fn the_resolved_plan_loads_back_to_itself() {
-        let settings = Settings { data: Some("sst2".into()), dropout: Some(0.25), ..Settings::default() };
+        let settings =
+            Settings { data: Some("sst2".into()), dropout: Some(0.25), ..Settings::default() };
         let first = plan(&settings, SelectBy::Matthews).unwrap();
         let saved = resolved(&settings, &first).unwrap();
         let text = to_toml(&saved).unwrap();

@@ -1,0 +1,100 @@
+//! The folder of a run: whether it can be written, whose it is, that one process works in it, making room for a new run.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use lowchurn_distill::remove_checkpoints;
+
+use crate::failure::Usage;
+
+/// Refuses a folder that can't be written, before anything is downloaded or computed. Leaves nothing behind: a command
+/// that fails for another reason has made no folder.
+pub fn check(output: &Path) -> Result<()> {
+    let there = output.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let try_it = || -> std::io::Result<()> {
+        if !there.is_dir() {
+            return Err(Error::new(
+                ErrorKind::NotADirectory,
+                format!("{} is a file", there.display()),
+            ));
+        }
+        let probe = there.join(format!(".lowchurn-{}", std::process::id()));
+        fs::write(&probe, b"")?;
+        fs::remove_file(&probe)
+    };
+    try_it().map_err(|error| {
+        Usage(format!("{}: can't be written: {error}; choose another --output", output.display()))
+            .into()
+    })
+}
+
+/// Refuses to write over a model that isn't a run's: the base itself, or one that was put there.
+pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
+    let same = |path: &Path| path.canonicalize().ok();
+    if same(output).is_some() && same(output) == same(base) {
+        let output = output.display();
+        return Err(
+            Usage(format!("{output} is the base model's folder; choose another --output")).into()
+        );
+    }
+    let is_there = |name: &str| output.join(name).exists();
+    if !is_there("run.toml") && (is_there("config.json") || is_there("model.safetensors")) {
+        let output = output.display();
+        return Err(Usage(format!(
+            "{output} holds a model that is no run's; choose another --output"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Two runs in one folder would overwrite each other's checkpoints.
+pub fn lock(output: &Path) -> Result<File> {
+    let path = output.join(".lock");
+    let file =
+        File::create(&path).with_context(|| format!("{}: can't be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Usage(format!("{}: another run is at work in this folder", output.display()))
+                .into())
+        }
+        // Some file systems have no locks; going on without is what the user wants there.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// What a run leaves at the top of its folder. Its manifest first, so that a kill in between leaves no half of it
+/// believed; `run.toml`, by which the folder is known as a run's, last.
+const FILES: [&str; 13] = [
+    "manifest.json",
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "metrics.jsonl",
+    "trainer_state.json",
+    "eval_results.json",
+    "all_results.json",
+    "run.toml",
+];
+
+/// Removes what an earlier run left.
+pub fn start_over(output: &Path) -> Result<()> {
+    for name in FILES {
+        match fs::remove_file(output.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error)
+                    .with_context(|| format!("{}: can't be removed", output.join(name).display()));
+            }
+            _ => {}
+        }
+    }
+    let _ = fs::remove_dir_all(output.join("tensorboard"));
+    Ok(remove_checkpoints(output, &[])?)
+}

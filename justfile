@@ -72,12 +72,12 @@ golden:
 # Step, products, padding, tokenisation, evaluation, peak memory: every number that is claimed
 [group('measure')]
 bench *ARGS:
-    cargo bench --bench job -- "$@"
+    cargo bench --bench speed -- "$@"
 
 # The same in seconds, so that the benches keep working
 [group('measure')]
 bench-smoke:
-    cargo bench --bench job -- --smoke
+    cargo bench --bench speed -- --smoke
 
 # The same job in PyTorch with transformers' Trainer (PYTHON): just bench-peer --model DIR --data DIR
 [group('measure')]

@@ -1,0 +1,499 @@
+//! The verbs on what ships with the repository: what they leave, what they say, and that the same command is the same bytes.
+
+mod util;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use util::{Lab, Running, SMALL, json_lines, repository};
+
+#[test]
+fn a_run_leaves_a_folder_in_the_hubs_layout() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --save-steps 2 --output $T/run"));
+    assert!(done.out.contains("$T/run: accuracy "), "{}", done.out);
+    let names = [
+        ".lock",
+        "all_results.json",
+        "config.json",
+        "eval_results.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "run.toml",
+        "tensorboard/",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "trainer_state.json",
+        "vocab.txt",
+    ];
+    assert_eq!(lab.names("run"), names);
+
+    let config = lab.json("run/config.json");
+    let labels = ["delivery", "returns", "payment", "account", "product", "warranty"];
+    for (id, label) in labels.iter().enumerate() {
+        assert_eq!(config["id2label"][id.to_string()], *label);
+        assert_eq!(config["label2id"][*label], id);
+    }
+    assert_eq!(config["architectures"], json!(["BertForSequenceClassification"]));
+    assert_eq!(config["problem_type"], "single_label_classification");
+    for name in ["tokenizer.json", "tokenizer_config.json", "vocab.txt"] {
+        let base = std::fs::read(repository().join("models/tiny").join(name)).unwrap();
+        assert!(lab.read(&format!("run/{name}")) == base, "{name} differs from the base's");
+    }
+    let header = header(&lab.read("run/model.safetensors"));
+    assert_eq!(header["__metadata__"], json!({ "format": "pt" }));
+    assert_eq!(header["classifier.weight"]["shape"], json!([6, 128]));
+    assert_eq!(header["bert.embeddings.word_embeddings.weight"]["dtype"], "F32");
+
+    let lines = lab.lines("run/metrics.jsonl");
+    let steps = |key: &str| -> Vec<u64> {
+        lines
+            .iter()
+            .filter(|line| line.get(key).is_some())
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(steps("loss"), [2, 4, 6]);
+    // Forty rows are five batches of eight.
+    assert_eq!(steps("eval_accuracy"), [5, 6]);
+    let state = lab.json("run/trainer_state.json");
+    assert_eq!((&state["global_step"], &state["max_steps"]), (&json!(6), &json!(6)));
+    assert_eq!(state["log_history"].as_array().unwrap().len(), 5);
+    let events = lab.names("run/tensorboard");
+    assert!(events.len() == 1 && events[0].starts_with("events.out.tfevents."), "{events:?}");
+
+    let scores = lab.json("run/eval_results.json");
+    assert_eq!(scores["scores"]["rows"], 20);
+    let all = lab.json("run/all_results.json");
+    assert_eq!(all["metrics"], scores["scores"]);
+    assert!(
+        all["train_seconds"].as_f64().unwrap() > 0.0
+            && all["peak_rss_mib"].as_f64().unwrap() > 10.0
+    );
+    let manifest = lab.json("run/manifest.json");
+    let released = [
+        "config.json",
+        "eval_results.json",
+        "model.safetensors",
+        "trainer_state.json",
+        "vocab.txt",
+    ];
+    for name in released {
+        assert_eq!(manifest["files"][name].as_str().map(str::len), Some(64), "{name}");
+    }
+}
+
+/// The header of a safetensors file.
+fn header(bytes: &[u8]) -> Value {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    serde_json::from_slice(&bytes[8..8 + length]).unwrap()
+}
+
+#[test]
+fn the_same_plan_is_the_same_bytes() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/first"));
+    let weights = lab.read("first/model.safetensors");
+    let check = |lab: &Lab, line: &str, folder: &str| {
+        lab.ok(line);
+        let found = lab.read(&format!("{folder}/model.safetensors"));
+        assert!(found == weights, "other weights after: lowchurn {line}");
+    };
+    check(&lab, &format!("{SMALL} --output $T/second"), "second");
+    check(&lab, "finetune --plan $T/first/run.toml --output $T/planned", "planned");
+    let alone = Lab::new().set("RAYON_NUM_THREADS", "1");
+    check(&alone, &format!("{SMALL} --output $T/alone"), "alone");
+    // Another batch size in evaluation, or more logs and checkpoints, are other files but no other weights.
+    check(&lab, &format!("{SMALL} --eval-batch-size 3 --save-steps 1 --output $T/third"), "third");
+
+    lab.ok(&format!("{SMALL} --seed 43 --output $T/seed"));
+    assert!(lab.read("seed/model.safetensors") != weights, "the seed changes nothing");
+    assert_eq!(lab.text("first/run.toml"), lab.text("planned/run.toml"));
+}
+
+#[test]
+fn a_finished_run_is_not_trained_again() {
+    let lab = Lab::new();
+    let line = format!("{SMALL} --output $T/run");
+    lab.ok(&line);
+    let before = lab.tree("run");
+    let done = lab.ok(&line);
+    assert!(done.out.contains("$T/run is finished; --fresh starts over\n"), "{}", done.out);
+    assert!(done.out.contains("$T/run: accuracy "), "{}", done.out);
+    assert!(!done.err.contains("step 1/6"), "{}", done.err);
+    assert!(lab.tree("run") == before, "a finished run was changed");
+
+    let refused = |flags: &str, what: &str| {
+        let done = lab.run(&format!("{line} {flags}")).expect(2);
+        let rest = "; choose another output folder, or --fresh to start over here";
+        assert_eq!(done.error(), format!("$T/run holds a run with another {what}{rest}"));
+        assert!(lab.tree("run") == before, "the run that is there was changed by {flags}");
+    };
+    refused("--learning-rate 0.01", "learning_rate: 0.001, now 0.01");
+    refused("--seed 1", "seed: 42, now 1");
+    let other = lab.run(&line.replace("train[:40]", "train[:39]")).expect(2);
+    assert!(
+        other.error().contains("holds a run with another training data: tickets:train[:40] ("),
+        "{}",
+        other.error()
+    );
+    assert!(lab.tree("run") == before);
+
+    lab.ok(&format!("{line} --learning-rate 0.01 --fresh"));
+    assert!(lab.read("run/model.safetensors") != before[&lab.path("run/model.safetensors")]);
+    assert!(lab.text("run/run.toml").contains("learning_rate = 0.01\n"));
+    assert_eq!(lab.names("run/tensorboard").len(), 1);
+    assert_eq!(lab.lines("run/metrics.jsonl").len(), 5);
+}
+
+#[test]
+fn several_seeds_give_mean_and_deviation() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --seeds 2 --json --output $T/runs"));
+    let accuracy = |seed: u64| {
+        let results = lab.json(&format!("runs/seed-{seed}/eval_results.json"));
+        results["scores"]["accuracy"].as_f64().unwrap()
+    };
+    let (a, b) = (accuracy(42), accuracy(43));
+    let (mean, sd) = ((a + b) / 2.0, (a - b).abs() / 2f64.sqrt());
+    let expected = format!("2 seeds: accuracy {mean:.4} ± {sd:.4}");
+    assert!(done.err.contains(&expected), "{expected}\n{}", done.err);
+
+    let events = done.json();
+    let last = events.last().unwrap();
+    assert_eq!((&last["event"], &last["seeds"]), (&json!("finished"), &json!([42, 43])));
+    assert!((last["metrics"]["accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert!((last["accuracy_sd"].as_f64().unwrap() - sd).abs() < 1e-12);
+    assert!(
+        last["train_seconds"].as_f64().unwrap() > 0.0
+            && last["peak_rss_mib"].as_f64().unwrap() > 10.0
+    );
+    assert_eq!(lab.json("runs/all_results.json")["seeds"], json!([42, 43]));
+
+    // A seed among several is the run of that seed alone.
+    lab.ok(&format!("{SMALL} --seed 43 --output $T/alone"));
+    assert!(lab.read("alone/model.safetensors") == lab.read("runs/seed-43/model.safetensors"));
+    assert!(
+        lab.run(&format!("{SMALL} --seeds 0 --output $T/none")).expect(2).err.contains("--seeds")
+    );
+}
+
+#[test]
+fn machines_get_json_lines_alone() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --json --output $T/run"));
+    let events = done.json();
+    let names: BTreeSet<&str> =
+        events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    for name in ["plan", "data", "tokens", "step", "log", "evaluated", "saved", "finished"] {
+        assert!(names.contains(name), "no event {name:?} in {names:?}");
+    }
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "finished");
+    assert_eq!(last["metrics"], lab.json("run/eval_results.json")["scores"]);
+    assert_eq!(last["output"], "$T/run");
+    assert!(
+        last["train_seconds"].as_f64().unwrap() > 0.0
+            && last["peak_rss_mib"].as_f64().unwrap() > 10.0
+    );
+    assert!(done.err.contains("accuracy"), "words for people go to stderr");
+
+    let again = lab.ok(&format!("{SMALL} --json --output $T/run")).json();
+    assert_eq!(again.last().unwrap()["event"], "finished");
+    assert_eq!(again.last().unwrap()["metrics"], last["metrics"]);
+
+    let typo = SMALL.replace("train[:40]", "nowhere");
+    let failed = lab.run(&format!("{typo} --json --output $T/x")).expect(2);
+    let last = failed.json().pop().unwrap();
+    assert_eq!((&last["event"], &last["exit_code"]), (&json!("failed"), &json!(2)));
+    assert_eq!(last["error"], failed.error());
+
+    let eval = lab.ok("eval --model $T/run --data tickets --split train[40:60] --json").json();
+    assert_eq!(eval.len(), 1);
+    assert_eq!(eval[0]["event"], "finished");
+}
+
+#[test]
+fn evaluation_repeats_what_training_said() {
+    let lab = Lab::new();
+    lab.ok(&format!("{} --output $T/run", SMALL.replace("--max-steps 6", "--max-steps 20")));
+    let trained = lab.json("run/eval_results.json");
+    let eval = |flags: &str| {
+        let done = lab
+            .ok(&format!("eval --model $T/run --data tickets --split train[40:60] --json {flags}"));
+        done.json().pop().unwrap()["metrics"].clone()
+    };
+    assert_eq!(eval(""), trained["scores"]);
+    for flags in ["--batch-size 1", "--batch-size 7", "--batch-size 1000"] {
+        let found = eval(flags);
+        assert_eq!(found["accuracy"], trained["scores"]["accuracy"], "{flags}");
+        let loss = |scores: &Value| scores["loss"].as_f64().unwrap();
+        assert!((loss(&found) - loss(&trained["scores"])).abs() < 1e-5, "{flags}");
+    }
+    // The split can stand with the data.
+    let done = lab.ok("eval --model $T/run --data tickets:train[40:60]");
+    let accuracy = 100.0 * trained["scores"]["accuracy"].as_f64().unwrap();
+    let expected = format!("$T/run on tickets:train[40:60]: accuracy {accuracy:.2}%");
+    assert!(done.out.starts_with(&expected), "{expected}\n{}", done.out);
+
+    let done = lab
+        .run("eval --model $T/run --data tickets --split train[40:60] --max-length 100000")
+        .expect(2);
+    assert_eq!(done.error(), "--max-length 100000: $T/run reads at most 128 tokens");
+}
+
+const ROWS: [(&str, &str); 4] = [
+    ("Where is my parcel? It should have come, \"they said\", on Monday", "delivery"),
+    ("I was charged twice", "payment"),
+    ("can't log in\nany more", "account"),
+    ("", "returns"),
+];
+
+fn csv() -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let row =
+        |(n, (text, label)): (usize, &(&str, &str))| format!("r{n},{},{label}\n", quoted(text));
+    format!("key,text,label\n{}", ROWS.iter().enumerate().map(row).collect::<String>())
+}
+
+fn jsonl() -> String {
+    let row = |(n, (text, label)): (usize, &(&str, &str))| {
+        format!("{}\n", json!({ "key": format!("r{n}"), "text": text, "label": label }))
+    };
+    ROWS.iter().enumerate().map(row).collect()
+}
+
+#[test]
+fn predictions_keep_ids_order_and_numbers() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/run"));
+    lab.write("rows.csv", csv());
+    lab.write("rows.tsv", "key\ttext\tlabel\nr1\tI was charged twice\tpayment\n");
+    lab.write("rows.jsonl", jsonl());
+    lab.write("rows.parquet", util::parquet::texts_and_labels(&ROWS));
+    let predict =
+        |flags: &str| json_lines(&lab.ok(&format!("predict --model $T/run --logits {flags}")).out);
+    let ids = |rows: &[Value]| -> Vec<String> {
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_string()).collect()
+    };
+
+    let from_csv = predict("--data $T/rows.csv --id-column key");
+    assert_eq!(ids(&from_csv), ["r0", "r1", "r2", "r3"]);
+    for (row, (_, gold)) in from_csv.iter().zip(ROWS) {
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["id", "label", "gold", "scores", "logits"]);
+        assert_eq!(row["gold"], gold);
+        let names: Vec<&String> = row["scores"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["delivery", "returns", "payment", "account", "product", "warranty"]);
+        let scores: Vec<f64> =
+            row["scores"].as_object().unwrap().values().map(|x| x.as_f64().unwrap()).collect();
+        let logits: Vec<f64> =
+            row["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{scores:?}");
+        let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+        let best = (0..6).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        assert_eq!(row["label"], names[best].as_str());
+        for (score, logit) in scores.iter().zip(logits) {
+            assert!((score - logit.exp() / sum).abs() < 1e-5, "{row}");
+        }
+    }
+    // The same rows from another format are the same numbers.
+    assert_eq!(predict("--data $T/rows.jsonl --id-column key"), from_csv);
+    assert_eq!(predict("--data $T/rows.parquet --id-column key"), from_csv);
+    let from_tsv = predict("--data $T/rows.tsv --id-column key");
+    assert_eq!((from_tsv.len(), &from_tsv[0]["id"]), (1, &from_csv[1]["id"]));
+    // In another batch only the last digits differ.
+    let first = |row: &Value| row["logits"][0].as_f64().unwrap();
+    assert!((first(&from_tsv[0]) - first(&from_csv[1])).abs() < 1e-5);
+    // Without an id column a row is called after file and place.
+    assert_eq!(ids(&predict("--data $T/rows.csv")), ["rows-0", "rows-1", "rows-2", "rows-3"]);
+    assert_eq!(ids(&predict("--data $T/rows.csv --split train[2:]")), ["rows-2", "rows-3"]);
+    let shipped = predict("--data tickets --split train[:3]");
+    assert_eq!(ids(&shipped), ["train-t-000001", "train-t-000002", "train-t-000003"]);
+
+    // Without labels there is no gold, and without --logits there are none.
+    lab.write("plain.csv", "text\nhello\n");
+    let plain = json_lines(&lab.ok("predict --model $T/run --data $T/plain.csv").out);
+    assert!(plain[0].get("gold").is_none() && plain[0].get("logits").is_none());
+
+    let done = lab.ok("predict --model $T/run --data $T/rows.csv --id-column key --logits --output $T/out/p.jsonl");
+    assert_eq!(done.out, "$T/out/p.jsonl: 4 rows\n");
+    assert_eq!(lab.lines("out/p.jsonl"), from_csv);
+    assert_eq!(lab.names("out"), ["p.jsonl"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/run"));
+    let closed_after = |line: &str, bytes: usize| {
+        let mut child =
+            lab.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut vec![0; bytes]).unwrap();
+        drop(out);
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    };
+    // 3,000 rows don't fit into a pipe.
+    let predict =
+        "predict --model $T/run --data tickets --split train+later --max-length 8 --logits";
+    let (code, said) = closed_after(predict, 100);
+    assert!(code == Some(0) && !said.contains("error"), "{code:?} {said}");
+    assert_eq!(closed_after("completions bash", 1), (Some(0), String::new()));
+    // `finetune | head` trains all the same: the run's folder is what counts.
+    let (code, _) = closed_after(&format!("{SMALL} --output $T/piped"), 1);
+    assert_eq!(code, Some(0));
+    assert!(lab.read("piped/model.safetensors") == lab.read("run/model.safetensors"));
+}
+
+#[test]
+fn local_files_are_trained_on() {
+    let lab = Lab::new();
+    let mut text = String::from("review,stars\n");
+    for n in 0..20 {
+        text += &format!(
+            "it was {} for the {n}th time,{}\n",
+            ["good", "bad"][n % 2],
+            ["pos", "neg"][n % 2]
+        );
+    }
+    lab.write("reviews.csv", &text);
+    let flags = "--model tiny --batch-size 4 --max-steps 3 --max-length 16";
+    let done =
+        lab.ok(&format!("finetune $T/reviews.csv --label-column stars {flags} --output $T/run"));
+    // A tenth is cut off by class: one row of each.
+    assert!(
+        done.out.contains("reviews:train without its 10 % cut: 18 rows, 2 classes\n"),
+        "{}",
+        done.out
+    );
+    assert_eq!(lab.json("run/eval_results.json")["scores"]["rows"], 2);
+    assert_eq!(lab.json("run/config.json")["id2label"], json!({ "0": "neg", "1": "pos" }));
+
+    // From anywhere, with the run in the folder that is the default.
+    let mut away = Lab::new();
+    away.cwd = away.path("");
+    away.write("reviews.csv", text.replace("stars", "label"));
+    away.copy("models/tiny", "base");
+    away.ok("finetune ./reviews.csv --model ./base --batch-size 4 --max-steps 1 --max-length 16 --eval-split none");
+    assert!(away.path("runs/reviews/model.safetensors").is_file());
+    assert_eq!(away.json("runs/reviews/eval_results.json")["scores"], Value::Null);
+    away.ok("eval --model runs/reviews --data reviews.csv");
+
+    let mut pairs = String::from("text1,text2,label\n");
+    for n in 0..12 {
+        pairs += &format!("a {n},{} {n},{}\n", ["a", "b"][n % 2], ["same", "other"][n % 2]);
+    }
+    lab.write("pairs.csv", pairs.as_bytes());
+    lab.ok(&format!("finetune $T/pairs.csv {flags} --eval-fraction 0.2 --output $T/pairs"));
+    let of_pairs = json_lines(&lab.ok("predict --model $T/pairs --data $T/pairs.csv --logits").out);
+    lab.write("swapped.csv", pairs.replace("text1,text2", "text2,text1"));
+    let swapped =
+        json_lines(&lab.ok("predict --model $T/pairs --data $T/swapped.csv --logits").out);
+    assert_eq!(of_pairs.len(), 12);
+    assert_ne!(of_pairs[1]["logits"], swapped[1]["logits"], "the second text is not read");
+
+    // A folder with files of both splits.
+    lab.write("set/train.csv", text.replace("stars", "label"));
+    lab.write("set/validation.csv", "review,label\nfine,pos\nawful,neg\nbad,neg\n");
+    lab.ok(&format!("finetune $T/set {flags} --output $T/of-folder"));
+    assert_eq!(lab.json("of-folder/eval_results.json")["scores"]["rows"], 3);
+}
+
+#[test]
+fn without_a_terminal_there_are_no_escape_codes() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --output $T/run"));
+    for text in [
+        &done.out,
+        &done.err,
+        &lab.run("finetune --help").expect(0).out,
+        &lab.run("finetun").expect(2).err,
+    ] {
+        assert!(!text.contains(['\x1b', '\r']), "{text:?}");
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout)] // a skipped test must say so
+fn on_a_terminal_no_color_is_honoured() {
+    if !Path::new("/usr/bin/script").exists() {
+        return println!("skipped: script(1), which makes a terminal, is not here");
+    }
+    let on_terminal = |lab: &Lab| {
+        let inner = lab.command(&format!("{SMALL} --output $T/run"));
+        let mut words = vec![inner.get_program().to_str().unwrap().to_string()];
+        words.extend(inner.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())));
+        let mut command = Command::new("script");
+        command.args(["-qec", &words.join(" "), "/dev/null"]).env_clear().current_dir(&lab.cwd);
+        command
+            .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::null());
+        Running::of(command, "in a terminal", &lab.path("")).wait().expect(0).out
+    };
+    let colored = on_terminal(&Lab::new());
+    assert!(colored.contains("\x1b[1m") && colored.contains("step 6/6"), "{colored:?}");
+    let plain = on_terminal(&Lab::new().set("NO_COLOR", "1"));
+    // Drawing over a line is not colour.
+    let is_color = |code: &str| {
+        code.split_once('m').is_some_and(|(n, _)| n.chars().all(|c| c.is_ascii_digit() || c == ';'))
+    };
+    assert!(!plain.split("\x1b[").skip(1).any(is_color), "{plain:?}");
+    assert!(plain.contains("step 6/6"), "{plain:?}");
+}
+
+#[test]
+fn completions_and_help() {
+    let lab = Lab::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = lab.ok(&format!("completions {shell}")).out;
+        assert!(script.contains("finetune") && script.contains("train-split"), "{shell}");
+    }
+    let help = lab.ok("--help").out;
+    for verb in ["finetune", "eval", "predict", "doctor"] {
+        assert!(help.contains(verb), "{help}");
+    }
+    assert_eq!(lab.ok("--version").out, format!("lowchurn {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn doctor_never_shows_a_token() {
+    let secret = "hf_thisIsAVerySecretToken";
+    let lab = Lab::new().set("HF_TOKEN", secret).set("HF_ENDPOINT", "http://127.0.0.1:9");
+    for flags in ["", " --json"] {
+        let done = lab.ok(&format!("doctor{flags}"));
+        assert!(!done.out.contains(secret) && !done.err.contains(secret), "{}", done.out);
+        assert!(done.out.contains("127.0.0.1:9"), "{}", done.out);
+    }
+    assert_eq!(lab.names(""), Vec::<String>::new(), "doctor left something behind");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --dry-run --output $T/run"));
+    assert!(done.out.contains("40") && done.out.contains('6'), "rows and steps: {}", done.out);
+    assert_eq!(lab.names(""), Vec::<String>::new());
+    let json = lab.ok(&format!("{SMALL} --dry-run --json --output $T/run")).json();
+    assert!(!json.is_empty());
+    assert_eq!(lab.names(""), Vec::<String>::new());
+}
+
+#[test]
+fn local_work_needs_no_home_and_no_hub() {
+    let lab = Lab::new().set("HF_HUB_OFFLINE", "1");
+    let line = format!("{SMALL} --output $T/run");
+    let mut command = lab.command(&line);
+    command.env_remove("HOME").env_remove("HF_HOME");
+    Running::of(command, &line, &lab.path("")).wait().expect(0);
+    let line = "predict --model $T/run --data tickets --split train[:1]";
+    let mut command = lab.command(line);
+    command.env_remove("HOME").env_remove("HF_HOME");
+    Running::of(command, line, &lab.path("")).wait().expect(0);
+}

@@ -124,7 +124,8 @@ impl Base {
 fn wanted(listing: &Listing) -> Vec<String> {
     let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
     let has = |name: &str| paths.contains(&name);
-    let mut wanted: Vec<String> = SMALL.iter().filter(|name| has(name)).map(|s| s.to_string()).collect();
+    let mut wanted: Vec<String> =
+        SMALL.iter().filter(|name| has(name)).map(|s| s.to_string()).collect();
     if has("model.safetensors") {
         wanted.push("model.safetensors".into());
     } else if has("model.safetensors.index.json") {
@@ -184,13 +185,20 @@ mod tests {
             &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
             &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
         );
-        check(&[config, "vocab.txt", "pytorch_model.bin"], &[config, "vocab.txt", "pytorch_model.bin"]);
+        check(
+            &[config, "vocab.txt", "pytorch_model.bin"],
+            &[config, "vocab.txt", "pytorch_model.bin"],
+        );
     }
 
     #[test]
     fn names_that_are_none() {
         let message = |name| find(name).map(|_| ()).unwrap_err().to_string();
-        assert!(message("minilm-16").contains("did you mean minilm-l6?"), "{}", message("minilm-16"));
+        assert!(
+            message("minilm-16").contains("did you mean minilm-l6?"),
+            "{}",
+            message("minilm-16")
+        );
         assert_eq!(message("./nowhere"), "--model ./nowhere: there is no such folder");
     }
 }

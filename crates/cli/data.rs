@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lowchurn_data::slice::SplitExpression;
 use lowchurn_data::{
-    Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split, Task,
-    layout, read, stratified_cut,
+    Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
+    Task, layout, read, stratified_cut,
 };
 use lowchurn_hub::{Hub, Kind, Listing, Origin, Repo};
 
@@ -122,7 +122,10 @@ fn fetch(
 /// Says so where the hub wasn't asked or didn't answer.
 pub fn tell_origin(listing: &Listing, repo: &Repo, console: &mut Console) {
     if listing.origin == Origin::Cache {
-        console.say(&format!("{}: the hub was not asked or didn't answer; using the cache", repo.id()));
+        console.say(&format!(
+            "{}: the hub was not asked or didn't answer; using the cache",
+            repo.id()
+        ));
     }
 }
 
@@ -133,7 +136,9 @@ impl Data {
                 task.splits.iter().map(|(name, _)| name.clone()).collect()
             }
             (_, Place::Local(dataset)) => dataset.split_names(),
-            (_, Place::Hub { layout, .. }) => layout.splits.iter().map(|s| s.name.clone()).collect(),
+            (_, Place::Hub { layout, .. }) => {
+                layout.splits.iter().map(|s| s.name.clone()).collect()
+            }
         }
     }
 
@@ -170,7 +175,8 @@ impl Data {
     /// For a dry run: files with sizes in bytes that a split expression needs from the hub.
     pub fn remote_files(&self, split: &str) -> Result<Vec<(String, u64)>> {
         let Place::Hub { repo, listing, layout } = &self.place else { return Ok(Vec::new()) };
-        let files = only(layout, &self.expression(split)?)?.splits.into_iter().flat_map(|s| s.files);
+        let files =
+            only(layout, &self.expression(split)?)?.splits.into_iter().flat_map(|s| s.files);
         let size = |path: String| {
             let size = listing.file(&path).map_or(0, |file| file.size);
             (format!("{} {path}", repo.id()), size)
@@ -279,8 +285,11 @@ fn only(layout: &Layout, expression: &str) -> Result<Layout> {
     let is_known = |name: &str| layout.splits.iter().any(|split| split.name == name);
     if let Some(part) = parts.iter().find(|part| !is_known(&part.split)) {
         let splits: Vec<String> = layout.splits.iter().map(|split| split.name.clone()).collect();
-        let suggestion = lowchurn_data::error::nearest(&part.split, splits.iter().map(String::as_str));
-        return Err(DataError::UnknownSplit { split: part.split.clone(), splits, suggestion }.into());
+        let suggestion =
+            lowchurn_data::error::nearest(&part.split, splits.iter().map(String::as_str));
+        return Err(
+            DataError::UnknownSplit { split: part.split.clone(), splits, suggestion }.into()
+        );
     }
     let mut layout = layout.clone();
     layout.splits.retain(|split| parts.iter().any(|part| part.split == split.name));

@@ -44,7 +44,8 @@ fn cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         return Err(not_built("cuda"));
     }
-    let missing = |error| Usage(format!("--device cuda:{ordinal} is built in, but isn't there: {error}"));
+    let missing =
+        |error| Usage(format!("--device cuda:{ordinal} is built in, but isn't there: {error}"));
     Ok(Device::new_cuda(ordinal).map_err(missing)?)
 }
 

@@ -49,11 +49,16 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
     }
     let known = |n: Option<u64>| n.map_or("not known before the download".into(), count);
     console.tell(&format!("rows to train on: {}", known(rows)))?;
-    console.tell(&format!("updates: {} of {} rows", known(steps), job.plan.batch_size * job.plan.accumulation))?;
+    console.tell(&format!(
+        "updates: {} of {} rows",
+        known(steps),
+        job.plan.batch_size * job.plan.accumulation
+    ))?;
     if let Some(memory) = memory {
         console.tell(&format!("memory: about {} at most", bytes(memory)))?;
     }
-    let free = disk_free(&job.output).map_or_else(String::new, |free| format!(" ({} free)", bytes(free)));
+    let free =
+        disk_free(&job.output).map_or_else(String::new, |free| format!(" ({} free)", bytes(free)));
     console.tell(&format!("output: {}{free}", job.output.display()))?;
     console.event(&json!({
         "event": "dry_run", "download_bytes": to_download,
@@ -77,10 +82,14 @@ fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Optio
 fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Option<u64> {
     let is_weights = |path: &str| path.ends_with(".safetensors") || path.ends_with(".bin");
     let weights: u64 = match folder {
-        Some(folder) => std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| {
-            let path = entry.path();
-            is_weights(path.to_str()?).then(|| path.metadata().ok())?.map(|found| found.len())
-        }).sum(),
+        Some(folder) => std::fs::read_dir(folder)
+            .ok()?
+            .flatten()
+            .filter_map(|entry| {
+                let path = entry.path();
+                is_weights(path.to_str()?).then(|| path.metadata().ok())?.map(|found| found.len())
+            })
+            .sum(),
         None => missing.iter().filter(|(path, _)| is_weights(path)).map(|(_, size)| size).sum(),
     };
     let activations = folder.and_then(|folder| Config::open(folder).ok()).map_or(0, |config| {

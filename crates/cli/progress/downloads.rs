@@ -26,6 +26,11 @@ impl Downloads {
         self.show(event, self.began.elapsed(), out);
     }
 
+    /// Takes the line away that is drawn over: a download that failed leaves it behind.
+    pub fn end(&mut self, out: &mut dyn Write) {
+        self.screen.close(out);
+    }
+
     fn show(&mut self, event: &lowchurn_hub::Event, elapsed: Duration, out: &mut dyn Write) {
         use lowchurn_hub::Event;
         match event {

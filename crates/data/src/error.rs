@@ -77,7 +77,9 @@ pub enum Error {
     )]
     NothingMatches { config: String, split: String, pattern: String },
 
-    #[error("split {split} has {found} of {expected} files like {like}; fetch the others (a cache may hold only some)")]
+    #[error(
+        "split {split} has {found} of {expected} files like {like}; fetch the others (a cache may hold only some)"
+    )]
     MissingShards { split: String, found: usize, expected: usize, like: String },
     #[error(
         "no parquet, csv, tsv or json lines file here; for a dataset of the hub try the revision refs/convert/parquet"

@@ -418,7 +418,8 @@ mod tests {
     fn splits_without_files_are_left_out() {
         let files = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
         let found = layout(Some(TWO_SPLITS), &files(&["data/train-00000-of-00001.parquet"]), None);
-        let names: Vec<String> = found.unwrap().splits.into_iter().map(|split| split.name).collect();
+        let names: Vec<String> =
+            found.unwrap().splits.into_iter().map(|split| split.name).collect();
         assert_eq!(names, ["train"]);
         let nothing = layout(Some(TWO_SPLITS), &files(&["x.parquet"]), None);
         assert!(matches!(nothing, Err(Error::NothingMatches { .. })));

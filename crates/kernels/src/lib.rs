@@ -5,8 +5,8 @@
 //!
 //! All sums run over fixed blocks in a fixed order, so a result is the same bytes for any number of threads.
 
-pub mod composed;
 mod backward;
+pub mod composed;
 mod host;
 mod keys;
 mod lanes;
@@ -32,4 +32,4 @@ pub use gelu::{Gelu, gelu};
 pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use matmul::{matrix_path, matrix_rate};
+pub use matmul::{Onto, Threads, View, matmul, matrix_path, matrix_rate};

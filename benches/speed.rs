@@ -1,0 +1,242 @@
+//! Speed and memory of the main job, in one run on one machine:
+//!
+//!     just bench                      # MiniLM on SST-2, where both lie in the hub's cache or next to the project
+//!     just bench-smoke                # what ships, in seconds, so that this file can't rot
+//!
+//! `--model DIR`, `--data DIR|FILE` and `--task NAME` choose others. Each number is the median of several; the machine's
+//! matrix rate is measured in the same run, because absolute numbers of shared machines say little.
+
+#![allow(clippy::print_stdout, reason = "a bench prints")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use lowchurn_data::{
+    Batch, Columns, Dataset, Encoded, Labels, Request, Rng, Split, TextEncoder, collate, encode,
+    epoch_order, padding_share, read,
+};
+use lowchurn_distill::{Plan, SelectBy, State, predict, step};
+use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate};
+use lowchurn_models::{Classifier, Config, Head};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct What {
+    model: PathBuf,
+    data: PathBuf,
+    columns: Columns,
+    rows: usize,
+    steps: usize,
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let what = what(&args)?;
+    let threads = rayon::current_num_threads();
+    println!("{} on {threads} threads", matrix_path());
+    let peak = matrix_rate(1024, 10);
+    println!("matrix rate, 1024³ f32:        {peak:8.0} GFLOP/s");
+
+    let start = Instant::now();
+    let split = rows(&what)?;
+    println!(
+        "reading {} rows:           {:8.3} s",
+        split.examples.len(),
+        start.elapsed().as_secs_f64()
+    );
+    let encoder = TextEncoder::open(&what.model)?;
+    let start = Instant::now();
+    let tokens = encode(&encoder, &split.examples, 128)?;
+    let rate = tokens.rows() as f64 / start.elapsed().as_secs_f64();
+    println!("tokenisation:                  {rate:8.0} rows/s");
+
+    let plan = Plan::default_with(SelectBy::Accuracy);
+    let lengths = tokens.lengths();
+    let order = epoch_order(&lengths, plan.batch_size, plan.seed, 0);
+    println!(
+        "padding at batch {}:           {:8.2} %",
+        plan.batch_size,
+        100.0 * padding_share(&lengths, &order)
+    );
+    training(&what, &plan, &split, &tokens, &order, peak)?;
+    evaluation(&what, &split, &tokens)?;
+    whole_command(&what)
+}
+
+fn training(
+    what: &What,
+    plan: &Plan,
+    split: &Split,
+    tokens: &Encoded,
+    order: &[Vec<u32>],
+    peak: f64,
+) -> Result<()> {
+    let model = model(what, split)?;
+    let config = model.config.clone();
+    let mut state = State::new(model)?;
+    let batches: Vec<Batch> = order
+        .iter()
+        .take(what.steps + 2)
+        .map(|rows| collate(tokens, rows, config.pad_token_id))
+        .collect();
+    let (mut took, mut products, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, batch) in batches.iter().enumerate() {
+        let start = Instant::now();
+        let report =
+            step(&mut state, plan, tokens, std::slice::from_ref(batch), 10_000, &Device::Cpu)?;
+        let seconds = start.elapsed().as_secs_f64();
+        // The first updates fill caches and ask for memory.
+        if i >= 2 {
+            let product_seconds = product_seconds(&config, batch.rows.len() * batch.width);
+            took.push(seconds);
+            products.push(product_seconds / seconds);
+            rates.push(report.n_tokens as f64 / seconds);
+        }
+    }
+    let n_tokens =
+        batches.iter().map(|batch| batch.rows.len() * batch.width).sum::<usize>() / batches.len();
+    let arithmetic = flops(&config, n_tokens) / peak / 1e9;
+    println!(
+        "step:                          {:8.1} ms ({n_tokens} tokens, {:.1} ms of arithmetic at the rate above)",
+        1e3 * median(&mut took),
+        1e3 * arithmetic
+    );
+    println!("training:                      {:8.0} tokens/s", median(&mut rates));
+    println!("matrix products of a step:     {:8.0} %", 100.0 * median(&mut products));
+    Ok(())
+}
+
+fn evaluation(what: &What, split: &Split, tokens: &Encoded) -> Result<()> {
+    let model = model(what, split)?;
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        predict(&model, tokens, 64, &Device::Cpu, &mut |_| {})?;
+        rates.push(tokens.rows() as f64 / start.elapsed().as_secs_f64());
+    }
+    println!("evaluation:                    {:8.0} rows/s", median(&mut rates));
+    Ok(())
+}
+
+/// Peak memory and time of the command itself, as it is used.
+fn whole_command(what: &What) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let column = |flag: &str, name: &Option<String>| {
+        name.as_ref().map_or(Vec::new(), |name| vec![flag.to_string(), name.clone()])
+    };
+    let output = Command::new(env!("CARGO_BIN_EXE_lowchurn"))
+        .args([
+            "finetune",
+            path(&what.data)?,
+            "--model",
+            path(&what.model)?,
+            "--json",
+            "--eval-split",
+            "none",
+        ])
+        .args([
+            "--epochs",
+            "1",
+            "--max-steps",
+            &what.steps.to_string(),
+            "--output",
+            path(folder.path())?,
+        ])
+        .args(column("--text-column", &what.columns.text))
+        .args(column("--label-column", &what.columns.label))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("finetune failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().context("no output")?)?;
+    let number = |key: &str| last[key].as_f64().unwrap_or(f64::NAN);
+    println!("command: set-up                {:8.2} s", number("setup_seconds"));
+    println!("command: peak memory           {:8.0} MiB", number("peak_rss_mib"));
+    Ok(())
+}
+
+/// Multiplications and additions of a step's products: 12·C² weights a layer for each token, forward and twice backward.
+fn flops(config: &Config, n_tokens: usize) -> f64 {
+    let weights = 4 * config.hidden_size.pow(2) + 2 * config.hidden_size * config.intermediate_size;
+    3.0 * 2.0 * (n_tokens * config.layers * weights) as f64
+}
+
+/// Time of the products of a step alone, at its shapes.
+fn product_seconds(config: &Config, n: usize) -> f64 {
+    let (c, f) = (config.hidden_size, config.intermediate_size);
+    let shapes = [(c, c, 4), (c, f, 1), (f, c, 1)];
+    let mut seconds = 0.0;
+    for (i, o, times) in shapes {
+        let (x, w, mut y) = (vec![0.5f32; n * i], vec![0.5f32; o * i], vec![0f32; n * o]);
+        let (mut dx, mut dw) = (vec![0f32; n * i], vec![0f32; o * i]);
+        let (xv, wv, yv) = (View::rows_of(n, i), View::rows_of(o, i), View::rows_of(n, o));
+        let start = Instant::now();
+        for _ in 0..times * config.layers {
+            matmul(&mut y, yv, Onto::Overwrite, &x, xv, &w, wv.t(), Threads::All);
+            matmul(&mut dx, xv, Onto::Overwrite, &y, yv, &w, wv, Threads::All);
+            matmul(&mut dw, wv, Onto::Overwrite, &y, yv.t(), &x, xv, Threads::All);
+        }
+        seconds += start.elapsed().as_secs_f64();
+    }
+    seconds
+}
+
+fn model(what: &What, split: &Split) -> Result<Classifier> {
+    let mut rng = Rng::stream(1, "head", 0);
+    let head = Head::Fresh { labels: split.labels.names().to_vec(), normal: &mut || rng.normal() };
+    Ok(Classifier::open(&what.model, head, &Device::Cpu)?.0)
+}
+
+fn rows(what: &What) -> Result<Split> {
+    let dataset = match what.data.is_dir() {
+        true => Dataset::of_folder(&what.data, None)?,
+        false => Dataset::of_files(std::slice::from_ref(&what.data))?,
+    };
+    let request =
+        Request { columns: what.columns.clone(), labels: Labels::Required, label_set: None };
+    let mut split = read(&dataset, "train", &request)?;
+    split.examples.truncate(what.rows);
+    Ok(split)
+}
+
+/// MiniLM and SST-2 from next to the project, or what the flags name, or with `--smoke` what ships.
+fn what(args: &[String]) -> Result<What> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let flag = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).map(PathBuf::from)
+    };
+    let columns = |text: &str| Columns {
+        text: Some(text.into()),
+        label: Some("label".into()),
+        ..Columns::default()
+    };
+    if args.iter().any(|arg| arg == "--smoke") {
+        let (model, data) = (root.join("models/tiny"), root.join("datasets/tickets"));
+        return Ok(What { model, data, columns: columns("text"), rows: 200, steps: 5 });
+    }
+    let cache = std::env::var_os("LOCAL_HUB_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/local-hub")));
+    let near = cache.map(|cache| cache.join("models/sentence-transformers/all-MiniLM-L6-v2"));
+    let model = flag("--model").or(near).filter(|path| path.is_dir());
+    let data = flag("--data").or(Some(root.join("../shared/hub/datasets/stanfordnlp/sst2")));
+    let (Some(model), Some(data)) = (model, data.filter(|path| path.exists())) else {
+        bail!("give --model DIR (MiniLM) and --data DIR (SST-2), or --smoke for what ships");
+    };
+    Ok(What { model, data, columns: columns("sentence"), rows: usize::MAX, steps: 60 })
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that isn't UTF-8")
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

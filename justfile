@@ -36,12 +36,12 @@ test *ARGS:
     @test -f {{hub}}/serve.py || echo "note: {{hub}} is not here, so the tests that need it skip themselves"
     cargo test --release --workspace --no-fail-fast "$@"
 
-# What a change must pass besides its tests: format, lints, docs
+# What a change must pass besides its tests: format, lints, docs (the libraries'; the program's are its --help)
 [group('check')]
 check:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --lib --no-deps
 
 # The promise on real data, about an hour: SST-2 with MiniLM in three seeds, then transformers on the same rows (PYTHON)
 [group('check')]

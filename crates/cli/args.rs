@@ -35,6 +35,7 @@ pub enum Verb {
 }
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)] // to be refused by what they are for
 pub struct Finetune {
     /// A task (sst2), a data set of the hub (owner/name[:config][@revision]), a folder, or a file (csv, tsv, jsonl, parquet)
     #[arg(value_name = "TASK|DATASET")]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lowchurn_data::slice::SplitExpression;
 use lowchurn_data::{
     Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
@@ -158,14 +158,21 @@ impl Data {
     ) -> Result<Split> {
         let expression = self.expression(split)?;
         let request = self.request(wishes, labels, label_set);
+        // Not every error of the rows names a file.
+        let read = |dataset: &Dataset| match read(dataset, &expression, &request) {
+            Err(error @ DataError::TooFewLabels { .. }) => {
+                Err(error).context(format!("{}:{split}", self.name))
+            }
+            read => Ok(read?),
+        };
         let mut rows = match &self.place {
-            Place::Local(dataset) => read(dataset, &expression, &request)?,
+            Place::Local(dataset) => read(dataset)?,
             Place::Hub { repo, listing, layout } => {
                 let layout = only(layout, &expression)?;
                 let wanted: Vec<String> =
                     layout.splits.iter().flat_map(|split| split.files.clone()).collect();
                 let folder = fetch(hub, repo, listing, &wanted, console)?;
-                read(&Dataset::of_layout(&layout, &folder)?, &expression, &request)?
+                read(&Dataset::of_layout(&layout, &folder)?)?
             }
         };
         rows.name = format!("{}:{split}", self.name);

@@ -23,8 +23,10 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
     })?;
     let mut missing = Vec::new();
     let rows = match rows_here(job, source, &offline, console) {
-        Some(rows) => Some(rows),
-        None => {
+        Ok(rows) => Some(rows),
+        // What is wrong with rows that are here would stop the run too.
+        Err(error) if !is_of_hub(&error) => return Err(error),
+        Err(_) => {
             missing.extend(job.data.remote_files(&job.wanted.train)?);
             if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
                 missing.extend(job.data.remote_files(&split)?);
@@ -32,7 +34,11 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
             job.data.promised_rows(&job.wanted.train)?
         }
     };
-    let folder = base::find(&job.base.name)?.folder(&offline, &mut console.silent()).ok();
+    let folder = match base::find(&job.base.name)?.folder(&offline, &mut console.silent()) {
+        Ok(folder) => Some(folder),
+        Err(error) if !is_of_hub(&error) => return Err(error),
+        Err(_) => None,
+    };
     if folder.is_none() {
         missing.extend(job.base.remote_files(&job.hub, console)?);
     }
@@ -68,12 +74,16 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
     Ok(0)
 }
 
-/// Rows to train on where all files are here already; `None` where some are not.
-fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Option<u64> {
+fn is_of_hub(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<lowchurn_hub::Error>())
+}
+
+/// Rows to train on where all files are here already; an error of the hub where some are not.
+fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Result<u64> {
     let mut silent = console.silent();
-    let data = data::open(source, offline, &mut silent).ok()?;
-    let (train, _) = data.train_and_eval(&job.wanted, offline, &mut silent).ok()?;
-    Some(train.examples.iter().filter(|row| row.label.is_some()).count() as u64)
+    let data = data::open(source, offline, &mut silent)?;
+    let (train, _) = data.train_and_eval(&job.wanted, offline, &mut silent)?;
+    Ok(train.examples.iter().filter(|row| row.label.is_some()).count() as u64)
 }
 
 /// Weights, gradients, two moments, and the activations of a batch as wide as a row may be; bytes.

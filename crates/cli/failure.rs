@@ -31,9 +31,28 @@ pub fn report(error: &Error, console: &mut Console) -> u8 {
     if is_closed_pipe(error) {
         return 0;
     }
-    console.say(&format!("error: {error:#}"));
-    console.event(&json!({ "event": "failed", "error": format!("{error:#}"), "exit_code": code }));
+    let message = message(error);
+    console.say(&format!("error: {message}"));
+    console.event(&json!({ "event": "failed", "error": message, "exit_code": code }));
     code
+}
+
+/// What happened and why; most errors say their cause themselves, which is once enough.
+fn message(error: &Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !message.contains(&cause) {
+            let colon = if message.is_empty() { "" } else { ": " };
+            message = format!("{message}{colon}{cause}");
+        }
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<lowchurn_data::Error>()) {
+        Some(lowchurn_data::Error::UnclearColumn { role: "label", .. }) => {
+            message + ": --label-column NAME"
+        }
+        Some(lowchurn_data::Error::UnclearColumn { .. }) => message + ": --text-column NAME",
+        _ => message,
+    }
 }
 
 fn exit_code(error: &Error) -> u8 {

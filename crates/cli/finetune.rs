@@ -11,7 +11,7 @@ use lowchurn_data::{
     Encoded, Split, TextEncoder, encode, epoch_order, inspect, labelled, padding_share,
 };
 use lowchurn_distill::{
-    Event, Outcome, Plan, Provenance, Release, Run, State, find_latest, finished, train,
+    Event, Outcome, Plan, Provenance, Release, Run, SelectBy, State, find_latest, finished, train,
     write_file, write_json,
 };
 use lowchurn_hub::Hub;
@@ -107,6 +107,11 @@ fn job(args: &Finetune, console: &mut Console) -> Result<Job> {
     let Some(source) = &settings.data else {
         return Err(Usage("no data named; try: lowchurn finetune sst2".into()).into());
     };
+    // Before the hub is asked; which metric it will be doesn't matter for that.
+    let checked = settings::plan(settings, SelectBy::Accuracy)?;
+    if checked.patience > 0 && settings.eval_split.as_deref() == Some("none") {
+        return Err(Usage("patience needs an evaluation, but eval_split is none".into()).into());
+    }
     let device = device::open(settings.device.as_deref().unwrap_or("auto"))?;
     let data = data::open(source, &hub, console)?;
     let plan = settings::plan(settings, data.metric().into())?;
@@ -244,10 +249,8 @@ fn run(
         lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         plan: plan.clone(),
     };
-    if args.fresh {
-        output::start_over(output)?;
-    }
-    if let Some(done) = finished(output, &provenance)? {
+    let there = if args.fresh { None } else { finished(output, &provenance)? };
+    if let Some(done) = there {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
         tell_scores(&done.release, output, console)?;
         console.event(&json!({
@@ -256,13 +259,18 @@ fn run(
         }));
         return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
     }
-    // Another run's checkpoints are refused before anything of that run is changed.
-    find_latest(output, &provenance)?;
+    // Another run, or a base that can't be read, is refused before anything of the run that is here is changed.
+    if !args.fresh {
+        find_latest(output, &provenance)?;
+    }
+    let mut state = State::new(fresh_model(ready, &plan, &job.device, console)?)?;
+    if args.fresh {
+        output::start_over(output)?;
+    }
     let settings = Settings { model: Some(job.base.name.clone()), ..job.layers.settings.clone() };
     let settings = settings::resolved(&settings, &plan)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
 
-    let mut state = State::new(fresh_model(ready, &plan, &job.device, console)?)?;
     let mut record = Record::open(output)?;
     let setup_seconds = started.elapsed().as_secs_f64();
     let training = Instant::now();

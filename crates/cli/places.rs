@@ -57,8 +57,16 @@ fn find(folder: &str, name: &str, built_in: &[(&str, &str)]) -> Result<Option<Ma
             .map_err(|error| Usage(format!("{}: can't be read: {error}", path.display())))?;
         return Ok(Some(Manifest { path, text }));
     }
-    let found = built_in.iter().find(|(stem, _)| *stem == name);
-    Ok(found.map(|(_, text)| Manifest { path, text: (*text).into() }))
+    let Some((_, text)) = built_in.iter().find(|(stem, _)| *stem == name) else { return Ok(None) };
+    let manifest: toml::Table = text.parse().unwrap_or_default();
+    if manifest.contains_key("files") {
+        return Err(Usage(format!(
+            "{name} lies in lowchurn's repository, in {folder}/{name}, and that isn't below this folder; \
+             run in the repository's root, or give the path of the files"
+        ))
+        .into());
+    }
+    Ok(Some(Manifest { path, text: (*text).into() }))
 }
 
 fn unknown(kind: &str, name: &str, folder: &str, built_in: &[(&str, &str)]) -> anyhow::Error {

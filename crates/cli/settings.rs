@@ -219,8 +219,11 @@ pub fn read_plan(path: &Path) -> Result<Settings> {
 
 fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
     let bad = |error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        Usage(format!("{}:{line}: {}", path.display(), error.message()))
+        let before = &text[..error.span().map_or(0, |span| span.start)];
+        let (line, path) = (before.matches('\n').count(), path.display());
+        let key = text.lines().nth(line).and_then(|line| Some(line.split_once('=')?.0.trim()));
+        let key = key.map_or_else(String::new, |key| format!("{key}: "));
+        Usage(format!("{path}:{}: {key}{}", line + 1, error.message()))
     };
     let table: toml::Table = text.parse().map_err(bad)?;
     let known = fields(&Settings::default())?;
@@ -316,7 +319,7 @@ mod tests {
             refusal("zzz = 1\n").starts_with("p.toml: unknown key \"zzz\"; known: data, model, ")
         );
         let wrong = refusal("data = \"x\"\nepochs = \"two\"\n");
-        assert!(wrong.starts_with("p.toml:2: invalid type: string \"two\""), "{wrong}");
+        assert!(wrong.starts_with("p.toml:2: epochs: invalid type: string \"two\""), "{wrong}");
     }
 
     #[test]

@@ -378,7 +378,7 @@ fn local_files_are_trained_on() {
 
     // From anywhere, with the run in the folder that is the default.
     let mut away = Lab::new();
-    away.cwd = away.path("");
+    away.cwd = away.root().into();
     away.write("reviews.csv", text.replace("stars", "label"));
     away.copy("models/tiny", "base");
     away.ok("finetune ./reviews.csv --model ./base --batch-size 4 --max-steps 1 --max-length 16 --eval-split none");
@@ -435,7 +435,7 @@ fn on_a_terminal_no_color_is_honoured() {
         command
             .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
             .stdin(Stdio::null());
-        Running::of(command, "in a terminal", &lab.path("")).wait().expect(0).out
+        Running::of(command, "in a terminal", lab.root()).wait().expect(0).out
     };
     let colored = on_terminal(&Lab::new());
     assert!(colored.contains("\x1b[1m") && colored.contains("step 6/6"), "{colored:?}");
@@ -491,9 +491,9 @@ fn local_work_needs_no_home_and_no_hub() {
     let line = format!("{SMALL} --output $T/run");
     let mut command = lab.command(&line);
     command.env_remove("HOME").env_remove("HF_HOME");
-    Running::of(command, &line, &lab.path("")).wait().expect(0);
+    Running::of(command, &line, lab.root()).wait().expect(0);
     let line = "predict --model $T/run --data tickets --split train[:1]";
     let mut command = lab.command(line);
     command.env_remove("HOME").env_remove("HF_HOME");
-    Running::of(command, line, &lab.path("")).wait().expect(0);
+    Running::of(command, line, lab.root()).wait().expect(0);
 }

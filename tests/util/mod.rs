@@ -53,6 +53,10 @@ impl Lab {
         self
     }
 
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -168,7 +168,14 @@ impl Data {
         let mut rows = match &self.place {
             Place::Local(dataset) => read(dataset)?,
             Place::Hub { repo, listing, layout } => {
-                let layout = only(layout, &expression)?;
+                let layout = match (only(layout, &expression), listing.origin) {
+                    (Err(error), Origin::Cache) => {
+                        return Err(
+                            error.context(format!("{}, as far as the cache holds it", repo.id()))
+                        );
+                    }
+                    (layout, _) => layout?,
+                };
                 let wanted: Vec<String> =
                     layout.splits.iter().flat_map(|split| split.files.clone()).collect();
                 let folder = fetch(hub, repo, listing, &wanted, console)?;

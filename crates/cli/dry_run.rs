@@ -24,8 +24,8 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
     let mut missing = Vec::new();
     let rows = match rows_here(job, source, &offline, console) {
         Ok(rows) => Some(rows),
-        // What is wrong with rows that are here would stop the run too.
-        Err(error) if !is_of_hub(&error) => return Err(error),
+        // Rows that need no hub: what is wrong with them would stop the run too.
+        Err(error) if job.data.remote_files(&job.wanted.train)?.is_empty() => return Err(error),
         Err(_) => {
             missing.extend(job.data.remote_files(&job.wanted.train)?);
             if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
@@ -78,7 +78,7 @@ fn is_of_hub(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<lowchurn_hub::Error>())
 }
 
-/// Rows to train on where all files are here already; an error of the hub where some are not.
+/// Rows to train on where all files are here already; an error where some are not.
 fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Result<u64> {
     let mut silent = console.silent();
     let data = data::open(source, offline, &mut silent)?;

@@ -89,6 +89,7 @@ fn data_code(error: &lowchurn_data::Error) -> u8 {
         | Data::UnknownMetric { .. }
         | Data::BadFraction { .. }
         | Data::UnknownConfig { .. }
+        | Data::ConfigNeeded { .. }
         | Data::TaskKind { .. } => USAGE,
         _ => DATA,
     }

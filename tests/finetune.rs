@@ -407,6 +407,87 @@ fn local_files_are_trained_on() {
 }
 
 #[test]
+fn rows_are_looked_at_before_they_are_trained_on() {
+    let lab = Lab::new();
+    let rows = [
+        ("good", "pos"),
+        ("bad", "neg"),
+        ("good", "pos"),
+        ("so so", "pos"),
+        ("so so", "neg"),
+        ("", "neg"),
+        ("who knows", ""),
+        ("fine", "pos"),
+    ];
+    let text: String = rows.iter().map(|(text, label)| format!("{text},{label}\n")).collect();
+    lab.write("set/train.csv", format!("text,label\n{text}"));
+    lab.write("set/validation.csv", "text,label\nfine,pos\nawful,neg\n");
+    let line =
+        "finetune $T/set --model tiny --batch-size 4 --max-steps 1 --max-length 8 --output $T/run";
+    let done = lab.ok(line);
+    for said in [
+        "set:train: 8 rows, 2 classes\n",
+        "unlabelled: 1 row, left out of training\n",
+        "empty text: 1 row\n",
+        "repeated (same text, same label): 1 row\n",
+        "conflicting labels: 1 text in 2 rows\n",
+        "in set:validation too: 1 of its 2 rows\n",
+    ] {
+        assert!(done.out.contains(said), "{said:?} isn't said in\n{}", done.out);
+    }
+    let json = lab.ok(&format!("{line} --fresh --json")).json();
+    let data = json.iter().find(|event| event["event"] == "data").unwrap();
+    assert_eq!(
+        (&data["rows"], &data["unlabelled"], &data["shared_with_eval"]),
+        (&json!(8), &json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn flags_win_over_plans_and_plans_over_advice() {
+    let lab = Lab::new();
+    lab.write(
+        "plan.toml",
+        "data = \"tickets\"\nmodel = \"tiny\"\ntrain_split = \"train[:40]\"\neval_split = \"none\"\n\
+         batch_size = 4\nmax_length = 16\nmax_steps = 2\nseed = 7\n",
+    );
+    let done = lab.ok("finetune --plan $T/plan.toml --seed 8 --output $T/run");
+    let plan = done.out.lines().find(|line| line.starts_with("plan: ")).unwrap();
+    for said in [
+        "seed 8 (flag)",
+        "batch_size 4 ($T/plan.toml)",
+        "learning_rate 0.001 (models/tiny.toml)",
+        "warmup_steps 0,",
+    ] {
+        assert!(plan.contains(said), "{said:?} isn't said in {plan}");
+    }
+    let resolved = lab.text("run/run.toml");
+    for said in
+        ["seed = 8\n", "batch_size = 4\n", "learning_rate = 0.001\n", "eval_split = \"none\"\n"]
+    {
+        assert!(resolved.contains(said), "{said:?} isn't in {resolved}");
+    }
+}
+
+#[test]
+fn patience_ends_a_run_that_gains_nothing() {
+    let lab = Lab::new();
+    let line = format!(
+        "{} --learning-rate 1e-12 --eval-steps 1 --patience 2 --output $T/run",
+        SMALL.replace("--max-steps 6", "--max-steps 50")
+    );
+    let done = lab.ok(&line);
+    assert!(
+        done.err.contains("stopped early at step 3: 2 evaluations without a gain\n"),
+        "{}",
+        done.err
+    );
+    assert_eq!(lab.json("run/eval_results.json")["step"], 1);
+    assert_eq!(lab.json("run/trainer_state.json")["global_step"], 3);
+    assert!(lab.ok(&line).out.contains("is finished"));
+}
+
+#[test]
 fn without_a_terminal_there_are_no_escape_codes() {
     let lab = Lab::new();
     let done = lab.ok(&format!("{SMALL} --output $T/run"));

@@ -236,7 +236,11 @@ fn documents_name_files_that_are_there() {
                 word.contains("NAME") || word.contains("TASK") || word.ends_with("/file.rs");
             if folders.contains(&first) && is_plain && !is_name {
                 // Sources of a crate are called `distill/step.rs`.
-                let places = [word.to_string(), format!("crates/{first}/src/{rest}")];
+                let places = [
+                    word.to_string(),
+                    format!("crates/{word}"),
+                    format!("crates/{first}/src/{rest}"),
+                ];
                 let is_there = places.iter().any(|place| repository().join(place).exists());
                 assert!(is_there, "{document} names {word}, which isn't there");
             }

@@ -90,6 +90,26 @@ fn killed_at_random_moments() {
 }
 
 #[test]
+fn killed_in_the_middle_of_a_save() {
+    let whole = uninterrupted();
+    let lab = Lab::new();
+    for name in
+        [".checkpoint-3.partial", ".checkpoint-14.partial", "checkpoint-21", ".release.partial"]
+    {
+        let mut running = lab.start(LINE);
+        // Where a save was over before it was seen, the run has ended and nothing is lost but the point of it.
+        if running.until(&lab.path("run").join(name)) {
+            running.kill();
+            assert_eq!(running.wait().code, None);
+        } else {
+            running.wait().expect(0);
+        }
+    }
+    lab.ok(LINE);
+    check_end(&lab, &whole);
+}
+
+#[test]
 fn a_polite_stop_saves_and_says_how_to_go_on() {
     let whole = uninterrupted();
     for signal in ["TERM", "INT", "HUP"] {

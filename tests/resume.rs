@@ -36,6 +36,7 @@ fn updates(lab: &Lab) -> Vec<Value> {
 fn check_end(lab: &Lab, (weights, lines): &(Vec<u8>, Vec<Value>)) {
     assert!(lab.read("run/model.safetensors") == *weights, "other weights than without a stop");
     assert_eq!(updates(lab), *lines, "metrics.jsonl tells of other updates, or of some twice");
+    assert!(lab.json("run/all_results.json")["metrics"]["accuracy"].is_number());
     for name in lab.names("run") {
         assert!(
             !name.contains("partial") && !name.starts_with("checkpoint"),
@@ -80,7 +81,6 @@ fn killed_at_random_moments() {
             None => kills += 1,
             Some(_) => break done.expect(0),
         }
-        assert!(!lab.path("run/manifest.json").exists(), "believed finished after a kill");
     };
     println!("{kills} kills");
     assert!(kills > 0 && done.out.contains("accuracy"), "{}", done.out);
@@ -106,6 +106,23 @@ fn killed_in_the_middle_of_a_save() {
         }
     }
     lab.ok(LINE);
+    check_end(&lab, &whole);
+}
+
+#[test]
+fn killed_right_after_the_release() {
+    let whole = uninterrupted();
+    let lab = Lab::new();
+    let mut running = lab.start(LINE);
+    if running.until(&lab.path("run/manifest.json")) {
+        running.kill();
+    }
+    running.wait();
+    // That may have come too late to leave anything, so it is left by hand too.
+    lab.write("run/.release.partial/config.json", "{}");
+    lab.write("run/checkpoint-39/manifest.json", lab.read("run/manifest.json"));
+    let _ = std::fs::remove_file(lab.path("run/all_results.json"));
+    assert!(lab.ok(LINE).out.contains("is finished"));
     check_end(&lab, &whole);
 }
 

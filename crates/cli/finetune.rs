@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_data::{Columns, Rng};
 use lowchurn_data::{
-    Encoded, Split, TextEncoder, encode, epoch_order, inspect, labelled, padding_share,
+    Columns, Encoded, Rng, Split, TextEncoder, encode, epoch_order, inspect, labelled,
+    padding_share,
 };
 use lowchurn_distill::{
-    Event, Outcome, Plan, Provenance, Release, Run, SelectBy, State, find_latest, finished, train,
+    Outcome, Plan, Provenance, Release, Run, SelectBy, State, find_latest, finished, train,
     write_file, write_json,
 };
 use lowchurn_hub::Hub;
@@ -25,7 +25,7 @@ use crate::data::{self, Data, Wanted, Wishes};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
-use crate::record::Record;
+use crate::record::{Record, as_json};
 use crate::settings::{self, Layers, Settings};
 use crate::{device, dry_run, output, places, signals};
 
@@ -253,10 +253,12 @@ fn run(
     if let Some(done) = there {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
         tell_scores(&done.release, output, console)?;
-        console.event(&json!({
+        let results = json!({
             "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
             "peak_rss_mib": peak_rss_mib(), "already": true,
-        }));
+        });
+        output::sweep(output, &results)?;
+        console.event(&results);
         return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
     }
     // Another run, or a base that can't be read, is refused before anything of the run that is here is changed.
@@ -372,28 +374,4 @@ fn summarise(job: &Job, seeds: &[u64], runs: &[Ended], console: &mut Console) ->
     }
     console.event(&results);
     Ok(())
-}
-
-fn as_json(event: &Event) -> Value {
-    match event {
-        Event::Resumed { step, total } => {
-            json!({ "event": "resumed", "step": step, "total": total })
-        }
-        Event::Stepped { step, total, report: r } => json!({
-            "event": "step", "step": step, "total": total, "loss": r.loss_sum / r.n_rows as f64,
-            "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
-            "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
-        }),
-        Event::Logged(entry) => json!({ "event": "log", "log": entry }),
-        Event::Evaluating { done, rows } => {
-            json!({ "event": "evaluating", "done": done, "rows": rows })
-        }
-        Event::Evaluated { step, scores, is_best } => {
-            json!({ "event": "evaluated", "step": step, "metrics": scores, "is_best": is_best })
-        }
-        Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
-        Event::StoppedEarly { step, n_evals } => {
-            json!({ "event": "stopped_early", "step": step, "evaluations_without_gain": n_evals })
-        }
-    }
 }

@@ -5,7 +5,8 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lowchurn_distill::remove_checkpoints;
+use lowchurn_distill::{remove_checkpoints, write_json};
+use serde_json::Value;
 
 use crate::failure::Usage;
 
@@ -64,6 +65,17 @@ pub fn lock(output: &Path) -> Result<File> {
         // Some file systems have no locks; going on without is what the user wants there.
         Err(TryLockError::Error(_)) => Ok(file),
     }
+}
+
+/// Does what a run had no time for that was killed right after its release.
+pub fn sweep(output: &Path, results: &Value) -> Result<()> {
+    remove_checkpoints(output, &[])?;
+    let _ = fs::remove_dir_all(output.join(".release.partial"));
+    let path = output.join("all_results.json");
+    if !path.exists() {
+        write_json(&path, results)?;
+    }
+    Ok(())
 }
 
 /// What a run leaves at the top of its folder. Its manifest first, so that a kill in between leaves no half of it

@@ -1,4 +1,5 @@
-//! What a run leaves for other tools while it goes on: `metrics.jsonl` and TensorBoard's event files, with the time of day.
+//! What a run tells other tools while it goes on: `metrics.jsonl` and TensorBoard's event files, with the time of day, and
+//! the events of `--json`.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -80,4 +81,29 @@ fn append(path: &Path) -> Result<File> {
 
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// An event for `--json`.
+pub fn as_json(event: &Event) -> Value {
+    match event {
+        Event::Resumed { step, total } => {
+            json!({ "event": "resumed", "step": step, "total": total })
+        }
+        Event::Stepped { step, total, report: r } => json!({
+            "event": "step", "step": step, "total": total, "loss": r.loss_sum / r.n_rows as f64,
+            "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
+            "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
+        }),
+        Event::Logged(entry) => json!({ "event": "log", "log": entry }),
+        Event::Evaluating { done, rows } => {
+            json!({ "event": "evaluating", "done": done, "rows": rows })
+        }
+        Event::Evaluated { step, scores, is_best } => {
+            json!({ "event": "evaluated", "step": step, "metrics": scores, "is_best": is_best })
+        }
+        Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
+        Event::StoppedEarly { step, n_evals } => {
+            json!({ "event": "stopped_early", "step": step, "evaluations_without_gain": n_evals })
+        }
+    }
 }

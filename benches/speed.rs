@@ -19,7 +19,9 @@ use lowchurn_data::{
     epoch_order, padding_share, read,
 };
 use lowchurn_distill::{Plan, SelectBy, State, predict, step};
-use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate};
+use lowchurn_kernels::{
+    Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool, use_one_thread_pool,
+};
 use lowchurn_models::{Classifier, Config, Head};
 
 #[global_allocator]
@@ -34,6 +36,11 @@ struct What {
 }
 
 fn main() -> Result<()> {
+    use_one_thread_pool();
+    on_the_pool(bench)
+}
+
+fn bench() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let what = what(&args)?;
     let threads = rayon::current_num_threads();
@@ -63,7 +70,7 @@ fn main() -> Result<()> {
         100.0 * padding_share(&lengths, &order)
     );
     training(&what, &plan, &split, &tokens, &order, peak)?;
-    evaluation(&what, &split, &tokens)?;
+    evaluation(&what, &split, &encoder)?;
     whole_command(&what)
 }
 
@@ -110,12 +117,14 @@ fn training(
     Ok(())
 }
 
-fn evaluation(what: &What, split: &Split, tokens: &Encoded) -> Result<()> {
+fn evaluation(what: &What, split: &Split, encoder: &TextEncoder) -> Result<()> {
     let model = model(what, split)?;
+    let n = split.examples.len().min(1000);
+    let tokens = encode(encoder, &split.examples[..n], 128)?;
     let mut rates = Vec::new();
     for _ in 0..3 {
         let start = Instant::now();
-        predict(&model, tokens, 64, &Device::Cpu, &mut |_| {})?;
+        predict(&model, &tokens, 64, &Device::Cpu, &mut |_| {})?;
         rates.push(tokens.rows() as f64 / start.elapsed().as_secs_f64());
     }
     println!("evaluation:                    {:8.0} rows/s", median(&mut rates));

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::progress::{Color, Downloads, Terminal};
 
 pub struct Console {
-    pub out: Box<dyn Write>,
-    pub err: Box<dyn Write>,
+    pub out: Box<dyn Write + Send>,
+    pub err: Box<dyn Write + Send>,
     pub json: bool,
     pub terminal: Terminal,
     downloads: Downloads,

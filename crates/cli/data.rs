@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use lowchurn_data::dataset::Ids;
 use lowchurn_data::slice::SplitExpression;
 use lowchurn_data::{
     Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
@@ -140,6 +141,11 @@ impl Data {
                 layout.splits.iter().map(|s| s.name.clone()).collect()
             }
         }
+    }
+
+    /// Files given by name, not a data set with splits.
+    pub fn is_files(&self) -> bool {
+        matches!(&self.place, Place::Local(dataset) if dataset.ids != Ids::BySplit)
     }
 
     pub fn metric(&self) -> Metric {

@@ -60,16 +60,20 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
         known(steps),
         job.plan.batch_size * job.plan.accumulation
     ))?;
-    if let Some(memory) = memory {
-        console.tell(&format!("memory: about {} at most", bytes(memory)))?;
-    }
+    console.tell(&match memory.activations {
+        Some(activations) => format!("memory: about {} at most", bytes(memory.state + activations)),
+        None => format!(
+            "memory: {} for weights, gradients and moments; that of a batch depends on config.json, which isn't here yet",
+            bytes(memory.state)
+        ),
+    })?;
     let free =
         disk_free(&job.output).map_or_else(String::new, |free| format!(" ({} free)", bytes(free)));
     console.tell(&format!("output: {}{free}", job.output.display()))?;
     console.event(&json!({
         "event": "dry_run", "download_bytes": to_download,
         "files": missing.iter().map(|(path, size)| json!({ "file": path, "bytes": size })).collect::<Vec<_>>(),
-        "rows": rows, "steps": steps, "memory_bytes": memory, "output": job.output,
+        "rows": rows, "steps": steps, "memory_bytes": memory.activations.map(|n| memory.state + n), "output": job.output,
     }));
     Ok(0)
 }
@@ -86,14 +90,21 @@ fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Resul
     Ok(train.examples.iter().filter(|row| row.label.is_some()).count() as u64)
 }
 
-/// Weights, gradients, two moments, and the activations of a batch as wide as a row may be; bytes.
-///
+/// What a run needs at most; bytes.
+struct Memory {
+    /// Weights, gradients and two moments.
+    state: u64,
+    /// Of a batch as wide as a row may be; `None` where the config isn't here.
+    activations: Option<u64>,
+}
+
 /// A layer keeps about 12 tensors of the hidden width and 3 of the intermediate width for the way back.
-fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Option<u64> {
+fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Memory {
     let is_weights = |path: &str| path.ends_with(".safetensors") || path.ends_with(".bin");
     let weights: u64 = match folder {
         Some(folder) => std::fs::read_dir(folder)
-            .ok()?
+            .into_iter()
+            .flatten()
             .flatten()
             .filter_map(|entry| {
                 let path = entry.path();
@@ -102,10 +113,10 @@ fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Option
             .sum(),
         None => missing.iter().filter(|(path, _)| is_weights(path)).map(|(_, size)| size).sum(),
     };
-    let activations = folder.and_then(|folder| Config::open(folder).ok()).map_or(0, |config| {
+    let activations = folder.and_then(|folder| Config::open(folder).ok()).map(|config| {
         let tokens = job.plan.batch_size * job.plan.max_length;
         let per_layer = 12 * config.hidden_size + 3 * config.intermediate_size;
-        4 * tokens * config.layers * per_layer
+        (4 * tokens * config.layers * per_layer) as u64
     });
-    Some(4 * weights + activations as u64)
+    Memory { state: 4 * weights, activations }
 }

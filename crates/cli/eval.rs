@@ -76,7 +76,18 @@ pub fn score(
         label: scoring.label_column.clone(),
         id: scoring.id_column.clone(),
     };
-    let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
+    // A file of rows mostly brings its own ids; where its `id` column can't be one, rows are numbered.
+    let guessed = Columns { id: Some("id".into()), ..columns.clone() };
+    let by_id = match columns.id.is_none() && data.is_files() {
+        true => data
+            .read(&split, &Wishes { columns: guessed }, labels, Some(&label_set), &hub, console)
+            .ok(),
+        false => None,
+    };
+    let split = match by_id {
+        Some(split) => split,
+        None => data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?,
+    };
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), &model_folder)?;
     let most = classifier.config.max_positions;

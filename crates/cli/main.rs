@@ -36,20 +36,37 @@ use crate::console::Console;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    lowchurn_kernels::use_one_thread_pool();
+    keep_quiet_about_caught_panics();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
     let mut console = Console::of_process(args.json);
-    let done = match args.verb {
-        Verb::Finetune(verb) => finetune::finetune(&verb, &mut console),
-        Verb::Eval(verb) => eval::eval(verb, &mut console),
-        Verb::Predict(verb) => predict::predict(verb, &mut console),
-        Verb::Doctor => doctor::run(&mut console),
-        Verb::Completions { shell } => args::completions(shell, &mut console),
-    };
+    let done = lowchurn_kernels::on_the_pool(|| run(args.verb, &mut console));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(failure::report(&error, &mut console)),
     }
+}
+
+fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Finetune(verb) => finetune::finetune(&verb, console),
+        Verb::Eval(verb) => eval::eval(verb, console),
+        Verb::Predict(verb) => predict::predict(verb, console),
+        Verb::Doctor => doctor::run(console),
+        Verb::Completions { shell } => args::completions(shell, console),
+    }
+}
+
+/// The parquet reader panics on some damaged files. `lowchurn_data` catches that and says which file it is; a backtrace on
+/// top would only hide it.
+fn keep_quiet_about_caught_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|at| at.file().contains("parquet-")) {
+            usual(panic);
+        }
+    }));
 }

@@ -10,6 +10,7 @@ pub mod composed;
 mod host;
 mod keys;
 mod lanes;
+mod threads;
 
 mod add;
 mod attention;
@@ -33,3 +34,4 @@ pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use matmul::{Onto, Threads, View, matmul, matrix_path, matrix_rate};
+pub use threads::{on_the_pool, use_one_thread_pool};

@@ -12,10 +12,10 @@ _list:
 [group('use')]
 demo:
     @cargo build --release
-    @cargo run --release --quiet -- finetune tickets --model tiny --fresh --output runs/tickets
+    @cargo run --release --quiet -- finetune tickets --model tiny --fresh --output runs/demo
     @echo
-    @echo "The checkpoint is in runs/tickets, in the hub's layout. Try it on the months that it has not seen:"
-    @echo "    just run eval --model runs/tickets --data tickets:later"
+    @echo "The checkpoint is in runs/demo, in the hub's layout. Try it on the months that it has not seen:"
+    @echo "    just run eval --model runs/demo --data tickets:later"
     @echo "A real run (downloads 90 MB): just finetune sst2"
 
 # Train a classifier: just finetune sst2 --epochs 1; Ctrl-C saves, the same command goes on

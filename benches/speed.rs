@@ -19,9 +19,7 @@ use lowchurn_data::{
     epoch_order, padding_share, read,
 };
 use lowchurn_distill::{Plan, SelectBy, State, predict, step};
-use lowchurn_kernels::{
-    Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool, use_one_thread_pool,
-};
+use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool};
 use lowchurn_models::{Classifier, Config, Head};
 
 #[global_allocator]
@@ -36,7 +34,6 @@ struct What {
 }
 
 fn main() -> Result<()> {
-    use_one_thread_pool();
     on_the_pool(bench)
 }
 

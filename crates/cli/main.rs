@@ -36,7 +36,6 @@ use crate::console::Console;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    lowchurn_kernels::use_one_thread_pool();
     keep_quiet_about_caught_panics();
     let args = match Args::try_parse() {
         Ok(args) => args,

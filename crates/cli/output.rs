@@ -33,12 +33,15 @@ pub fn check(output: &Path) -> Result<()> {
 
 /// Refuses to write over a model that isn't a run's: the base itself, or one that was put there.
 pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
-    let same = |path: &Path| path.canonicalize().ok();
-    if same(output).is_some() && same(output) == same(base) {
+    // Inside it too: the run removes its checkpoints, and the base may be one of them.
+    if let (Ok(output), Ok(base)) = (output.canonicalize(), base.canonicalize())
+        && base.starts_with(&output)
+    {
         let output = output.display();
-        return Err(
-            Usage(format!("{output} is the base model's folder; choose another --output")).into()
-        );
+        return Err(Usage(format!(
+            "the base model lies in {output}, which this run would write; choose another --output"
+        ))
+        .into());
     }
     let is_there = |name: &str| output.join(name).exists();
     if !is_there("run.toml") && (is_there("config.json") || is_there("model.safetensors")) {

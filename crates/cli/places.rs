@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use lowchurn_data::error::nearest;
 
 use lowchurn_hub::Hub;
 
 use crate::failure::Usage;
-use crate::settings::nearest;
 
 // `DATASETS` and `MODELS`: (file stem, content) of each manifest, made by build.rs.
 include!(concat!(env!("OUT_DIR"), "/manifests.rs"));

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use lowchurn_data::error::nearest;
 use lowchurn_distill::{Plan, Schedule, SelectBy};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -238,16 +239,6 @@ fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
         }
     }
     Ok(toml::from_str(text).map_err(bad)?)
-}
-
-/// The known name that a wrong one was most likely meant to be.
-pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(near, _)| *near > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
 }
 
 /// The part of the settings that decides the trained bytes, with nothing left open.

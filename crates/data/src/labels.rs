@@ -126,12 +126,17 @@ pub fn indices(
         }
         RawValues::Integers(values) => {
             let named = |value: &i64| labels.index_of(&value.to_string());
+            // Decided by the label set alone, never by the values of one file: a stray value must be an error, not a
+            // reason to read all others as indices.
             let are_names = integers == Integers::NamesFirst
-                && values.iter().flatten().all(|value| *value == -1 || named(value).is_some());
+                && labels.names().iter().any(|name| name.parse::<i64>().is_ok());
             let index = |(row, value): (usize, &Option<i64>)| match value {
                 None => Ok(None),
-                Some(value) if are_names => Ok(named(value)),
-                Some(-1) => Ok(None),
+                Some(-1) if !are_names || named(&-1).is_none() => Ok(None),
+                Some(value) if are_names => match named(value) {
+                    Some(index) => Ok(Some(index)),
+                    None => Err(unknown(table, row, &raw.column, &value.to_string(), labels)),
+                },
                 Some(value) => match u32::try_from(*value) {
                     Ok(index) if (index as usize) < labels.len() => Ok(Some(index)),
                     _ => Err(Error::LabelOutOfRange {
@@ -201,7 +206,7 @@ mod tests {
         check(&["1.0", "0.0", ""], pos_neg, "neg pos | 1 0 -");
         check(&["10", "2", "1", "-1"], None, "1 2 10 | 2 1 0 -");
         check(&["2", "1"], Some(&["1", "2"]), "1 2 | 1 0");
-        check(&["0", "1"], Some(&["1", "2"]), "1 2 | 0 1");
+        check(&["1", "-1", "2"], Some(&["1", "2"]), "1 2 | 0 - 1");
         check(&["-1", "1", "0"], Some(&["-1", "0", "1"]), "-1 0 1 | 0 2 1");
         check(&["true", "false"], None, "false true | 1 0");
         check(&["02", "01", "1"], None, "01 02 1 | 1 0 2");
@@ -211,6 +216,13 @@ mod tests {
     fn indices_stay_indices() {
         let got = of(&["1", "0"], Some(&["1", "2"]), Integers::Indices);
         assert_eq!(got.unwrap(), "1 2 | 1 0");
+    }
+
+    /// One stray value once shifted every label of its file by a class.
+    #[test]
+    fn a_stray_integer_is_an_error_where_integers_are_names() {
+        let message = of(&["1", "0", "2"], Some(&["1", "2"]), Integers::NamesFirst).unwrap_err();
+        assert!(message.contains("holds \"0\", which isn't one of the 2 labels 1, 2"), "{message}");
     }
 
     #[test]

@@ -20,9 +20,10 @@ pub struct Gradients {
 
 /// Gradients of a scalar with respect to everything it was made from.
 pub fn backward(loss: &Tensor) -> Result<Gradients> {
-    HANDED_OVER.set(Some(HashMap::new()));
+    // A thread that waits inside an operation may take up another job, with a backward pass of its own.
+    let outer = HANDED_OVER.replace(Some(HashMap::new()));
     let store = loss.backward();
-    let handed_over = HANDED_OVER.take().unwrap_or_default();
+    let handed_over = HANDED_OVER.replace(outer).unwrap_or_default();
     Ok(Gradients { handed_over, store: store? })
 }
 

@@ -34,4 +34,4 @@ pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use matmul::{Onto, Threads, View, matmul, matrix_path, matrix_rate};
-pub use threads::{on_the_pool, use_one_thread_pool};
+pub use threads::on_the_pool;

@@ -30,9 +30,25 @@ impl View {
         }
     }
 
-    fn end(&self) -> usize {
-        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
-        self.start + last(self.rows, self.row_stride) + last(self.columns, self.column_stride) + 1
+    /// One past the last element that it reaches; `None` where that number can't be.
+    fn end(&self) -> Option<usize> {
+        let last = |n: usize, stride: usize| n.saturating_sub(1).checked_mul(stride);
+        let rows = last(self.rows, self.row_stride)?;
+        let columns = last(self.columns, self.column_stride)?;
+        self.start.checked_add(rows)?.checked_add(columns)?.checked_add(1)
+    }
+
+    fn fits(&self, length: usize) -> bool {
+        self.end().is_some_and(|end| end <= length)
+    }
+
+    /// Whether no two of its elements are the same: one stride steps over the whole of the other dimension.
+    fn is_distinct(&self) -> bool {
+        let over = |long: usize, n: usize, short: usize| {
+            short >= 1 && n.checked_mul(short).is_some_and(|reach| long >= reach)
+        };
+        over(self.row_stride, self.columns, self.column_stride)
+            || over(self.column_stride, self.rows, self.row_stride)
     }
 }
 
@@ -69,13 +85,9 @@ pub fn matmul(
     if y_view.rows == 0 || y_view.columns == 0 {
         return;
     }
-    assert!(y_view.end() <= y.len());
-    assert!(a_view.columns == 0 || (a_view.end() <= a.len() && b_view.end() <= b.len()));
-    // The result's elements must not overlap: one stride steps over the whole of the other dimension.
-    assert!(
-        y_view.row_stride >= y_view.columns * y_view.column_stride
-            || y_view.column_stride >= y_view.rows * y_view.row_stride
-    );
+    assert!(a_view.columns > 0, "a product over nothing");
+    assert!(y_view.fits(y.len()) && a_view.fits(a.len()) && b_view.fits(b.len()));
+    assert!(y_view.is_distinct());
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
@@ -139,4 +151,42 @@ pub fn matrix_rate(n: usize, repeats: usize) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     2.0 * (n as f64).powi(3) / best / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product(y_view: View, a_view: View) {
+        let (mut y, a, b) = (vec![0f32; 4], vec![1f32; 4], vec![1f32; 4]);
+        matmul(&mut y, y_view, Onto::Overwrite, &a, a_view, &b, View::rows_of(2, 2), Threads::One);
+        assert_eq!(y, [2.0; 4]);
+    }
+
+    #[test]
+    fn a_view_within_its_slice() {
+        product(View::rows_of(2, 2), View::rows_of(2, 2));
+        product(View::rows_of(2, 2).t(), View::rows_of(2, 2).t());
+    }
+
+    #[test]
+    #[should_panic(expected = "is_distinct")]
+    fn a_result_over_itself_is_refused() {
+        product(
+            View { row_stride: 0, column_stride: 0, ..View::rows_of(2, 2) },
+            View::rows_of(2, 2),
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "fits")]
+    fn a_view_beyond_its_slice_is_refused() {
+        product(View::rows_of(2, 2), View { start: 1, ..View::rows_of(2, 2) });
+    }
+
+    #[test]
+    #[should_panic(expected = "fits")]
+    fn a_view_beyond_all_numbers_is_refused() {
+        product(View::rows_of(2, 2), View { row_stride: usize::MAX, ..View::rows_of(2, 2) });
+    }
 }

@@ -556,7 +556,8 @@ fn numbers_that_are_none_stop_the_run() {
     );
     assert_eq!(
         rest,
-        " try a lower learning rate or a lower max_grad_norm, the last checkpoint before it is kept"
+        " try a lower learning rate or a lower max_grad_norm, with --fresh or in another output folder; \
+         the last checkpoint before it is kept"
     );
     let step: u64 = step.parse().unwrap();
     assert!(step > 1, "{message}");

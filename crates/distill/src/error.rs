@@ -14,7 +14,7 @@ pub enum Error {
 
     #[error(
         "the {what} is not a number at step {step}; try a lower learning rate or a lower max_grad_norm, \
-         the last checkpoint before it is kept"
+         with --fresh or in another output folder; the last checkpoint before it is kept"
     )]
     NotFinite { what: &'static str, step: u64 },
 

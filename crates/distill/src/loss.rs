@@ -1,6 +1,7 @@
 //! Losses on logits. Each returns one number a row; the division is the step's.
 
 use candle_core::{D, DType, Device, Tensor};
+use lowchurn_kernels::log_softmax;
 
 use crate::Result;
 
@@ -8,7 +9,7 @@ use crate::Result;
 ///
 /// Targets are distributions: one-hot, smoothed, or a teacher's.
 pub fn cross_entropy_rows(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    let log_p = candle_nn::ops::log_softmax(logits, D::Minus1)?; // (B, K)
+    let log_p = log_softmax(logits)?; // (B, K)
     Ok((log_p * targets)?.sum(D::Minus1)?.neg()?)
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::{Batch, Encoded, collate, epoch_order};
+use lowchurn_kernels::sum_of_squares;
 use lowchurn_models::Config;
 
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
@@ -178,7 +179,8 @@ fn evaluate_now(
     Ok(())
 }
 
-/// Saves, then removes what neither a resume nor the release needs.
+/// Saves, then removes what neither a resume nor the release needs. Weights that aren't numbers are no checkpoint: they
+/// would push out the good one.
 fn save_now(
     run: &Run,
     state: &State,
@@ -186,6 +188,11 @@ fn save_now(
     epoch: f64,
     on: &mut dyn FnMut(Event),
 ) -> Result<()> {
+    for (_, weights) in state.model.params.tensors() {
+        if !sum_of_squares(weights)?.is_finite() {
+            return Err(Error::NotFinite { what: "norm of the weights", step: state.step });
+        }
+    }
     let path = checkpoint::save(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     on(Event::Saved { step: state.step, path });
     let best = state.progress.best.as_ref().map_or(state.step, |best| best.step);

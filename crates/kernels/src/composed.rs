@@ -31,6 +31,21 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     normed.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
+/// tanh of every element, any shape. Has no fused form: it works on one token a row.
+pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    x.tanh()
+}
+
+/// max(x, 0) of every element, any shape. Has no fused form: few checkpoints use it.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    x.relu()
+}
+
+/// log softmax over the last dimension, (B, K) → (B, K). Has no fused form: K is small.
+pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    candle_nn::ops::log_softmax(x, D::Minus1)
+}
+
 /// a + b of the same shape.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a + b

@@ -27,6 +27,7 @@ pub use adamw::{AdamW, Moments, adamw, sum_of_squares};
 pub use add::add;
 pub use attention::attention;
 pub use backward::{Gradients, backward};
+pub use composed::{log_softmax, relu, tanh};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};

@@ -174,6 +174,9 @@ fn gradients_equal_central_differences() {
         }),
         ("gelu", vec![vec![11]], &|x| composed::gelu(&x[0], Gelu::Erf)),
         ("gelu tanh", vec![vec![11]], &|x| composed::gelu(&x[0], Gelu::Tanh)),
+        ("tanh", vec![vec![11]], &|x| composed::tanh(&x[0])),
+        ("relu", vec![vec![11]], &|x| composed::relu(&x[0])),
+        ("log softmax", vec![vec![3, 5]], &|x| composed::log_softmax(&x[0])),
         ("dropout", vec![vec![50]], &|x| composed::dropout(&x[0], DROPPED)),
         ("attention", vec![vec![2, 3, 4]; 3], &|x| {
             composed::attention(&x[0], &x[1], &x[2], &[3, 2], 2, Some(DROPPED))

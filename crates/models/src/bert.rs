@@ -122,7 +122,7 @@ impl Bert {
             x = layer.forward(config, &x, &input.lengths, mode)?;
         }
         let first = x.narrow(1, 0, 1)?.squeeze(1)?; // (B, C), the token [CLS]
-        let pooled = self.pooler.forward(&first)?.tanh()?;
+        let pooled = kernels::tanh(&self.pooler.forward(&first)?)?;
         self.classifier.forward(&dropout(pooled, config.classifier_dropout, mode)?)
     }
 }

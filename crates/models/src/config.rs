@@ -74,10 +74,16 @@ impl Config {
             let expected = format!("a divisor of hidden_size, {hidden_size}");
             return Err(file.wrong("num_attention_heads", &heads, &expected));
         }
+        let vocab_size = file.size("vocab_size", SIZES)?;
+        let pad_token_id = file.size_or("pad_token_id", 0..=*SIZES.end(), 0)?;
+        if pad_token_id >= vocab_size {
+            let expected = format!("an id below vocab_size, {vocab_size}");
+            return Err(file.wrong("pad_token_id", &pad_token_id, &expected));
+        }
         let hidden_dropout = file.dropout("hidden_dropout_prob", 0.1)?;
         Ok(Config {
             model_type,
-            vocab_size: file.size("vocab_size", SIZES)?,
+            vocab_size,
             hidden_size,
             layers: file.size("num_hidden_layers", LAYERS)?,
             heads,
@@ -89,7 +95,7 @@ impl Config {
             attention_dropout: file.dropout("attention_probs_dropout_prob", 0.1)?,
             classifier_dropout: file.dropout("classifier_dropout", hidden_dropout)?,
             activation: file.activation()?,
-            pad_token_id: file.size_or("pad_token_id", 0..=*SIZES.end(), 0)? as u32,
+            pad_token_id: pad_token_id as u32,
             initializer_range: file.number("initializer_range", POSITIVE, 0.02)?,
             labels: file.labels()?,
             raw,

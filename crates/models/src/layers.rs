@@ -59,6 +59,6 @@ pub(crate) fn dropout(x: Tensor, p: f32, mode: &mut Mode) -> Result<Tensor> {
 pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     Ok(match activation {
         Activation::Gelu(kind) => kernels::gelu(x, kind)?,
-        Activation::Relu => x.relu()?,
+        Activation::Relu => kernels::relu(x)?,
     })
 }

@@ -71,6 +71,25 @@ fn rows_that_cannot_be_trained_on() {
     );
 }
 
+/// A save after a bad update once pushed out the last good checkpoint, and a bad last update was released.
+#[test]
+fn weights_that_are_no_numbers_are_not_saved() {
+    let mut toy = Toy::with(|plan| plan.save_steps = 2);
+    toy.eval = None;
+    let mut state = toy_state(toy.head_seed);
+    let view = toy_view(&state);
+    let outcome = toy.go_with(&mut state, &AtomicBool::new(false), &mut |event| {
+        if matches!(event, Event::Stepped { step: 4, .. }) {
+            let var = &view.model.params.0["bert.pooler.dense.bias"];
+            let nan = Tensor::full(f32::NAN, var.shape(), &CPU).unwrap();
+            var.set(&nan).unwrap();
+        }
+    });
+    let text = toy.text(outcome);
+    assert!(text.starts_with("the norm of the weights is not a number at step 4;"), "{text}");
+    assert_eq!(names(&toy.run_dir()), ["checkpoint-2"]);
+}
+
 #[test]
 fn not_a_number_names_the_step_and_keeps_the_checkpoint() {
     let toy = stopped(Toy::plain(), 2);
@@ -91,7 +110,7 @@ fn not_a_number_names_the_step_and_keeps_the_checkpoint() {
     assert_eq!(
         toy.text(outcome),
         "the loss is not a number at step 5; try a lower learning rate or a lower max_grad_norm, \
-         the last checkpoint before it is kept"
+         with --fresh or in another output folder; the last checkpoint before it is kept"
     );
     assert_eq!(names(&toy.run_dir()), ["checkpoint-2"]);
     let (_, events, _) = toy.finish();
@@ -350,7 +369,7 @@ fn gradients_that_overflow() {
     assert_eq!(
         toy.text(outcome),
         "the gradient norm is not a number at step 1; try a lower learning rate or a lower max_grad_norm, \
-         the last checkpoint before it is kept"
+         with --fresh or in another output folder; the last checkpoint before it is kept"
     );
 }
 

@@ -103,6 +103,11 @@ fn refusals() {
         "key \"num_attention_heads\" is 5, expected a divisor of hidden_size, 32",
     );
     check(
+        "pad_token_id",
+        json!(100),
+        "key \"pad_token_id\" is 100, expected an id below vocab_size, 100",
+    );
+    check(
         "hidden_act",
         json!("swish"),
         "key \"hidden_act\" is \"swish\", expected gelu, gelu_new, gelu_pytorch_tanh or relu",

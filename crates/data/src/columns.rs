@@ -13,6 +13,7 @@ use crate::table::{Wanted, missing};
 pub struct Columns {
     pub text: Option<String>,
     pub pair: Option<String>,
+    /// `none` where labels may be absent: no label is read.
     pub label: Option<String>,
     /// Never guessed: a column called `id` isn't always one.
     pub id: Option<String>,
@@ -23,8 +24,10 @@ pub struct Columns {
 pub enum Labels {
     /// Training and evaluation: without a label column nothing can go on.
     Required,
-    /// Prediction: a label is read as the gold label if there is a column for it.
+    /// Prediction: a label is read as the gold label if there is a column for it; a column that is named must be there.
     IfPresent,
+    /// As `IfPresent`, but the column named may be absent too: a manifest's column, which its unlabelled splits lack.
+    IfColumnPresent,
     /// No label column is looked at.
     Ignored,
 }
@@ -77,19 +80,17 @@ pub fn choose(
             (text, pair.or(guessed))
         }
     };
+    let optional = matches!(labels, Labels::IfPresent | Labels::IfColumnPresent);
     let label = match (labels, there("label", &wish.label)) {
         (Labels::Ignored, _) => None,
-        (Labels::IfPresent, Err(_)) => None,
+        _ if optional && wish.label.as_deref() == Some("none") => None,
+        (Labels::IfColumnPresent, Err(_)) => None,
         (_, Err(error)) => return Err(error),
         (_, Ok(Some(label))) => Some(label),
-        (Labels::IfPresent, Ok(None)) => guess_label(columns, features, &text),
-        (Labels::Required, Ok(None)) => {
-            Some(guess_label(columns, features, &text).ok_or_else(|| Error::UnclearColumn {
-                path: path.to_owned(),
-                role: "label",
-                columns: columns.to_vec(),
-            })?)
-        }
+        (_, Ok(None)) if optional => guess_label(columns, features, &text),
+        (_, Ok(None)) => Some(guess_label(columns, features, &text).ok_or_else(|| {
+            Error::UnclearColumn { path: path.to_owned(), role: "label", columns: columns.to_vec() }
+        })?),
     };
     Ok(Columns { text: Some(text), pair, label, id: there("id", &wish.id)? })
 }
@@ -215,7 +216,18 @@ mod tests {
             Labels::Required,
             r#"x.csv: no label column "lable" (columns: sms, spam, key)"#,
         );
-        check(wish("sms", "lable", None), Labels::IfPresent, "sms - - -");
+        let absent = r#"x.csv: no label column "lable" (columns: sms, spam, key)"#;
+        check(wish("sms", "lable", None), Labels::IfPresent, absent);
+        check(wish("sms", "lable", None), Labels::IfColumnPresent, "sms - - -");
+        check(wish("sms", "spam", None), Labels::IfColumnPresent, "sms - spam -");
+        check(wish("sms", "lable", None), Labels::Ignored, "sms - - -");
+        check(wish("sms", "none", None), Labels::IfPresent, "sms - - -");
+        check(wish("sms", "none", None), Labels::IfColumnPresent, "sms - - -");
+        check(
+            wish("sms", "none", None),
+            Labels::Required,
+            r#"x.csv: no label column "none" (columns: sms, spam, key)"#,
+        );
         check(
             wish("smss", "spam", None),
             Labels::Required,

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::features::Feature;
+use crate::example::LabelSet;
+use crate::features::{Feature, FeatureKind, kind_of};
 use crate::layout::{self, Layout};
 use crate::table::{self, Format};
 
@@ -74,6 +75,19 @@ impl Dataset {
         let name = layout::keyword(&stem).unwrap_or("train").to_owned();
         let splits = vec![SplitPaths { name, files: files.to_vec() }];
         Dataset { splits, features: Vec::new(), ids: Ids::Plain(stem) }.with_footer()
+    }
+
+    /// The class names of a manifest, for data whose card and footer name none: integers in that column are indices into
+    /// them, also where the rows are read for a model with another order. Names that are integers themselves are left as
+    /// names.
+    pub fn with_classes(mut self, column: &str, names: &LabelSet) -> Dataset {
+        let known = matches!(kind_of(&self.features, column), Some(FeatureKind::Classes(_)));
+        if !known && names.names().iter().all(|name| name.parse::<i64>().is_err()) {
+            self.features.retain(|feature| feature.name != column);
+            let kind = FeatureKind::Classes(names.names().to_vec());
+            self.features.push(Feature { name: column.to_owned(), kind });
+        }
+        self
     }
 
     pub fn split_names(&self) -> Vec<String> {

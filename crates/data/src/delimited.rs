@@ -1,7 +1,8 @@
 //! Columns of a CSV or TSV file with a header line.
 //!
 //! Refuses rows with another number of cells than the header, quotes that are never closed and text that isn't UTF-8: each
-//! of them would move text or labels to other rows in silence. Blank lines are passed over. A byte-order mark is dropped.
+//! of them would move text or labels to other rows in silence. Refuses a header of one cell with a `|` in it, a delimiter that
+//! isn't read. Blank lines are passed over. A byte-order mark is dropped.
 
 use std::path::Path;
 
@@ -19,21 +20,20 @@ pub enum Delimiter {
 
 pub fn head(path: &Path, delimiter: Delimiter) -> Result<Head> {
     let bytes = load(path)?;
-    let columns = header(path, &mut reader(&bytes, delimiter))?;
+    let columns = header(path, &mut reader(&bytes, delimiter), &mut Lines::of(&bytes))?;
     Ok(Head { columns, features: Vec::new() })
 }
 
 pub fn read(path: &Path, wanted: &[Wanted<'_>], delimiter: Delimiter) -> Result<Table> {
     let bytes = load(path)?;
     let mut reader = reader(&bytes, delimiter);
-    let columns = header(path, &mut reader)?;
+    let mut starts = Lines::of(&bytes);
+    let columns = header(path, &mut reader, &mut starts)?;
     let wanted = positions(path, &columns, wanted)?;
     let mut cells: Vec<Vec<Option<String>>> = vec![Vec::new(); wanted.len()];
     let (mut lines, mut record, mut last_start) = (Vec::new(), ByteRecord::new(), 0);
-    while next(path, &mut reader, &mut record, &columns)? {
-        let position = record.position();
-        let line = position.map_or(0, |position| position.line() as usize);
-        last_start = position.map_or(0, |position| position.byte() as usize);
+    while let Some(line) = next(path, &mut reader, &mut record, &mut starts, &columns)? {
+        last_start = starts.at;
         for (cells, at) in cells.iter_mut().zip(&wanted) {
             let cell = record.get(*at).unwrap_or_default();
             let place = Place::Line(line);
@@ -89,35 +89,78 @@ fn reader(bytes: &[u8], delimiter: Delimiter) -> csv::Reader<&[u8]> {
         .from_reader(bytes)
 }
 
-fn header(path: &Path, reader: &mut csv::Reader<&[u8]>) -> Result<Vec<String>> {
+/// Where rows start. The csv crate's own count is taken before the `\n` of the `\r\n` above a row, and before blank lines.
+struct Lines<'b> {
+    bytes: &'b [u8],
+    /// The first byte of the row that was read last, and its line.
+    at: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    fn of(bytes: &[u8]) -> Lines<'_> {
+        Lines { bytes, at: 0, line: 1 }
+    }
+
+    // The csv crate gives the byte after the row above; rows come in order.
+    fn go_to(&mut self, record: &ByteRecord) -> usize {
+        let end = record.position().map_or(0, |position| position.byte() as usize);
+        let rest = self.bytes.get(end..).unwrap_or_default();
+        let start = end + rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let passed = self.bytes.get(self.at..start).unwrap_or_default();
+        let ends_line = |(at, byte): &(usize, &u8)| match byte {
+            b'\n' => true,
+            b'\r' => self.bytes.get(self.at + at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        self.line += passed.iter().enumerate().filter(ends_line).count();
+        self.at = start;
+        self.line
+    }
+}
+
+fn header(
+    path: &Path,
+    reader: &mut csv::Reader<&[u8]>,
+    starts: &mut Lines<'_>,
+) -> Result<Vec<String>> {
     let mut record = ByteRecord::new();
-    next(path, reader, &mut record, &[])?;
-    let place = Place::Line(1);
+    let place = Place::Line(next(path, reader, &mut record, starts, &[])?.unwrap_or(1));
     let name = |cell: &[u8]| {
         std::str::from_utf8(cell)
             .map(|name| name.trim().to_owned())
             .map_err(|_| Error::NotUtf8 { at: At { path: path.to_owned(), place } })
     };
-    record.iter().map(name).collect()
+    let columns: Vec<String> = record.iter().map(name).collect::<Result<_>>()?;
+    match columns.as_slice() {
+        [only] if only.contains('|') => {
+            Err(Error::OtherDelimiter { path: path.to_owned(), header: only.clone() })
+        }
+        _ => Ok(columns),
+    }
 }
 
-// False at the end of the file.
+// The line on which the row starts; `None` at the end of the file.
 fn next(
     path: &Path,
     reader: &mut csv::Reader<&[u8]>,
     record: &mut ByteRecord,
+    starts: &mut Lines<'_>,
     columns: &[String],
-) -> Result<bool> {
+) -> Result<Option<usize>> {
     let more = reader.read_byte_record(record).map_err(|error| Error::Read {
         path: path.to_owned(),
         source: std::io::Error::other(error),
     })?;
-    if more && !columns.is_empty() && record.len() != columns.len() {
-        let line = record.position().map_or(0, |position| position.line() as usize);
+    if !more {
+        return Ok(None);
+    }
+    let line = starts.go_to(record);
+    if !columns.is_empty() && record.len() != columns.len() {
         let (found, expected) = (record.len(), columns.len());
         return Err(Error::Ragged { path: path.to_owned(), line, found, expected });
     }
-    Ok(more)
+    Ok(Some(line))
 }
 
 // Whether a quoted cell is still open after the last row. The csv crate closes it at the end of the file in silence, and
@@ -158,6 +201,27 @@ mod tests {
         check("a,\"b \"\"", true);
         check("5\" pipe,b", false);
         check("", false);
+    }
+
+    #[test]
+    fn rows_know_their_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.csv");
+        let check = |content: &str, lines: &[u32]| {
+            std::fs::write(&path, content).unwrap();
+            let wanted = [Wanted { role: "text", column: "text" }];
+            let table = read(&path, &wanted, Delimiter::Sniffed).unwrap();
+            assert_eq!(table.lines, lines, "{content:?}");
+        };
+        let endings = |content: &str, lines: &[u32]| {
+            check(content, lines);
+            check(&content.replace('\n', "\r\n"), lines);
+            check(&content.replace('\n', "\r"), lines);
+        };
+        endings("text\na\nb\n", &[2, 3]);
+        endings("\n\ntext\n\na\n\n\nb", &[5, 8]);
+        endings("text,x\n\"a\n\nb\",1\n\"\nc\",2\nd,3", &[2, 5, 7]);
+        check("text\r\na\nb\r\n\r\nc", &[2, 3, 5]);
     }
 
     proptest! {

@@ -48,6 +48,8 @@ pub enum Error {
         "{text:?} is neither a task name, nor owner/name[:config][@revision] of a hub dataset, nor a file or folder that exists ({reason})"
     )]
     BadSource { text: String, reason: &'static str },
+    #[error("{text:?} is a folder here: write ./{text}")]
+    FolderWord { text: String },
     #[error("{}:{line}: {reason}", path.display())]
     BadTask { path: PathBuf, line: usize, reason: String },
     #[error("{}: {what} ({source})", path.display())]
@@ -100,7 +102,8 @@ pub enum Error {
     #[error("eval fraction {fraction} isn't between 0 and 1")]
     BadFraction { fraction: f64 },
     #[error(
-        "a cut of {fraction} of {rows} labelled rows leaves one side empty; name an evaluation split or another fraction"
+        "a cut of {fraction} of {} leaves one side empty; name an evaluation split or another fraction",
+        counted(*rows, "labelled row")
     )]
     CutTooSmall { fraction: f64, rows: usize },
 
@@ -110,10 +113,16 @@ pub enum Error {
     #[error("{}: column {column:?} is {found}, not text or a number", path.display())]
     UnreadableColumn { path: PathBuf, column: String, found: String },
     #[error(
-        "{}:{line}: {found} cells where the header has {expected} (a delimiter or line break in a cell without quotes?)",
-        path.display()
+        "{}:{line}: {} where the header has {expected} (a delimiter or line break in a cell without quotes?)",
+        path.display(),
+        counted(*found, "cell")
     )]
     Ragged { path: PathBuf, line: usize, found: usize, expected: usize },
+    #[error(
+        "{}: the header is a single cell, {header:?}: cells are split at commas, semicolons or tabs (in .tsv at tabs); write the file with one of these",
+        path.display()
+    )]
+    OtherDelimiter { path: PathBuf, header: String },
     #[error("{}:{line}: a quoted cell starts in this row and is never closed", path.display())]
     OpenQuote { path: PathBuf, line: usize },
     #[error("{}: no header and no rows in it", path.display())]
@@ -159,12 +168,13 @@ pub enum Error {
     #[error("{}: column {column:?} holds lists: multi-label tasks aren't supported yet", path.display())]
     MultiLabel { path: PathBuf, column: String },
     #[error(
-        "the labels given ({}) aren't the labels of the data ({}); same names in the same order are needed",
+        "the labels given ({}) aren't the labels of the data ({}): {}the names must be the same, their order may differ",
         list(given),
-        list(found)
+        list(found),
+        differences(given, found)
     )]
     LabelsDisagree { given: Vec<String>, found: Vec<String> },
-    #[error("{}: column {column:?} has no labelled row, so the classes are unknown; name them", path.display())]
+    #[error("{}: column {column:?} has no labelled row, so the classes are unknown; give rows that have labels, or name another label column", path.display())]
     NoLabels { path: PathBuf, column: String },
     #[error(
         "{second}: id {id:?} of column {column:?} is there twice, first at {first}; ids must be unique"
@@ -186,7 +196,8 @@ pub enum Error {
     #[error("{}: isn't a tokenizer ({reason})", path.display())]
     BadTokenizer { path: PathBuf, reason: String },
     #[error(
-        "max length {max_length} is too small: this tokenizer adds {added} special tokens to {to}, so at least {least} are needed"
+        "max length {max_length} is too small: this tokenizer adds {} to {to}, so at least {least} are needed",
+        counted(*added, "special token")
     )]
     MaxLengthTooSmall { max_length: usize, added: usize, to: &'static str, least: usize },
     #[error("row {id:?}: the tokenizer failed ({reason})")]
@@ -231,6 +242,30 @@ fn list(names: &[String]) -> String {
         n if n <= LISTED => names.join(", "),
         n => format!("{}, … ({n} in all)", names[..LISTED].join(", ")),
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn differences(given: &[String], found: &[String]) -> String {
+    let without = |names: &[String], others: &[String]| -> Vec<String> {
+        names.iter().filter(|name| !others.contains(name)).cloned().collect()
+    };
+    let (lacking, extra) = (without(given, found), without(found, given));
+    let mut text = String::new();
+    if !lacking.is_empty() {
+        text += &format!("not in the data: {}; ", list(&lacking));
+    }
+    if !extra.is_empty() {
+        text += &format!("not given: {}; ", list(&extra));
+    }
+    let lower = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+    let extra = lower(&extra);
+    if lower(&lacking).iter().any(|name| extra.contains(name)) {
+        text += "some differ in case only; ";
+    }
+    text
 }
 
 fn hint(suggestion: &Option<String>) -> String {

@@ -1,12 +1,12 @@
 //! What a person should know of the data before training on it: balance, empty and repeated texts, conflicts, leaks.
 //!
-//! Counts only; mends nothing. Texts are compared without the blanks at their ends.
+//! Counts, and the first ids of each kind; mends nothing. Texts are compared without the blanks at their ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::example::{Example, LabelSet, Split};
 
-/// Counts over one training split, and what it shares with an evaluation split.
+/// Counts over one training split, and what it shares with an evaluation split. Lists of ids hold the first three.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     pub split: String,
@@ -14,16 +14,22 @@ pub struct Inspection {
     /// (label name, rows), in label order.
     pub classes: Vec<(String, usize)>,
     pub unlabelled: usize,
+    pub unlabelled_ids: Vec<String>,
+    /// Label names that are one name but for their case, in label order.
+    pub same_but_for_case: Vec<String>,
     /// Rows whose text (for a pair: both texts) is empty or blank.
     pub empty_texts: usize,
+    pub empty_ids: Vec<String>,
     /// Rows that repeat the text and the label of an earlier row.
     pub duplicates: usize,
+    pub duplicate_ids: Vec<String>,
     /// Rows that repeat the text of an earlier row, whatever the label.
     pub repeated_texts: usize,
     /// Distinct texts that carry more than one label.
     pub conflicting_texts: usize,
     /// Rows that such texts have in all.
     pub conflicting_rows: usize,
+    pub conflicting_ids: Vec<String>,
     pub shared: Option<Shared>,
 }
 
@@ -39,25 +45,24 @@ pub struct Shared {
 pub fn inspect(split: &Split, eval: Option<&Split>) -> Inspection {
     let mut classes: Vec<(String, usize)> =
         split.labels.names().iter().map(|name| (name.clone(), 0)).collect();
-    let mut labels_of: HashMap<(&str, &str), Vec<Option<u32>>> =
+    let mut labels_of: HashMap<(&str, &str), HashSet<Option<u32>>> =
         HashMap::with_capacity(split.examples.len());
+    let mut repeated: Vec<&Example> = Vec::new();
     for row in &split.examples {
         if let Some(label) = row.label {
             classes[label as usize].1 += 1;
         }
-        labels_of.entry(key(row)).or_default().push(row.label);
-    }
-    let (mut duplicates, mut conflicting_texts, mut conflicting_rows) = (0, 0, 0);
-    for labels in labels_of.values_mut().filter(|labels| labels.len() > 1) {
-        let rows = labels.len();
-        labels.sort_unstable();
-        labels.dedup();
-        duplicates += rows - labels.len();
-        if labels.iter().flatten().count() > 1 {
-            conflicting_texts += 1;
-            conflicting_rows += rows;
+        if !labels_of.entry(key(row)).or_default().insert(row.label) {
+            repeated.push(row);
         }
     }
+    let is_conflict = |labels: &HashSet<Option<u32>>| labels.iter().flatten().count() > 1;
+    let rows = |is: &dyn Fn(&Example) -> bool| -> Vec<&Example> {
+        split.examples.iter().filter(|row| is(row)).collect()
+    };
+    let unlabelled = rows(&|row| row.label.is_none());
+    let empty = rows(&is_empty);
+    let conflicting = rows(&|row| labels_of.get(&key(row)).is_some_and(is_conflict));
     let shared = eval.map(|eval| Shared {
         eval_split: eval.name.clone(),
         eval_rows: eval.examples.len(),
@@ -70,15 +75,32 @@ pub fn inspect(split: &Split, eval: Option<&Split>) -> Inspection {
     Inspection {
         split: split.name.clone(),
         rows: split.examples.len(),
-        unlabelled: split.examples.iter().filter(|row| row.label.is_none()).count(),
-        empty_texts: split.examples.iter().filter(|row| is_empty(row)).count(),
-        duplicates,
+        unlabelled: unlabelled.len(),
+        unlabelled_ids: first_ids(&unlabelled),
+        same_but_for_case: same_but_for_case(split.labels.names()),
+        empty_texts: empty.len(),
+        empty_ids: first_ids(&empty),
+        duplicates: repeated.len(),
+        duplicate_ids: first_ids(&repeated),
         repeated_texts: split.examples.len() - labels_of.len(),
-        conflicting_texts,
-        conflicting_rows,
+        conflicting_texts: labels_of.values().filter(|labels| is_conflict(labels)).count(),
+        conflicting_rows: conflicting.len(),
+        conflicting_ids: first_ids(&conflicting),
         classes,
         shared,
     }
+}
+
+fn first_ids(rows: &[&Example]) -> Vec<String> {
+    rows.iter().take(3).map(|row| row.id.clone()).collect()
+}
+
+fn same_but_for_case(names: &[String]) -> Vec<String> {
+    let lower: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    lower.iter().for_each(|name| *seen.entry(name).or_default() += 1);
+    let pairs = names.iter().zip(&lower);
+    pairs.filter(|(_, lower)| seen[lower.as_str()] > 1).map(|(name, _)| name.clone()).collect()
 }
 
 fn key(row: &Example) -> (&str, &str) {
@@ -139,28 +161,47 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
         .map(|(name, _)| name.as_str())
         .collect();
     note(without.len().min(labelled), format!("  without a row: {}", shortened(&without)));
+    let cased: Vec<&str> = inspection.same_but_for_case.iter().map(String::as_str).collect();
+    note(cased.len(), format!("  labels that differ in case only: {}", shortened(&cased)));
     note(
         inspection.unlabelled,
-        format!("  unlabelled: {}, left out of training", rows(inspection.unlabelled)),
+        format!(
+            "  unlabelled: {}, left out of training{}",
+            rows(inspection.unlabelled),
+            ids(&inspection.unlabelled_ids, inspection.unlabelled)
+        ),
     );
-    note(inspection.empty_texts, format!("  empty text: {}", rows(inspection.empty_texts)));
+    note(
+        inspection.empty_texts,
+        format!(
+            "  empty text: {}{}",
+            rows(inspection.empty_texts),
+            ids(&inspection.empty_ids, inspection.empty_texts)
+        ),
+    );
     note(
         inspection.duplicates,
-        format!("  repeated (same text, same label): {}", rows(inspection.duplicates)),
+        format!(
+            "  repeated (same text, same label): {}{}",
+            rows(inspection.duplicates),
+            ids(&inspection.duplicate_ids, inspection.duplicates)
+        ),
     );
     note(
         inspection.conflicting_texts,
         format!(
-            "  conflicting labels: {} in {}",
+            "  conflicting labels: {} in {}{}",
             if inspection.conflicting_texts == 1 {
                 "1 text".to_owned()
             } else {
                 format!("{} texts", grouped(inspection.conflicting_texts))
             },
-            rows(inspection.conflicting_rows)
+            rows(inspection.conflicting_rows),
+            ids(&inspection.conflicting_ids, inspection.conflicting_rows)
         ),
     );
     if let Some(shared) = &inspection.shared {
+        note(1, format!("  evaluated on: {}, {}", shared.eval_split, rows(shared.eval_rows)));
         note(
             shared.rows,
             format!(
@@ -172,6 +213,14 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
         );
     }
     lines
+}
+
+fn ids(first: &[String], count: usize) -> String {
+    match first {
+        [] => String::new(),
+        first if first.len() < count => format!(" ({}, …)", first.join(", ")),
+        first => format!(" ({})", first.join(", ")),
+    }
 }
 
 fn shortened(names: &[&str]) -> String {
@@ -229,6 +278,7 @@ mod tests {
                 (" ", None),
                 ("odd", None),
                 ("odd", Some(0)),
+                ("good", Some(2)),
             ],
         );
         let eval = split(
@@ -239,26 +289,34 @@ mod tests {
         assert_eq!(
             fmt(&found),
             [
-                "train: 8 rows, 3 classes",
-                "  neg              4   66.7 %",
+                "train: 9 rows, 3 classes",
+                "  neg              4   57.1 %",
                 "  neutral          0    0.0 %",
-                "  pos              2   33.3 %",
+                "  pos              3   42.9 %",
                 "  without a row: neutral",
-                "  unlabelled: 2 rows, left out of training",
-                "  empty text: 2 rows",
-                "  repeated (same text, same label): 1 row",
-                "  conflicting labels: 1 text in 3 rows",
+                "  unlabelled: 2 rows, left out of training (train-5, train-6)",
+                "  empty text: 2 rows (train-4, train-5)",
+                "  repeated (same text, same label): 2 rows (train-1, train-8)",
+                "  conflicting labels: 1 text in 4 rows (train-0, train-1, train-2, …)",
+                "  evaluated on: validation, 4 rows",
                 "  in validation too: 2 of its 4 rows",
             ]
         );
-        assert_eq!(found.repeated_texts, 4);
+        assert_eq!(found.repeated_texts, 5);
         assert_eq!(occurring(&train), ["neg", "pos"]);
     }
 
     #[test]
     fn clean_data_is_short() {
         let train = split("train", &[("a", Some(0)), ("b", Some(1)), ("c", Some(2))]);
-        assert_eq!(fmt(&inspect(&train, Some(&split("test", &[("d", Some(0))])))).len(), 4);
+        assert_eq!(fmt(&inspect(&train, Some(&split("test", &[("d", Some(0))])))).len(), 5);
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let cased = same_but_for_case(&names(&["Positive", "negative", "positive"]));
+        assert_eq!(cased, ["Positive", "positive"]);
+        let mut found = inspect(&train, None);
+        found.same_but_for_case = cased;
+        assert_eq!(fmt(&found)[4], "  labels that differ in case only: Positive, positive");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(fmt(&inspect(&split("none", &[]), None))[0], "none: 0 rows, 3 classes");
     }

@@ -1,8 +1,9 @@
 //! A label column to class indices.
 //!
 //! Where the column has class names (card, footer), its integers are indices. Else its values are names: text as it
-//! stands without the blanks around it, integers as their digits. -1, null and empty cells are unlabelled. Refuses values
-//! outside the label set, and scores.
+//! stands without the blanks around it, integers as their digits. Null and empty cells are unlabelled. So is -1 where class
+//! names come from a card, a footer, a manifest or a model and none of them is "-1"; where the values make the names
+//! themselves, -1 is a class like any other (sentiment as -1, 0, 1). Refuses values outside the label set, and scores.
 
 use std::collections::BTreeSet;
 
@@ -22,10 +23,10 @@ pub enum RawValues {
 }
 
 /// What an integer in the label column means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Integers {
-    /// An index into the class names of the card or footer.
-    Indices,
+    /// An index into the class names of the card or footer; here is the class of each, from `align`.
+    Indices(Vec<u32>),
     /// Its digits are a label's name if all of the column's are; else an index.
     NamesFirst,
 }
@@ -86,7 +87,7 @@ pub fn derive(all: &[&RawLabels]) -> Result<Option<LabelSet>> {
     for raw in all {
         match &raw.values {
             RawValues::Integers(values) => {
-                integers.extend(values.iter().flatten().filter(|value| **value != -1))
+                integers.extend(values.iter().flatten());
             }
             RawValues::Names(values) => {
                 mixed |= values.iter().any(Option::is_some);
@@ -106,12 +107,21 @@ pub fn derive(all: &[&RawLabels]) -> Result<Option<LabelSet>> {
     if set.is_empty() { Ok(None) } else { LabelSet::new(set).map(Some) }
 }
 
+/// For each class name of the data its index in the set given; both must hold the same names, in whatever order.
+pub fn align(given: &LabelSet, found: &[String]) -> Result<Vec<u32>> {
+    let aligned: Option<Vec<u32>> = found.iter().map(|name| given.index_of(name)).collect();
+    match aligned {
+        Some(aligned) if aligned.len() == given.len() => Ok(aligned),
+        _ => Err(Error::LabelsDisagree { given: given.names().to_vec(), found: found.to_vec() }),
+    }
+}
+
 /// Class index of each row of one table.
 pub fn indices(
     table: &Table,
     raw: &RawLabels,
     labels: &LabelSet,
-    integers: Integers,
+    integers: &Integers,
 ) -> Result<Vec<Option<u32>>> {
     match &raw.values {
         RawValues::Names(values) => {
@@ -128,8 +138,12 @@ pub fn indices(
             let named = |value: &i64| labels.index_of(&value.to_string());
             // Decided by the label set alone, never by the values of one file: a stray value must be an error, not a
             // reason to read all others as indices.
-            let are_names = integers == Integers::NamesFirst
+            let are_names = *integers == Integers::NamesFirst
                 && labels.names().iter().any(|name| name.parse::<i64>().is_ok());
+            let class = |index: u32| match integers {
+                Integers::Indices(classes) => classes.get(index as usize).copied().unwrap_or(index),
+                Integers::NamesFirst => index,
+            };
             let index = |(row, value): (usize, &Option<i64>)| match value {
                 None => Ok(None),
                 Some(-1) if !are_names || named(&-1).is_none() => Ok(None),
@@ -138,7 +152,7 @@ pub fn indices(
                     None => Err(unknown(table, row, &raw.column, &value.to_string(), labels)),
                 },
                 Some(value) => match u32::try_from(*value) {
-                    Ok(index) if (index as usize) < labels.len() => Ok(Some(index)),
+                    Ok(index) if (index as usize) < labels.len() => Ok(Some(class(index))),
                     _ => Err(Error::LabelOutOfRange {
                         at: table.at(row),
                         column: raw.column.clone(),
@@ -185,7 +199,7 @@ mod tests {
                 .map_err(text)?,
             None => derive(&[&raw[0]]).map_err(text)?.ok_or("nothing labelled")?,
         };
-        let indices = indices(&table(), &raw[0], &set, integers).map_err(text)?;
+        let indices = indices(&table(), &raw[0], &set, &integers).map_err(text)?;
         let shown: Vec<String> = indices
             .iter()
             .map(|index| index.map_or("-".to_owned(), |index| index.to_string()))
@@ -204,7 +218,9 @@ mod tests {
         check(&["pos", "neg"], pos_neg, "neg pos | 1 0");
         check(&["1", "0", "-1", ""], pos_neg, "neg pos | 1 0 - -");
         check(&["1.0", "0.0", ""], pos_neg, "neg pos | 1 0 -");
-        check(&["10", "2", "1", "-1"], None, "1 2 10 | 2 1 0 -");
+        check(&["10", "2", "1", "-1"], None, "-1 1 2 10 | 3 2 1 0");
+        check(&["-1", "0", "1", ""], None, "-1 0 1 | 0 1 2 -");
+        check(&["1.0", "-1.0"], None, "-1 1 | 1 0");
         check(&["2", "1"], Some(&["1", "2"]), "1 2 | 1 0");
         check(&["1", "-1", "2"], Some(&["1", "2"]), "1 2 | 0 - 1");
         check(&["-1", "1", "0"], Some(&["-1", "0", "1"]), "-1 0 1 | 0 2 1");
@@ -214,8 +230,43 @@ mod tests {
 
     #[test]
     fn indices_stay_indices() {
-        let got = of(&["1", "0"], Some(&["1", "2"]), Integers::Indices);
-        assert_eq!(got.unwrap(), "1 2 | 1 0");
+        let got = of(&["1", "0", "-1"], Some(&["1", "2"]), Integers::Indices(vec![0, 1]));
+        assert_eq!(got.unwrap(), "1 2 | 1 0 -");
+        let got = of(&["1", "0", "-1"], Some(&["1", "2"]), Integers::Indices(vec![1, 0]));
+        assert_eq!(got.unwrap(), "1 2 | 0 1 -");
+    }
+
+    #[test]
+    fn class_names_are_aligned_by_name() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let check = |given: &[&str], found: &[&str], expected: &str| {
+            let found: Vec<String> = names(found);
+            let got = match align(&LabelSet::new(names(given)).unwrap(), &found) {
+                Ok(classes) => format!("{classes:?}"),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(got, expected);
+        };
+        check(&["neg", "pos"], &["neg", "pos"], "[0, 1]");
+        check(&["a", "b", "c"], &["c", "a", "b"], "[2, 0, 1]");
+        check(
+            &["a", "b", "c"],
+            &["b", "a", "d"],
+            "the labels given (a, b, c) aren't the labels of the data (b, a, d): not in the data: c; not given: d; the names must be \
+             the same, their order may differ",
+        );
+        check(
+            &["a", "b", "c"],
+            &["b", "a"],
+            "the labels given (a, b, c) aren't the labels of the data (b, a): not in the data: c; the names must be the same, their \
+             order may differ",
+        );
+        check(
+            &["neg", "Pos"],
+            &["pos", "neg"],
+            "the labels given (neg, Pos) aren't the labels of the data (pos, neg): not in the data: Pos; not given: pos; some differ \
+             in case only; the names must be the same, their order may differ",
+        );
     }
 
     /// One stray value once shifted every label of its file by a class.
@@ -251,7 +302,8 @@ mod tests {
             None,
             r#"x.csv:3: column "label" holds 3.8, a score and not a class: regression tasks aren't supported yet"#,
         );
-        check(&["", "-1"], None, "nothing labelled");
+        check(&["", " "], None, "nothing labelled");
+        check(&["", "-1"], None, "a label set needs at least two names, got -1");
         check(&["yes", "yes"], None, "a label set needs at least two names, got yes");
     }
 }

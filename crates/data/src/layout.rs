@@ -183,8 +183,11 @@ fn config_of(path: &str) -> &str {
     }
 }
 
-// Files of one config by split; where several formats offer rows, only the best is read, or rows would come twice.
+// Files of one config by split. Where some are named after a split, the others (notes.csv) are no rows of the data set; where
+// several formats offer rows, only the best is read, or rows would come twice.
 fn splits_of(files: &[&str]) -> Vec<SplitFiles> {
+    let named: Vec<&str> = files.iter().filter(|path| split_of(path).is_some()).copied().collect();
+    let files = if named.is_empty() { files } else { &named };
     let of_suffix = |suffixes: &[&str]| -> Vec<&str> {
         let wanted = |path: &&&str| {
             path.rsplit_once('.').is_some_and(|(_, suffix)| suffixes.contains(&suffix))
@@ -198,7 +201,7 @@ fn splits_of(files: &[&str]) -> Vec<SplitFiles> {
         .unwrap_or_else(|| files.to_vec());
     let mut splits: Vec<SplitFiles> = Vec::new();
     for path in best {
-        let name = split_of(path);
+        let name = split_of(path).unwrap_or_else(|| "train".to_owned());
         match splits.iter_mut().find(|split| split.name == name) {
             Some(split) => split.files.push(path.to_owned()),
             None => splits.push(SplitFiles { name, files: vec![path.to_owned()], rows: None }),
@@ -211,7 +214,8 @@ fn splits_of(files: &[&str]) -> Vec<SplitFiles> {
     splits
 }
 
-fn split_of(path: &str) -> String {
+// The split that a path is named after, if it is.
+fn split_of(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = path.split('/').collect();
     let file = parts.pop().unwrap_or_default();
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
@@ -222,12 +226,11 @@ fn split_of(path: &str) -> String {
             .iter()
             .all(|digits| digits.len() >= 5 && digits.bytes().all(|c| c.is_ascii_digit()))
     {
-        return keyword(name).map_or(name, |known| known).to_owned();
+        return Some(keyword(name).unwrap_or(name).to_owned());
     }
     keyword(stem)
         .or_else(|| parts.iter().rev().find_map(|folder| keyword(folder)))
-        .unwrap_or("train")
-        .to_owned()
+        .map(str::to_owned)
 }
 
 const KEYWORDS: [(&str, &str); 10] = [
@@ -315,6 +318,12 @@ mod tests {
             "default: train=data/train/a.jsonl test=data/test/a.jsonl",
         );
         check(&["rows.csv"], None, "default: train=rows.csv");
+        check(
+            &["notes.csv", "notes.parquet", "train.csv", "validation.csv"],
+            None,
+            "default: train=train.csv validation=validation.csv",
+        );
+        check(&["data/extra.csv", "data/test.csv"], None, "default: test=data/test.csv");
         check(
             &["data/extra-00000-of-00001.parquet"],
             None,

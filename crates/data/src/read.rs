@@ -48,7 +48,7 @@ pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Sp
     let mut rows: HashMap<&str, Vec<Example>> = HashMap::new();
     for split in &splits {
         let own: Vec<Loaded> = loaded.extract_if(.., |file| file.split == split.name).collect();
-        rows.insert(&split.name, examples(dataset, own, &label_set, integers)?);
+        rows.insert(&split.name, examples(dataset, own, &label_set, &integers)?);
     }
     let mut selected = Vec::new();
     for part in &expression.parts {
@@ -172,7 +172,8 @@ fn as_text(cells: Cells) -> Vec<Option<String>> {
     }
 }
 
-// The label set given, or that of card or footer, or that of the values; where several speak they must agree.
+// The label set given, or that of card or footer, or that of the values; where several speak they must hold the same names,
+// and the order of the one given is that of the model's head.
 fn label_set(
     dataset: &Dataset,
     loaded: &[Loaded],
@@ -185,12 +186,16 @@ fn label_set(
         _ => None,
     });
     match (&request.label_set, classes) {
-        (Some(given), Some(found)) if given.names() != found => {
-            Err(Error::LabelsDisagree { given: given.names().to_vec(), found })
+        (Some(given), Some(found)) => {
+            let classes = labels::align(given, LabelSet::new(found)?.names())?;
+            Ok((given.clone(), Integers::Indices(classes)))
         }
-        (Some(given), Some(_)) => Ok((given.clone(), Integers::Indices)),
         (Some(given), None) => Ok((given.clone(), Integers::NamesFirst)),
-        (None, Some(found)) => Ok((LabelSet::new(found)?, Integers::Indices)),
+        (None, Some(found)) => {
+            let set = LabelSet::new(found)?;
+            let classes = labels::align(&set, set.names())?;
+            Ok((set, Integers::Indices(classes)))
+        }
         (None, None) => {
             let found: Vec<&RawLabels> =
                 loaded.iter().filter_map(|file| file.labels.as_ref()).collect();
@@ -209,7 +214,7 @@ fn examples(
     dataset: &Dataset,
     files: Vec<Loaded>,
     set: &LabelSet,
-    integers: Integers,
+    integers: &Integers,
 ) -> Result<Vec<Example>> {
     let mut rows = Vec::with_capacity(files.iter().map(|file| file.texts.len()).sum());
     let mut first_of: HashMap<String, (usize, usize)> = HashMap::new();

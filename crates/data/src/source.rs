@@ -49,9 +49,10 @@ impl Source {
         }
         let Some((owner, rest)) = text.split_once('/') else {
             let (name, split) = split_off(text, ':');
+            let kinds = "a task name has letters, digits, - and _ only";
             return match is_word(name) && split.is_none_or(|split| !split.is_empty()) {
                 true => Ok(Source::Task { name: name.to_owned(), split: split.map(str::to_owned) }),
-                false => Err(bad("a task name has letters, digits, - and _ only")),
+                false => Err(on_disk(text).unwrap_or_else(|| bad(kinds))),
             };
         };
         let (rest, revision) = split_off(rest, '@');
@@ -69,6 +70,17 @@ impl Source {
             config: config.map(str::to_owned),
             revision: revision.map(str::to_owned),
         })
+    }
+}
+
+/// What to do about a word that stands for no task, yet is a folder or file here; `None` where it is neither.
+///
+/// For callers that found no task of the name `Source::parse` gave them.
+pub fn on_disk(text: &str) -> Option<Error> {
+    let path = Path::new(text);
+    match path.is_dir() {
+        true => Some(Error::FolderWord { text: text.to_owned() }),
+        false => path.is_file().then(|| Format::of(path).err()).flatten(),
     }
 }
 
@@ -154,6 +166,27 @@ mod tests {
         let expected = "can't tell the format from the suffix \"xlsx\" (expected .parquet, .csv, .tsv, or .jsonl, .ndjson or .json with one object a line)";
         let message = Source::parse(file.to_str().unwrap()).unwrap_err().to_string();
         assert_eq!(message, format!("{}: {expected}", file.display()));
+    }
+
+    // Tests run in the crate's own folder, which has `src` and `Cargo.toml`.
+    #[test]
+    fn words_that_exist_say_what_to_do() {
+        let check = |error: Option<Error>, expected: Option<&str>| {
+            assert_eq!(error.map(|error| error.to_string()).as_deref(), expected);
+        };
+        let parsed = |text: &str| Source::parse(text).err();
+        let suffix = "can't tell the format from the suffix \"toml\" (expected .parquet, .csv, .tsv, or .jsonl, .ndjson or .json with one object a line)";
+        let suffix = format!("Cargo.toml: {suffix}");
+        check(on_disk("src"), Some("\"src\" is a folder here: write ./src"));
+        check(on_disk("nowhere"), None);
+        check(on_disk("Cargo.toml"), Some(&suffix));
+        check(parsed("src"), None);
+        check(parsed("Cargo.toml"), Some(&suffix));
+        let dir = tempfile::Builder::new().prefix("a b ").tempdir_in(".").unwrap();
+        let name = dir.path().file_name().unwrap().to_str().unwrap();
+        let expected = format!("{name:?} is a folder here: write ./{name}");
+        check(parsed(name), Some(&expected));
+        assert!(matches!(Source::parse(&format!("./{name}")), Ok(Source::Folder(_))));
     }
 
     proptest! {

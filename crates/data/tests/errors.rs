@@ -48,10 +48,27 @@ fn outcome(name: &str, content: &[u8], request: &Request) -> String {
     }
 }
 
+/// The outcome of a text file must be the same for both line endings, but for the line breaks within a text.
+fn check_endings(name: &str, content: &[u8], request: &Request, expected: &str) {
+    assert_eq!(outcome(name, content, request), expected);
+    if !content.contains(&b'\r') {
+        let mut windows = Vec::new();
+        for byte in content {
+            windows.extend_from_slice(if *byte == b'\n' {
+                b"\r\n"
+            } else {
+                std::slice::from_ref(byte)
+            });
+        }
+        let expected = expected.replace('\n', "\r\n");
+        assert_eq!(outcome(name, &windows, request), expected, "with \\r\\n");
+    }
+}
+
 #[test]
 fn messy_csv() {
     let check = |content: &[u8], expected: &str| {
-        assert_eq!(outcome("x.csv", content, &request(&[])), expected)
+        check_endings("x.csv", content, &request(&[]), expected);
     };
     check(b"text,label\ngood,pos\nbad,neg\n", "x-0|good|pos x-1|bad|neg");
     check(b"\xef\xbb\xbftext,label\r\ngood,pos\r\n\r\nbad,neg", "x-0|good|pos x-1|bad|neg");
@@ -65,7 +82,7 @@ fn messy_csv() {
     );
     check(
         b"text,label\n\"good\nstill\",pos\nbad\n",
-        "x.csv:4: 1 cells where the header has 2 (a delimiter or line break in a cell without quotes?)",
+        "x.csv:4: 1 cell where the header has 2 (a delimiter or line break in a cell without quotes?)",
     );
     check(
         b"text,label\ngood,pos\nbad,\"neg\nodd,neg\n",
@@ -83,8 +100,14 @@ fn messy_csv() {
     check(b"\n \n", "x.csv: no header and no rows in it");
     check(
         b"text,label\n",
-        "x.csv: column \"label\" has no labelled row, so the classes are unknown; name them",
+        "x.csv: column \"label\" has no labelled row, so the classes are unknown; give rows that have labels, or name another label column",
     );
+    check(
+        b"text|label\ngood|pos\n",
+        "x.csv: the header is a single cell, \"text|label\": cells are split at commas, semicolons or tabs (in .tsv at tabs); write the \
+         file with one of these",
+    );
+    check(b"text,label\ngood,-1\nbad,1\nodd,\n", "x-0|good|-1 x-1|bad|1 x-2|odd|-");
     check(b"text,label\ngood,pos\n", "a label set needs at least two names, got pos");
     check(b"text,label,label\ngood,pos,neg\n", "x.csv: column \"label\" is there twice");
     check(
@@ -110,10 +133,8 @@ fn messy_csv() {
 #[test]
 fn labels_outside_the_set() {
     let check = |content: &str, expected: &str| {
-        assert_eq!(
-            outcome("x.csv", content.as_bytes(), &request(&["negative", "positive"])),
-            expected
-        );
+        let request = request(&["negative", "positive"]);
+        check_endings("x.csv", content.as_bytes(), &request, expected);
     };
     check(
         "text,label\na,positive\nb,-1\n",
@@ -135,6 +156,7 @@ fn messy_json_lines() {
     let check = |content: &[u8], expected: &str| {
         assert_eq!(outcome("x.jsonl", content, &request(&[])), expected)
     };
+    check(b"{\"text\": \"a\", \"label\": -1}\n{\"text\": \"b\", \"label\": 1}", "x-0|a|-1 x-1|b|1");
     check(
         br#"{"text": "a", "label": "y"}
 {"label": "n", "text": "b"}
@@ -192,7 +214,7 @@ fn messy_json_lines() {
 #[test]
 fn ids() {
     let check = |content: &str, request: &Request, expected: &str| {
-        assert_eq!(outcome("x.csv", content.as_bytes(), request), expected);
+        check_endings("x.csv", content.as_bytes(), request, expected);
     };
     check("key,text,label\nk7,a,y\nk3,b,n\n", &with_id("key"), "k7|a|y k3|b|n");
     check(
@@ -318,8 +340,16 @@ fn messy_parquet() {
     check(&good, &["neg", "pos"], "x-0|a|pos x-1|b|- x-2|c|-");
     check(
         &good,
+        &["pos", "Neg"],
+        "the labels given (pos, Neg) aren't the labels of the data (neg, pos): not in the data: Neg; not given: neg; some differ in case \
+         only; the names must be the same, their order may differ",
+    );
+    // A model whose head has the classes in another order.
+    check(&good, &["pos", "neg"], "x-0|a|pos x-1|b|- x-2|c|-");
+    check(
+        &parquet(&texts, &[1, 0, -1], Some(FOOTER)),
         &["pos", "neg"],
-        "the labels given (pos, neg) aren't the labels of the data (neg, pos); same names in the same order are needed",
+        "x-0|a|pos x-1|b|neg x-2|c|-",
     );
     check(&parquet(&texts, &[7, 9, 7], None), &[], "x-0|a|7 x-1|b|9 x-2|c|7");
     check(
@@ -346,6 +376,37 @@ fn messy_parquet() {
         b"<html>not found</html>",
         &[],
         "x.parquet: broken or truncated parquet (Invalid Parquet file. Corrupt footer); fetch or write it again",
+    );
+}
+
+/// A manifest's names for an integer column, read for a model with the same classes in another order.
+#[test]
+fn names_of_a_manifest_are_aligned() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    std::fs::write(&path, "text,label\na,1\nb,0\nc,-1\n").unwrap();
+    let check = |manifest: &[&str], given: &[&str], expected: &str| {
+        let names = LabelSet::new(manifest.iter().map(|name| (*name).to_owned()).collect());
+        let dataset = Dataset::of_files(std::slice::from_ref(&path)).unwrap();
+        let dataset = dataset.with_classes("label", &names.unwrap());
+        let got = match read(&dataset, "train", &request(given)) {
+            Err(error) => error.to_string(),
+            Ok(split) => {
+                let classes = split.examples.iter().map(|row| row.label.map_or(-1, i64::from));
+                format!("{} {:?}", split.labels.names().join(" "), classes.collect::<Vec<_>>())
+            }
+        };
+        assert_eq!(got, expected);
+    };
+    check(&["neg", "pos"], &[], "neg pos [1, 0, -1]");
+    check(&["neg", "pos"], &["neg", "pos"], "neg pos [1, 0, -1]");
+    check(&["neg", "pos"], &["pos", "neg"], "pos neg [0, 1, -1]");
+    check(&["-1", "0", "1"], &["1", "0", "-1"], "1 0 -1 [0, 1, 2]");
+    check(
+        &["neg", "pos"],
+        &["neg", "other"],
+        "the labels given (neg, other) aren't the labels of the data (neg, pos): not in the data: other; not given: pos; the names must \
+         be the same, their order may differ",
     );
 }
 

@@ -164,11 +164,13 @@ fn from_ids_to_a_run_and_again_from_the_cache() {
     // Scoring rows that were never fetched can't work; the message says which.
     let mut command = lab.command("eval --model $T/run --data rotten_tomatoes:test");
     command.env("HF_HUB_OFFLINE", "1");
-    let done = util::Running::of(command, "eval", lab.root()).wait().expect(2);
+    let done = util::Running::of(command, "eval", lab.root()).wait().expect(4);
     assert_eq!(
         done.error(),
-        "cornell-movie-review-data/rotten_tomatoes, as far as the cache holds it: \
-         split \"test\" isn't there (splits: train, validation)"
+        format!(
+            "dataset cornell-movie-review-data/rotten_tomatoes: HF_HUB_OFFLINE is set, and the cache $T/hf/hub \
+             doesn't hold test.parquet; unset HF_HUB_OFFLINE, or: {WAYS_OUT}"
+        )
     );
     // What was fetched can be scored, and the run's own numbers come out.
     let eval =
@@ -186,8 +188,8 @@ fn a_model_of_the_hub_without_a_head_cannot_be_scored() {
     let line =
         "eval --model sentence-transformers/all-MiniLM-L6-v2 --data tickets --split train[:10]";
     let done = lab.run(line).expect(3);
-    let expected = "model.safetensors: this model has no classification head \
-                    (missing: classifier.bias, classifier.weight); train it with new class names first";
+    let expected =
+        "train it first: lowchurn finetune DATA --model sentence-transformers/all-MiniLM-L6-v2";
     assert!(done.error().ends_with(expected), "{}", done.err);
 }
 
@@ -217,6 +219,12 @@ fn the_cache_is_where_the_environment_says() {
     let Some(server) = Server::start(&[]) else { return };
     let lab = server.lab().set("HF_HUB_CACHE", "$T/elsewhere");
     lab.ok(ROWS);
+    // The commit is kept with the name.
+    let manifest = lab.json("run/manifest.json");
+    let train = manifest["provenance"]["train"].as_str().unwrap_or_else(|| panic!("{manifest}"));
+    let (name, commit) = train.split_once('@').unwrap_or_else(|| panic!("{train}"));
+    assert!(name.ends_with("(cornell-movie-review-data/rotten_tomatoes"), "{train}");
+    assert_eq!(commit.len(), 41, "{train}");
     assert_eq!(
         lab.names("elsewhere"),
         [".locks/", "datasets--cornell-movie-review-data--rotten_tomatoes/"]

@@ -1,15 +1,21 @@
 //! The cache on disk, as the Python clients lay it out: `KIND--owner--name/{blobs,refs,snapshots/COMMIT}`, blobs
-//! named by their hash, snapshots made of relative links. Knows no network; never checks a hash: a blob only gets
-//! its name after that.
+//! named by their hash, snapshots made of relative links. One folder more is ours, `.lowchurn/COMMIT.json`: the hub's
+//! listing of that commit, without which a part of a repository couldn't be told from the whole. It lies inside
+//! `KIND--owner--name` because Python's scan passes over what it doesn't know there, but not beside it.
+//! Knows no network; never checks a hash: who uses a file does.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
+use crate::kept;
 use crate::listing::{Digest, Listing, Origin, RemoteFile};
 use crate::repo::{Repo, check_path, is_commit};
+
+/// Of a kept listing; some 500,000 files.
+const LISTING_LIMIT: u64 = 64 << 20;
 
 /// The places of one repository.
 pub struct Folder {
@@ -54,7 +60,8 @@ impl Folder {
             .map_err(Error::io(&path))
     }
 
-    /// What the cache knows of `repo`'s revision; `None` where there is no snapshot of it.
+    /// What the cache knows of `repo`'s revision: the hub's listing where one was kept, else the files that are there.
+    /// `None` where there is no snapshot of it.
     pub fn listing(&self, repo: &Repo) -> Result<Option<Listing>> {
         let commit = match is_commit(repo.revision()) {
             true => repo.revision().to_owned(),
@@ -66,6 +73,9 @@ impl Folder {
         let snapshot = self.snapshot(&commit);
         if !is_commit(&commit) || !snapshot.is_dir() {
             return Ok(None);
+        }
+        if let Some(listing) = self.kept(repo, &commit)? {
+            return Ok(Some(listing));
         }
         let mut files = Vec::new();
         collect(&snapshot, "", &mut files).map_err(Error::io(&snapshot))?;
@@ -81,13 +91,50 @@ impl Folder {
         {
             return Ok(());
         }
-        make_parent(&path)?;
-        // Its own name for each writer, so that no two rename the same file.
+        self.write(&path, commit)
+    }
+
+    /// Keeps what the hub listed, for when it can't be asked. A cache that can't be written to is no error here: what
+    /// needs to be written will say so.
+    pub fn keep(&self, listing: &Listing) {
+        let Some(text) = kept::to_text(listing) else { return };
+        let path = self.kept_path(&listing.commit);
+        let fits = (text.len() as u64) < LISTING_LIMIT;
+        if fits && !fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            let _ = self.write(&path, &text);
+        }
+    }
+
+    /// A listing that is there and can't be believed is an error: without it, a part would look like the whole.
+    fn kept(&self, repo: &Repo, commit: &str) -> Result<Option<Listing>> {
+        let path = self.kept_path(commit);
+        let mut text = String::new();
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file
+                .and_then(|file| file.take(LISTING_LIMIT).read_to_string(&mut text))
+                .map_err(|error| error.to_string()),
+        }
+        .and_then(|_| kept::from_text(&text, commit))
+        .map(Some)
+        .map_err(|why| Error::BadKept { repo: repo.boxed(), path, why })
+    }
+
+    fn kept_path(&self, commit: &str) -> PathBuf {
+        self.root.join(".lowchurn").join(format!("{commit}.json"))
+    }
+
+    /// Written beside and renamed, under a name of its own for each writer, so that no two rename the same file.
+    fn write(&self, path: &Path, text: &str) -> Result<()> {
         static WRITERS: AtomicU32 = AtomicU32::new(0);
+        make_parent(path)?;
         let writer = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
-        let beside = self.root.join(format!("ref-{}-{}.incomplete", writer.0, writer.1));
-        fs::write(&beside, commit).map_err(Error::io(&beside))?;
-        fs::rename(&beside, &path).map_err(Error::io(&path))
+        let beside = self.root.join(format!("text-{}-{}.incomplete", writer.0, writer.1));
+        fs::write(&beside, text).map_err(Error::io(&beside))?;
+        fs::rename(&beside, path).map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            Error::io(path)(error)
+        })
     }
 
     /// Makes `path` of the snapshot stand for the blob: a link, or a copy where links can't be made. Renamed into
@@ -104,6 +151,13 @@ impl Folder {
             fs::copy(self.blob(digest), &beside).map_err(Error::io(&beside))?;
         }
         fs::rename(&beside, &dest).map_err(Error::io(&dest))
+    }
+
+    /// Whether `path` of the snapshot leads to the blob, so that what is true of the one is true of the other.
+    pub fn is_linked(&self, commit: &str, path: &str, digest: &Digest) -> bool {
+        let dest = fs::canonicalize(self.snapshot(commit).join(path));
+        let blob = fs::canonicalize(self.blob(digest));
+        dest.is_ok_and(|dest| blob.is_ok_and(|blob| dest == blob))
     }
 
     fn reference(&self, repo: &Repo) -> PathBuf {

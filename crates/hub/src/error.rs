@@ -3,7 +3,7 @@
 //! No variant carries the token.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::repo::{Kind, Repo};
 
@@ -33,8 +33,15 @@ pub enum Error {
     )]
     NoCache,
 
-    #[error("{repo}: the hub at {endpoint} can't be reached ({reason}), and the cache {} doesn't hold it; {WAYS_OUT}", cache.display())]
-    Unreachable { repo: Box<Repo>, endpoint: String, reason: String, cache: PathBuf },
+    #[error("{repo}: the hub at {endpoint} can't be reached ({reason}), and the cache {} doesn't hold {}; {WAYS_OUT}",
+        cache.display(), file.as_deref().unwrap_or("it"))]
+    Unreachable {
+        repo: Box<Repo>,
+        endpoint: String,
+        reason: String,
+        file: Option<Box<str>>,
+        cache: PathBuf,
+    },
 
     #[error("{repo}: HF_HUB_OFFLINE is set, and the cache {} doesn't hold {}; unset HF_HUB_OFFLINE, or: {WAYS_OUT}",
         cache.display(), file.as_deref().unwrap_or("it"))]
@@ -83,6 +90,13 @@ pub enum Error {
     )]
     WrongHash { repo: Box<Repo>, file: String, expected: String, found: String },
 
+    #[error("{repo}: {file}: wrong content in the cache, expected {expected}, found {found}, and HF_HUB_OFFLINE is set; \
+        unset it to fetch the file again, or put a right one at {}", path.display())]
+    Damaged { repo: Box<Repo>, file: String, expected: String, found: String, path: Box<Path> },
+
+    #[error("{repo}: {} is not a listing of the hub: {why}; delete it, then try again where the hub can be reached", path.display())]
+    BadKept { repo: Box<Repo>, path: PathBuf, why: String },
+
     #[error(
         "{repo}: {file}: the download broke off at {have} of {size} bytes ({reason}); run the same command again, it goes on from there"
     )]
@@ -101,7 +115,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     }
@@ -148,10 +162,22 @@ mod tests {
                 repo: repo(),
                 endpoint: hub(),
                 reason: "host not found".into(),
+                file: None,
                 cache: cache(),
             },
             4,
             "model a/b@v1: the hub at https://hub can't be reached (host not found), and the cache /c doesn't hold it; WAYS",
+        );
+        check(
+            Error::Unreachable {
+                repo: repo(),
+                endpoint: hub(),
+                reason: "host not found".into(),
+                file: Some("w.bin".into()),
+                cache: cache(),
+            },
+            4,
+            "model a/b@v1: the hub at https://hub can't be reached (host not found), and the cache /c doesn't hold w.bin; WAYS",
         );
         check(
             Error::Offline { repo: repo(), file: Some(file()), cache: cache() },
@@ -211,6 +237,24 @@ mod tests {
             4,
             "model a/b@v1: w.bin: wrong content, expected sha256 aa, found sha256 bb; \
              the bytes were deleted, try again or use another HF_ENDPOINT",
+        );
+        check(
+            Error::Damaged {
+                repo: repo(),
+                file: file(),
+                expected: "sha256 aa".into(),
+                found: "sha256 bb".into(),
+                path: Path::new("/c/w.bin").into(),
+            },
+            4,
+            "model a/b@v1: w.bin: wrong content in the cache, expected sha256 aa, found sha256 bb, and HF_HUB_OFFLINE is set; \
+             unset it to fetch the file again, or put a right one at /c/w.bin",
+        );
+        check(
+            Error::BadKept { repo: repo(), path: "/c/x.json".into(), why: "it is empty".into() },
+            4,
+            "model a/b@v1: /c/x.json is not a listing of the hub: it is empty; \
+             delete it, then try again where the hub can be reached",
         );
         check(
             Error::BrokenOff {

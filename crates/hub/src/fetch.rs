@@ -1,5 +1,6 @@
 //! The hub as a whole: list a repository, fetch files of it. Decides nothing about which files are wanted.
-//! A file gets its final name only after status, size and hash are right; wrong bytes are deleted.
+//! A file gets its final name only after status, size and hash are right; wrong bytes are deleted. What lies in the
+//! cache is hashed each time it is fetched (some 0.2 s for 100 MB): other programs write there, and disks fail.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -7,7 +8,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha1::Digest as _;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use crate::cache::{self, Folder};
@@ -16,6 +16,7 @@ use crate::http::{self, Failure, Retry};
 use crate::listing::{self, Digest, Listing, Origin, RemoteFile};
 use crate::repo::{Repo, check_path, percent};
 use crate::settings::{Network, Settings};
+use crate::state::{State, hash, state};
 
 /// A page of the listing holds 1000 files, some 300 bytes each.
 const PAGE_LIMIT: u64 = 64 << 20;
@@ -76,7 +77,8 @@ impl Hub {
         Ok(Hub { agent: http::agent(&settings), settings })
     }
 
-    /// The files at the repository's revision. Where the hub is off or doesn't answer, those in the cache.
+    /// The files at the repository's revision. Where the hub is off or doesn't answer, as the cache knows them; see
+    /// [`Origin::Cache`].
     pub fn list(&self, repo: &Repo, on: &mut dyn FnMut(Event)) -> Result<Listing> {
         let cached = || Folder::new(&self.settings.cache, repo).listing(repo);
         match self.settings.network {
@@ -100,17 +102,31 @@ impl Hub {
     ) -> Result<PathBuf> {
         let folder = Folder::new(&self.settings.cache, repo);
         let snapshot = folder.snapshot(&listing.commit);
+        // Before the first file: a fetch that ends halfway leaves a part that must not look like the whole.
+        if listing.origin == Origin::Hub {
+            folder.keep(listing);
+        }
         for path in wanted {
             let Some(file) = listing.file(path) else { return Err(no_file(repo, listing, path)) };
             if let Err(why) = check_path(path) {
                 return Err(Error::BadPath { repo: repo.boxed(), path: path.clone(), why });
             }
-            if cache::size(&snapshot.join(path)) == Some(file.size) {
-                continue;
-            }
-            match (&file.digest, self.settings.network) {
-                (Some(digest), Network::Allowed) => {
+            let place = snapshot.join(path);
+            let state = state(&place, file)?;
+            match (state, &file.digest, self.settings.network) {
+                (State::Right, ..) => {}
+                (_, Some(digest), Network::Allowed) => {
                     self.download(repo, &listing.commit, file, digest, &folder, on)?
+                }
+                (State::Damaged { found }, Some(digest), Network::Off) => {
+                    let (file, expected) = (path.clone(), digest.to_string());
+                    return Err(Error::Damaged {
+                        repo: repo.boxed(),
+                        file,
+                        expected,
+                        found: found.to_string(),
+                        path: fs::canonicalize(&place).unwrap_or(place).into(),
+                    });
                 }
                 _ => return Err(self.offline(repo, Some(path.clone()))),
             }
@@ -190,7 +206,13 @@ impl Hub {
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         // Another process, or another commit, may have brought it meanwhile.
-        if cache::size(&blob) != Some(file.size) {
+        let found = state(&blob, file)?;
+        if !matches!(found, State::Right) {
+            if matches!(found, State::Damaged { .. }) {
+                fs::remove_file(&blob).map_err(Error::io(&blob))?;
+                let reason = "its bytes in the cache are wrong".to_owned();
+                on(Event::Retrying { what: &file.path, reason, wait: Duration::ZERO });
+            }
             let mut leftover = cache::size(&unfinished).unwrap_or(0);
             on(Event::Started { file: &file.path, size: file.size, have: leftover });
             loop {
@@ -220,7 +242,7 @@ impl Hub {
             fs::rename(&unfinished, &blob).map_err(Error::io(&blob))?;
             on(Event::Done { file: &file.path, size: file.size });
         }
-        match cache::size(&folder.snapshot(commit).join(&file.path)) == Some(file.size) {
+        match folder.is_linked(commit, &file.path, digest) {
             true => Ok(()),
             false => folder.link(commit, &file.path, digest),
         }
@@ -324,24 +346,6 @@ fn restart(out: &mut File, have: &mut u64) -> std::io::Result<()> {
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
-}
-
-/// Hash of a file in the way of `like`. Read back from the disk: that is what will be used.
-fn hash(path: &Path, like: &Digest, size: u64) -> std::io::Result<Digest> {
-    let mut file = File::open(path)?;
-    Ok(match like {
-        Digest::Sha256(_) => {
-            let mut hasher = sha2::Sha256::new();
-            std::io::copy(&mut file, &mut hasher)?;
-            Digest::Sha256(format!("{:x}", hasher.finalize()))
-        }
-        Digest::Git(_) => {
-            let mut hasher = sha1::Sha1::new();
-            hasher.update(format!("blob {size}\0"));
-            std::io::copy(&mut file, &mut hasher)?;
-            Digest::Git(format!("{:x}", hasher.finalize()))
-        }
-    })
 }
 
 /// The nearest name is the one that shares the longest beginning or end with what was asked for.

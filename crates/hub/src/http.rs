@@ -84,7 +84,7 @@ pub fn get(
         if 0 < from {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
-        let reply = request.call().map_err(|error| broken(settings, repo, error))?;
+        let reply = request.call().map_err(|error| broken(settings, repo, file, error))?;
         match reply.status() {
             status if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE => {
                 return Ok(reply);
@@ -150,7 +150,7 @@ fn brief(error: &Error) -> String {
 }
 
 /// No reply, or one that isn't HTTP.
-fn broken(settings: &Settings, repo: &Repo, error: ureq::Error) -> Failure {
+fn broken(settings: &Settings, repo: &Repo, file: Option<&str>, error: ureq::Error) -> Failure {
     use std::io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, TimedOut, UnexpectedEof,
         WouldBlock,
@@ -168,8 +168,9 @@ fn broken(settings: &Settings, repo: &Repo, error: ureq::Error) -> Failure {
         _ => Retry::Never,
     };
     let (endpoint, cache) = (settings.endpoint.clone(), settings.cache.clone());
-    let reason = error.to_string();
-    Failure { error: Error::Unreachable { repo: repo.boxed(), endpoint, reason, cache }, retry }
+    let (reason, file) = (error.to_string(), file.map(Box::from));
+    let error = Error::Unreachable { repo: repo.boxed(), endpoint, reason, file, cache };
+    Failure { error, retry }
 }
 
 fn refused(

@@ -2,8 +2,9 @@
 //! and answers with a snapshot folder in the cache layout that the Python clients share.
 //!
 //! Nothing is believed unchecked: each path, commit and digest the hub names is checked before it touches the
-//! disk, and a body gets its final name only when status, size and hash are right. This is the only crate that
-//! knows the network. It prints nothing, reads no environment (variables are passed in), and decides nothing
+//! disk, a body gets its final name only when status, size and hash are right, and a file that lies in the cache
+//! is hashed again before it is used: other programs write there, and disks fail. Without the hub its last listing
+//! answers, so that a part of a repository isn't taken for the whole. This is the only crate that knows the network. It prints nothing, reads no environment (variables are passed in), and decides nothing
 //! about which files are wanted.
 //!
 //! hf-hub 0.5 gives the names: folder of a repository, place of blobs and snapshots, path in an address. Its
@@ -20,7 +21,11 @@ mod repo;
 
 mod listing;
 
+mod kept;
+
 mod cache;
+
+mod state;
 
 mod http;
 

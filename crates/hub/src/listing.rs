@@ -20,7 +20,8 @@ pub struct Listing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Hub,
-    /// The hub wasn't asked or didn't answer: only the files that lie in the cache are listed.
+    /// The hub wasn't asked or didn't answer: its last listing of this commit, whose files need not be here, or,
+    /// where none was kept, the files that lie in the cache.
     Cache,
 }
 

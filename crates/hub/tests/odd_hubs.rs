@@ -77,13 +77,14 @@ fn fetch(hub: &Hub) -> Result<String, Error> {
     Ok(fs::read_to_string(folder.join("f")).unwrap())
 }
 
-/// What lies under the cache, but for locks.
+/// What lies under the cache, but for locks and the kept listing.
 fn left(home: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![home.join("hub/models--bert")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.file_type().unwrap().is_dir() {
+                true if entry.file_name() == ".lowchurn" => {}
                 true => folders.push(entry.path()),
                 false => found.push(entry.file_name().into_string().unwrap()),
             }
@@ -316,4 +317,48 @@ fn a_listing_made_by_hand_is_checked_too() {
         "model bert: the hub names the file \"../../../../escaped\", which is refused: it leaves its folder, or has an empty part"
     );
     assert!(left(home.path()).is_empty());
+}
+
+fn offline(home: &Path) -> Hub {
+    let vars = [("HF_HOME", home.to_str().unwrap()), ("HF_HUB_OFFLINE", "1")];
+    Hub::from_vars(&|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+        .unwrap()
+}
+
+#[test]
+fn kept_listings_are_not_believed_unchecked() {
+    let (endpoint, _) = serve(|ask| one_file(ask, |_| ok("hello\n")));
+    let home = tempfile::tempdir().unwrap();
+    let online = hub(&endpoint, home.path(), "");
+    assert_eq!(fetch(&online).unwrap(), "hello\n");
+    let path = home.path().join(format!("hub/models--bert/.lowchurn/{COMMIT}.json"));
+    let written = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        written,
+        format!(r#"{{"commit":"{COMMIT}","files":[{{"path":"f","size":6,"digest":"{HELLO}"}}]}}"#)
+    );
+    let check = |text: &[u8], why: &str| {
+        fs::write(&path, text).unwrap();
+        let error = fetch(&offline(home.path())).unwrap_err();
+        let expected = format!("model bert: {} is not a listing of the hub: ", path.display());
+        let got = error.to_string();
+        assert!(got.starts_with(&expected) && got.contains(why), "{got}");
+        assert_eq!(error.exit_code(), 4);
+        // With the hub it isn't read, and replaced.
+        assert_eq!(fetch(&online).unwrap(), "hello\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), written);
+        assert_eq!(fetch(&offline(home.path())).unwrap(), "hello\n");
+    };
+    check(written.replace(r#""f""#, r#""../../../../../x""#).as_bytes(), "it leaves its folder");
+    check(written.replace(HELLO, "../../x").as_bytes(), "no usable hash for \"f\"");
+    check(written.replace("00aa", "00ab").as_bytes(), "it is of commit");
+    check(&written.as_bytes()[..50], "EOF");
+    check(b"", "EOF");
+    check(b"\xff", "UTF-8");
+
+    // A folder stands where the listing would: nothing is kept, and nothing fails.
+    fs::remove_file(&path).unwrap();
+    fs::remove_dir(path.parent().unwrap()).unwrap();
+    fs::write(path.parent().unwrap(), "").unwrap();
+    assert_eq!(fetch(&online).unwrap(), "hello\n");
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lowchurn_hub::{Digest, Error, Event, Hub, Kind, Listing, Origin, Repo};
+use lowchurn_hub::{Digest, Error, Event, Hub, Kind, Listing, Origin, RemoteFile, Repo};
 
 const TRAIN: &str = "sst2/train-00000-of-00001.parquet";
 const VALIDATION: &str = "sst2/validation-00000-of-00001.parquet";
@@ -314,18 +314,86 @@ fn without_a_hub() {
                 (cached.origin, &cached.commit, &again),
                 (Origin::Cache, &listing.commit, &folder)
             );
-            let held: Vec<_> = listing
-                .files
-                .iter()
-                .filter(|f| [README, VALIDATION].contains(&f.path.as_str()))
-                .collect();
-            assert_eq!(cached.files.iter().collect::<Vec<_>>(), held, "the same sizes and hashes");
+            assert_eq!(cached.files, listing.files, "the hub's listing was kept");
         }
     }
-    // A full listing, but offline now: what isn't there can't be fetched.
-    let error =
-        hub(&dead, home.path(), &off).fetch(&glue(), &listing, &names(&[TRAIN]), &mut |_| ());
-    assert!(matches!(error, Err(Error::Offline { file: Some(file), .. }) if file == TRAIN));
+    // A part of a repository isn't taken for the whole: what isn't there is named.
+    for (more, reason) in [(&off[..], "HF_HUB_OFFLINE is set"), (&[], "can't be reached")] {
+        let hub = hub(&dead, home.path(), more);
+        let cached = hub.list(&glue(), &mut |_| ()).unwrap();
+        let error = hub.fetch(&glue(), &cached, &names(&[README, TRAIN]), &mut |_| ()).unwrap_err();
+        let held = format!("the cache {} doesn't hold {TRAIN}; ", cache.display());
+        let text = error.to_string();
+        assert!(text.contains(reason) && text.contains(&held), "{text}");
+        assert_eq!(error.exit_code(), 4);
+    }
+    // Python keeps no listing: then the files that are there are all that is known.
+    std::fs::remove_dir_all(cache.join("datasets--nyu-mll--glue/.lowchurn")).unwrap();
+    let (cached, ..) = get(&hub(&dead, home.path(), &off), &glue(), &[README, VALIDATION]);
+    let is_held = |f: &&RemoteFile| [README, VALIDATION].contains(&f.path.as_str());
+    let held: Vec<_> = listing.files.iter().filter(is_held).cloned().collect();
+    assert_eq!(cached.files, held, "the same sizes and hashes");
+}
+
+#[test]
+fn a_fetch_that_ends_halfway_is_no_whole_repository() {
+    let Some(server) = Server::start(&["corrupt"]) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let online = hub(&server.endpoint, home.path(), &[]);
+    let repo = Repo::parse(Kind::Dataset, "stanfordnlp/imdb").unwrap();
+    let wanted = names(&[README, "plain_text/test-00000-of-00001.parquet"]);
+    let listing = online.list(&repo, &mut |_| ()).unwrap();
+    online.fetch(&repo, &listing, &wanted, &mut |_| ()).unwrap_err();
+    let at_commit =
+        Repo::parse(Kind::Dataset, &format!("stanfordnlp/imdb@{}", listing.commit)).unwrap();
+    let off = hub(&server.endpoint, home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(off.list(&at_commit, &mut |_| ()).unwrap().files, listing.files);
+}
+
+#[test]
+fn damage_in_the_cache_is_noticed() {
+    let Some(server) = Server::start(&[]) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let online = hub(&server.endpoint, home.path(), &[]);
+    let off = hub(&server.endpoint, home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    let (listing, folder, _) = get(&online, &glue(), &[README, VALIDATION]);
+    // A large file and a small one: both ways of hashing.
+    for path in [README, VALIDATION] {
+        let digest = listing.file(path).unwrap().digest.clone().unwrap();
+        let blob = home.path().join("hub/datasets--nyu-mll--glue/blobs").join(digest.hex());
+        let flip = || {
+            let mut bytes = std::fs::read(&blob).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&blob, bytes).unwrap();
+        };
+        flip();
+        let error = off.fetch(&glue(), &listing, &names(&[path]), &mut |_| ()).unwrap_err();
+        let Error::Damaged { file, expected, path: place, .. } = &error else { panic!("{error}") };
+        assert_eq!((file.as_str(), expected), (path, &digest.to_string()));
+        assert_eq!(**place, *blob.canonicalize().unwrap());
+        assert_eq!(error.exit_code(), 4);
+
+        let before = server.requests("/resolve/");
+        let (.., events) = get(&online, &glue(), &[README, VALIDATION]);
+        same_bytes(&folder, "nyu-mll/glue", path);
+        assert_eq!(server.requests("/resolve/") - before, 1);
+        assert!(events[0].contains("its bytes in the cache are wrong"), "{events:#?}");
+        let (.., events) = get(&online, &glue(), &[README, VALIDATION]);
+        assert_eq!((events, server.requests("/resolve/") - before), (vec![], 1));
+
+        // A blob that another snapshot brought is looked at too, and so is a copy that stands for a link.
+        flip();
+        std::fs::remove_file(folder.join(path)).unwrap();
+        get(&online, &glue(), &[path]);
+        same_bytes(&folder, "nyu-mll/glue", path);
+        std::fs::remove_file(folder.join(path)).unwrap();
+        std::fs::write(folder.join(path), vec![0; listing.file(path).unwrap().size as usize])
+            .unwrap();
+        get(&online, &glue(), &[path]);
+        same_bytes(&folder, "nyu-mll/glue", path);
+        assert_eq!(server.requests("/resolve/") - before, 2, "the blob was right");
+    }
 }
 
 #[test]

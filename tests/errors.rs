@@ -44,6 +44,32 @@ fn names_with_typos() {
     );
     check(
         &lab,
+        &small("tickets", "SST2"),
+        2,
+        &format!("there is no task \"SST2\"; did you mean sst2? {}", elsewhere("SST2")),
+    );
+    check(
+        &lab,
+        &small("--model tiny", "--model runs/no-such-run"),
+        2,
+        "--model runs/no-such-run: there is no folder runs/no-such-run",
+    );
+    lab.write("many/seed-7/config.json", "{}");
+    lab.write("half/checkpoint-12/config.json", "{}");
+    check(
+        &lab,
+        &small("--model tiny", "--model $T/many"),
+        2,
+        "--model $T/many holds several seeds; take one of its models, such as $T/many/seed-7",
+    );
+    check(
+        &lab,
+        &small("--model tiny", "--model $T/half"),
+        2,
+        "--model $T/half is an unfinished run; take one of its models, such as $T/half/checkpoint-12",
+    );
+    check(
+        &lab,
         &small("--model tiny", "--model $T/tiny"),
         2,
         "--model $T/tiny: there is no such folder",
@@ -377,8 +403,8 @@ fn base_models_that_are_none() {
     assert!(lab.tree("run") == before);
     // A base has no head; a model that has none can't be scored.
     let lab = Lab::new();
-    let headless = "models/tiny/model.safetensors: this model has no classification head \
-                    (missing: classifier.bias, classifier.weight); train it with new class names first";
+    let headless =
+        "tiny has no classification head; train it first: lowchurn finetune DATA --model tiny";
     check(&lab, "eval --model tiny --data tickets --split train[:10]", 3, headless);
     check(&lab, "predict --model tiny --data tickets --split train[:10]", 3, headless);
 }
@@ -469,8 +495,23 @@ fn plans_with_mistakes() {
     );
     plan(
         "data = \"tickets\"\nepochs = \"two\"\n",
-        "$T/plan.toml:2: epochs: invalid type: string \"two\", expected u32",
+        "$T/plan.toml:2: epochs: expected a whole number, found text \"two\"",
     );
+    plan(
+        "data = \"tickets\"\nmodel = tiny\n",
+        "$T/plan.toml:2: put text in quotes: model = \"tiny\"",
+    );
+    for (theirs, ours) in [
+        ("num_train_epochs", "epochs"),
+        ("lr", "learning_rate"),
+        ("per_device_train_batch_size", "batch_size"),
+        ("Learning-Rate", "learning_rate"),
+    ] {
+        plan(
+            &format!("{theirs} = 1\n"),
+            &format!("$T/plan.toml: unknown key \"{theirs}\"; did you mean \"{ours}\"?"),
+        );
+    }
     plan("data = \"tickets\"\nlearning_rate = nan\n", "learning_rate is nan, expected a number");
     plan(
         "data = \"tickets\"\nmodel = \"tiny\"\nbatch_size = 0\n",
@@ -492,6 +533,8 @@ fn outputs_that_cannot_be_written() {
     let refused = "can't be written: $T/file is a file; choose another --output";
     check(&lab, &format!("{SMALL} --output $T/file"), 2, &format!("$T/file: {refused}"));
     check(&lab, &format!("{SMALL} --output $T/file/run"), 2, &format!("$T/file/run: {refused}"));
+    let dry = format!("{SMALL} --dry-run --output $T/file/run");
+    check(&lab, &dry, 2, &format!("$T/file/run: {refused}"));
     assert_eq!(lab.text("file"), "precious");
 
     // A folder with a model that no run made: a base would be lost.
@@ -505,7 +548,7 @@ fn outputs_that_cannot_be_written() {
         &lab,
         &format!("{own} --output $T/base"),
         2,
-        "$T/base is the base model's folder; choose another --output",
+        "the base model lies in $T/base, which this run would write; choose another --output",
     );
     assert!(lab.tree("base") == before);
 
@@ -524,6 +567,22 @@ fn outputs_that_cannot_be_written() {
     assert_eq!(lab.run(&line).expect(2).error(), format!("$T/file: {refused}"));
     let line = format!("{predict} --output $T/base");
     assert_eq!(lab.run(&line).expect(2).error(), "--output $T/base is a folder; name a file in it");
+
+    // Nor over what the predictions are made from, nor into folders that nobody has.
+    lab.write("rows.csv", "text,label\nhello,delivery\n");
+    let predict = "predict --model $T/run --data $T/rows.csv --output";
+    let before = lab.tree("");
+    let refused = |output: &str, expected: &str| {
+        let done = lab.run(&format!("{predict} {output}")).expect(2);
+        assert_eq!(done.error(), format!("--output {output}{expected}"));
+        assert!(lab.tree("") == before, "{output}");
+    };
+    let own = " is the file that the rows are read from; choose another";
+    refused("$T/rows.csv", own);
+    refused("$T/run/../rows.csv", own);
+    refused("$T/run/config.json", " is a file of the model; choose another");
+    refused("$T/no/such/p.jsonl", ": there is no folder $T/no");
+    lab.ok(&format!("{predict} $T/run/p.jsonl"));
 
     let uid = Command::new("id").arg("-u").output().unwrap().stdout;
     if uid.starts_with(b"0") {
@@ -551,7 +610,14 @@ fn numbers_that_are_none_stop_the_run() {
     let (what, rest) = message.split_once(" is not a number at step ").expect(message);
     let (step, rest) = rest.split_once(';').expect(message);
     assert!(
-        ["the loss", "the gradient", "the gradient norm", "the global norm"].contains(&what),
+        [
+            "the loss",
+            "the gradient",
+            "the gradient norm",
+            "the global norm",
+            "the norm of the weights"
+        ]
+        .contains(&what),
         "{message}"
     );
     assert_eq!(

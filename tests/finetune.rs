@@ -128,7 +128,9 @@ fn a_finished_run_is_not_trained_again() {
     assert!(lab.tree("run") == before, "a finished run was changed");
 
     let refused = |flags: &str, what: &str| {
+        let dry = lab.run(&format!("{line} {flags} --dry-run")).expect(2);
         let done = lab.run(&format!("{line} {flags}")).expect(2);
+        assert_eq!(dry.error(), done.error(), "a dry run must fail where the run would");
         let rest = "; choose another output folder, or --fresh to start over here";
         assert_eq!(done.error(), format!("$T/run holds a run with another {what}{rest}"));
         assert!(lab.tree("run") == before, "the run that is there was changed by {flags}");
@@ -212,6 +214,17 @@ fn machines_get_json_lines_alone() {
     assert_eq!((&last["event"], &last["exit_code"]), (&json!("failed"), &json!(2)));
     assert_eq!(last["error"], failed.error());
 
+    let line = "predict --model $T/run --data tickets --split train[40:60] --max-length 4 --json";
+    let done = lab.ok(line);
+    let lines = done.json();
+    assert_eq!(lines.len(), 21);
+    let last = lines.last().unwrap();
+    assert_eq!((&last["event"], &last["rows"]), (&json!("finished"), &json!(20)));
+    assert!(
+        last["seconds"].as_f64().unwrap() > 0.0 && last["peak_rss_mib"].as_f64().unwrap() > 10.0
+    );
+    assert!(last["metrics"]["accuracy"].is_number());
+    assert_eq!(done.err.lines().next(), Some("20 of 20 rows cut at 4 tokens"));
     let eval = lab.ok("eval --model $T/run --data tickets --split train[40:60] --json").json();
     assert_eq!(eval.len(), 1);
     assert_eq!(eval[0]["event"], "finished");
@@ -353,6 +366,68 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn a_column_called_id_is_used_where_it_can_be() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/run"));
+    let check = |rows: &str, ids: [&str; 2], said: &str| {
+        lab.write("rows.csv", rows);
+        let done = lab.ok("predict --model $T/run --data $T/rows.csv");
+        let found = json_lines(&done.out);
+        assert_eq!((&found[0]["id"], &found[1]["id"]), (&json!(ids[0]), &json!(ids[1])));
+        let words: Vec<&str> = done.err.lines().filter(|line| line.contains("id")).collect();
+        assert_eq!(words.join("\n"), said);
+    };
+    check("id,text\na,hello\nb,there\n", ["a", "b"], "");
+    check("key,text\na,hello\nb,there\n", ["rows-0", "rows-1"], "");
+    check(
+        "id,text\na,hello\na,there\n",
+        ["rows-0", "rows-1"],
+        "ids of column \"id\" can't be used ($T/rows.csv:3: id \"a\" of column \"id\" is there twice, \
+         first at $T/rows.csv:2; ids must be unique); rows are numbered",
+    );
+}
+
+#[test]
+fn a_runs_head_and_label_order_are_kept() {
+    let lab = Lab::new();
+    // By name the order would be another one: account, delivery, …
+    lab.ok(&format!("{SMALL} --output $T/run"));
+    let shipped = repository().join("datasets/tickets/month-1.jsonl");
+    let shipped = std::fs::read_to_string(shipped).unwrap();
+    lab.write("new.jsonl", shipped.lines().take(200).collect::<Vec<_>>().join("\n"));
+    let flags =
+        "--batch-size 8 --max-steps 1 --max-length 16 --eval-split none --learning-rate 1e-9";
+    let line = format!("finetune $T/new.jsonl --model $T/run {flags}");
+    let done = lab.ok(&format!("{line} --output $T/next"));
+    let kept = "head and label order of $T/run kept; --fresh-head starts anew\n";
+    assert!(done.out.contains(kept) && !done.out.contains("new parameters"), "{}", done.out);
+    let labels = |run: &str| lab.json(&format!("{run}/config.json"))["id2label"].clone();
+    assert_eq!(labels("next"), labels("run"));
+    // After a step of next to nothing the new model is the old one.
+    let eval = |run: &str| {
+        let line = format!("eval --model $T/{run} --data tickets --split train[40:60] --json");
+        lab.ok(&line).json().pop().unwrap()["metrics"]["loss"].as_f64().unwrap()
+    };
+    assert!((eval("next") - eval("run")).abs() < 1e-5);
+    lab.ok(&format!("finetune --plan $T/next/run.toml --output $T/again"));
+    assert!(lab.read("again/model.safetensors") == lab.read("next/model.safetensors"));
+
+    let fresh = lab.ok(&format!("{line} --fresh-head --output $T/fresh")).out;
+    assert!(fresh.contains("new parameters: classifier.bias, classifier.weight\n"), "{fresh}");
+    assert!(
+        lab.run(&format!("{line} --fresh-head --output $T/next"))
+            .expect(2)
+            .error()
+            .contains("another base checkpoint")
+    );
+    lab.write("other.csv", "text,label\na,x\nb,y\nc,x\nd,y\n");
+    let other = lab.ok(&format!("finetune $T/other.csv --model $T/run {flags} --output $T/other"));
+    let said = "$T/run: its labels (delivery, returns, payment, account, product, warranty) aren't the data's (x, y), \
+                so the head starts anew\n";
+    assert!(other.out.contains(said), "{}", other.out);
+}
+
+#[test]
 fn local_files_are_trained_on() {
     let lab = Lab::new();
     let mut text = String::from("review,stars\n");
@@ -427,10 +502,10 @@ fn rows_are_looked_at_before_they_are_trained_on() {
     let done = lab.ok(line);
     for said in [
         "set:train: 8 rows, 2 classes\n",
-        "unlabelled: 1 row, left out of training\n",
-        "empty text: 1 row\n",
-        "repeated (same text, same label): 1 row\n",
-        "conflicting labels: 1 text in 2 rows\n",
+        "unlabelled: 1 row, left out of training (train-6)\n",
+        "empty text: 1 row (train-5)\n",
+        "repeated (same text, same label): 1 row (train-2)\n",
+        "conflicting labels: 1 text in 2 rows (train-3, train-4)\n",
         "in set:validation too: 1 of its 2 rows\n",
     ] {
         assert!(done.out.contains(said), "{said:?} isn't said in\n{}", done.out);
@@ -462,9 +537,15 @@ fn flags_win_over_plans_and_plans_over_advice() {
         assert!(plan.contains(said), "{said:?} isn't said in {plan}");
     }
     let resolved = lab.text("run/run.toml");
-    for said in
-        ["seed = 8\n", "batch_size = 4\n", "learning_rate = 0.001\n", "eval_split = \"none\"\n"]
-    {
+    for said in [
+        "seed = 8\n",
+        "batch_size = 4\n",
+        "learning_rate = 0.001\n",
+        "eval_split = \"none\"\n",
+        "train_split = \"train[:40]\"\n",
+        "text_column = \"text\"\n",
+        "label_column = \"label\"\n",
+    ] {
         assert!(resolved.contains(said), "{said:?} isn't in {resolved}");
     }
 }
@@ -559,7 +640,9 @@ fn doctor_never_shows_a_token() {
 fn a_dry_run_writes_nothing() {
     let lab = Lab::new();
     let done = lab.ok(&format!("{SMALL} --dry-run --output $T/run"));
-    assert!(done.out.contains("40") && done.out.contains('6'), "rows and steps: {}", done.out);
+    assert!(done.out.contains("\nrows to train on: 40\n"), "{}", done.out);
+    assert!(done.out.contains("\nupdates: 6 of 8 rows\n"), "{}", done.out);
+    assert!(done.out.starts_with("plan: "), "{}", done.out);
     assert_eq!(lab.names(""), Vec::<String>::new());
     let json = lab.ok(&format!("{SMALL} --dry-run --json --output $T/run")).json();
     assert!(!json.is_empty());

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use util::Lab;
+use util::{Lab, Running};
 
 /// Forty updates with a checkpoint every three, evaluations in between that write too, and dropout, which has to go on
 /// where it was.
@@ -93,6 +93,7 @@ fn killed_at_random_moments() {
 fn killed_in_the_middle_of_a_save() {
     let whole = uninterrupted();
     let lab = Lab::new();
+    let mut kills = 0;
     for name in
         [".checkpoint-3.partial", ".checkpoint-14.partial", "checkpoint-21", ".release.partial"]
     {
@@ -101,12 +102,30 @@ fn killed_in_the_middle_of_a_save() {
         if running.until(&lab.path("run").join(name)) {
             running.kill();
             assert_eq!(running.wait().code, None);
+            kills += 1;
         } else {
             running.wait().expect(0);
         }
     }
+    assert!(kills > 0, "no kill landed");
     lab.ok(LINE);
     check_end(&lab, &whole);
+}
+
+#[test]
+fn a_closed_terminal_does_not_stop_what_nohup_started() {
+    let lab = Lab::new();
+    let inner = lab.command(LINE);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(&lab.cwd);
+    let mut running = Running::of(command, LINE, lab.root());
+    assert!(running.until(&lab.path("run/checkpoint-3")), "over before the signal");
+    running.signal("HUP");
+    let done = running.wait().expect(0);
+    assert!(done.err.contains("step 40/40"), "{}", done.err);
 }
 
 #[test]
@@ -129,7 +148,7 @@ fn killed_right_after_the_release() {
 #[test]
 fn a_polite_stop_saves_and_says_how_to_go_on() {
     let whole = uninterrupted();
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in ["TERM", "INT"] {
         let lab = Lab::new();
         let mut running = lab.start(LINE);
         assert!(

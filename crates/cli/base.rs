@@ -57,7 +57,14 @@ pub fn find(name: &str) -> Result<Base> {
         place,
     };
     let path = Path::new(name);
-    if let Some(manifest) = places::model(name)? {
+    if path.is_dir() {
+        refuse_unfinished(path)?;
+    }
+    let manifest = match places::model(name)? {
+        Some(manifest) => Some(manifest),
+        None => manifest_of(path),
+    };
+    if let Some(manifest) = manifest {
         let bad = |reason: String| Usage(format!("{}: {reason}", manifest.path.display()));
         let m: Manifest = toml::from_str(&manifest.text).map_err(|error| bad(error.to_string()))?;
         let place = match (m.hub, m.files) {
@@ -84,7 +91,68 @@ pub fn find(name: &str) -> Result<Base> {
     if !name.contains('/') {
         return Err(places::unknown_model(name));
     }
+    // Where the part before the slash is a folder here, or is where runs lie, nobody means an owner of the hub.
+    let owner = name.split('/').next().unwrap_or(name);
+    if owner == "runs" || Path::new(owner).is_dir() {
+        return Err(Usage(format!("--model {name}: there is no folder {name}")).into());
+    }
     Ok(of(Place::Hub(Repo::parse(Kind::Model, name)?)))
+}
+
+/// The manifest beside a folder that calls it its files.
+fn manifest_of(folder: &Path) -> Option<places::Manifest> {
+    let folder = folder.canonicalize().ok().filter(|folder| folder.is_dir())?;
+    let entries = std::fs::read_dir(folder.parent()?).ok()?.flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|suffix| suffix == "toml"));
+    paths.sort();
+    paths.into_iter().find_map(|path| {
+        let text = std::fs::read_to_string(&path).ok()?;
+        let files = toml::from_str::<Manifest>(&text).ok()?.files?;
+        let is_it = path.with_file_name(files).canonicalize().ok()? == folder;
+        is_it.then(|| places::Manifest { path: shorter(&path), text })
+    })
+}
+
+/// Relative to the current folder where it is below it.
+fn shorter(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    match here.as_ref().map(|here| path.strip_prefix(here)) {
+        Ok(Ok(below)) => below.into(),
+        _ => path.into(),
+    }
+}
+
+/// A run's folder without a model at its top: several seeds, or one that isn't finished.
+fn refuse_unfinished(folder: &Path) -> Result<()> {
+    if folder.join("config.json").exists() {
+        return Ok(());
+    }
+    let number = |prefix: &str, name: &str| name.strip_prefix(prefix)?.parse::<u64>().ok();
+    let below = |prefix: &str| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let n = number(prefix, entry.file_name().to_str()?)?;
+                Some((n, entry.path()))
+            })
+            .filter(|(_, path)| path.is_dir())
+            .collect();
+        found.sort();
+        found
+    };
+    let is_model = |(_, path): &&(u64, PathBuf)| path.join("config.json").is_file();
+    let (seeds, checkpoints) = (below("seed-"), below("checkpoint-"));
+    let (what, usable) = match (seeds.is_empty(), checkpoints.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => ("holds several seeds", seeds.iter().find(is_model)),
+        (true, false) => ("is an unfinished run", checkpoints.iter().rev().find(is_model)),
+    };
+    let usable = match usable {
+        Some((_, path)) => format!("take one of its models, such as {}", path.display()),
+        None => "finish it first, with the command that began it".into(),
+    };
+    Err(Usage(format!("--model {} {what}; {usable}", folder.display())).into())
 }
 
 fn revised(id: &str, revision: Option<String>) -> String {
@@ -105,6 +173,16 @@ impl Base {
                 let wanted = wanted(&listing);
                 Ok(hub.fetch(repo, &listing, &wanted, &mut |event| console.hub(&event))?)
             }
+        }
+    }
+
+    /// The name, with id and commit where the folder is one of the hub's cache.
+    pub fn origin(&self, folder: &Path) -> String {
+        let Place::Hub(repo) = &self.place else { return self.name.clone() };
+        let is_snapshot = folder.parent().is_some_and(|parent| parent.ends_with("snapshots"));
+        match folder.file_name().filter(|_| is_snapshot) {
+            Some(commit) => format!("{} ({}@{})", self.name, repo.id(), commit.to_string_lossy()),
+            None => self.name.clone(),
         }
     }
 
@@ -191,6 +269,15 @@ mod tests {
         );
     }
 
+    /// Tests run in the repository's root.
+    #[test]
+    fn a_folder_brings_the_advice_of_its_manifest() {
+        let (by_name, by_path) = (find("tiny").unwrap(), find("models/tiny").unwrap());
+        assert_eq!(by_name.advice, by_path.advice);
+        assert_eq!(by_path.advised_by, "models/tiny.toml");
+        assert!(by_path.advice.learning_rate.is_some());
+    }
+
     #[test]
     fn names_that_are_none() {
         let message = |name| find(name).map(|_| ()).unwrap_err().to_string();
@@ -199,6 +286,7 @@ mod tests {
             "{}",
             message("minilm-16")
         );
+        assert!(message("runs/x") == "--model runs/x: there is no folder runs/x");
         assert_eq!(message("./nowhere"), "--model ./nowhere: there is no such folder");
     }
 }

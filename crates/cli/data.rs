@@ -1,10 +1,11 @@
 //! From what names a data set to its splits: a task's manifest, a repository of the hub, a folder or files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_data::dataset::Ids;
 use lowchurn_data::slice::SplitExpression;
+use lowchurn_data::source::on_disk;
 use lowchurn_data::{
     Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
     Task, layout, read, stratified_cut,
@@ -39,7 +40,10 @@ pub struct Wishes {
 pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
     let (source, task, split) = match Source::parse(text)? {
         Source::Task { name, split } => {
-            let manifest = places::task(&name)?;
+            let manifest = places::task(&name).map_err(|unknown| match on_disk(&name) {
+                Some(found) => found.into(),
+                None => unknown,
+            })?;
             let task = Task::parse(&manifest.text, &manifest.path)?;
             (task.source.clone(), Some(task), split)
         }
@@ -148,11 +152,26 @@ impl Data {
         matches!(&self.place, Place::Local(dataset) if dataset.ids != Ids::BySplit)
     }
 
+    /// The files that are here already because the user named them or their folder.
+    pub fn local_files(&self) -> Vec<&Path> {
+        let Place::Local(dataset) = &self.place else { return Vec::new() };
+        dataset.splits.iter().flat_map(|split| &split.files).map(PathBuf::as_path).collect()
+    }
+
+    /// `owner/name@COMMIT` of a data set of the hub.
+    pub fn origin(&self) -> Option<String> {
+        let Place::Hub { repo, listing, .. } = &self.place else { return None };
+        Some(format!("{}@{}", repo.id(), listing.commit))
+    }
+
     pub fn metric(&self) -> Metric {
         self.task.as_ref().map_or(Metric::Accuracy, |task| task.metric)
     }
 
     /// Reads the rows of a split expression, fetching the files it needs and no others.
+    ///
+    /// In files given by name a column called `id` holds the ids, unless one is named; where it can't be, rows are
+    /// numbered.
     pub fn read(
         &self,
         split: &str,
@@ -162,17 +181,49 @@ impl Data {
         hub: &Hub,
         console: &mut Console,
     ) -> Result<Split> {
+        // A manifest may name a label column that unlabelled rows lack; a user who names one means it.
+        let labels = match (labels, &wishes.columns.label) {
+            (Labels::IfPresent, None) => Labels::IfColumnPresent,
+            (labels, _) => labels,
+        };
+        let plain = Request {
+            columns: self.columns(wishes),
+            labels,
+            label_set: label_set.or(self.task.as_ref().and_then(|t| t.label_set.as_ref())).cloned(),
+        };
+        if !self.is_files() || plain.columns.id.is_some() {
+            return self.read_as(split, &plain, hub, console);
+        }
+        let columns = Columns { id: Some("id".into()), ..plain.columns.clone() };
+        let by_id = self.read_as(split, &Request { columns, ..plain.clone() }, hub, console);
+        let Err(error) = by_id else { return by_id };
+        match error.downcast_ref::<DataError>() {
+            Some(DataError::DuplicateId { .. } | DataError::EmptyId { .. }) => console
+                .say(&format!("ids of column \"id\" can't be used ({error}); rows are numbered")),
+            Some(DataError::MissingColumn { role: "id", .. }) => {}
+            _ => return Err(error),
+        }
+        self.read_as(split, &plain, hub, console)
+    }
+
+    fn read_as(
+        &self,
+        split: &str,
+        request: &Request,
+        hub: &Hub,
+        console: &mut Console,
+    ) -> Result<Split> {
         let expression = self.expression(split)?;
-        let request = self.request(wishes, labels, label_set);
         // Not every error of the rows names a file.
-        let read = |dataset: &Dataset| match read(dataset, &expression, &request) {
+        let read = |dataset: Dataset| match read(&self.with_classes(dataset), &expression, request)
+        {
             Err(error @ DataError::TooFewLabels { .. }) => {
                 Err(error).context(format!("{}:{split}", self.name))
             }
             read => Ok(read?),
         };
         let mut rows = match &self.place {
-            Place::Local(dataset) => read(dataset)?,
+            Place::Local(dataset) => read(dataset.clone())?,
             Place::Hub { repo, listing, layout } => {
                 let layout = match (only(layout, &expression), listing.origin) {
                     (Err(error), Origin::Cache) => {
@@ -185,11 +236,20 @@ impl Data {
                 let wanted: Vec<String> =
                     layout.splits.iter().flat_map(|split| split.files.clone()).collect();
                 let folder = fetch(hub, repo, listing, &wanted, console)?;
-                read(&Dataset::of_layout(&layout, &folder)?)?
+                read(Dataset::of_layout(&layout, &folder)?)?
             }
         };
         rows.name = format!("{}:{split}", self.name);
         Ok(rows)
+    }
+
+    /// Integers in a task's label column are indices into the task's names, whatever order the model has them in.
+    fn with_classes(&self, dataset: Dataset) -> Dataset {
+        let task = self.task.as_ref().map(|task| (&task.label_set, &task.columns.label));
+        match task {
+            Some((Some(names), Some(column))) => dataset.with_classes(column, names),
+            _ => dataset,
+        }
     }
 
     /// For a dry run: files with sizes in bytes that a split expression needs from the hub.
@@ -204,8 +264,17 @@ impl Data {
         Ok(files.map(size).collect())
     }
 
-    /// For a dry run: how many rows the card promises for a split expression.
-    pub fn promised_rows(&self, split: &str) -> Result<Option<u64>> {
+    /// For a dry run: how many rows the card promises to train on.
+    pub fn promised_rows(&self, wanted: &Wanted) -> Result<Option<u64>> {
+        let kept = match self.eval_choice(wanted) {
+            EvalChoice::Cut(fraction) => 1.0 - fraction,
+            EvalChoice::None | EvalChoice::Split(_) => 1.0,
+        };
+        let rows = self.promised_rows_of(&wanted.train)?;
+        Ok(rows.map(|rows| (rows as f64 * kept).round() as u64))
+    }
+
+    fn promised_rows_of(&self, split: &str) -> Result<Option<u64>> {
         let Place::Hub { layout, .. } = &self.place else { return Ok(None) };
         let mut sum = 0;
         for part in SplitExpression::parse(&self.expression(split)?)?.parts {
@@ -223,18 +292,16 @@ impl Data {
         })
     }
 
-    fn request(&self, wishes: &Wishes, labels: Labels, label_set: Option<&LabelSet>) -> Request {
-        let task = self.task.as_ref();
-        let own = task.map_or_else(Columns::default, |task| task.columns.clone());
+    /// As the user named them, else as the task does; `None` is a guess.
+    pub fn columns(&self, wishes: &Wishes) -> Columns {
+        let own = self.task.as_ref().map_or_else(Columns::default, |task| task.columns.clone());
         let wish = wishes.columns.clone();
-        let columns = Columns {
+        Columns {
             text: wish.text.or(own.text),
             pair: wish.pair.or(own.pair),
             label: wish.label.or(own.label),
             id: wish.id.or(own.id),
-        };
-        let label_set = label_set.cloned().or(task.and_then(|task| task.label_set.clone()));
-        Request { columns, labels, label_set }
+        }
     }
 
     /// Training and evaluation rows: a split of its own, or a seeded cut of train, the same classes' share on both sides.

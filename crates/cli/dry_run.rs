@@ -4,26 +4,44 @@
 use std::path::Path;
 
 use anyhow::Result;
+use lowchurn_distill::{find_latest, finished};
 use lowchurn_hub::Hub;
 use lowchurn_models::Config;
 use serde_json::json;
 
+use crate::args::Finetune;
 use crate::console::Console;
 use crate::data::EvalChoice;
-use crate::finetune::Job;
+use crate::job::{self, HeadOf, Job, Rows};
 use crate::machine::disk_free;
 use crate::progress::{bytes, count};
-use crate::{base, data};
+use crate::{base, data, output};
 
-pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
+pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
+    output::check(&job.output)?;
+    job::tell_settings(job, console)?;
     // A hub without a network answers from the cache alone.
     let offline = Hub::from_vars(&|name| match name {
         "HF_HUB_OFFLINE" => Some("1".into()),
         _ => std::env::var(name).ok(),
     })?;
+    let folder = match base::find(&job.base.name)?.folder(&offline, &mut console.silent()) {
+        Ok(folder) => Some(folder),
+        Err(error) if !is_of_hub(&error) => return Err(error),
+        Err(_) => None,
+    };
+    let config = match &folder {
+        Some(folder) => Some(job::open_base(job, folder)?.0),
+        None => None,
+    };
     let mut missing = Vec::new();
-    let rows = match rows_here(job, source, &offline, console) {
-        Ok(rows) => Some(rows),
+    let rows = match rows_here(job, folder.as_deref().zip(config.as_ref()), &offline, console) {
+        Ok(rows) => {
+            if let Some(folder) = &folder {
+                refuse_other_runs(job, args, folder, &rows)?;
+            }
+            Some(rows.train.examples.len() as u64)
+        }
         // Rows that need no hub: what is wrong with them would stop the run too.
         Err(error) if job.data.remote_files(&job.wanted.train)?.is_empty() => return Err(error),
         Err(_) => {
@@ -31,20 +49,15 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
             if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
                 missing.extend(job.data.remote_files(&split)?);
             }
-            job.data.promised_rows(&job.wanted.train)?
+            job.data.promised_rows(&job.wanted)?
         }
-    };
-    let folder = match base::find(&job.base.name)?.folder(&offline, &mut console.silent()) {
-        Ok(folder) => Some(folder),
-        Err(error) if !is_of_hub(&error) => return Err(error),
-        Err(_) => None,
     };
     if folder.is_none() {
         missing.extend(job.base.remote_files(&job.hub, console)?);
     }
     let steps = rows.map(|rows| job.plan.total_steps(rows as usize));
     let to_download: u64 = missing.iter().map(|(_, size)| size).sum();
-    let memory = memory(job, folder.as_deref(), &missing);
+    let memory = memory(job, folder.as_deref(), config.as_ref(), &missing);
 
     console.tell(&match missing.len() {
         0 => "to download: nothing, all is here".to_string(),
@@ -61,7 +74,7 @@ pub fn tell(job: &Job, source: &str, console: &mut Console) -> Result<u8> {
         job.plan.batch_size * job.plan.accumulation
     ))?;
     console.tell(&match memory.activations {
-        Some(activations) => format!("memory: about {} at most", bytes(memory.state + activations)),
+        Some(activations) => format!("memory: about {}", bytes(memory.state + activations)),
         None => format!(
             "memory: {} for weights, gradients and moments; that of a batch depends on config.json, which isn't here yet",
             bytes(memory.state)
@@ -82,15 +95,39 @@ fn is_of_hub(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<lowchurn_hub::Error>())
 }
 
-/// Rows to train on where all files are here already; an error where some are not.
-fn rows_here(job: &Job, source: &str, offline: &Hub, console: &Console) -> Result<u64> {
+/// The rows where all files are here already; an error where some are not.
+fn rows_here(
+    job: &Job,
+    base: Option<(&Path, &Config)>,
+    offline: &Hub,
+    console: &Console,
+) -> Result<Rows> {
     let mut silent = console.silent();
+    let source = job.layers.settings.data.as_deref().unwrap_or_default();
     let data = data::open(source, offline, &mut silent)?;
-    let (train, _) = data.train_and_eval(&job.wanted, offline, &mut silent)?;
-    Ok(train.examples.iter().filter(|row| row.label.is_some()).count() as u64)
+    match base {
+        Some(base) => job::rows(&data, job, base, offline, &mut silent)?.labelled(),
+        None => {
+            let (train, eval) = data.train_and_eval(&job.wanted, offline, &mut silent)?;
+            Rows { train, eval, head: HeadOf::Seed }.labelled()
+        }
+    }
 }
 
-/// What a run needs at most; bytes.
+/// Another run, or somebody's model, in the folder would stop the run.
+fn refuse_other_runs(job: &Job, args: &Finetune, base: &Path, rows: &Rows) -> Result<()> {
+    for (plan, output) in job::plans(job, args) {
+        output::refuse_foreign(&output, base)?;
+        if !args.fresh {
+            let provenance = job::provenance(job, base, rows, plan)?;
+            finished(&output, &provenance)?;
+            find_latest(&output, &provenance)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a run needs, about; bytes.
 struct Memory {
     /// Weights, gradients and two moments.
     state: u64,
@@ -99,7 +136,12 @@ struct Memory {
 }
 
 /// A layer keeps about 12 tensors of the hidden width and 3 of the intermediate width for the way back.
-fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Memory {
+fn memory(
+    job: &Job,
+    folder: Option<&Path>,
+    config: Option<&Config>,
+    missing: &[(String, u64)],
+) -> Memory {
     let is_weights = |path: &str| path.ends_with(".safetensors") || path.ends_with(".bin");
     let weights: u64 = match folder {
         Some(folder) => std::fs::read_dir(folder)
@@ -113,7 +155,7 @@ fn memory(job: &Job, folder: Option<&Path>, missing: &[(String, u64)]) -> Memory
             .sum(),
         None => missing.iter().filter(|(path, _)| is_weights(path)).map(|(_, size)| size).sum(),
     };
-    let activations = folder.and_then(|folder| Config::open(folder).ok()).map(|config| {
+    let activations = config.map(|config| {
         let tokens = job.plan.batch_size * job.plan.max_length;
         let per_layer = 12 * config.hidden_size + 3 * config.intermediate_size;
         (4 * tokens * config.layers * per_layer) as u64

@@ -1,11 +1,12 @@
 //! `eval` and what it shares with `predict`: a model on the rows of a split.
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use lowchurn_data::{Columns, LabelSet, Labels, Split, TextEncoder, encode};
 use lowchurn_distill::{Event, Predictions, evaluate, predict};
-use lowchurn_models::{Classifier, Head, check_vocabulary};
+use lowchurn_models::{Classifier, Error as ModelError, Head, check_vocabulary};
 use serde_json::json;
 
 use crate::args::{Eval, Scoring};
@@ -14,26 +15,29 @@ use crate::data::Wishes;
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
-use crate::{base, data, device, places};
+use crate::{base, data, device, output, places};
 
 /// Rows with the logits of a model.
 pub struct Scored {
     pub split: Split,
     pub predictions: Predictions,
     pub labels: Vec<String>,
+    /// Rows that were cut at the greatest length.
+    pub n_truncated: usize,
     /// Of the forward passes alone.
     pub seconds: f64,
 }
 
 pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
-    let scored = score(
-        &args.model,
-        &args.data,
-        args.split.as_deref(),
-        Labels::Required,
-        &args.scoring,
-        console,
-    )?;
+    let asked = Asked {
+        model: &args.model,
+        data: &args.data,
+        split: args.split.as_deref(),
+        labels: Labels::Required,
+        scoring: &args.scoring,
+        output: None,
+    };
+    let scored = score(&asked, console)?;
     let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
     let scores = evaluate(&scored.predictions, &gold)?;
     console.tell(&format!(
@@ -46,48 +50,51 @@ pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
     ))?;
     console.event(&json!({
         "event": "finished", "metrics": scores, "model": args.model, "data": scored.split.name,
-        "eval_seconds": scored.seconds, "peak_rss_mib": peak_rss_mib(),
+        "truncated": scored.n_truncated, "eval_seconds": scored.seconds, "peak_rss_mib": peak_rss_mib(),
     }));
     Ok(0)
 }
 
+/// What is to be scored, as the user named it.
+pub struct Asked<'a> {
+    pub model: &'a str,
+    pub data: &'a str,
+    pub split: Option<&'a str>,
+    pub labels: Labels,
+    pub scoring: &'a Scoring,
+    /// Where rows will be written: not over what they are made from.
+    pub output: Option<&'a Path>,
+}
+
 /// Opens model and data, aligns labels by name, and runs the model over every row.
-pub fn score(
-    model: &str,
-    rows: &str,
-    split: Option<&str>,
-    labels: Labels,
-    scoring: &Scoring,
-    console: &mut Console,
-) -> Result<Scored> {
+pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
+    let Asked { model, labels, scoring, .. } = *asked;
     let hub = places::hub()?;
     let device = device::open(&scoring.device)?;
     if scoring.batch_size == 0 {
         return Err(Usage("--batch-size 0: expected at least 1".into()).into());
     }
     let model_folder = base::find(model)?.folder(&hub, console)?;
-    let (classifier, _) = Classifier::open(&model_folder, Head::FromCheckpoint, &device)?;
+    let opened = Classifier::open(&model_folder, Head::FromCheckpoint, &device);
+    let (classifier, _) = opened.map_err(|error| match error {
+        ModelError::NoHead { .. } => anyhow!(
+            "{model} has no classification head; train it first: lowchurn finetune DATA --model {model}"
+        ),
+        error => error.into(),
+    })?;
     let label_set = LabelSet::new(classifier.labels().to_vec())?;
-    let data = data::open(rows, &hub, console)?;
-    let split = chosen_split(split, &data)?;
+    let data = data::open(asked.data, &hub, console)?;
+    if let Some(output) = asked.output {
+        output::refuse_sources(output, &data.local_files(), &model_folder)?;
+    }
+    let split = chosen_split(asked.split, &data)?;
     let columns = Columns {
         text: scoring.text_column.clone(),
         pair: scoring.pair_column.clone(),
         label: scoring.label_column.clone(),
         id: scoring.id_column.clone(),
     };
-    // A file of rows mostly brings its own ids; where its `id` column can't be one, rows are numbered.
-    let guessed = Columns { id: Some("id".into()), ..columns.clone() };
-    let by_id = match columns.id.is_none() && data.is_files() {
-        true => data
-            .read(&split, &Wishes { columns: guessed }, labels, Some(&label_set), &hub, console)
-            .ok(),
-        false => None,
-    };
-    let split = match by_id {
-        Some(split) => split,
-        None => data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?,
-    };
+    let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), &model_folder)?;
     let most = classifier.config.max_positions;
@@ -102,6 +109,10 @@ pub fn score(
         None => trained_length(&model_folder).min(most),
     };
     let tokens = encode(&encoder, &split.examples, max_length)?;
+    if tokens.n_truncated > 0 {
+        let n = count(tokens.n_truncated as u64);
+        console.say(&format!("{n} of {} rows cut at {max_length} tokens", tokens.rows()));
+    }
     let start = Instant::now();
     let mut status = Status::new();
     let rows = tokens.rows();
@@ -113,7 +124,7 @@ pub fn score(
     let predictions = predictions?;
     let seconds = start.elapsed().as_secs_f64();
     let labels = classifier.labels().to_vec();
-    Ok(Scored { split, predictions, labels, seconds })
+    Ok(Scored { split, predictions, labels, n_truncated: tokens.n_truncated, seconds })
 }
 
 /// The split asked for; else the one named with the data; else validation, or the only one.
@@ -135,7 +146,7 @@ fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
 }
 
 /// The length that the model was trained with by this program, else 128.
-fn trained_length(model: &std::path::Path) -> usize {
+fn trained_length(model: &Path) -> usize {
     let text = std::fs::read_to_string(model.join("run.toml")).unwrap_or_default();
     let plan: toml::Table = text.parse().unwrap_or_default();
     let length = plan.get("max_length").and_then(toml::Value::as_integer);

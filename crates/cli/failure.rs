@@ -84,6 +84,7 @@ fn data_code(error: &lowchurn_data::Error) -> u8 {
     use lowchurn_data::Error as Data;
     match error {
         Data::BadSource { .. }
+        | Data::FolderWord { .. }
         | Data::BadSplitExpression { .. }
         | Data::UnknownSplit { .. }
         | Data::UnknownMetric { .. }

@@ -6,42 +6,22 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_data::{
-    Columns, Encoded, Rng, Split, TextEncoder, encode, epoch_order, inspect, labelled,
-    padding_share,
-};
+use lowchurn_data::{Encoded, Rng, encode, epoch_order, inspect, padding_share};
 use lowchurn_distill::{
-    Outcome, Plan, Provenance, Release, Run, SelectBy, State, find_latest, finished, train,
-    write_file, write_json,
+    Outcome, Plan, Release, Run, Scores, SelectBy, State, find_latest, finished, train, write_file,
+    write_json,
 };
-use lowchurn_hub::Hub;
-use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
-use serde_json::{Value, json};
+use lowchurn_models::{Classifier, Head};
+use serde_json::json;
 
 use crate::args::Finetune;
-use crate::base::{self, Base};
 use crate::console::Console;
-use crate::data::{self, Data, Wanted, Wishes};
-use crate::failure::{INTERRUPTED, Usage};
+use crate::failure::INTERRUPTED;
+use crate::job::{self, HeadOf, Job, Rows};
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
 use crate::record::{Record, as_json};
-use crate::settings::{self, Layers, Settings};
-use crate::{device, dry_run, output, places, signals};
-
-const DEFAULT_MODEL: &str = "minilm-l6";
-
-/// A run as asked for, with nothing fetched yet.
-pub struct Job {
-    pub layers: Layers,
-    pub plan: Plan,
-    pub base: Base,
-    pub data: Data,
-    pub wanted: Wanted,
-    pub output: PathBuf,
-    pub device: Device,
-    pub hub: Hub,
-}
+use crate::{dry_run, output, settings, signals};
 
 /// A finished run of one seed.
 struct Ended {
@@ -52,148 +32,58 @@ struct Ended {
 /// Everything read and tokenised.
 struct Ready {
     base_folder: PathBuf,
-    train: Split,
-    eval: Option<Split>,
+    rows: Rows,
     train_tokens: Encoded,
     eval_tokens: Option<Encoded>,
 }
 
 pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
-    let started = Instant::now();
+    let mut started = Instant::now();
     signals::listen()?;
-    let job = job(args, console)?;
+    let job = job::open(args, console)?;
     if args.dry_run {
-        let source = job.layers.settings.data.clone().unwrap_or_default();
-        return dry_run::tell(&job, &source, console);
+        return dry_run::tell(&job, args, console);
     }
     output::check(&job.output)?;
     let ready = prepare(&job, console)?;
-    let seeds: Vec<u64> =
-        (0..u64::from(args.seeds)).map(|n| job.plan.seed.saturating_add(n)).collect();
+    let plans = job::plans(&job, args);
     let mut ended = Vec::new();
-    for &seed in &seeds {
-        let output = match seeds.len() {
-            1 => job.output.clone(),
-            _ => job.output.join(format!("seed-{seed}")),
-        };
-        let plan = Plan { seed, ..job.plan.clone() };
+    for (plan, output) in plans.clone() {
         match run(&job, &ready, plan, &output, args, started, console)? {
             Some(run) => ended.push(run),
             None => return Ok(INTERRUPTED),
         }
+        started = Instant::now();
     }
-    if seeds.len() > 1 {
+    if plans.len() > 1 {
+        let seeds: Vec<u64> = plans.iter().map(|(plan, _)| plan.seed).collect();
         summarise(&job, &seeds, &ended, console)?;
     }
     Ok(0)
 }
 
-/// Reads the layers of settings and finds what they name.
-fn job(args: &Finetune, console: &mut Console) -> Result<Job> {
-    let hub = places::hub()?;
-    let plan_file = match &args.plan {
-        Some(path) => settings::read_plan(path)?,
-        None => Settings::default(),
-    };
-    let flags = Settings { data: args.data.clone(), ..args.settings.clone() };
-    let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
-    let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
-    let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
-    let layers = Layers::default()
-        .over(&base.advice, &base.advised_by)?
-        .over(&plan_file, &origin)?
-        .over(&flags, "flag")?;
-    let settings = &layers.settings;
-    let Some(source) = &settings.data else {
-        return Err(Usage("no data named; try: lowchurn finetune sst2".into()).into());
-    };
-    // Before the hub is asked; which metric it will be doesn't matter for that.
-    let checked = settings::plan(settings, SelectBy::Accuracy)?;
-    if checked.patience > 0 && settings.eval_split.as_deref() == Some("none") {
-        return Err(Usage("patience needs an evaluation, but eval_split is none".into()).into());
-    }
-    let device = device::open(settings.device.as_deref().unwrap_or("auto"))?;
-    let data = data::open(source, &hub, console)?;
-    let plan = settings::plan(settings, data.metric().into())?;
-    let wanted = wanted(settings, &data);
-    let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&data.name));
-    Ok(Job { plan, base, wanted, output, device, hub, data, layers })
-}
-
-fn wanted(settings: &Settings, data: &Data) -> Wanted {
-    let s = settings.clone();
-    Wanted {
-        train: s.train_split.or(data.split.clone()).unwrap_or_else(|| first_split(data)),
-        eval: s.eval_split,
-        eval_fraction: s.eval_fraction,
-        wishes: Wishes {
-            columns: Columns {
-                text: s.text_column,
-                pair: s.pair_column,
-                label: s.label_column,
-                id: s.id_column,
-            },
-        },
-    }
-}
-
-/// `train`, or the only split there is: a file called `dev.csv` is all that was given.
-fn first_split(data: &Data) -> String {
-    match data.split_names().as_slice() {
-        [only] => only.clone(),
-        _ => "train".into(),
-    }
-}
-
 fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
-    let (train, eval) = job.data.train_and_eval(&job.wanted, &job.hub, console)?;
     let base_folder = job.base.folder(&job.hub, console)?;
-    tell_settings(job, console)?;
-    let inspection = inspect(&train, eval.as_ref());
+    let (config, encoder) = job::open_base(job, &base_folder)?;
+    let rows = job::rows(&job.data, job, (&base_folder, &config), &job.hub, console)?;
+    job::tell_settings(job, console)?;
+    let inspection = inspect(&rows.train, rows.eval.as_ref());
     for line in inspect::fmt(&inspection) {
         console.tell(&line)?;
     }
     console.event(&json!({
-        "event": "data", "train": train.name, "rows": inspection.rows, "classes": inspection.classes,
+        "event": "data", "train": rows.train.name, "rows": inspection.rows, "classes": inspection.classes,
         "unlabelled": inspection.unlabelled, "empty": inspection.empty_texts,
         "duplicates": inspection.duplicates, "conflicting_texts": inspection.conflicting_texts,
         "shared_with_eval": inspection.shared.map(|shared| shared.rows),
     }));
-    let (train, eval) = (labelled(&train), eval.as_ref().map(labelled));
-    if train.examples.is_empty() {
-        let (name, path) = (&train.name, "give another --train-split or --label-column");
-        return Err(Usage(format!("{name}: no row has a label; {path}")).into());
-    }
-    let encoder = TextEncoder::open(&base_folder)?;
-    let config = Config::open(&base_folder)?;
-    check_vocabulary(&config, encoder.vocab_size(), &base_folder)?;
+    let rows = rows.labelled()?;
     let length = job.plan.max_length;
-    if length > config.max_positions {
-        let most = config.max_positions;
-        return Err(Usage(format!(
-            "--max-length {length}: {} reads at most {most} tokens",
-            job.base.name
-        ))
-        .into());
-    }
-    let train_tokens = encode(&encoder, &train.examples, length)?;
+    let train_tokens = encode(&encoder, &rows.train.examples, length)?;
     let eval_tokens =
-        eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
+        rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
-    Ok(Ready { base_folder, train, eval, train_tokens, eval_tokens })
-}
-
-/// Each value that decides the result, and where it is from.
-fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
-    let Value::Object(plan) = serde_json::to_value(&job.plan)? else { return Ok(()) };
-    let show = |(key, value): (&String, &Value)| match job.layers.origin(key) {
-        "default" => format!("{key} {value}"),
-        origin => format!("{key} {value} ({origin})"),
-    };
-    let shown: Vec<String> = plan.iter().map(show).collect();
-    console.tell(&format!("plan: {}", shown.join(", ")))?;
-    console.event(&json!({ "event": "plan", "plan": plan, "base": job.base.name }));
-    Ok(())
+    Ok(Ready { base_folder, rows, train_tokens, eval_tokens })
 }
 
 fn tell_tokens(
@@ -236,19 +126,7 @@ fn run(
     fs::create_dir_all(output)
         .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(output)?;
-    let (train_split, eval_split) = (&ready.train, ready.eval.as_ref());
-    let provenance = Provenance {
-        base: job.base.name.clone(),
-        base_sha256: base::sha256(&ready.base_folder)?,
-        train: train_split.name.clone(),
-        train_sha256: train_split.sha256.clone(),
-        eval: eval_split.map_or_else(|| "none".into(), |eval| eval.name.clone()),
-        eval_sha256: eval_split.map_or_else(String::new, |eval| eval.sha256.clone()),
-        labels: train_split.labels.names().to_vec(),
-        device: device::kind(&job.device).into(),
-        lowchurn_version: env!("CARGO_PKG_VERSION").into(),
-        plan: plan.clone(),
-    };
+    let provenance = job::provenance(job, &ready.base_folder, &ready.rows, plan.clone())?;
     let there = if args.fresh { None } else { finished(output, &provenance)? };
     if let Some(done) = there {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
@@ -269,8 +147,7 @@ fn run(
     if args.fresh {
         output::start_over(output)?;
     }
-    let settings = Settings { model: Some(job.base.name.clone()), ..job.layers.settings.clone() };
-    let settings = settings::resolved(&settings, &plan)?;
+    let settings = settings::resolved(&job::settled(job), &plan)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
 
     let mut record = Record::open(output)?;
@@ -335,10 +212,17 @@ fn fresh_model(
     console: &mut Console,
 ) -> Result<Classifier> {
     let mut rng = Rng::stream(plan.seed, "head", 0);
-    let labels = ready.train.labels.names().to_vec();
-    let head = Head::Fresh { labels, normal: &mut || rng.normal() };
+    let head = match ready.rows.head {
+        HeadOf::Base => Head::FromCheckpoint,
+        HeadOf::Seed => {
+            let labels = ready.rows.train.labels.names().to_vec();
+            Head::Fresh { labels, normal: &mut || rng.normal() }
+        }
+    };
     let (mut model, report) = Classifier::open(&ready.base_folder, head, device)?;
-    console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
+    if !report.fresh.is_empty() {
+        console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
+    }
     if !report.unused.is_empty() {
         console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;
     }
@@ -357,21 +241,40 @@ fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Resul
 
 /// Mean and standard deviation (n − 1) over seeds.
 fn summarise(job: &Job, seeds: &[u64], runs: &[Ended], console: &mut Console) -> Result<()> {
-    let values: Vec<f64> =
-        runs.iter().filter_map(|run| Some(run.release.scores.as_ref()?.accuracy)).collect();
-    let n = values.len() as f64;
-    let mean = (n > 0.0).then(|| values.iter().sum::<f64>() / n);
-    let sum = mean.map(|mean| values.iter().map(|v| (v - mean).powi(2)).sum::<f64>());
-    let sd = sum.map(|sum| (sum / (n - 1.0).max(1.0)).sqrt());
-    let results = json!({
-        "event": "finished", "output": job.output, "seeds": seeds, "metrics": { "accuracy": mean },
-        "accuracy": values, "accuracy_mean": mean, "accuracy_sd": sd,
+    let scores: Vec<&Scores> = runs.iter().filter_map(|run| run.release.scores.as_ref()).collect();
+    let accuracy: Vec<f64> = scores.iter().map(|scores| scores.accuracy).collect();
+    let mut results = json!({
+        "event": "finished", "output": job.output, "seeds": seeds, "metrics": {}, "accuracy": accuracy,
         "train_seconds": runs.iter().map(|run| run.train_seconds).sum::<f64>(), "peak_rss_mib": peak_rss_mib(),
     });
+    let selected = match job.plan.select_by {
+        SelectBy::Accuracy => Vec::new(),
+        metric => scores.iter().filter_map(|scores| metric.of(scores)).collect(),
+    };
+    let name = serde_json::to_value(job.plan.select_by)?;
+    let mut said = Vec::new();
+    for (name, values) in [("accuracy", accuracy), (name.as_str().unwrap_or("selected"), selected)]
+    {
+        let Some((mean, sd)) = mean_and_sd(&values) else { continue };
+        results["metrics"][name] = json!(mean);
+        results[format!("{name}_mean")] = json!(mean);
+        results[format!("{name}_sd")] = json!(sd);
+        said.push(format!("{name} {mean:.4} ± {sd:.4}"));
+    }
     write_json(&job.output.join("all_results.json"), &results)?;
-    if let (Some(mean), Some(sd)) = (mean, sd) {
-        console.tell(&format!("{} seeds: accuracy {mean:.4} ± {sd:.4}", seeds.len()))?;
+    if !said.is_empty() {
+        console.tell(&format!("{} seeds: {}", seeds.len(), said.join("  ")))?;
     }
     console.event(&results);
     Ok(())
+}
+
+fn mean_and_sd(values: &[f64]) -> Option<(f64, f64)> {
+    let n = values.len() as f64;
+    if values.is_empty() {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    let sum = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    Some((mean, (sum / (n - 1.0).max(1.0)).sqrt()))
 }

@@ -18,6 +18,7 @@ mod doctor;
 mod dry_run;
 mod eval;
 mod finetune;
+mod job;
 mod predict;
 
 mod machine;

@@ -54,6 +54,34 @@ pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to write predictions over the rows they are of, or over a file of the model they are from.
+pub fn refuse_sources(output: &Path, rows: &[&Path], model: &Path) -> Result<()> {
+    let shown = output.display();
+    let is_output = |path: &Path| matches!((path.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if rows.iter().any(|path| is_output(path)) {
+        return Err(Usage(format!(
+            "--output {shown} is the file that the rows are read from; choose another"
+        ))
+        .into());
+    }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok();
+    let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_models = |name: &str| {
+        let suffixes = [".safetensors", ".bin", ".index.json"];
+        FILES.contains(&name) || suffixes.iter().any(|suffix| name.ends_with(suffix))
+    };
+    if folder.is_some()
+        && folder == model.canonicalize().ok()
+        && name.is_some_and(|n| is_models(&n))
+    {
+        return Err(
+            Usage(format!("--output {shown} is a file of the model; choose another")).into()
+        );
+    }
+    Ok(())
+}
+
 /// Two runs in one folder would overwrite each other's checkpoints.
 pub fn lock(output: &Path) -> Result<File> {
     let path = output.join(".lock");

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_data::{Labels, PredictionRow, write_row};
+use lowchurn_distill::evaluate;
 use serde_json::json;
 
 use crate::args::Predict;
 use crate::console::Console;
-use crate::eval::{Scored, score};
+use crate::eval::{Asked, Scored, score};
 use crate::failure::Usage;
+use crate::machine::peak_rss_mib;
 use crate::output;
 use crate::progress::count;
 
@@ -19,14 +21,15 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
     if let Some(path) = &args.output {
         check_file(path)?;
     }
-    let scored = score(
-        &args.model,
-        &args.data,
-        args.split.as_deref(),
-        Labels::IfPresent,
-        &args.scoring,
-        console,
-    )?;
+    let asked = Asked {
+        model: &args.model,
+        data: &args.data,
+        split: args.split.as_deref(),
+        labels: Labels::IfPresent,
+        scoring: &args.scoring,
+        output: args.output.as_deref(),
+    };
+    let scored = score(&asked, console)?;
     let rows = (0..scored.predictions.rows()).map(|row| prediction(&scored, row, &args));
     match &args.output {
         None => {
@@ -40,11 +43,17 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
             write_file(path, rows)?;
             let n = count(scored.predictions.rows() as u64);
             console.tell(&format!("{}: {n} rows", path.display()))?;
-            console.event(
-                &json!({ "event": "finished", "rows": scored.predictions.rows(), "output": path }),
-            );
         }
     }
+    let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
+    let metrics = match gold.iter().any(Option::is_some) {
+        true => Some(evaluate(&scored.predictions, &gold)?),
+        false => None,
+    };
+    console.event(&json!({
+        "event": "finished", "rows": scored.predictions.rows(), "output": args.output, "metrics": metrics,
+        "truncated": scored.n_truncated, "seconds": scored.seconds, "peak_rss_mib": peak_rss_mib(),
+    }));
     Ok(0)
 }
 
@@ -55,7 +64,16 @@ fn check_file(path: &Path) -> Result<()> {
             Usage(format!("--output {} is a folder; name a file in it", path.display())).into()
         );
     }
-    output::check(path.parent().unwrap_or(Path::new(".")))
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let folder = parent(path);
+    output::check(&folder)?;
+    // One folder is made; more of them that aren't there are a typo.
+    let above = parent(&folder);
+    if !above.as_os_str().is_empty() && !above.exists() {
+        let (path, above) = (path.display(), above.display());
+        return Err(Usage(format!("--output {path}: there is no folder {above}")).into());
+    }
+    Ok(())
 }
 
 /// Beside its place first: a reader never finds half of the rows.

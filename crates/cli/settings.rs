@@ -130,6 +130,10 @@ pub struct Settings {
     #[arg(long, value_name = "SHARE")]
     pub dropout: Option<f64>,
 
+    /// Start with a new head even where the base's has the classes of the data [default: keep it]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub fresh_head: Option<bool>,
+
     /// Decides order, dropout and the new head [default: 42]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -223,14 +227,24 @@ fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
         let before = &text[..error.span().map_or(0, |span| span.start)];
         let (line, path) = (before.matches('\n').count(), path.display());
         let key = text.lines().nth(line).and_then(|line| Some(line.split_once('=')?.0.trim()));
-        let key = key.map_or_else(String::new, |key| format!("{key}: "));
-        Usage(format!("{path}:{}: {key}{}", line + 1, error.message()))
+        let value = text.lines().nth(line).and_then(|line| Some(line.split_once('=')?.1.trim()));
+        let is_word = |value: &str| value.starts_with(|c: char| c.is_alphabetic());
+        let said = match (key, value) {
+            (Some(key), Some(word)) if is_word(word) && !["true", "false"].contains(&word) => {
+                format!("put text in quotes: {key} = {word:?}")
+            }
+            (Some(key), _) => format!("{key}: {}", in_plain_words(error.message())),
+            (None, _) => error.message().to_string(),
+        };
+        Usage(format!("{path}:{}: {said}", line + 1))
     };
     let table: toml::Table = text.parse().map_err(bad)?;
     let known = fields(&Settings::default())?;
     for key in table.keys() {
         if !known.contains_key(key) {
-            let hint = match nearest(key, known.keys().map(String::as_str)) {
+            let near =
+                by_another_name(key).or_else(|| nearest(key, known.keys().map(String::as_str)));
+            let hint = match near {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("known: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
             };
@@ -239,6 +253,39 @@ fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
         }
     }
     Ok(toml::from_str(text).map_err(bad)?)
+}
+
+/// The parser speaks of types; people don't.
+fn in_plain_words(message: &str) -> String {
+    let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    else {
+        return message.to_string();
+    };
+    let expected = match expected {
+        "u32" | "u64" | "usize" | "i64" => "a whole number",
+        "f64" => "a number",
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    let found = found.replace("floating point", "number").replace("integer", "number");
+    format!("expected {expected}, found {}", found.replace("string", "text").replace('`', ""))
+}
+
+/// The key for what transformers or a flag calls it.
+fn by_another_name(key: &str) -> Option<String> {
+    let wanted = key.to_lowercase().replace('-', "_");
+    if wanted == "lr" {
+        return Some("learning_rate".into());
+    }
+    let flags = <Settings as clap::Args>::augment_args(clap::Command::new("plan"));
+    let is_wanted = |name: &str| name.replace('-', "_") == wanted;
+    let found = flags.get_arguments().find(|flag| {
+        let names = flag.get_all_aliases().unwrap_or_default();
+        is_wanted(flag.get_id().as_str()) || names.into_iter().any(is_wanted)
+    });
+    found.map(|flag| flag.get_id().to_string())
 }
 
 /// The part of the settings that decides the trained bytes, with nothing left open.
@@ -310,7 +357,7 @@ mod tests {
             refusal("zzz = 1\n").starts_with("p.toml: unknown key \"zzz\"; known: data, model, ")
         );
         let wrong = refusal("data = \"x\"\nepochs = \"two\"\n");
-        assert!(wrong.starts_with("p.toml:2: epochs: invalid type: string \"two\""), "{wrong}");
+        assert_eq!(wrong, "p.toml:2: epochs: expected a whole number, found text \"two\"");
     }
 
     #[test]

@@ -1,33 +1,32 @@
 //! First Ctrl-C or SIGTERM: finish the update, save, say how to go on. Second: quit at once. Before there is anything to
-//! save, the first quits too.
+//! save, the first quits too. SIGHUP stays as it was inherited: under nohup a run outlives its terminal.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Once};
 
 use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::failure::INTERRUPTED;
 
-/// Set by the first signal while training.
-pub static STOP: AtomicBool = AtomicBool::new(false);
-static IS_TRAINING: AtomicBool = AtomicBool::new(false);
+/// Set by the first signal while training. Before training it is set already, and a signal that finds it set quits.
+pub static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 pub fn listen() -> Result<()> {
-    let on_signal = || {
-        let is_second = STOP.swap(true, Ordering::SeqCst);
-        if is_second || !IS_TRAINING.load(Ordering::SeqCst) {
-            #[expect(
-                clippy::exit,
-                reason = "the signal handler's thread can't return an exit code"
-            )]
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-    };
-    ctrlc::set_handler(on_signal).context("signal handler")
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the one that sets the flag must not be the one that quits.
+        flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&STOP))
+            .and_then(|_| flag::register(signal, Arc::clone(&STOP)))
+            .context("signal handler")?;
+    }
+    Ok(())
 }
 
-/// From here on there is something to save.
+/// From here on there is something to save. Only the first call counts: a stop between two seeds isn't forgotten.
 pub fn training_begins() {
-    IS_TRAINING.store(true, Ordering::SeqCst);
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| STOP.store(false, Ordering::SeqCst));
 }
 
 /// What the user typed, for a shell, without the flag that would start over.

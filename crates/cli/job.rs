@@ -1,0 +1,252 @@
+//! What a run is: from flags, plan and advice to what is trained on what. Fetches and reads, but computes and writes
+//! nothing, so that a dry run can go the same way.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use candle_core::Device;
+use lowchurn_data::{Columns, LabelSet, Split, TextEncoder, labelled};
+use lowchurn_distill::{Plan, Provenance, SelectBy};
+use lowchurn_hub::Hub;
+use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
+use serde_json::{Value, json};
+
+use crate::args::Finetune;
+use crate::base::{self, Base};
+use crate::console::Console;
+use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
+use crate::failure::Usage;
+use crate::settings::{self, Layers, Settings};
+use crate::{device, places};
+
+const DEFAULT_MODEL: &str = "minilm-l6";
+
+/// A run as asked for, with nothing fetched yet.
+pub struct Job {
+    pub layers: Layers,
+    pub plan: Plan,
+    pub base: Base,
+    pub data: Data,
+    pub wanted: Wanted,
+    pub output: PathBuf,
+    pub device: Device,
+    pub hub: Hub,
+}
+
+/// Rows to train on and to judge by, and where the head comes from, which decides the order of their labels.
+pub struct Rows {
+    pub train: Split,
+    pub eval: Option<Split>,
+    pub head: HeadOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOf {
+    /// The base's, whose classes are those of the data.
+    Base,
+    /// A new one, from the run's seed.
+    Seed,
+}
+
+/// Reads the layers of settings and finds what they name.
+pub fn open(args: &Finetune, console: &mut Console) -> Result<Job> {
+    let hub = places::hub()?;
+    let plan_file = match &args.plan {
+        Some(path) => settings::read_plan(path)?,
+        None => Settings::default(),
+    };
+    let flags = Settings { data: args.data.clone(), ..args.settings.clone() };
+    let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
+    let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
+    let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
+    let layers = Layers::default()
+        .over(&base.advice, &base.advised_by)?
+        .over(&plan_file, &origin)?
+        .over(&flags, "flag")?;
+    let settings = &layers.settings;
+    let Some(source) = &settings.data else {
+        return Err(Usage("no data named; try: lowchurn finetune sst2".into()).into());
+    };
+    // Before the hub is asked; which metric it will be doesn't matter for that.
+    let checked = settings::plan(settings, SelectBy::Accuracy)?;
+    if checked.patience > 0 && settings.eval_split.as_deref() == Some("none") {
+        return Err(Usage("patience needs an evaluation, but eval_split is none".into()).into());
+    }
+    let device = device::open(settings.device.as_deref().unwrap_or("auto"))?;
+    let data = data::open(source, &hub, console)?;
+    let plan = settings::plan(settings, data.metric().into())?;
+    let wanted = wanted(settings, &data);
+    let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&data.name));
+    Ok(Job { plan, base, wanted, output, device, hub, data, layers })
+}
+
+fn wanted(settings: &Settings, data: &Data) -> Wanted {
+    let s = settings.clone();
+    Wanted {
+        train: s.train_split.or(data.split.clone()).unwrap_or_else(|| first_split(data)),
+        eval: s.eval_split,
+        eval_fraction: s.eval_fraction,
+        wishes: Wishes {
+            columns: Columns {
+                text: s.text_column,
+                pair: s.pair_column,
+                label: s.label_column,
+                id: s.id_column,
+            },
+        },
+    }
+}
+
+/// `train`, or the only split there is: a file called `dev.csv` is all that was given.
+fn first_split(data: &Data) -> String {
+    match data.split_names().as_slice() {
+        [only] => only.clone(),
+        _ => "train".into(),
+    }
+}
+
+/// Each seed's plan and folder.
+pub fn plans(job: &Job, args: &Finetune) -> Vec<(Plan, PathBuf)> {
+    let of = |n: u64| {
+        let seed = job.plan.seed.saturating_add(n);
+        let output = match args.seeds {
+            1 => job.output.clone(),
+            _ => job.output.join(format!("seed-{seed}")),
+        };
+        (Plan { seed, ..job.plan.clone() }, output)
+    };
+    (0..u64::from(args.seeds)).map(of).collect()
+}
+
+/// Config and tokenizer of the base, held against each other and against the plan.
+pub fn open_base(job: &Job, folder: &Path) -> Result<(Config, TextEncoder)> {
+    let encoder = TextEncoder::open(folder)?;
+    let config = Config::open(folder)?;
+    check_vocabulary(&config, encoder.vocab_size(), folder)?;
+    let (length, most) = (job.plan.max_length, config.max_positions);
+    if length > most {
+        let name = &job.base.name;
+        return Err(
+            Usage(format!("--max-length {length}: {name} reads at most {most} tokens")).into()
+        );
+    }
+    Ok((config, encoder))
+}
+
+/// Reads the rows. Where the base knows the same classes by name, its order of them and its head are kept.
+pub fn rows(
+    data: &Data,
+    job: &Job,
+    (folder, base): (&Path, &Config),
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Rows> {
+    let (train, eval) = data.train_and_eval(&job.wanted, hub, console)?;
+    let (known, found) = (&base.labels, train.labels.names());
+    let is_named = !known.is_empty() && known.iter().any(|name| !name.starts_with("LABEL_"));
+    let is_same = known.len() == found.len() && known.iter().all(|name| found.contains(name));
+    let name = &job.base.name;
+    if !is_named || job.layers.settings.fresh_head == Some(true) {
+        return Ok(Rows { train, eval, head: HeadOf::Seed });
+    }
+    if !is_same {
+        let (known, found) = (known.join(", "), found.join(", "));
+        console.tell(&format!(
+            "{name}: its labels ({known}) aren't the data's ({found}), so the head starts anew"
+        ))?;
+        return Ok(Rows { train, eval, head: HeadOf::Seed });
+    }
+    // Class names without a head are a leftover in an encoder's config.
+    let opened = Classifier::open(folder, Head::FromCheckpoint, &Device::Cpu);
+    if matches!(opened, Err(lowchurn_models::Error::NoHead { .. })) {
+        return Ok(Rows { train, eval, head: HeadOf::Seed });
+    }
+    let order = LabelSet::new(known.clone())?;
+    console.tell(&format!("head and label order of {name} kept; --fresh-head starts anew"))?;
+    let eval = eval.map(|eval| in_order(eval, &order));
+    Ok(Rows { train: in_order(train, &order), eval, head: HeadOf::Base })
+}
+
+/// The same rows with their label indices in another order of the same names.
+fn in_order(split: Split, order: &LabelSet) -> Split {
+    let to: Vec<Option<u32>> =
+        split.labels.names().iter().map(|name| order.index_of(name)).collect();
+    let mut examples = split.examples;
+    for row in &mut examples {
+        row.label = row.label.and_then(|label| *to.get(label as usize)?);
+    }
+    Split::new(&split.name, examples, order.clone())
+}
+
+impl Rows {
+    /// The rows that have a label; an error where training has none.
+    pub fn labelled(&self) -> Result<Rows> {
+        let (train, eval) = (labelled(&self.train), self.eval.as_ref().map(labelled));
+        if train.examples.is_empty() {
+            let (name, path) = (&train.name, "give another --train-split or --label-column");
+            return Err(Usage(format!("{name}: no row has a label; {path}")).into());
+        }
+        Ok(Rows { train, eval, head: self.head })
+    }
+}
+
+/// What the weights will depend on. Names are for people; what is compared are the hashes.
+pub fn provenance(job: &Job, base_folder: &Path, rows: &Rows, plan: Plan) -> Result<Provenance> {
+    let (mut base, mut base_sha256) = (job.base.origin(base_folder), base::sha256(base_folder)?);
+    // What of the base is used is part of what it is.
+    if rows.head == HeadOf::Base {
+        base.push_str(" with its head");
+        base_sha256.push_str("+head");
+    }
+    let named = |split: &Split| match job.data.origin() {
+        Some(origin) => format!("{} ({origin})", split.name),
+        None => split.name.clone(),
+    };
+    let eval = rows.eval.as_ref();
+    Ok(Provenance {
+        base,
+        base_sha256,
+        train: named(&rows.train),
+        train_sha256: rows.train.sha256.clone(),
+        eval: eval.map_or_else(|| "none".into(), named),
+        eval_sha256: eval.map_or_else(String::new, |eval| eval.sha256.clone()),
+        labels: rows.train.labels.names().to_vec(),
+        device: device::kind(&job.device).into(),
+        lowchurn_version: env!("CARGO_PKG_VERSION").into(),
+        plan,
+    })
+}
+
+/// The settings with what was left to the data or the task filled in.
+pub fn settled(job: &Job) -> Settings {
+    let columns = job.data.columns(&job.wanted.wishes);
+    let (eval_split, eval_fraction) = match job.data.eval_choice(&job.wanted) {
+        EvalChoice::None => (Some("none".into()), None),
+        EvalChoice::Split(split) => (Some(split), None),
+        EvalChoice::Cut(fraction) => (None, Some(fraction)),
+    };
+    Settings {
+        model: Some(job.base.name.clone()),
+        train_split: Some(job.wanted.train.clone()),
+        eval_split,
+        eval_fraction,
+        text_column: columns.text,
+        pair_column: columns.pair,
+        label_column: columns.label,
+        id_column: columns.id,
+        ..job.layers.settings.clone()
+    }
+}
+
+/// Each value that decides the result, and where it is from.
+pub fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
+    let Value::Object(plan) = serde_json::to_value(&job.plan)? else { return Ok(()) };
+    let show = |(key, value): (&String, &Value)| match job.layers.origin(key) {
+        "default" => format!("{key} {value}"),
+        origin => format!("{key} {value} ({origin})"),
+    };
+    let shown: Vec<String> = plan.iter().map(show).collect();
+    console.tell(&format!("plan: {}", shown.join(", ")))?;
+    console.event(&json!({ "event": "plan", "plan": plan, "base": job.base.name }));
+    Ok(())
+}

@@ -1,9 +1,9 @@
 //! Speed and memory of the main job, in one run on one machine:
 //!
-//!     just bench                      # MiniLM on SST-2, where both lie in the hub's cache or next to the project
+//!     just bench                      # MiniLM on SST-2, where both lie next to the project as just slow needs them
 //!     just bench-smoke                # what ships, in seconds, so that this file can't rot
 //!
-//! `--model DIR`, `--data DIR|FILE` and `--task NAME` choose others. Each number is the median of several; the machine's
+//! `--model DIR` and `--data DIR|FILE` choose others. Each number is the median of several; the machine's
 //! matrix rate is measured in the same run, because absolute numbers of shared machines say little.
 
 #![allow(clippy::print_stdout, reason = "a bench prints")]

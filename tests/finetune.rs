@@ -413,7 +413,7 @@ fn a_runs_head_and_label_order_are_kept() {
     };
     let (next, run) = (eval("next"), eval("run"));
     assert!((next - run).abs() < 1e-5, "{next} {run}");
-    lab.ok(&format!("finetune --plan $T/next/run.toml --output $T/again"));
+    lab.ok("finetune --plan $T/next/run.toml --output $T/again");
     assert!(lab.read("again/model.safetensors") == lab.read("next/model.safetensors"));
 
     let fresh = lab.ok(&format!("{line} --fresh-head --output $T/fresh")).out;

@@ -1,0 +1,35 @@
+//! Old and new predictions → pairs → counts → intervals → verdict → report. Statistics only: no candle, no models.
+//!
+//! The modules are listed in the order in which a comparison goes through them. Nothing here prints, exits, reads the
+//! environment or the clock.
+
+mod predicted;
+
+mod pair;
+
+mod flips;
+
+mod soft;
+
+mod interval;
+
+mod compare;
+
+mod budget;
+
+mod frontier;
+
+mod report;
+
+mod error;
+
+pub use budget::*;
+pub use compare::*;
+pub use error::{Error, Result};
+pub use flips::*;
+pub use frontier::*;
+pub use interval::*;
+pub use pair::*;
+pub use predicted::*;
+pub use report::*;
+pub use soft::*;

@@ -21,6 +21,14 @@ mod frontier;
 
 mod report;
 
+mod format;
+
+mod plot;
+
+mod markdown;
+
+mod html;
+
 mod error;
 
 pub use budget::*;
@@ -28,7 +36,9 @@ pub use compare::*;
 pub use error::{Error, Result};
 pub use flips::*;
 pub use frontier::*;
+pub use html::html;
 pub use interval::*;
+pub use markdown::markdown;
 pub use pair::*;
 pub use predicted::*;
 pub use report::*;

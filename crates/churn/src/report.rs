@@ -1,8 +1,14 @@
-//! The report: one structure, written as JSON, Markdown, JUnit and one HTML file that opens offline.
+//! The report: one structure, written as JSON, Markdown and one HTML file that opens offline.
+//!
+//! The JSON is the record and has a committed schema (`schema/report-v1.schema.json`); the other two are views of it.
+
+use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Certificate, Comparison, Point};
+use crate::{Certificate, Comparison, Error, Point, Result};
 
 /// The version of the JSON. A key may be added within a version; nothing is renamed or removed.
 pub const SCHEMA: &str = "lowchurn.report.v1";
@@ -68,4 +74,40 @@ pub struct Neighbour {
     pub label: Option<String>,
     /// Cosine of the pooled vectors.
     pub similarity: f64,
+}
+
+impl Report {
+    /// Pretty JSON with a newline at the end. A float that isn't a number becomes `null`, as JSON has no such thing.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self);
+        // Strings, numbers and lists of them: there is no key that could fail.
+        text.expect("a report has no maps with odd keys") + "\n"
+    }
+
+    /// The report in a file of this or an older program. Keys that aren't known are passed over.
+    ///
+    /// # Errors
+    /// A file that can't be read or isn't JSON, another version of the schema, a key that is missing or has the wrong kind.
+    pub fn read(path: &Path) -> Result<Report> {
+        let bytes = fs::read(path)
+            .map_err(|source| Error::ReportFile { path: path.to_path_buf(), source })?;
+        Report::parse(&bytes, path)
+    }
+
+    /// [`Report::read`] of bytes; `path` is for messages.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Report> {
+        let broken = |source| Error::ReportJson { path: path.to_path_buf(), source };
+        // The version comes first: a report of tomorrow shall not be called a broken one of today.
+        let value: Value = serde_json::from_slice(bytes).map_err(broken)?;
+        let found = match value.get("schema") {
+            Some(Value::String(found)) => found.clone(),
+            Some(other) => other.to_string(),
+            None => return Err(Error::NotAReport { path: path.to_path_buf() }),
+        };
+        if found != SCHEMA {
+            return Err(Error::ReportSchema { path: path.to_path_buf(), found });
+        }
+        // From the bytes again and not from `value`: messages then name line and column.
+        serde_json::from_slice(bytes).map_err(broken)
+    }
 }

@@ -3,6 +3,10 @@
 //! The modules are listed in the order in which a run goes through them. Nothing here prints, exits, reads the environment
 //! or the clock; progress leaves as [`Event`].
 
+mod lambda;
+
+mod method;
+
 mod plan;
 
 mod schedule;
@@ -30,7 +34,9 @@ pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256_of_files, write as write_file, write_json};
+pub use lambda::{Lambda, ascend};
 pub use loss::{cross_entropy_rows, one_hot};
+pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};
 pub use release::{Finished, Release, finished, release};

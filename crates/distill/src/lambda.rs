@@ -1,0 +1,181 @@
+//! λ, the teacher's weight, by step: target (1−λ)·label + λ·teacher. λ = μ/(1+μ) where μ is a Lagrange multiplier.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Written `0.5`, `0.9..0.1`, `1..0@200`, `churn<=0.02` or `churn<=0.02~5@25`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Lambda {
+    Constant(f64),
+    /// From the first update to the last in a straight line.
+    Linear {
+        from: f64,
+        to: f64,
+    },
+    /// One value before update `step` (0 for the first), another from it on.
+    Switch {
+        before: f64,
+        after: f64,
+        step: u64,
+    },
+    /// By dual ascent: every so many updates μ ← max(0, μ + rate·(churn − max_churn)), with the churn measured on
+    /// held-out rows (papers.md 5.5; TFCO's proxy constraints).
+    Budget {
+        max_churn: f64,
+        rate: f64,
+        every: u64,
+    },
+}
+
+impl Lambda {
+    /// λ in update `step` (0 for the first) of `total`; `multiplier` is the dual variable so far.
+    pub fn at(self, step: u64, total: u64, multiplier: f64) -> f64 {
+        match self {
+            Lambda::Constant(value) => value,
+            Lambda::Linear { from, to } => {
+                let last = total.saturating_sub(1).max(1) as f64;
+                from + (to - from) * (step as f64 / last).min(1.0)
+            }
+            Lambda::Switch { before, after, step: at } => {
+                if step < at {
+                    before
+                } else {
+                    after
+                }
+            }
+            Lambda::Budget { .. } => multiplier / (1.0 + multiplier),
+        }
+    }
+
+    /// Whether the teacher never weighs anything.
+    pub fn is_zero(self) -> bool {
+        match self {
+            Lambda::Constant(value) => value == 0.0,
+            Lambda::Linear { from, to } => from == 0.0 && to == 0.0,
+            Lambda::Switch { before, after, .. } => before == 0.0 && after == 0.0,
+            Lambda::Budget { .. } => false,
+        }
+    }
+}
+
+/// One step of dual ascent on the multiplier of `churn ≤ max_churn`.
+pub fn ascend(multiplier: f64, churn: f64, max_churn: f64, rate: f64) -> f64 {
+    (multiplier + rate * (churn - max_churn)).max(0.0)
+}
+
+impl fmt::Display for Lambda {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lambda::Constant(value) => write!(out, "{value}"),
+            Lambda::Linear { from, to } => write!(out, "{from}..{to}"),
+            Lambda::Switch { before, after, step } => write!(out, "{before}..{after}@{step}"),
+            Lambda::Budget { max_churn, rate, every } => {
+                write!(out, "churn<={max_churn}~{rate}@{every}")
+            }
+        }
+    }
+}
+
+const EXPECTED: &str =
+    "expected a number from 0 to 1, FROM..TO, BEFORE..AFTER@STEP or churn<=LIMIT[~RATE][@EVERY]";
+
+impl FromStr for Lambda {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lambda, String> {
+        let bad = || format!("λ is {text:?}, {EXPECTED}");
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
+        let share = |text: &str| match number(text) {
+            Some(value) if (0.0..=1.0).contains(&value) => Ok(value),
+            _ => Err(bad()),
+        };
+        let count = |text: &str| text.trim().parse::<u64>().map_err(|_| bad());
+        if let Some(limit) = text.trim().strip_prefix("churn<=") {
+            let (limit, every) = limit.split_once('@').unwrap_or((limit, "25"));
+            let (limit, rate) = limit.split_once('~').unwrap_or((limit, "5"));
+            let rate = number(rate).filter(|rate| *rate > 0.0).ok_or_else(bad)?;
+            let every = count(every).ok().filter(|every| *every > 0).ok_or_else(bad)?;
+            return Ok(Lambda::Budget { max_churn: share(limit)?, rate, every });
+        }
+        let Some((from, to)) = text.split_once("..") else {
+            return share(text).map(Lambda::Constant);
+        };
+        match to.split_once('@') {
+            None => Ok(Lambda::Linear { from: share(from)?, to: share(to)? }),
+            Some((to, step)) => {
+                Ok(Lambda::Switch { before: share(from)?, after: share(to)?, step: count(step)? })
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Lambda {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Lambda, String> {
+        text.parse()
+    }
+}
+
+impl From<Lambda> for String {
+    fn from(lambda: Lambda) -> String {
+        lambda.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_and_read() {
+        for text in ["0", "0.5", "1", "0.9..0.1", "1..0@200", "churn<=0.02~5@25"] {
+            assert_eq!(text.parse::<Lambda>().unwrap().to_string(), text);
+        }
+        assert_eq!("churn<=0.02".parse::<Lambda>().unwrap().to_string(), "churn<=0.02~5@25");
+        for text in [
+            "",
+            "1.1",
+            "-0.1",
+            "NaN",
+            "0..2",
+            "1..0@x",
+            "churn<=0.02~0",
+            "churn<=2",
+            "churn<=0.1@0",
+        ] {
+            let said = text.parse::<Lambda>().unwrap_err();
+            assert_eq!(said, format!("λ is {text:?}, {EXPECTED}"));
+        }
+    }
+
+    #[test]
+    fn by_step() {
+        let at = |text: &str, step| text.parse::<Lambda>().unwrap().at(step, 11, 1.5);
+        assert_eq!(at("0.3", 7), 0.3);
+        assert_eq!((at("1..0", 0), at("1..0", 5), at("1..0", 10)), (1.0, 0.5, 0.0));
+        assert_eq!((at("1..0@4", 3), at("1..0@4", 4)), (1.0, 0.0));
+        assert_eq!(at("churn<=0.1", 0), 0.6);
+    }
+
+    /// papers_examples.json, C4_dual_ascent: the multiplier by the churn that was measured.
+    #[test]
+    fn dual_ascent_is_that_of_the_papers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
+        let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let case = &all["C4_dual_ascent"];
+        let steps = case["trace"].as_array().unwrap();
+        assert!(steps.len() > 4);
+        let mut multiplier = 0.0;
+        for step in steps {
+            let close = |a: f64, key: &str| (a - step[key].as_f64().unwrap()).abs() < 1e-8;
+            assert!(close(multiplier, "mu"), "{multiplier} {step}");
+            let lambda = Lambda::Budget { max_churn: 0.02, rate: 5.0, every: 1 };
+            assert!(close(lambda.at(0, 1, multiplier), "lam"), "{multiplier} {step}");
+            multiplier = ascend(multiplier, step["churn"].as_f64().unwrap(), 0.02, 5.0);
+        }
+    }
+}

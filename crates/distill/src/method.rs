@@ -1,0 +1,478 @@
+//! How an update is trained: one closed enum, written as one line, `distil:lambda=0.5,temperature=2`.
+//!
+//! Formulas are in `loss.rs` and `weights.rs`, sources with them. λ always weights the teacher.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use lowchurn_data::error::nearest;
+use serde::{Deserialize, Serialize};
+
+use crate::Lambda;
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Method {
+    /// Labels only. With `label_smoothing` in the plan, the baseline of that name.
+    Retrain,
+    /// (1−λ)·CE to the label + λ·a divergence to the teacher.
+    Distil { lambda: Lambda, temperature: f64, divergence: Divergence, rows: TeacherRows },
+    /// λ·teacher + (1−λ)·label where the teacher is right, the plain label where it is wrong.
+    Anchor { lambda: Lambda },
+    /// As Anchor, but the label weighs only η where the teacher is wrong (RCP, Fard et al. 2016); smoothed:
+    /// η·((1−λ)·label + λ/K).
+    AnchorRcp { lambda: Lambda, eta: f64, is_smoothed: bool },
+    /// Distillation with weight α + β on the rows in focus and α on the others (positive-congruent training).
+    Focal { lambda: Lambda, temperature: f64, alpha: f64, beta: f64, focus: Focus },
+    /// λ·mean over classes of max(|z_s − z_t| − margin, 0)^power (ELODI).
+    Inhibition { lambda: Lambda, margin: f64, power: f64 },
+    /// Rows mixed after the embedding layer, shares from Beta(α, α).
+    Mixup { alpha: f64 },
+    /// Bi-tempered logistic loss.
+    BiTempered { t1: f64, t2: f64 },
+    /// CE − β·H(p): pushes confidence down (Pereyra et al. 2017).
+    ConfidencePenalty { beta: f64 },
+    /// (1−α)·CE + α·H(p): pushes confidence up (Bhojanapalli et al. 2021).
+    EntropyMinimisation { alpha: f64 },
+    /// Two students, CE each plus β·(KL both ways), β rising over `warmup` updates; the first is kept.
+    CoDistil { beta: f64, warmup: u64 },
+    /// Starts from shrink·old + perturb·fresh weights, labels only.
+    ShrinkPerturb { shrink: f64, perturb: f64 },
+    /// + strength/2·‖θ − θ_old‖².
+    L2ToOld { strength: f64 },
+    /// + strength/2·Σ F(θ − θ_old)², F the old model's Fisher information from `rows` rows.
+    Ewc { strength: f64, rows: usize },
+    /// In each update a share p of the weights stands at its old value.
+    Mixout { p: f64 },
+}
+
+/// What the teacher's term measures, per row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Divergence {
+    /// T²·KL(teacher^T ‖ student^T).
+    Kl,
+    /// T²·KL(student^T ‖ teacher^T).
+    ReverseKl,
+    /// T²·Jensen–Shannon with halves.
+    JensenShannon,
+    /// ½‖z_s − z_t‖².
+    LogitMse,
+    /// CE to (1−λ)·label + λ·teacher: the churn paper's form, at T = 1 only.
+    MixedLabel,
+    /// KL between z-scored logits (Sun et al. 2024); more than two classes.
+    Standardised,
+    /// Decoupled KD with α = 1, β = 8 (Zhao et al. 2022); more than two classes.
+    Decoupled,
+}
+
+/// The rows on which the teacher is followed; the others learn from their label alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TeacherRows {
+    All,
+    /// Those on which the teacher's cross-entropy is lower than the student's.
+    Better,
+    /// Those that the old model was trained on.
+    Old,
+}
+
+/// The rows that focal distillation weighs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Focus {
+    All,
+    OldRight,
+    NewWrong,
+    NegativeFlip,
+}
+
+/// What besides labels a method needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub teacher: bool,
+    /// The old model's weights, of the same shapes.
+    pub old_weights: bool,
+    /// Which rows the old model was trained on.
+    pub old_rows: bool,
+    /// Held-out rows with the old model's predictions.
+    pub buffer: bool,
+}
+
+pub const METHODS: [&str; 15] = [
+    "retrain",
+    "distil",
+    "anchor",
+    "anchor-rcp",
+    "focal",
+    "inhibition",
+    "mixup",
+    "bi-tempered",
+    "confidence-penalty",
+    "entropy-minimisation",
+    "co-distil",
+    "shrink-perturb",
+    "l2-old",
+    "ewc",
+    "mixout",
+];
+
+impl Method {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Method::Retrain => "retrain",
+            Method::Distil { .. } => "distil",
+            Method::Anchor { .. } => "anchor",
+            Method::AnchorRcp { .. } => "anchor-rcp",
+            Method::Focal { .. } => "focal",
+            Method::Inhibition { .. } => "inhibition",
+            Method::Mixup { .. } => "mixup",
+            Method::BiTempered { .. } => "bi-tempered",
+            Method::ConfidencePenalty { .. } => "confidence-penalty",
+            Method::EntropyMinimisation { .. } => "entropy-minimisation",
+            Method::CoDistil { .. } => "co-distil",
+            Method::ShrinkPerturb { .. } => "shrink-perturb",
+            Method::L2ToOld { .. } => "l2-old",
+            Method::Ewc { .. } => "ewc",
+            Method::Mixout { .. } => "mixout",
+        }
+    }
+
+    /// λ's schedule, where the method has a teacher.
+    pub fn lambda(&self) -> Option<Lambda> {
+        match *self {
+            Method::Distil { lambda, .. }
+            | Method::Anchor { lambda }
+            | Method::AnchorRcp { lambda, .. }
+            | Method::Focal { lambda, .. }
+            | Method::Inhibition { lambda, .. } => Some(lambda),
+            _ => None,
+        }
+    }
+
+    pub fn needs(&self) -> Needs {
+        let old_weights = matches!(
+            self,
+            Method::ShrinkPerturb { .. }
+                | Method::L2ToOld { .. }
+                | Method::Ewc { .. }
+                | Method::Mixout { .. }
+        );
+        Needs {
+            teacher: self.lambda().is_some(),
+            old_weights,
+            old_rows: matches!(self, Method::Distil { rows: TeacherRows::Old, .. }),
+            buffer: matches!(self.lambda(), Some(Lambda::Budget { .. })),
+        }
+    }
+
+    /// Refuses what can't work with K classes, and says why.
+    pub fn check(&self, classes: usize) -> Result<(), String> {
+        match self {
+            Method::Distil { divergence: Divergence::Standardised, .. } if classes == 2 => Err(
+                "divergence=standardised can't work with two classes: every pair of logits standardises to \
+                 ±0.7071, so the teacher's confidence is erased; use kl"
+                    .into(),
+            ),
+            Method::Distil { divergence: Divergence::Decoupled, .. } if classes == 2 => Err(
+                "divergence=decoupled is plain kl with two classes: there is no second wrong class; use kl".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The keys of one written method, taken one by one; what is left at the end is unknown.
+struct Keys<'t> {
+    method: &'t str,
+    values: BTreeMap<&'t str, &'t str>,
+    known: Vec<&'static str>,
+}
+
+impl<'t> Keys<'t> {
+    fn parsed<T: FromStr>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        expected: &str,
+        is_good: impl Fn(&T) -> bool,
+    ) -> Result<T, String> {
+        self.known.push(key);
+        let Some(text) = self.values.remove(key) else { return Ok(default) };
+        match text.parse::<T>().ok().filter(is_good) {
+            Some(value) => Ok(value),
+            None => Err(format!("{}: {key} is {text:?}, expected {expected}", self.method)),
+        }
+    }
+
+    fn lambda(&mut self) -> Result<Lambda, String> {
+        self.known.push("lambda");
+        match self.values.remove("lambda") {
+            Some(text) => text.parse().map_err(|said| format!("{}: {said}", self.method)),
+            None => Ok(Lambda::Constant(0.5)),
+        }
+    }
+
+    fn share(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+        self.parsed(key, default, "a number from 0 to 1", |x| (0.0..=1.0).contains(x))
+    }
+
+    fn positive(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+        self.parsed(key, default, "a number above 0", |x| *x > 0.0 && x.is_finite())
+    }
+
+    fn not_negative(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+        self.parsed(key, default, "0 or a number above 0", |x| *x >= 0.0 && x.is_finite())
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        choices: &[(&'static str, T)],
+    ) -> Result<T, String> {
+        self.known.push(key);
+        let Some(text) = self.values.remove(key) else { return Ok(default) };
+        let found = choices.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            format!("{}: {key} is {text:?}, expected {}", self.method, names.join(", "))
+        })
+    }
+
+    fn end(self) -> Result<(), String> {
+        let Some(key) = self.values.keys().next() else { return Ok(()) };
+        let hint = match nearest(key, self.known.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None if self.known.is_empty() => "it takes none".into(),
+            None => format!("it takes {}", self.known.join(", ")),
+        };
+        Err(format!("{}: unknown setting {key}; {hint}", self.method))
+    }
+}
+
+const DIVERGENCES: [(&str, Divergence); 7] = [
+    ("kl", Divergence::Kl),
+    ("reverse-kl", Divergence::ReverseKl),
+    ("js", Divergence::JensenShannon),
+    ("logit-mse", Divergence::LogitMse),
+    ("mixed-label", Divergence::MixedLabel),
+    ("standardised", Divergence::Standardised),
+    ("decoupled", Divergence::Decoupled),
+];
+const TEACHER_ROWS: [(&str, TeacherRows); 3] =
+    [("all", TeacherRows::All), ("better", TeacherRows::Better), ("old", TeacherRows::Old)];
+const FOCI: [(&str, Focus); 4] = [
+    ("all", Focus::All),
+    ("old-right", Focus::OldRight),
+    ("new-wrong", Focus::NewWrong),
+    ("negative-flip", Focus::NegativeFlip),
+];
+
+fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> &'static str {
+    choices.iter().find(|(_, choice)| choice == value).map_or("", |(name, _)| name)
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Method, String> {
+        let (method, settings) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
+        let mut values = BTreeMap::new();
+        for setting in settings.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
+            let Some((key, value)) = setting.split_once('=') else {
+                return Err(format!("{method}: {setting:?} is no setting, expected KEY=VALUE"));
+            };
+            if values.insert(key.trim(), value.trim()).is_some() {
+                return Err(format!("{method}: {key} is set twice"));
+            }
+        }
+        let mut k = Keys { method, values, known: Vec::new() };
+        let is_temperature = |t: &f64| *t > 0.0 && t.is_finite();
+        let found = match method {
+            "retrain" => Method::Retrain,
+            "distil" => {
+                let lambda = k.lambda()?;
+                let divergence = k.choice("divergence", Divergence::Kl, &DIVERGENCES)?;
+                let default = if divergence == Divergence::Standardised { 2.0 } else { 1.0 };
+                let temperature =
+                    k.parsed("temperature", default, "a number above 0", is_temperature)?;
+                if divergence == Divergence::MixedLabel && temperature != 1.0 {
+                    return Err(format!(
+                        "distil: temperature is {temperature}, but mixed-label is exact at temperature 1 only; use kl"
+                    ));
+                }
+                if divergence == Divergence::LogitMse && temperature != 1.0 {
+                    return Err(format!(
+                        "distil: temperature is {temperature}, but logit-mse compares logits as they are; leave it out"
+                    ));
+                }
+                let rows = k.choice("rows", TeacherRows::All, &TEACHER_ROWS)?;
+                Method::Distil { lambda, temperature, divergence, rows }
+            }
+            "anchor" => Method::Anchor { lambda: k.lambda()? },
+            "anchor-rcp" => Method::AnchorRcp {
+                lambda: k.lambda()?,
+                eta: k.share("eta", 0.5)?,
+                is_smoothed: k.parsed("smoothed", false, "true or false", |_| true)?,
+            },
+            "focal" => Method::Focal {
+                lambda: k.lambda()?,
+                temperature: k.parsed("temperature", 1.0, "a number above 0", is_temperature)?,
+                alpha: k.not_negative("alpha", 1.0)?,
+                beta: k.not_negative("beta", 5.0)?,
+                focus: k.choice("focus", Focus::OldRight, &FOCI)?,
+            },
+            "inhibition" => Method::Inhibition {
+                lambda: k.lambda()?,
+                margin: k.not_negative("margin", 0.5)?,
+                power: k.parsed("power", 2.0, "a number from 1 up", |p| (1.0..=8.0).contains(p))?,
+            },
+            "mixup" => Method::Mixup { alpha: k.positive("alpha", 0.2)? },
+            "bi-tempered" => Method::BiTempered {
+                t1: k.parsed("t1", 0.7, "a number from 0 to 1", |t| (0.0..=1.0).contains(t))?,
+                t2: k.parsed("t2", 2.0, "a number from 1 to 8", |t| (1.0..=8.0).contains(t))?,
+            },
+            "confidence-penalty" => Method::ConfidencePenalty { beta: k.positive("beta", 0.1)? },
+            "entropy-minimisation" => {
+                let is_good = |x: &f64| *x > 0.0 && *x < 1.0;
+                let expected = "a number between 0 and 1";
+                Method::EntropyMinimisation { alpha: k.parsed("alpha", 0.1, expected, is_good)? }
+            }
+            "co-distil" => Method::CoDistil {
+                beta: k.positive("beta", 0.5)?,
+                warmup: k.parsed("warmup", 0, "a number of updates", |_| true)?,
+            },
+            "shrink-perturb" => Method::ShrinkPerturb {
+                shrink: k.share("shrink", 0.4)?,
+                perturb: k.share("perturb", 0.1)?,
+            },
+            "l2-old" => Method::L2ToOld { strength: k.positive("strength", 0.01)? },
+            "ewc" => Method::Ewc {
+                strength: k.positive("strength", 0.01)?,
+                rows: k.parsed("rows", 512, "at least 1 row", |n| *n > 0)?,
+            },
+            "mixout" => {
+                let is_good = |p: &f64| *p > 0.0 && *p < 1.0;
+                Method::Mixout { p: k.parsed("p", 0.5, "a number between 0 and 1", is_good)? }
+            }
+            unknown => {
+                let hint = match nearest(unknown, METHODS) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("known: {}", METHODS.join(", ")),
+                };
+                return Err(format!("unknown method {unknown:?}; {hint}"));
+            }
+        };
+        k.end()?;
+        Ok(found)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())?;
+        match self {
+            Method::Retrain => Ok(()),
+            Method::Distil { lambda, temperature, divergence, rows } => {
+                let (divergence, rows) =
+                    (name_of(&DIVERGENCES, divergence), name_of(&TEACHER_ROWS, rows));
+                write!(
+                    out,
+                    ":lambda={lambda},temperature={temperature},divergence={divergence},rows={rows}"
+                )
+            }
+            Method::Anchor { lambda } => write!(out, ":lambda={lambda}"),
+            Method::AnchorRcp { lambda, eta, is_smoothed } => {
+                write!(out, ":lambda={lambda},eta={eta},smoothed={is_smoothed}")
+            }
+            Method::Focal { lambda, temperature, alpha, beta, focus } => {
+                let focus = name_of(&FOCI, focus);
+                write!(
+                    out,
+                    ":lambda={lambda},temperature={temperature},alpha={alpha},beta={beta},focus={focus}"
+                )
+            }
+            Method::Inhibition { lambda, margin, power } => {
+                write!(out, ":lambda={lambda},margin={margin},power={power}")
+            }
+            Method::Mixup { alpha } | Method::EntropyMinimisation { alpha } => {
+                write!(out, ":alpha={alpha}")
+            }
+            Method::BiTempered { t1, t2 } => write!(out, ":t1={t1},t2={t2}"),
+            Method::ConfidencePenalty { beta } => write!(out, ":beta={beta}"),
+            Method::CoDistil { beta, warmup } => write!(out, ":beta={beta},warmup={warmup}"),
+            Method::ShrinkPerturb { shrink, perturb } => {
+                write!(out, ":shrink={shrink},perturb={perturb}")
+            }
+            Method::L2ToOld { strength } => write!(out, ":strength={strength}"),
+            Method::Ewc { strength, rows } => write!(out, ":strength={strength},rows={rows}"),
+            Method::Mixout { p } => write!(out, ":p={p}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Method {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Method, String> {
+        text.parse()
+    }
+}
+
+impl From<Method> for String {
+    fn from(method: Method) -> String {
+        method.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_written_and_read_back() {
+        for name in METHODS {
+            let method: Method = name.parse().unwrap();
+            assert_eq!(method.name(), name);
+            assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
+        }
+        let text = "distil:lambda=1..0@200,temperature=2,divergence=js,rows=better";
+        assert_eq!(text.parse::<Method>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let said = |text: &str| text.parse::<Method>().unwrap_err();
+        assert_eq!(said("distill"), "unknown method \"distill\"; did you mean distil?");
+        assert!(said("zzz").starts_with("unknown method \"zzz\"; known: retrain, distil, "));
+        assert_eq!(said("distil:lamda=0.5"), "distil: unknown setting lamda; did you mean lambda?");
+        assert_eq!(said("retrain:x=1"), "retrain: unknown setting x; it takes none");
+        assert_eq!(said("mixup:zz=1"), "mixup: unknown setting zz; it takes alpha");
+        assert_eq!(said("distil:0.5"), "distil: \"0.5\" is no setting, expected KEY=VALUE");
+        assert_eq!(said("mixup:alpha=1,alpha=2"), "mixup: alpha is set twice");
+        assert_eq!(said("mixup:alpha=0"), "mixup: alpha is \"0\", expected a number above 0");
+        assert_eq!(
+            said("distil:temperature=-1"),
+            "distil: temperature is \"-1\", expected a number above 0"
+        );
+        assert_eq!(
+            said("distil:temperature=2,divergence=mixed-label"),
+            "distil: temperature is 2, but mixed-label is exact at temperature 1 only; use kl"
+        );
+        assert_eq!(
+            said("distil:temperature=2,divergence=logit-mse"),
+            "distil: temperature is 2, but logit-mse compares logits as they are; leave it out"
+        );
+        assert!(said("distil:divergence=x").ends_with(
+            "expected kl, reverse-kl, js, logit-mse, mixed-label, standardised, decoupled"
+        ));
+        assert!(said("distil:lambda=1.5").starts_with("distil: λ is \"1.5\", expected"));
+    }
+
+    #[test]
+    fn two_classes_break_some() {
+        let check = |text: &str, classes| text.parse::<Method>().unwrap().check(classes);
+        assert!(check("distil:divergence=standardised", 2).unwrap_err().contains("±0.7071"));
+        assert!(check("distil:divergence=decoupled", 2).unwrap_err().contains("plain kl"));
+        assert!(check("distil:divergence=standardised", 3).is_ok());
+    }
+}

@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use lowchurn_kernels as kernels;
 
-use crate::layers::{LayerNorm, Linear, Named, activate, dropout};
+use crate::layers::{LayerNorm, Linear, Named, activate, dropout, mixed};
 use crate::{Config, Input, Mode, Result};
 
 pub(crate) struct Bert {
@@ -114,16 +114,23 @@ impl Bert {
         })
     }
 
-    /// Logits (B, K).
-    pub(crate) fn forward(&self, config: &Config, input: &Input, mut mode: Mode) -> Result<Tensor> {
+    /// Logits (B, K) and the pooled vectors (B, C), before their dropout.
+    pub(crate) fn forward(
+        &self,
+        config: &Config,
+        input: &Input,
+        mut mode: Mode,
+    ) -> Result<(Tensor, Tensor)> {
         let mode = &mut mode;
-        let mut x = self.embeddings.forward(config, input, mode)?; // (B, T, C)
+        let x = self.embeddings.forward(config, input, mode)?; // (B, T, C)
+        let (mut x, lengths) = mixed(x, input)?;
         for layer in &self.layers {
-            x = layer.forward(config, &x, &input.lengths, mode)?;
+            x = layer.forward(config, &x, &lengths, mode)?;
         }
         let first = x.narrow(1, 0, 1)?.squeeze(1)?; // (B, C), the token [CLS]
         let pooled = kernels::tanh(&self.pooler.forward(&first)?)?;
-        self.classifier.forward(&dropout(pooled, config.classifier_dropout, mode)?)
+        let dropped = dropout(pooled.clone(), config.classifier_dropout, mode)?;
+        Ok((self.classifier.forward(&dropped)?, pooled))
     }
 }
 

@@ -1,10 +1,12 @@
 //! A checkpoint folder → a classifier that gives logits. What to do with the logits is not its business.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 
 use crate::bert::Bert;
+use crate::layers::Named;
 use crate::load::{Head, LoadReport, load};
 use crate::{Config, Error, Input, Mode, ModelType, Params, Result};
 
@@ -34,21 +36,45 @@ impl Classifier {
 
     /// Puts a model together from parameters that fit the config.
     pub fn new(config: Config, params: Params) -> Result<Classifier> {
-        let tracked = Arch::new(&config, &params, |var| var.as_tensor().clone())?;
-        let detached = Arch::new(&config, &params, Var::as_detached_tensor)?;
+        let var = |name: &str| params.0.get(name).ok_or_else(|| no_parameter(name));
+        let tracked = Arch::new(&config, &|name| Ok(var(name)?.as_tensor().clone()))?;
+        let detached = Arch::new(&config, &|name| Ok(var(name)?.as_detached_tensor()))?;
         Ok(Classifier { config, params, tracked, detached })
     }
 
     /// Logits (B, K). Eval builds no graph and follows training.
     pub fn forward(&self, input: &Input, mode: Mode) -> Result<Tensor> {
-        input.check(&self.config)?;
         let arch = match mode {
             Mode::Eval => &self.detached,
             Mode::Train(_) => &self.tracked,
         };
-        match arch {
-            Arch::Bert(bert) => bert.forward(&self.config, input, mode),
+        Ok(arch.forward(&self.config, input, mode)?.0)
+    }
+
+    /// Logits (B, K) and the vectors (B, C) that the head turns into them; in eval mode, without a graph.
+    pub fn pooled(&self, input: &Input) -> Result<(Tensor, Tensor)> {
+        self.detached.forward(&self.config, input, Mode::Eval)
+    }
+
+    /// Logits (B, K) of the same network on other tensors, by the names and in the shapes of `params`.
+    ///
+    /// The mode decides dropout alone: the graph is the one that the tensors carry. Tensors made from the variables lead
+    /// gradients to them; the variables themselves in [`Mode::Eval`] are gradients without dropout.
+    pub fn forward_with(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        input: &Input,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        for (name, var) in &self.params.0 {
+            let tensor = tensors.get(name).ok_or_else(|| no_parameter(name))?;
+            if tensor.dims() != var.dims() {
+                let (found, expected) = (tensor.dims().to_vec(), var.dims().to_vec());
+                return Err(Error::ParameterShape { name: name.clone(), found, expected });
+            }
         }
+        let named = |name: &str| tensors.get(name).cloned().ok_or_else(|| no_parameter(name));
+        Ok(Arch::new(&self.config, &named)?.forward(&self.config, input, mode)?.0)
     }
 
     /// Class names in the order of the logits.
@@ -58,13 +84,21 @@ impl Classifier {
 }
 
 impl Arch {
-    fn new(config: &Config, params: &Params, view: fn(&Var) -> Tensor) -> Result<Arch> {
-        let named = |name: &str| match params.0.get(name) {
-            Some(var) => Ok(view(var)),
-            None => Err(Error::NoParameter { name: name.into() }),
-        };
+    fn new(config: &Config, named: Named) -> Result<Arch> {
         match config.model_type {
-            ModelType::Bert => Ok(Arch::Bert(Bert::new(config, &named)?)),
+            ModelType::Bert => Ok(Arch::Bert(Bert::new(config, named)?)),
         }
     }
+
+    /// Logits (B, K) and what goes into the head (B, C).
+    fn forward(&self, config: &Config, input: &Input, mode: Mode) -> Result<(Tensor, Tensor)> {
+        input.check(config)?;
+        match self {
+            Arch::Bert(bert) => bert.forward(config, input, mode),
+        }
+    }
+}
+
+fn no_parameter(name: &str) -> Error {
+    Error::NoParameter { name: name.into() }
 }

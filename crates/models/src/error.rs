@@ -59,8 +59,16 @@ pub enum Error {
     NoHead { path: PathBuf, missing: Vec<String> },
     #[error("a new head needs at least one class name and no name twice; found {labels:?}")]
     HeadLabels { labels: Vec<String> },
+    #[error(
+        "{}: a grown head keeps the classes of the checkpoint, in their order, and adds new ones behind; \
+         the checkpoint has {old:?}, asked for were {new:?}",
+        path.display()
+    )]
+    GrownLabels { path: PathBuf, old: Vec<String>, new: Vec<String> },
     #[error("the parameters lack {name:?}, which the model needs")]
     NoParameter { name: String },
+    #[error("the tensor given for {name:?} is {found:?}, expected {expected:?} as in the model")]
+    ParameterShape { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{}: no tokenizer to save with the model: neither tokenizer.json nor vocab.txt is here", dir.display())]
     NoTokenizer { dir: PathBuf },
     #[error("tensor {name:?} can't be saved: it is {dtype}, expected F32")]
@@ -87,6 +95,14 @@ pub enum Error {
         "row {row}, token {column} of the batch: type {id} is outside the model's {type_vocab_size} token types"
     )]
     TokenType { row: usize, column: usize, id: u32, type_vocab_size: usize },
+    #[error(
+        "mixing a batch of {rows} rows needs as many partners and shares; found {partners} and {shares}"
+    )]
+    MixSize { rows: usize, partners: usize, shares: usize },
+    #[error("row {row} of the batch is mixed with row {partner}, but there are {rows} rows")]
+    MixPartner { row: usize, partner: u32, rows: usize },
+    #[error("row {row} of the batch has a share of {share} in its mixture, expected 0 to 1")]
+    MixShare { row: usize, share: f32 },
 
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -11,8 +11,20 @@ pub struct Input {
     pub ids: Tensor,       // (B, T) u32
     pub types: Tensor,     // (B, T) u32
     pub lengths: Vec<u32>, // (B,)
+    /// Rows to mix with each other after the embedding layer; nothing of it where `None`, as `new` leaves it.
+    pub mix: Option<Mix>,
     largest_id: Largest,
     largest_type: Largest,
+}
+
+/// Mixup: each row becomes `share` of itself and 1 − `share` of its partner, after the embedding layer with its norm and
+/// dropout. The mixed row is as long as the longer of those that have a share in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// (B,) a row of the same batch for each row.
+    pub partner: Vec<u32>,
+    /// (B,) from 0 to 1.
+    pub share: Vec<f32>,
 }
 
 /// Train draws one dropout key a site from the given stream; Eval drops nothing and builds no graph.
@@ -55,12 +67,13 @@ impl Input {
             ids: Tensor::from_slice(tokens, (rows, width), device)?,
             types: Tensor::from_slice(types, (rows, width), device)?,
             lengths: lengths.to_vec(),
+            mix: None,
             largest_id,
             largest_type,
         })
     }
 
-    /// Whether the model has a row for each id, type and position of the batch.
+    /// Whether the model has a row for each id, type and position of the batch, and the batch one for each that is mixed in.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let width = self.ids.dim(1)?;
         let &Config { max_positions, vocab_size, type_vocab_size, .. } = config;
@@ -75,6 +88,22 @@ impl Input {
         if self.largest_type.value as usize >= type_vocab_size {
             let (row, column, id) = at(self.largest_type);
             return Err(Error::TokenType { row, column, id, type_vocab_size });
+        }
+        self.mix.as_ref().map_or(Ok(()), |mix| mix.check(self.lengths.len()))
+    }
+}
+
+impl Mix {
+    fn check(&self, rows: usize) -> Result<()> {
+        let (partners, shares) = (self.partner.len(), self.share.len());
+        if (partners, shares) != (rows, rows) {
+            return Err(Error::MixSize { rows, partners, shares });
+        }
+        if let Some(row) = self.partner.iter().position(|&partner| partner as usize >= rows) {
+            return Err(Error::MixPartner { row, partner: self.partner[row], rows });
+        }
+        if let Some(row) = self.share.iter().position(|share| !(0.0..=1.0).contains(share)) {
+            return Err(Error::MixShare { row, share: self.share[row] });
         }
         Ok(())
     }

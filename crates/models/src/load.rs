@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::{Device, Var};
+use candle_core::{Device, Tensor, Var};
 
 use crate::bert::{self, Role};
 use crate::error::{Misfit, Misshaped};
@@ -17,6 +17,9 @@ pub enum Head<'n> {
     /// Weight from N(0, `initializer_range`), bias zero; `normal` gives standard normal numbers. A pooler that the
     /// checkpoint lacks is made the same way, before the head.
     Fresh { labels: Vec<String>, normal: &'n mut dyn FnMut() -> f64 },
+    /// The checkpoint's own with rows added for new classes, made as those of a fresh head. `labels` are the checkpoint's,
+    /// in their order, then the new ones.
+    Grown { labels: Vec<String>, normal: &'n mut dyn FnMut() -> f64 },
 }
 
 /// What loading had to make up, and what it left lying.
@@ -24,6 +27,8 @@ pub enum Head<'n> {
 pub struct LoadReport {
     /// Parameters that got fresh values (canonical names).
     pub fresh: Vec<String>,
+    /// Parameters that kept their rows and got fresh ones for new classes (canonical names).
+    pub grown: Vec<String>,
     /// Tensors of the checkpoint that nothing uses (names as in the file).
     pub unused: Vec<String>,
 }
@@ -39,6 +44,7 @@ pub(crate) fn load(
     let mut report = LoadReport::default();
     let mut found = by_parameter(&weights, config.model_type, &mut report)?;
     let mut normal = None;
+    let mut growth = None;
     match head {
         Head::FromCheckpoint => name_labels(config, &found),
         Head::Fresh { labels, normal: source } => {
@@ -52,6 +58,14 @@ pub(crate) fn load(
             });
             set_labels(config, labels)?;
             normal = Some(source);
+        }
+        Head::Grown { labels, normal: source } => {
+            name_labels(config, &found);
+            if !labels.starts_with(&config.labels) {
+                let (path, old) = (weights.path, config.labels.clone());
+                return Err(Error::GrownLabels { path, old, new: labels });
+            }
+            growth = Some((labels, source));
         }
     }
     report.unused.sort();
@@ -80,7 +94,30 @@ pub(crate) fn load(
         };
         params.insert(name, var);
     }
+    if let Some((labels, normal)) = growth {
+        set_labels(config, labels)?;
+        report.grown = grow(&mut params, config, normal, device)?;
+    }
     Ok((Params(params), report))
+}
+
+/// Adds the rows that the head lacks for the config's labels; gives the names of what grew.
+fn grow(
+    params: &mut BTreeMap<String, Var>,
+    config: &Config,
+    normal: &mut dyn FnMut() -> f64,
+    device: &Device,
+) -> Result<Vec<String>> {
+    let mut grown = Vec::new();
+    for (name, mut shape) in BTreeMap::from_iter(shapes(config)) {
+        let Some(old) = params.get(&name).filter(|old| old.dims() != shape) else { continue };
+        shape[0] -= old.dim(0)?;
+        let new = fresh(&shape, config.initializer_range, normal, device)?;
+        let both = Tensor::cat(&[&old.as_detached_tensor(), &new.as_detached_tensor()], 0)?;
+        params.insert(name.clone(), Var::from_tensor(&both)?);
+        grown.push(name);
+    }
+    Ok(grown)
 }
 
 /// Sets every parameter from a file of the same names and shapes, as [`crate::write_safetensors`] writes it.

@@ -36,6 +36,11 @@ pub fn is_decayed(tensor: &Tensor) -> bool {
     tensor.rank() >= 2
 }
 
+/// Whether a parameter is the head's, with one row a class.
+pub fn is_head(name: &str) -> bool {
+    name.starts_with(crate::bert::HEAD)
+}
+
 /// The values of an f32 tensor as little-endian bytes.
 pub(crate) fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
     if tensor.dtype() != DType::F32 {

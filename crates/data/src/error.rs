@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::alignment::entry;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -28,6 +30,46 @@ impl fmt::Display for At {
         match self.place {
             Place::Line(line) => write!(out, "{}:{line}", self.path.display()),
             Place::Row(row) => write!(out, "{}: row {row}", self.path.display()),
+        }
+    }
+}
+
+/// Whose labels are being brought to those of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelSide {
+    /// The data of an update, to the classes of the model.
+    Data,
+    /// A teacher, to the classes of its student.
+    Teacher,
+}
+
+impl LabelSide {
+    pub(crate) fn whose(self) -> &'static str {
+        match self {
+            LabelSide::Data => "the data",
+            LabelSide::Teacher => "the teacher",
+        }
+    }
+
+    pub(crate) fn owner(self) -> &'static str {
+        match self {
+            LabelSide::Data => "the model",
+            LabelSide::Teacher => "the student",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            LabelSide::Data => "--label-map",
+            LabelSide::Teacher => "--teacher-label-map",
+        }
+    }
+
+    // Two classes stay two where the one may be new; a teacher brings none.
+    fn apart(self, name: &str) -> String {
+        match self {
+            LabelSide::Data => format!(", --label-map \"{}\" if they are two", entry(name, name)),
+            LabelSide::Teacher => String::new(),
         }
     }
 }
@@ -214,6 +256,34 @@ pub enum Error {
     NotFinite { id: String, what: &'static str, label: String, value: f32 },
     #[error("a prediction can't be written ({source})")]
     Write { source: std::io::Error },
+
+    // Two label sets.
+    #[error(
+        "label {name:?} of {} is close to {near:?} but not the same: {} \"{}\" if they are one class{}",
+        side.whose(), side.flag(), entry(name, near), side.apart(name)
+    )]
+    NearLabel { side: LabelSide, name: String, near: String },
+    #[error(
+        "the data has labels that the model lacks: {} (the model's: {}); --allow-new-classes makes classes of them, --label-map \"{}\" gives one another name",
+        list(new), list(old), entry(new.first().map_or("", String::as_str), "LABEL")
+    )]
+    NewLabels { new: Vec<String>, old: Vec<String> },
+    #[error(
+        "one side counts its labels where the other names them: {} has {}, {} {}; say which is which, perhaps {} \"{suggestion}\" (a guess by order: look at some rows first)",
+        side.whose(), list(theirs), side.owner(), list(ours), side.flag()
+    )]
+    NumbersForNames { side: LabelSide, theirs: Vec<String>, ours: Vec<String>, suggestion: String },
+    #[error(
+        "the teacher has classes that the student lacks: {} (the student's: {}); say which they are with --teacher-label-map \"{}\", or take a teacher of the same task",
+        list(extra), list(student), entry(extra.first().map_or("", String::as_str), "LABEL")
+    )]
+    TeacherLabels { extra: Vec<String>, student: Vec<String> },
+    #[error(
+        "the teacher's classes {first:?} and {second:?} would both be the student's {student:?}; map each to a class of its own"
+    )]
+    TeacherLabelTwice { first: String, second: String, student: String },
+    #[error("label map {entry:?}: {reason}")]
+    BadLabelMap { entry: String, reason: String },
 }
 
 impl Error {

@@ -33,6 +33,8 @@ pub mod labels;
 
 pub mod read;
 
+pub mod alignment;
+
 pub mod cut;
 pub mod inspect;
 
@@ -43,6 +45,7 @@ pub mod batch;
 pub mod metrics;
 pub mod predictions;
 
+pub use alignment::{Alignment, NewClasses, align_teacher, align_update, parse_map};
 pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
 pub use columns::{Columns, Labels};
 pub use cut::stratified_cut;

@@ -88,4 +88,45 @@ pub enum Error {
 
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+
+    // Teachers.
+    #[error("{}: {reason}; delete this file, and the teacher scores the rows again", path.display())]
+    Table { path: PathBuf, reason: String },
+
+    #[error(
+        "{} holds the scores of another teacher or of other rows ({difference}); \
+         name another file, or delete this one to score the rows again", path.display()
+    )]
+    OtherTable { path: PathBuf, difference: String },
+
+    #[error("{}: another process is scoring these rows; wait until it is done", path.display())]
+    TableInWork { path: PathBuf },
+
+    #[error(
+        "the model has the labels {}, but its fingerprint says {}; open the model and take its fingerprint again",
+        model.join(", "), fingerprint.join(", ")
+    )]
+    OtherTeacher { model: Vec<String>, fingerprint: Vec<String> },
+
+    #[error(
+        "row id {id} is there twice, and a teacher's scores are kept by id; give each row an id of its own"
+    )]
+    ScoredTwice { id: String },
+
+    #[error("row {id} was not scored by teacher {teacher}; score the rows of this run")]
+    NotScored { id: String, teacher: String },
+
+    #[error("no teacher is given, and this needs at least one")]
+    NoTeacher,
+
+    #[error(
+        "teachers that are one must know the same classes: {first} knows {}, {second} knows {}; leave one of them out",
+        first_knows.join(", "), second_knows.join(", ")
+    )]
+    TeacherClasses {
+        first: String,
+        first_knows: Vec<String>,
+        second: String,
+        second_knows: Vec<String>,
+    },
 }

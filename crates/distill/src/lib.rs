@@ -19,6 +19,8 @@ mod step;
 
 mod eval;
 
+mod teacher;
+
 mod state;
 
 mod checkpoint;
@@ -43,4 +45,7 @@ pub use release::{Finished, Release, finished, release};
 pub use schedule::Schedule;
 pub use state::{LogEntry, State};
 pub use step::{StepReport, step};
+pub use teacher::{
+    Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, write_soft_labels,
+};
 pub use train::{Event, Outcome, Run, train};

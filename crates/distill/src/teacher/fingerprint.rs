@@ -1,0 +1,155 @@
+//! What a teacher's scores depend on. Two tables with one fingerprint hold the same numbers, but for the last bits between
+//! kinds of devices.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lowchurn_data::Example;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result, files};
+
+/// Of the files of tables and of unfinished ones: f32 logits, ids as bytes.
+const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// As the user named the teacher. Not compared: a folder may be called in many ways.
+    pub name: String,
+    pub format: u32,
+    /// SHA-256 over config.json and the weights.
+    pub weights: String,
+    /// SHA-256 over what makes the tokenizer.
+    pub tokenizer: String,
+    /// Tokens a row is cut to.
+    pub max_length: usize,
+    /// The teacher's, in the order of its logits.
+    pub labels: Vec<String>,
+    /// SHA-256 over ids and texts in their order; labels don't matter to a teacher.
+    pub rows: String,
+}
+
+impl Fingerprint {
+    /// Of the model in `folder`, reading `rows` cut to `max_length` tokens.
+    pub fn of(
+        name: &str,
+        folder: &Path,
+        labels: &[String],
+        max_length: usize,
+        rows: &[Example],
+    ) -> Result<Fingerprint> {
+        Ok(Fingerprint {
+            name: name.into(),
+            format: FORMAT,
+            weights: sha256_of(folder, &weight_files(folder)?)?,
+            tokenizer: sha256_of(folder, &tokenizer_files(folder)?)?,
+            max_length,
+            labels: labels.to_vec(),
+            rows: sha256_of_rows(rows),
+        })
+    }
+
+    /// The first thing that differs, with what is in this one and in the other.
+    pub fn differs(&self, other: &Fingerprint) -> Option<String> {
+        let pairs = [
+            ("format", self.format.to_string(), other.format.to_string()),
+            ("weights", short(&self.weights), short(&other.weights)),
+            ("tokenizer", short(&self.tokenizer), short(&other.tokenizer)),
+            ("max length", self.max_length.to_string(), other.max_length.to_string()),
+            ("labels", self.labels.join(", "), other.labels.join(", ")),
+            ("rows", short(&self.rows), short(&other.rows)),
+        ];
+        let is_same = self.compared() == other.compared();
+        let first = pairs.into_iter().find(|(_, own, others)| own != others);
+        match first {
+            Some((what, own, others)) => Some(format!("{what}: {own}, now {others}")),
+            // Hashes that agree in what is shown of them, or labels with a comma in a name.
+            None if !is_same => Some(format!("{:?}, now {:?}", self.compared(), other.compared())),
+            None => None,
+        }
+    }
+
+    /// This without what isn't compared.
+    pub(crate) fn compared(&self) -> Fingerprint {
+        Fingerprint { name: String::new(), ..self.clone() }
+    }
+
+    /// SHA-256 over all that is compared.
+    pub(crate) fn sha256(&self) -> String {
+        let numbers = [u64::from(self.format), self.max_length as u64, self.labels.len() as u64];
+        let mut hash = Sha256::new();
+        numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
+        let texts = [&self.weights, &self.tokenizer, &self.rows];
+        texts.into_iter().chain(&self.labels).for_each(|text| field(&mut hash, text.as_bytes()));
+        files::hex(&hash.finalize())
+    }
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+// With its length, so that no two lists of fields feed the same bytes.
+fn field(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+fn sha256_of_rows(rows: &[Example]) -> String {
+    let mut hash = Sha256::new();
+    for row in rows {
+        field(&mut hash, row.id.as_bytes());
+        field(&mut hash, row.text.as_bytes());
+        hash.update([u8::from(row.pair.is_some())]);
+        field(&mut hash, row.pair.as_deref().unwrap_or_default().as_bytes());
+    }
+    files::hex(&hash.finalize())
+}
+
+fn sha256_of(folder: &Path, names: &[String]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in names {
+        field(&mut hash, name.as_bytes());
+        field(&mut hash, files::sha256(&folder.join(name))?.as_bytes());
+    }
+    Ok(files::hex(&hash.finalize()))
+}
+
+/// The files that a model is opened from, and no others: tables may lie beside them.
+fn weight_files(folder: &Path) -> Result<Vec<String>> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let is_there = |name: &str| folder.join(name).is_file();
+    let mut names = vec!["config.json".to_string()];
+    if is_there("model.safetensors") {
+        names.push("model.safetensors".into());
+    } else if is_there(INDEX) {
+        names.push(INDEX.into());
+        let is_shard = |name: &String| name.starts_with("model-") && name.ends_with(".safetensors");
+        names.extend(file_names(folder)?.into_iter().filter(is_shard));
+    } else {
+        names.push("pytorch_model.bin".into());
+    }
+    Ok(names)
+}
+
+fn tokenizer_files(folder: &Path) -> Result<Vec<String>> {
+    let is_there = |name: &&str| folder.join(name).is_file();
+    let vocabulary = ["tokenizer.json", "vocab.txt"].into_iter().find(is_there);
+    let Some(vocabulary) = vocabulary else {
+        return Err(lowchurn_data::Error::NoTokenizer { dir: folder.into() }.into());
+    };
+    let config = ["tokenizer_config.json"].into_iter().find(is_there);
+    Ok([Some(vocabulary), config].into_iter().flatten().map(str::to_string).collect())
+}
+
+fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::Read { path: PathBuf::from(folder), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}

@@ -74,6 +74,38 @@ pub enum Error {
     #[error("{}: the base model lies here and would be overwritten; choose another output folder", path.display())]
     OverBase { path: PathBuf },
 
+    #[error("{}", different_tensors(a, only_a, b, only_b))]
+    WeightNames { a: String, only_a: Vec<String>, b: String, only_b: Vec<String> },
+
+    #[error(
+        "{name} is {a_shape:?} in {a} and {b_shape:?} in {b}; weights are combined where shapes are the same, \
+         or where the new head has more classes"
+    )]
+    WeightShape { name: String, a: String, a_shape: Vec<usize>, b: String, b_shape: Vec<usize> },
+
+    #[error("a soup is the mean of models, and there is none; give at least one")]
+    EmptySoup,
+
+    #[error("the pull by Fisher information needs that of the old model; make it first")]
+    NoFisher,
+
+    #[error("no row to take Fisher information from")]
+    NoFisherRows,
+
+    #[error(
+        "the Fisher information of {n_rows} rows is zero or no number everywhere: the model is too sure of them; \
+         take more rows"
+    )]
+    FlatFisher { n_rows: usize },
+
+    #[error(
+        "the Fisher information of {name} holds {value}, expected finite numbers of at least 0"
+    )]
+    FisherValue { name: String, value: f32 },
+
+    #[error("{}: {reason}; remove it to have the Fisher information made again", path.display())]
+    FisherFile { path: PathBuf, reason: String },
+
     #[error("{}: can't be written: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 
@@ -129,4 +161,18 @@ pub enum Error {
         second: String,
         second_knows: Vec<String>,
     },
+}
+
+fn different_tensors(a: &str, only_a: &[String], b: &str, only_b: &[String]) -> String {
+    // Another architecture differs in hundreds of names; a few say enough.
+    let some = |names: &[String]| match names.len() {
+        0 => "nothing".to_string(),
+        n @ 1..=3 => names[..n].join(", "),
+        n => format!("{} and {} more", names[..3].join(", "), n - 3),
+    };
+    format!(
+        "{a} and {b} are of different architectures or sizes: only {a} has {}; only {b} has {}",
+        some(only_a),
+        some(only_b)
+    )
 }

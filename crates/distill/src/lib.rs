@@ -15,6 +15,8 @@ mod loss;
 
 mod optim;
 
+mod weights;
+
 mod step;
 
 mod eval;
@@ -49,3 +51,7 @@ pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, write_soft_labels,
 };
 pub use train::{Event, Outcome, Run, train};
+pub use weights::{
+    OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,
+    mixout, save_fisher, shrink_perturb, soup,
+};

@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256_of_files, write as write_file, write_json};
 pub use lambda::{Lambda, ascend};
-pub use loss::{cross_entropy_rows, one_hot};
+pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};

@@ -18,7 +18,7 @@ use lowchurn_data::{
     Batch, Columns, Dataset, Encoded, Labels, Request, Rng, Split, TextEncoder, collate, encode,
     epoch_order, padding_share, read,
 };
-use lowchurn_distill::{Plan, SelectBy, State, predict, step};
+use lowchurn_distill::{Guides, Plan, SelectBy, State, predict, step};
 use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool};
 use lowchurn_models::{Classifier, Config, Head};
 
@@ -91,7 +91,7 @@ fn training(
     for (i, batch) in batches.iter().enumerate() {
         let start = Instant::now();
         let report =
-            step(&mut state, plan, tokens, std::slice::from_ref(batch), 10_000, &Device::Cpu)?;
+            step(&mut state, plan, tokens, &Guides::default(), std::slice::from_ref(batch), 10_000, &Device::Cpu)?;
         let seconds = start.elapsed().as_secs_f64();
         // The first updates fill caches and ask for memory.
         if i >= 2 {

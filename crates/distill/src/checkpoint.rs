@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lowchurn_models::{read_params_into, save as save_model};
+use lowchurn_models::{read_params_into, save as save_model, write_safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ use crate::{Error, Optimizer, Plan, Result, State, files};
 pub const MANIFEST: &str = "manifest.json";
 pub const MODEL: &str = "model.safetensors";
 const MOMENTS: &str = "optimizer.safetensors";
+const PEER: &str = "peer.safetensors";
+const PEER_MOMENTS: &str = "peer_optimizer.safetensors";
 const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
@@ -29,6 +31,15 @@ pub struct Provenance {
     pub train_sha256: String,
     pub eval: String,
     pub eval_sha256: String,
+    /// The deployed model that this run updates: its name and the hash of its weights, config and tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<(String, String)>,
+    /// Names of the teachers and the hash over their tables' fingerprints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<(String, String)>,
+    /// Held-out rows that steer the run, and their hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer: Option<(String, String)>,
     pub labels: Vec<String>,
     /// "cpu", "cuda" or "metal": bytes are the same only on the same kind.
     pub device: String,
@@ -72,6 +83,10 @@ pub fn save(
             .map_err(|source| Error::Write { path: partial.clone(), source })?;
         save_model(&partial, &state.model.config, &state.model.params, tokenizer_from)?;
         state.optimizer.save(&partial.join(MOMENTS), &state.model.params)?;
+        if let Some(peer) = &state.peer {
+            write_safetensors(&partial.join(PEER), peer.model.params.tensors(), &[])?;
+            peer.optimizer.save(&partial.join(PEER_MOMENTS), &peer.model.params)?;
+        }
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         write_manifest(&partial, state.step, provenance)?;
         make_room(run, state.step)?;
@@ -149,6 +164,11 @@ pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> 
     check_files(path, manifest, &[MODEL, MOMENTS, TRAINER_STATE])?;
     read_params_into(&state.model.params, &path.join(MODEL))?;
     state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.model.params)?;
+    if let Some(peer) = &mut state.peer {
+        check_files(path, manifest, &[PEER, PEER_MOMENTS])?;
+        read_params_into(&peer.model.params, &path.join(PEER))?;
+        peer.optimizer = Optimizer::load(&path.join(PEER_MOMENTS), &peer.model.params)?;
+    }
     let file = path.join(TRAINER_STATE);
     let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
     let saved: TrainerState = serde_json::from_slice(&text)
@@ -288,7 +308,18 @@ pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) 
         ("evaluation data", &found.eval_sha256, &expected.eval_sha256, &found.eval, &expected.eval),
         ("device", &found.device, &expected.device, &found.device, &expected.device),
     ];
-    for (what, old_hash, new_hash, old_name, new_name) in pairs {
+    let none = (String::from("none"), String::new());
+    let guides = [
+        ("old model", &found.old, &expected.old),
+        ("teacher", &found.teacher, &expected.teacher),
+        ("held-out rows", &found.buffer, &expected.buffer),
+    ];
+    let guides = guides.map(|(what, old, new)| {
+        let ((old_name, old_hash), (new_name, new_hash)) =
+            (old.as_ref().unwrap_or(&none), new.as_ref().unwrap_or(&none));
+        (what, old_hash, new_hash, old_name, new_name)
+    });
+    for (what, old_hash, new_hash, old_name, new_name) in pairs.into_iter().chain(guides) {
         if old_hash != new_hash {
             let name = |name: &str, hash: &str| match what {
                 "device" => name.to_string(),
@@ -359,12 +390,22 @@ mod tests {
         let eval = (x[1], x[2]);
         Progress {
             n_tokens_seen: n,
-            since_log: Sums { loss_sum: x[5], n_correct: n / 2, n_rows: n },
+            since_log: Sums { loss_sum: x[5], n_correct: n / 2, n_rows: n, n_agreed: n / 3 },
             best: Some(Best { step: n, value: x[4], scores }),
             n_evals_without_gain: 3,
             is_stopped_early: false,
+            multiplier: x[2],
             log: vec![
-                LogEntry::Train { step: n, epoch, loss, accuracy, grad_norm, learning_rate },
+                LogEntry::Train {
+                    step: n,
+                    epoch,
+                    loss,
+                    accuracy,
+                    grad_norm,
+                    learning_rate,
+                    lambda: Some(x[1]),
+                    agreement: None,
+                },
                 LogEntry::Eval {
                     step: n,
                     epoch,

@@ -35,6 +35,15 @@ pub enum Error {
     #[error("row {id} has no token; leave empty texts out")]
     EmptyRow { id: String },
 
+    #[error("method {method} needs {what}")]
+    MethodNeeds { method: &'static str, what: &'static str },
+
+    #[error("{reason}")]
+    Method { reason: String },
+
+    #[error("the teacher has {found} logits, but the run has {rows} rows of {classes} classes")]
+    TeacherShape { found: usize, rows: usize, classes: usize },
+
     #[error("no labelled row to evaluate on")]
     NothingToEvaluate,
 

@@ -11,6 +11,8 @@ mod plan;
 
 mod schedule;
 
+mod guides;
+
 mod loss;
 
 mod optim;
@@ -38,6 +40,7 @@ pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256_of_files, write as write_file, write_json};
+pub use guides::{Buffer, Guides};
 pub use lambda::{Lambda, ascend};
 pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
@@ -45,7 +48,7 @@ pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};
 pub use release::{Finished, Release, finished, release};
 pub use schedule::Schedule;
-pub use state::{LogEntry, State};
+pub use state::{LogEntry, Peer, State};
 pub use step::{StepReport, step};
 pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, write_soft_labels,

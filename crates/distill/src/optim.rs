@@ -15,7 +15,7 @@ pub struct Grads(pub BTreeMap<String, Tensor>);
 
 impl Grads {
     /// Takes the parameters' gradients out of what `backward` found and adds them to what is there.
-    pub fn add(&mut self, params: &Params, mut gradients: Gradients) -> Result<()> {
+    pub fn add(&mut self, params: &Params, gradients: &mut Gradients) -> Result<()> {
         for (name, tensor) in params.tensors() {
             let Some(grad) = gradients.remove(tensor)? else { continue };
             let sum = match self.0.get(name) {

@@ -3,12 +3,14 @@
 use lowchurn_data::Metric;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Schedule, Scores};
+use crate::{Error, Method, Result, Schedule, Scores};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    #[serde(default = "retrain", skip_serializing_if = "is_retrain")]
+    pub method: Method,
     pub epochs: u32,
     /// Stops after this many updates, whatever `epochs` says, and shapes the schedule.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -44,6 +46,15 @@ pub struct Plan {
     /// Stops after this many evaluations in a row without a better one; 0 means never.
     pub patience: u32,
     pub select_by: SelectBy,
+}
+
+// Plans of before there were methods are read and written as they were.
+fn retrain() -> Method {
+    Method::Retrain
+}
+
+fn is_retrain(method: &Method) -> bool {
+    *method == Method::Retrain
 }
 
 /// What makes one evaluation better than another.
@@ -160,6 +171,7 @@ impl Plan {
     /// What transformers' run_glue would do, with evaluation each epoch and the best evaluation kept.
     pub fn default_with(select_by: SelectBy) -> Plan {
         Plan {
+            method: Method::Retrain,
             epochs: 3,
             max_steps: None,
             batch_size: 32,

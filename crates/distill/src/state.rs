@@ -12,6 +12,13 @@ pub struct State {
     /// Updates done.
     pub step: u64,
     pub progress: Progress,
+    /// Co-distillation's second student.
+    pub peer: Option<Peer>,
+}
+
+pub struct Peer {
+    pub model: Classifier,
+    pub optimizer: Optimizer,
 }
 
 /// The part of the state that fits into a small file.
@@ -25,6 +32,9 @@ pub struct Progress {
     /// Whether `patience` ended the run.
     pub is_stopped_early: bool,
     pub log: Vec<LogEntry>,
+    /// μ of a churn budget, see [`crate::Lambda`].
+    #[serde(default)]
+    pub multiplier: f64,
 }
 
 /// Sums over the rows since the last line of the log.
@@ -33,6 +43,8 @@ pub struct Sums {
     pub loss_sum: f64,
     pub n_correct: u64,
     pub n_rows: u64,
+    #[serde(default)]
+    pub n_agreed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +66,11 @@ pub enum LogEntry {
         accuracy: f64,
         grad_norm: f64,
         learning_rate: f64,
+        /// The teacher's weight, and the share of rows on which the student predicts what the teacher does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lambda: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agreement: Option<f64>,
     },
     Eval {
         step: u64,
@@ -68,7 +85,14 @@ pub enum LogEntry {
 impl State {
     pub fn new(model: Classifier) -> Result<State> {
         let optimizer = Optimizer::zeros(&model.params)?;
-        Ok(State { model, optimizer, step: 0, progress: Progress::default() })
+        Ok(State { model, optimizer, step: 0, progress: Progress::default(), peer: None })
+    }
+
+    /// With a second student for co-distillation.
+    pub fn with_peer(mut self, model: Classifier) -> Result<State> {
+        let optimizer = Optimizer::zeros(&model.params)?;
+        self.peer = Some(Peer { model, optimizer });
+        Ok(self)
     }
 
     pub fn device(&self) -> Device {
@@ -82,6 +106,7 @@ impl Progress {
         self.since_log.loss_sum += means.loss_sum;
         self.since_log.n_correct += means.n_correct;
         self.since_log.n_rows += means.n_rows;
+        self.since_log.n_agreed += means.n_agreed;
     }
 
     /// Closes the sums into a line of the log.
@@ -95,6 +120,8 @@ impl Progress {
             accuracy: sums.n_correct as f64 / n,
             grad_norm: means.gradient_norm,
             learning_rate: means.learning_rate,
+            lambda: means.lambda,
+            agreement: means.lambda.map(|_| sums.n_agreed as f64 / n),
         };
         self.log.push(entry.clone());
         entry

@@ -1,12 +1,15 @@
 //! One update: forward, one loss a row, one division, backward, clip, AdamW. A function of state and batches.
 
-use candle_core::{D, Device};
+use candle_core::{D, Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Rng};
-use lowchurn_kernels::{Keys, backward};
+use lowchurn_kernels::{Gradients, Keys, backward};
 use lowchurn_models::{Input, Mode};
 
-use crate::loss::{cross_entropy_rows, one_hot};
-use crate::{Error, Grads, Plan, Result, State, clip_factor};
+use crate::guides::mix_of;
+use crate::loss::{Against, TeacherLogits, co_distil_rows, row_losses};
+use crate::state::Peer;
+use crate::weights::{Pull, add_pull, mixout};
+use crate::{Error, Grads, Guides, Method, Plan, Result, State, Teacher, clip_factor};
 
 /// What an update saw, as sums over its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,6 +22,10 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Before clipping.
     pub gradient_norm: f64,
+    /// The teacher's weight, where there is a teacher.
+    pub lambda: Option<f64>,
+    /// Rows on which the student predicts what the teacher does.
+    pub n_agreed: u64,
 }
 
 /// One optimizer update of `total`; `micro` are the batches accumulated into it.
@@ -26,33 +33,70 @@ pub fn step(
     state: &mut State,
     plan: &Plan,
     rows: &Encoded,
+    guides: &Guides,
     micro: &[Batch],
     total: u64,
     device: &Device,
 ) -> Result<StepReport> {
     let mut keys = Keys::new(Rng::stream(plan.seed, "dropout", state.step).next_u64());
     let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss in the program
-    let mut means = StepReport { n_rows: n as u64, ..StepReport::default() };
+    let lambda = plan.method.lambda().map(|l| l.at(state.step, total, state.progress.multiplier));
+    let mut means = StepReport { n_rows: n as u64, lambda, ..StepReport::default() };
     let mut grads = Grads::default();
-    for batch in micro {
-        let labels = labels_of(rows, batch, state.model.labels().len())?;
-        let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
-        let logits = state.model.forward(&input, Mode::Train(&mut keys))?; // (B, K)
-        let targets = one_hot(&labels, logits.dim(1)?, plan.label_smoothing, device)?; // (B, K)
-        let losses = cross_entropy_rows(&logits, &targets)?; // (B,)
+    let mut peers = Grads::default();
+    for (at, batch) in micro.iter().enumerate() {
+        let labels = labels_of(rows, batch, state.model.labels().len(), lambda.is_some())?;
+        let mut input =
+            Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
+        if let Method::Mixup { alpha } = plan.method {
+            input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
+        }
+        let logits = forward(state, plan, guides, &input, &mut keys)?; // (B, K)
+        let classes = logits.dim(1)?;
+        let teacher = guides.teacher.map(|teacher| rows_of(teacher, batch, classes));
+        let is_old: Option<Vec<bool>> = guides
+            .is_old
+            .map(|is_old| batch.rows.iter().map(|&row| is_old[row as usize]).collect());
+        let against = Against {
+            labels: &labels,
+            label_smoothing: plan.label_smoothing,
+            lambda: lambda.unwrap_or(0.0),
+            teacher: match (&teacher, guides.teacher) {
+                (Some(logits), Some(teacher)) => {
+                    Some(TeacherLogits { logits, known: &teacher.known })
+                }
+                _ => None,
+            },
+            is_old: is_old.as_deref(),
+            mix: input.mix.as_ref().map(|mix| (&mix.partner[..], &mix.share[..])),
+        };
+        let losses = match (&plan.method, &state.peer) {
+            (Method::CoDistil { beta, warmup }, Some(peer)) => {
+                let rising = ((state.step + 1) as f64 / (warmup + 1) as f64).min(1.0);
+                let others = peer.model.forward(&input, Mode::Train(&mut keys))?; // (B, K)
+                co_distil_rows(&logits, &others, &against, beta * rising)?
+            }
+            _ => row_losses(&plan.method, &logits, &against)?,
+        }; // (B,)
         let loss = losses.sum_all()?;
         means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
         let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-        means.n_correct += predicted.iter().zip(&labels).filter(|(a, b)| a == b).count() as u64;
+        means.n_correct +=
+            predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
+        if let Some(teacher) = guides.teacher {
+            let agrees = |(&a, &row): (&u32, &u32)| a == teacher.predicted(row as usize);
+            means.n_agreed +=
+                predicted.iter().zip(&batch.rows).filter(|pair| agrees(*pair)).count() as u64;
+        }
         means.n_tokens += batch.lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         if !means.loss_sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
         }
-        grads.add(&state.model.params, backward(&(loss / n as f64)?)?)?;
-    }
-    means.gradient_norm = grads.norm()?;
-    if !means.gradient_norm.is_finite() {
-        return Err(Error::NotFinite { what: "gradient norm", step: state.step + 1 });
+        let mut found: Gradients = backward(&(loss / n as f64)?)?;
+        grads.add(&state.model.params, &mut found)?;
+        if let Some(peer) = &state.peer {
+            peers.add(&peer.model.params, &mut found)?;
+        }
     }
     if state.step == 0 {
         let names = grads.missing(&state.model.params)?;
@@ -60,23 +104,80 @@ pub fn step(
             return Err(Error::NoGradient { names });
         }
     }
+    if let (Some(pull), Some(old)) = (pull_of(plan.method), guides.old_weights) {
+        add_pull(&mut grads, &state.model.params, old, pull)?;
+    }
     means.learning_rate = plan.learning_rate_at(state.step, total);
-    let scale = clip_factor(means.gradient_norm, plan.max_grad_norm);
-    let (params, rate) = (&state.model.params, means.learning_rate);
-    state.optimizer.apply(params, &grads, plan, state.step, rate, scale)?;
+    let (at, rate) = (state.step, means.learning_rate);
+    let update = |grads: &Grads, params: &_, optimizer: &mut crate::Optimizer| {
+        let norm = grads.norm()?;
+        if !norm.is_finite() {
+            return Err(Error::NotFinite { what: "gradient norm", step: at + 1 });
+        }
+        let scale = clip_factor(norm, plan.max_grad_norm);
+        optimizer.apply(params, grads, plan, at, rate, scale)?;
+        Ok(norm)
+    };
+    means.gradient_norm = update(&grads, &state.model.params, &mut state.optimizer)?;
+    if let Some(Peer { model, optimizer }) = &mut state.peer {
+        update(&peers, &model.params, optimizer)?;
+    }
     state.step += 1;
     Ok(means)
 }
 
-fn labels_of(rows: &Encoded, batch: &Batch, classes: usize) -> Result<Vec<u32>> {
+/// What pulls the weights to the old ones.
+fn pull_of(method: Method) -> Option<Pull> {
+    match method {
+        Method::L2ToOld { strength } => Some(Pull::L2 { strength }),
+        Method::Ewc { strength, .. } => Some(Pull::Ewc { strength }),
+        _ => None,
+    }
+}
+
+/// Logits (B, K) with a graph; mixout's go through weights of which a share stands at its old value.
+fn forward(
+    state: &State,
+    plan: &Plan,
+    guides: &Guides,
+    input: &Input,
+    keys: &mut Keys,
+) -> Result<Tensor> {
+    match (plan.method, guides.old_weights) {
+        (Method::Mixout { p }, Some(old)) => {
+            let mixed = mixout(&state.model.params, old, p, keys)?;
+            Ok(state.model.forward_with(&mixed, input, Mode::Train(keys))?)
+        }
+        _ => Ok(state.model.forward(input, Mode::Train(keys))?),
+    }
+}
+
+/// The teacher's logits (B·K) for the rows of a batch.
+fn rows_of(teacher: &Teacher, batch: &Batch, classes: usize) -> Vec<f32> {
+    let mut logits = Vec::with_capacity(batch.rows.len() * classes);
+    for &row in &batch.rows {
+        logits.extend_from_slice(teacher.logits_of(row as usize));
+    }
+    logits
+}
+
+/// Labels (B,) of a batch; a row without one is for methods with a teacher only.
+fn labels_of(
+    rows: &Encoded,
+    batch: &Batch,
+    classes: usize,
+    has_teacher: bool,
+) -> Result<Vec<Option<u32>>> {
     let label = |&row: &u32| {
         let row = row as usize;
         match rows.labels.get(row).copied().flatten() {
             Some(label) if label as usize >= classes => {
                 Err(Error::LabelIndex { row, label, classes })
             }
-            Some(label) => Ok(label),
-            None => Err(Error::Unlabelled { id: rows.ids.get(row).cloned().unwrap_or_default() }),
+            None if !has_teacher => {
+                Err(Error::Unlabelled { id: rows.ids.get(row).cloned().unwrap_or_default() })
+            }
+            label => Ok(label),
         }
     };
     batch.rows.iter().map(label).collect()

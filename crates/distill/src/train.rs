@@ -11,8 +11,8 @@ use lowchurn_models::Config;
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, LogEntry, Plan, Release, Result, Scores, State, StepReport, evaluate, predict, release,
-    step,
+    Error, Guides, Lambda, LogEntry, Plan, Release, Result, Scores, State, StepReport, ascend,
+    evaluate, predict, release, step,
 };
 
 /// What a run is given; nothing of it changes.
@@ -20,6 +20,7 @@ pub struct Run<'r> {
     pub provenance: &'r Provenance,
     pub train: &'r Encoded,
     pub eval: Option<&'r Encoded>,
+    pub guides: Guides<'r>,
     /// The run's folder.
     pub dir: &'r Path,
     /// Where the tokenizer's files are copied from.
@@ -28,13 +29,39 @@ pub struct Run<'r> {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Resumed { step: u64, total: u64 },
-    Stepped { step: u64, total: u64, report: StepReport },
+    Resumed {
+        step: u64,
+        total: u64,
+    },
+    Stepped {
+        step: u64,
+        total: u64,
+        report: StepReport,
+    },
     Logged(LogEntry),
-    Evaluating { done: usize, rows: usize },
-    Evaluated { step: u64, scores: Scores, is_best: bool },
-    Saved { step: u64, path: PathBuf },
-    StoppedEarly { step: u64, n_evals: u32 },
+    /// Churn on held-out rows, and the weight of the teacher from here on.
+    Churned {
+        step: u64,
+        churn: f64,
+        lambda: f64,
+    },
+    Evaluating {
+        done: usize,
+        rows: usize,
+    },
+    Evaluated {
+        step: u64,
+        scores: Scores,
+        is_best: bool,
+    },
+    Saved {
+        step: u64,
+        path: PathBuf,
+    },
+    StoppedEarly {
+        step: u64,
+        n_evals: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -57,13 +84,16 @@ pub fn train(
 ) -> Result<Outcome> {
     let plan = &run.provenance.plan;
     check_rows(run, &state.model.config)?;
+    run.guides.check(&plan.method, run.train.rows(), state.model.labels().len())?;
     if let (Ok(dir), Ok(base)) = (run.dir.canonicalize(), run.tokenizer_from.canonicalize())
         && dir == base
     {
         return Err(Error::OverBase { path: run.dir.into() });
     }
-    if let Some(p) = plan.dropout {
-        let config = &mut state.model.config;
+    let models =
+        std::iter::once(&mut state.model).chain(state.peer.iter_mut().map(|p| &mut p.model));
+    for config in models.map(|model| &mut model.config) {
+        let Some(p) = plan.dropout else { continue };
         config.hidden_dropout = p as f32;
         config.attention_dropout = p as f32;
         config.classifier_dropout = p as f32;
@@ -83,7 +113,8 @@ pub fn train(
             order = (epoch, epoch_order(&lengths, plan.batch_size, plan.seed, epoch));
         }
         let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
-        let report = step(state, plan, run.train, &micro, total, &device)?;
+        watch_churn(run, state, total, on)?;
+        let report = step(state, plan, run.train, &run.guides, &micro, total, &device)?;
         state.progress.record(&report);
         on(Event::Stepped { step: state.step, total, report });
 
@@ -117,7 +148,9 @@ fn check_rows(run: &Run, config: &Config) -> Result<()> {
     if run.train.rows() == 0 {
         return Err(Error::NothingToTrainOn);
     }
-    if let Some(row) = run.train.labels.iter().position(Option::is_none) {
+    let has_teacher = run.provenance.plan.method.lambda().is_some();
+    let unlabelled = run.train.labels.iter().position(Option::is_none);
+    if let Some(row) = unlabelled.filter(|_| !has_teacher) {
         return Err(Error::Unlabelled { id: run.train.ids[row].clone() });
     }
     if run.eval.is_some_and(|rows| rows.labels.iter().all(Option::is_none)) {
@@ -153,6 +186,25 @@ fn batches(
     let last = order.len().min(first + plan.accumulation);
     let pad = state.model.config.pad_token_id;
     order[first..last].iter().map(|rows_of_batch| collate(rows, rows_of_batch, pad)).collect()
+}
+
+/// Dual ascent: measures churn before every so many updates and moves the multiplier.
+fn watch_churn(run: &Run, state: &mut State, total: u64, on: &mut dyn FnMut(Event)) -> Result<()> {
+    let plan = &run.provenance.plan;
+    let (Some(lambda @ Lambda::Budget { max_churn, rate, every }), Some(buffer)) =
+        (plan.method.lambda(), run.guides.buffer)
+    else {
+        return Ok(());
+    };
+    // The start tells nothing: a cold head disagrees with everything, a warm one with nothing.
+    if state.step == 0 || !state.step.is_multiple_of(every) {
+        return Ok(());
+    }
+    let churn = buffer.churn(&state.model, plan.eval_batch_size, &state.device())?;
+    state.progress.multiplier = ascend(state.progress.multiplier, churn, max_churn, rate);
+    let lambda = lambda.at(state.step, total, state.progress.multiplier);
+    on(Event::Churned { step: state.step, churn, lambda });
+    Ok(())
 }
 
 fn evaluate_now(

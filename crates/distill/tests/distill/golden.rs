@@ -3,7 +3,7 @@
 use std::fs;
 
 use lowchurn_data::Encoded;
-use lowchurn_distill::{Plan, SelectBy, step};
+use lowchurn_distill::{Guides, Plan, SelectBy, step};
 use serde_json::Value;
 
 use crate::{CPU, batch, distance, golden_folder, golden_state, numbers};
@@ -48,7 +48,9 @@ fn ten_steps_are_those_of_pytorch() {
 
     let mut worst = 0f64;
     for (at, expected) in steps.iter().enumerate() {
-        let report = step(&mut state, &plan, &rows, &[batch(&rows, &all)], total, &CPU).unwrap();
+        let report =
+            step(&mut state, &plan, &rows, &Guides::default(), &[batch(&rows, &all)], total, &CPU)
+                .unwrap();
         let mut check = |what: &str, found: f64, tolerance: f64| {
             let expected = expected[what].as_f64().unwrap();
             let error = (found - expected).abs() / expected.abs();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
 use lowchurn_data::{Encoded, collate};
-use lowchurn_distill::{Error, Grads, Plan, State, cross_entropy_rows, one_hot, step};
+use lowchurn_distill::{Error, Grads, Guides, Plan, State, cross_entropy_rows, one_hot, step};
 use lowchurn_kernels::Keys;
 use lowchurn_models::{Input, Mode, Params};
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ fn backward(state: &State, rows: &Encoded, which: &[u32], extra_width: usize) ->
     let targets = one_hot(&labels, logits.dim(1).unwrap(), 0.0, &CPU).unwrap();
     let loss = cross_entropy_rows(&logits, &targets).unwrap().sum_all().unwrap();
     let mut grads = Grads::default();
-    grads.add(&state.model.params, lowchurn_kernels::backward(&loss).unwrap()).unwrap();
+    grads.add(&state.model.params, &mut lowchurn_kernels::backward(&loss).unwrap()).unwrap();
     (numbers(&logits), grads)
 }
 
@@ -68,7 +68,8 @@ fn every_parameter_gets_a_gradient_and_moves() {
 
     let before = values(&state.model.params);
     let plan = Plan { weight_decay: 0.0, ..plan() };
-    step(&mut state, &plan, &rows, &[batch(&rows, &[0, 1, 2, 3])], 10, &CPU).unwrap();
+    step(&mut state, &plan, &rows, &Guides::default(), &[batch(&rows, &[0, 1, 2, 3])], 10, &CPU)
+        .unwrap();
     for (name, after) in values(&state.model.params) {
         if MAY_STAND.iter().any(|(suffix, _)| name.ends_with(suffix)) {
             continue;
@@ -87,7 +88,15 @@ fn what_training_cannot_reach_stops_it() {
             state.model.params.0.insert(name.into(), var);
         }
         let before = state.model.params.fingerprint().unwrap();
-        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU);
+        let result = step(
+            &mut state,
+            &plan(),
+            &rows,
+            &Guides::default(),
+            &[batch(&rows, &[0, 1])],
+            10,
+            &CPU,
+        );
         assert!(matches!(&result, Err(Error::NoGradient { names }) if names == replaced));
         assert_eq!((state.step, state.model.params.fingerprint().unwrap()), (0, before));
         result.unwrap_err().to_string()
@@ -156,7 +165,7 @@ fn two_micro_batches_are_one_batch() {
     let run = |micro: &[&[u32]]| {
         let mut state = golden_state();
         let micro: Vec<_> = micro.iter().map(|which| batch(&rows, which)).collect();
-        let report = step(&mut state, &plan, &rows, &micro, 10, &CPU).unwrap();
+        let report = step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
         (report, state)
     };
     let (whole, whole_state) = run(&[&[0, 1, 2, 3]]);
@@ -180,7 +189,9 @@ fn a_short_batch_is_divided_by_its_own_rows() {
     let norm = |which: &[u32]| {
         let mut state = golden_state();
         let plan = Plan { batch_size: 32, accumulation: 8, ..plan() };
-        let report = step(&mut state, &plan, &rows, &[batch(&rows, which)], 10, &CPU).unwrap();
+        let report =
+            step(&mut state, &plan, &rows, &Guides::default(), &[batch(&rows, which)], 10, &CPU)
+                .unwrap();
         (report.gradient_norm, report.n_rows)
     };
     let state = golden_state();
@@ -210,7 +221,8 @@ fn a_poisoned_weight_stops_the_run_before_it_spreads() {
     let rows = toy_rows(8, 9);
     for name in golden_state().model.params.names() {
         let mut state = golden_state();
-        step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU).unwrap();
+        step(&mut state, &plan(), &rows, &Guides::default(), &[batch(&rows, &[0, 1])], 10, &CPU)
+            .unwrap();
         let var = &state.model.params.0[name];
         let mut values = numbers(var);
         // A row of the word embeddings that is in the batch: the first token is always 2.
@@ -218,7 +230,15 @@ fn a_poisoned_weight_stops_the_run_before_it_spreads() {
         values[at] = f32::NAN;
         var.set(&Tensor::from_vec(values, var.shape(), &CPU).unwrap()).unwrap();
         let before = state.model.params.fingerprint().unwrap();
-        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[2, 3])], 10, &CPU);
+        let result = step(
+            &mut state,
+            &plan(),
+            &rows,
+            &Guides::default(),
+            &[batch(&rows, &[2, 3])],
+            10,
+            &CPU,
+        );
         assert!(matches!(result, Err(Error::NotFinite { step: 2, .. })), "{name}: {result:?}");
         assert_eq!(state.model.params.fingerprint().unwrap(), before, "{name}");
     }
@@ -235,8 +255,14 @@ fn each_update_and_seed_drops_other_elements() {
         let plan = Plan { learning_rate: 1e-30, seed, ..plan() };
         for _ in 0..3 {
             let micro = [batch(&rows, &[0, 1]), batch(&rows, &[0, 1])];
-            losses.push(step(&mut state, &plan, &rows, &micro, 10, &CPU).unwrap().loss_sum);
-            let alone = step(&mut state, &plan, &rows, &micro[..1], 10, &CPU).unwrap().loss_sum;
+            losses.push(
+                step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU)
+                    .unwrap()
+                    .loss_sum,
+            );
+            let alone = step(&mut state, &plan, &rows, &Guides::default(), &micro[..1], 10, &CPU)
+                .unwrap()
+                .loss_sum;
             losses.push(2.0 * alone);
         }
     }
@@ -256,7 +282,9 @@ fn label_smoothing_reaches_the_loss() {
         let expected = cross_entropy_rows(&logits, &targets).unwrap().sum_all().unwrap();
         let plan = Plan { label_smoothing: smoothing, ..plan() };
         let batch = [batch(&rows, &which)];
-        let found = step(&mut golden_state(), &plan, &rows, &batch, 10, &CPU).unwrap().loss_sum;
+        let found = step(&mut golden_state(), &plan, &rows, &Guides::default(), &batch, 10, &CPU)
+            .unwrap()
+            .loss_sum;
         let expected = f64::from(expected.to_scalar::<f32>().unwrap());
         assert!((found - expected).abs() < 1e-5, "{smoothing}: {found} {expected}");
     }
@@ -267,7 +295,15 @@ fn a_label_that_the_model_lacks_is_refused() {
     let check = |label: Option<u32>, message: &str| {
         let rows = encoded(&[(vec![2, 10, 3], Some(0)), (vec![2, 11, 3], label)]);
         let mut state = golden_state();
-        let result = step(&mut state, &plan(), &rows, &[batch(&rows, &[0, 1])], 10, &CPU);
+        let result = step(
+            &mut state,
+            &plan(),
+            &rows,
+            &Guides::default(),
+            &[batch(&rows, &[0, 1])],
+            10,
+            &CPU,
+        );
         assert_eq!(result.unwrap_err().to_string(), message);
     };
     check(Some(3), "row 1: label 3, but the model has 3 classes");

@@ -17,7 +17,9 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Rng, collate};
-use lowchurn_distill::{Error, Event, Outcome, Plan, Provenance, Run, SelectBy, State, train};
+use lowchurn_distill::{
+    Error, Event, Guides, Outcome, Plan, Provenance, Run, SelectBy, State, train,
+};
 use lowchurn_models::{Classifier, Head, Params};
 use tempfile::TempDir;
 
@@ -125,6 +127,7 @@ impl Toy {
             provenance: &self.provenance,
             train: &self.train,
             eval: self.eval.as_ref(),
+            guides: Guides::default(),
             dir: &self.run_dir(),
             tokenizer_from: &self.dir.path().join("base"),
         };
@@ -178,6 +181,9 @@ pub fn provenance(plan: Plan) -> Provenance {
         train_sha256: "1".repeat(64),
         eval: "toy:eval".into(),
         eval_sha256: "e".repeat(64),
+        old: None,
+        teacher: None,
+        buffer: None,
         labels: labels(),
         device: "cpu".into(),
         lowchurn_version: "0.1.0".into(),

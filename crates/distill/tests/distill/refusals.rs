@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
-use lowchurn_distill::{Error, Event, Provenance, Run, SelectBy, finished, train};
+use lowchurn_distill::{Error, Event, Guides, Provenance, Run, SelectBy, finished, train};
 
 use crate::{CPU, Toy, encoded, names, numbers, toy_state};
 
@@ -347,6 +347,7 @@ fn a_run_in_the_folder_of_its_base() {
         provenance: &toy.provenance,
         train: &toy.train,
         eval: None,
+        guides: Guides::default(),
         dir: &base.join("../base"),
         tokenizer_from: &base,
     };

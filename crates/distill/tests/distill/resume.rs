@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::Encoded;
-use lowchurn_distill::{Event, Outcome, Plan, State, finished, step};
+use lowchurn_distill::{Event, Guides, Outcome, Plan, State, finished, step};
 use lowchurn_models::{Classifier, Config, Head};
 use serde_json::json;
 use tempfile::TempDir;
@@ -252,7 +252,8 @@ fn any_number_of_threads_gives_the_same_bytes() {
         let plan = Plan { dropout: Some(0.1), ..plan() };
         let which: Vec<u32> = (0..rows.rows() as u32).collect();
         for _ in 0..3 {
-            step(&mut state, &plan, &rows, &[batch(&rows, &which)], 10, &CPU).unwrap();
+            step(&mut state, &plan, &rows, &Guides::default(), &[batch(&rows, &which)], 10, &CPU)
+                .unwrap();
         }
         fingerprint(&state)
     };

@@ -1,0 +1,99 @@
+//! What besides the labels a run is held against: a teacher's rows, the old weights, held-out rows for a churn budget.
+//! And what a method draws for a batch.
+
+use candle_core::Device;
+use lowchurn_data::{Encoded, Rng};
+use lowchurn_models::{Classifier, Mix};
+
+use crate::{Error, Method, OldWeights, Plan, Result, Teacher, predict};
+
+/// Nothing of it changes while a run goes on.
+#[derive(Clone, Copy, Default)]
+pub struct Guides<'g> {
+    pub teacher: Option<&'g Teacher>,
+    pub old_weights: Option<&'g OldWeights>,
+    /// (N,) whether the old model was trained on the row.
+    pub is_old: Option<&'g [bool]>,
+    pub buffer: Option<&'g Buffer>,
+}
+
+/// Held-out rows with the old model's predictions, on which dual ascent measures churn. Labels aren't looked at.
+pub struct Buffer {
+    pub rows: Encoded,
+    pub old: Vec<u32>,
+}
+
+impl Guides<'_> {
+    /// Whether everything is here that the method needs, and fits the rows.
+    pub fn check(&self, method: &Method, rows: usize, classes: usize) -> Result<()> {
+        let needs = method.needs();
+        let is_here = [
+            (needs.teacher, self.teacher.is_some(), "a teacher"),
+            (needs.old_weights, self.old_weights.is_some(), "the old model's weights"),
+            (needs.old_rows, self.is_old.is_some(), "to know which rows the old model has seen"),
+            (needs.buffer, self.buffer.is_some(), "held-out rows to measure churn on"),
+        ];
+        if let Some((_, _, what)) = is_here.iter().find(|(needed, here, _)| *needed && !here) {
+            return Err(Error::MethodNeeds { method: method.name(), what });
+        }
+        if let Some(teacher) = self.teacher
+            && (teacher.known.len() != classes || teacher.logits.len() != rows * classes)
+        {
+            let found = teacher.logits.len();
+            return Err(Error::TeacherShape { found, rows, classes });
+        }
+        method.check(classes).map_err(|reason| Error::Method { reason })
+    }
+}
+
+impl Buffer {
+    /// Share of rows on which the model predicts otherwise than the old one did.
+    pub fn churn(&self, model: &Classifier, batch_size: usize, device: &Device) -> Result<f64> {
+        let found = predict(model, &self.rows, batch_size, device, &mut |_| {})?;
+        let changed =
+            (0..found.rows()).filter(|&row| self.old.get(row) != Some(&found.predicted(row)));
+        Ok(changed.count() as f64 / found.rows().max(1) as f64)
+    }
+}
+
+/// Mixup's partner and share of each of `n` rows (Zhang et al. 2018), the same for the same plan and update.
+pub fn mix_of(plan: &Plan, alpha: f64, step: u64, micro: usize, n: usize) -> Mix {
+    let mut rng = Rng::stream(plan.seed, "mixup", step << 16 | micro as u64);
+    let mut partner: Vec<u32> = (0..n as u32).collect();
+    rng.shuffle(&mut partner);
+    let share = (0..n).map(|_| beta(alpha, &mut rng) as f32).collect();
+    Mix { partner, share }
+}
+
+/// A draw from Beta(α, α), by Jöhnk's method in logarithms, where a small α doesn't underflow.
+fn beta(alpha: f64, rng: &mut Rng) -> f64 {
+    loop {
+        let mut draw = || (1.0 - rng.uniform()).ln() / alpha; // of (0, 1]
+        let (x, y) = (draw(), draw());
+        let max = x.max(y);
+        let log_sum = max + ((x - max).exp() + (y - max).exp()).ln();
+        if log_sum <= 0.0 {
+            return (x - log_sum).exp();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beta(α, α) has mean 1/2 and variance 1/(4(2α + 1)).
+    #[test]
+    fn beta_has_its_moments() {
+        for alpha in [0.1, 0.5, 1.0, 3.0] {
+            let mut rng = Rng::stream(1, "beta", 0);
+            let draws: Vec<f64> = (0..40_000).map(|_| beta(alpha, &mut rng)).collect();
+            assert!(draws.iter().all(|x| (0.0..=1.0).contains(x)));
+            let mean = draws.iter().sum::<f64>() / 40_000.0;
+            let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 40_000.0;
+            assert!((mean - 0.5).abs() < 0.01, "{alpha}: {mean}");
+            let expected = 0.25 / (2.0 * alpha + 1.0);
+            assert!((variance / expected - 1.0).abs() < 0.03, "{alpha}: {variance} {expected}");
+        }
+    }
+}

@@ -2,11 +2,102 @@
 
 use std::path::PathBuf;
 
+use lowchurn_data::error::At;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Data(#[from] lowchurn_data::Error),
+
+    // Prediction files.
+    #[error("{}: no id column (columns: {}); name it with --id-column, or, where both files hold the same rows in the same order, ask for --by-position", path.display(), list(columns))]
+    NoIdColumn { path: PathBuf, columns: Vec<String> },
+    #[error("{}: no prediction column and no scores (columns: {}); name one with --prediction-column or --score-column", path.display(), list(columns))]
+    NoPredictionColumn { path: PathBuf, columns: Vec<String> },
+    #[error("{}: several columns may be the {role} ({}); name the one with --{role}-column", path.display(), list(found))]
+    SeveralColumns { path: PathBuf, role: &'static str, found: Vec<String> },
+    #[error("{}: column {column:?} may be the prediction or the true class; say which with --prediction-column {column} or --gold-column {column}", path.display())]
+    LabelOrGold { path: PathBuf, column: String },
+    #[error("{}: no rows in it", path.display())]
+    NoRows { path: PathBuf },
+    #[error("{at}: the id is empty; every row needs one")]
+    NoId { at: At },
+    #[error("{at}: no prediction in this row")]
+    NoPrediction { at: At },
+    #[error("{at}: column {column:?} holds {value}, a score and not a class; scores belong in columns such as prob_NAME, one a class")]
+    NotAClass { at: At, column: String, value: String },
+    #[error("{at}: the score of {label:?} is {found}, not a probability between 0 and 1{}", if *may_be_logit { " (logits must be passed through softmax first)" } else { "" })]
+    BadScore { at: At, label: String, found: String, may_be_logit: bool },
+    #[error("{at}: the scores sum to {sum:.4}, not to 1 (within 0.001); logits must be passed through softmax first, and scores of independent classes divided by their sum")]
+    ScoreSum { at: At, sum: f64 },
+    #[error("{at}: no score of {label:?}, which other rows have; every row needs the scores of all classes")]
+    NoScore { at: At, label: String },
+    #[error("{at}: {found} scores where {expected} were expected")]
+    ScoreCount { at: At, found: usize, expected: usize },
+    #[error("{at}: the scores are {found:?} ({reason}); expected json, an object of class names and numbers or a list of numbers")]
+    ScoresNotRead { at: At, found: String, reason: String },
+    #[error("{}: the scores stand in a list, and nothing says whose they are; name the classes in its order with --labels", path.display())]
+    ScoresWithoutNames { path: PathBuf },
+    #[error("{at}: {prediction:?} was predicted and has no score (classes with scores: {}){}", list(known), hint(suggestion))]
+    PredictedWithoutScore {
+        at: At,
+        prediction: String,
+        known: Vec<String>,
+        suggestion: Option<String>,
+    },
+    #[error("{at}: the true class is {gold:?} and the model says {label:?}: the same but for case or blanks; write both alike")]
+    GoldCase { at: At, gold: String, label: String },
+    #[error("{}: none of the true classes ({}) is a class of the model ({}); write them with the model's names", path.display(), list(golds), list(labels))]
+    GoldForeign { path: PathBuf, golds: Vec<String>, labels: Vec<String> },
+    #[error("{name}: true class {class} is outside 0..{classes}")]
+    ClassOutside { name: String, class: u32, classes: usize },
+
+    // Pairs.
+    #[error("{old_name} and {new_name} hold different rows: {only_old} only in the old ({}), {only_new} only in the new ({}); predict the same rows with both, or compare those in both with --allow-partial", list(old_ids), list(new_ids))]
+    RowsDiffer {
+        old_name: String,
+        new_name: String,
+        only_old: usize,
+        only_new: usize,
+        /// The first three of each.
+        old_ids: Vec<String>,
+        new_ids: Vec<String>,
+    },
+    #[error("{old_name} and {new_name} have no row in common (ids such as {old_id:?} and {new_id:?}); both need the ids of the same data")]
+    NoCommonRow { old_name: String, new_name: String, old_id: String, new_id: String },
+    #[error("{name}: id {id:?} is there twice, in rows {first} and {second} (from 0); ids must be unique")]
+    IdTwice { name: String, id: String, first: usize, second: usize },
+    #[error("row {id:?}: the true class is {old:?} in {old_name} and {new:?} in {new_name}; both must be judged by the same")]
+    GoldDisagrees { id: String, old_name: String, new_name: String, old: String, new: String },
+    #[error("{old_name} has labels that {new_name} doesn't: {} (its labels: {}); say what became of them with --label-map {map}", list(labels), list(known))]
+    LabelsOnlyOld {
+        labels: Vec<String>,
+        old_name: String,
+        new_name: String,
+        known: Vec<String>,
+        /// As it is typed, the nearest names filled in.
+        map: String,
+    },
+    #[error("the label map names {label:?}, which isn't a label of {name} (labels: {}){}", list(known), hint(suggestion))]
+    MapUnknown { label: String, name: String, known: Vec<String>, suggestion: Option<String> },
+    #[error("the label map gives {label:?} two new names, {first:?} and {second:?}")]
+    MapTwice { label: String, first: String, second: String },
+
+    // Comparisons.
+    #[error("{what}: {found} of them for {expected} rows or classes")]
+    Length { what: String, found: usize, expected: usize },
+    #[error("a threshold for {label:?}, which isn't a label (labels: {}){}", list(known), hint(suggestion))]
+    ThresholdLabel { label: String, known: Vec<String>, suggestion: Option<String> },
+    #[error("the threshold of {label:?} is {threshold}; expected a share between 0 and 1")]
+    ThresholdOutside { label: String, threshold: f64 },
+    #[error("thresholds need scores, and {name} has predictions alone")]
+    ThresholdWithoutScores { name: String },
+    #[error("a confidence of {confidence}; expected one between 0.5 and 1, such as 0.95")]
+    ConfidenceOutside { confidence: f64 },
+    #[error("{first} and {second} can't be taken together: they hold different rows or labels")]
+    RunsDiffer { first: String, second: String },
+
     // Reports.
     #[error("{}: can't be read ({source})", path.display())]
     ReportFile { path: PathBuf, source: std::io::Error },
@@ -22,3 +113,18 @@ pub enum Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+const LISTED: usize = 20;
+
+// Long lists (150 intents) are cut: a message is read in a terminal.
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n <= LISTED => names.join(", "),
+        n => format!("{}, … ({n} in all)", names[..LISTED].join(", ")),
+    }
+}
+
+fn hint(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}

@@ -136,7 +136,7 @@ fn tail_up(count: u64, of: u64, p: f64) -> f64 {
 
 /// P(X = count), by the saddle point: differences of large logarithms would cost seven digits at a million rows
 /// (Loader 2000, "Fast and accurate computation of binomial probabilities").
-fn probability(count: u64, of: u64, p: f64) -> f64 {
+pub(crate) fn probability(count: u64, of: u64, p: f64) -> f64 {
     if p <= 0.0 || p >= 1.0 {
         let is_sure = count == if p <= 0.0 { 0 } else { of };
         return if is_sure { 1.0 } else { 0.0 };

@@ -3,6 +3,14 @@
 //! The modules are listed in the order in which a comparison goes through them. Nothing here prints, exits, reads the
 //! environment or the clock.
 
+mod names;
+
+mod gather;
+
+mod json_row;
+
+mod read;
+
 mod predicted;
 
 mod pair;
@@ -12,6 +20,10 @@ mod flips;
 mod soft;
 
 mod interval;
+
+mod bootstrap;
+
+mod slices;
 
 mod compare;
 
@@ -31,6 +43,7 @@ mod html;
 
 mod error;
 
+
 pub use budget::*;
 pub use compare::*;
 pub use error::{Error, Result};
@@ -39,6 +52,7 @@ pub use frontier::*;
 pub use html::html;
 pub use interval::*;
 pub use markdown::markdown;
+pub use names::{Names, RowsBy};
 pub use pair::*;
 pub use predicted::*;
 pub use report::*;

@@ -53,6 +53,28 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>], delimiter: Delimiter) -> Result<
     Ok(Table { path: path.to_owned(), cells: cells.into_iter().map(Cells::Text).collect(), lines })
 }
 
+/// Calls `visit` with the line and the cells of each row, header aside, without keeping them. As strict as `read`.
+pub fn for_each_row<E: From<Error>>(
+    path: &Path,
+    delimiter: Delimiter,
+    mut visit: impl FnMut(usize, &ByteRecord) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let bytes = load(path)?;
+    let mut reader = reader(&bytes, delimiter);
+    let mut starts = Lines::of(&bytes);
+    let columns = header(path, &mut reader, &mut starts)?;
+    let (mut record, mut last) = (ByteRecord::new(), (1, 0));
+    while let Some(line) = next(path, &mut reader, &mut record, &mut starts, &columns)? {
+        last = (line, starts.at);
+        visit(line, &record)?;
+    }
+    let (line, start) = last;
+    if ends_in_quotes(bytes.get(start..).unwrap_or_default(), delimiter_of(&bytes, delimiter)) {
+        return Err(Error::OpenQuote { path: path.to_owned(), line }.into());
+    }
+    Ok(())
+}
+
 // Whole, because line numbers, the open-quote check and the sniffing all want to look back; data sets of texts fit.
 fn load(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = std::fs::read(path).map_err(Error::read(path))?;

@@ -58,6 +58,17 @@ fn for_each_row(
     path: &Path,
     mut visit: impl FnMut(usize, Map<String, Value>) -> Result<bool>,
 ) -> Result<()> {
+    for_each_line(path, |line, text| {
+        let row = serde_json::from_str(text).map_err(|error| bad_json(path, line, &error))?;
+        visit(line, row)
+    })
+}
+
+/// Calls `visit` with line number and text of each line that isn't blank, until it returns false. Never holds the file.
+pub fn for_each_line<E: From<Error>>(
+    path: &Path,
+    mut visit: impl FnMut(usize, &str) -> std::result::Result<bool, E>,
+) -> std::result::Result<(), E> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::read(path))?);
     let (mut line, mut rows) = (Vec::new(), 0);
     for number in 1.. {
@@ -68,7 +79,7 @@ fn for_each_row(
         let bytes =
             if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
         if number == 1 && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")) {
-            return Err(Error::Utf16 { path: path.to_owned() });
+            return Err(Error::Utf16 { path: path.to_owned() }.into());
         }
         if bytes.trim_ascii().is_empty() {
             continue;
@@ -77,17 +88,19 @@ fn for_each_row(
             at: At { path: path.to_owned(), place: Place::Line(number) },
         })?;
         if rows == 0 && is_no_row(text) {
-            return Err(Error::JsonNotLines { path: path.to_owned() });
+            return Err(Error::JsonNotLines { path: path.to_owned() }.into());
         }
-        let row: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-            Error::BadJson { path: path.to_owned(), line: number, reason: reason(&error) }
-        })?;
         rows += 1;
-        if !visit(number, row)? {
+        if !visit(number, text)? {
             break;
         }
     }
-    if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }) } else { Ok(()) }
+    if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }.into()) } else { Ok(()) }
+}
+
+/// The error of a line that isn't what was expected of its JSON.
+pub fn bad_json(path: &Path, line: usize, error: &serde_json::Error) -> Error {
+    Error::BadJson { path: path.to_owned(), line, reason: reason(error) }
 }
 
 // A list, or an object that goes on in the next line.

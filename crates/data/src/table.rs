@@ -8,6 +8,8 @@ use crate::error::{At, Error, Place, Result, nearest};
 use crate::features::Feature;
 use crate::{delimited, json_lines, parquet_file};
 
+pub use crate::json_lines::{bad_json, for_each_line};
+
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -114,6 +116,19 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
         Format::Tsv => delimited::read(path, wanted, delimited::Delimiter::Tab),
         Format::JsonLines => json_lines::read(path, wanted),
     }
+}
+
+/// Calls `visit` with the line and the cells of each row of a CSV or TSV file. For files of millions of rows, which `read`
+/// would hold as text.
+pub fn for_each_row<E: From<Error>>(
+    path: &Path,
+    visit: impl FnMut(usize, &csv::ByteRecord) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let delimiter = match Format::of(path)? {
+        Format::Tsv => delimited::Delimiter::Tab,
+        _ => delimited::Delimiter::Sniffed,
+    };
+    delimited::for_each_row(path, delimiter, visit)
 }
 
 /// Places of the wanted columns among those there are.

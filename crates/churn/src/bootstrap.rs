@@ -1,0 +1,1 @@
+//! Paired bootstrap, over rows and over rows and seeds together.

@@ -1,0 +1,1 @@
+//! Named subsets of rows.

@@ -158,7 +158,7 @@ fn partners(
         return Err(Error::NumbersForNames { side, theirs, ours, suggestion });
     }
     for name in unknown {
-        let others = theirs.iter().filter(|other| *other != name);
+        let others = theirs.iter().filter(|other| *other != name && !is_mapped(other));
         if let Some(near) = ours.iter().chain(others).find(|other| is_near(name, other)) {
             let (name, near) = (name.clone(), near.clone());
             return Err(Error::NearLabel { side, name, near });
@@ -234,8 +234,9 @@ fn numbers_for_names(theirs: &[String], ours: &[String], unknown: &[&String]) ->
 /// The number of a label that is only counted: "2", "LABEL_2", "class 2".
 fn number(name: &str) -> Option<usize> {
     let name = name.to_lowercase();
-    let rest = ["label", "class"].iter().find_map(|word| name.strip_prefix(word)).unwrap_or(&name);
-    rest.trim_start_matches(['_', '-', ' ']).parse().ok()
+    let after = ["label", "class"].iter().find_map(|word| name.strip_prefix(word));
+    // "-1" is a class of its own, where "class-1" is a number.
+    after.map_or(&name[..], |rest| rest.trim_start_matches(['_', '-', ' '])).parse().ok()
 }
 
 /// Alike but for case, inner spaces, hyphens and underscores, or but for one letter, or one number written in two ways.
@@ -286,4 +287,301 @@ fn said(labels: &[String], n_old: usize, data: &[String], of_data: &[u32]) -> Ve
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names(names: &str) -> Vec<String> {
+        names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The classes, where the data's went, and what is said; or the error.
+    fn update(old: &str, data: &str, map: &str, new_classes: NewClasses) -> String {
+        let map = if map.is_empty() { Vec::new() } else { parse_map(map).unwrap() };
+        match align_update(&names(old), &names(data), &map, new_classes) {
+            Err(error) => error.to_string(),
+            Ok(found) => {
+                assert_eq!(found.n_old, names(old).len());
+                let lines = found.said.join("; ");
+                format!("{} | {:?} | {lines}", found.labels.join(","), found.of_data)
+            }
+        }
+    }
+
+    #[test]
+    fn the_models_classes_keep_their_places() {
+        let check = |old, data, map, expected: &str| {
+            assert_eq!(update(old, data, map, NewClasses::Allowed), expected, "{old} {data} {map}");
+        };
+        check("neg,pos", "neg,pos", "", "neg,pos | [0, 1] | neg (0) → neg (0); pos (1) → pos (1)");
+        check("pos,neg", "neg,pos", "", "pos,neg | [1, 0] | neg (0) → neg (1); pos (1) → pos (0)");
+        check("neg,pos", "pos", "", "neg,pos | [1] | pos (0) → pos (1); neg (0): not in the data");
+        check(
+            "neg,pos",
+            "",
+            "",
+            "neg,pos | [] | neg (0): not in the data; pos (1): not in the data",
+        );
+        check(
+            "neg,pos",
+            "mixed,neg,pos,unclear",
+            "",
+            "neg,pos,mixed,unclear | [2, 0, 1, 3] | mixed (0) → new class 2; neg (1) → neg (0); pos (2) → pos (1); \
+             unclear (3) → new class 3",
+        );
+        check(
+            "neg,pos",
+            "Pos,bad,neg",
+            "Pos=pos, bad = neg",
+            "neg,pos | [1, 0, 0] | Pos (0) → pos (1), by the label map; bad (1) → neg (0), by the label map; neg (2) → neg (0)",
+        );
+        check(
+            "neg,pos",
+            "Mixed,mixed",
+            "Mixed=mixed",
+            "neg,pos,mixed | [2, 2] | Mixed (0) → new class 2 (mixed), by the label map; mixed (1) → new class 2; \
+             neg (0): not in the data; pos (1): not in the data",
+        );
+        check(
+            "tier 1,tier 2",
+            "tier 2,tier 3",
+            "",
+            "tier 1,tier 2,tier 3 | [1, 2] | tier 2 (0) → tier 2 (1); tier 3 (1) → new class 2; tier 1 (0): not in the data",
+        );
+        // Meant as they stand, though close.
+        check(
+            "legal",
+            "llegal,legal",
+            "llegal=llegal",
+            "legal,llegal | [1, 0] | llegal (0) → new class 1; legal (1) → legal (0)",
+        );
+        check(
+            "1,2",
+            "1,2,unknown",
+            "",
+            "1,2,unknown | [0, 1, 2] | 1 (0) → 1 (0); 2 (1) → 2 (1); unknown (2) → new class 2",
+        );
+        check("1,-1", "-1,1", "", "1,-1 | [1, 0] | -1 (0) → -1 (1); 1 (1) → 1 (0)");
+    }
+
+    #[test]
+    fn what_is_merely_alike_stops() {
+        let check = |old, data, near: &str, typed: &str| {
+            let name = typed.split('=').next().unwrap();
+            let expected = format!(
+                "label {name:?} of the data is close to {near:?} but not the same: --label-map \"{typed}\" if they are one \
+                 class, --label-map \"{name}={name}\" if they are two"
+            );
+            assert_eq!(update(old, data, "", NewClasses::Allowed), expected);
+            assert_eq!(update(old, data, "", NewClasses::Refused), expected);
+        };
+        check("negative,positive", "Positive,negative", "positive", "Positive=positive");
+        check("negative,positive", "negative,positve", "positive", "positve=positive");
+        check("negative,positive", "negative,positive,positvie", "positive", "positvie=positive");
+        check("card arrival,pin", "card_arrival,pin", "card arrival", "card_arrival=card arrival");
+        check("card arrival,pin", "CardArrival,pin", "card arrival", "CardArrival=card arrival");
+        check("ÜBER,b", "über,b", "ÜBER", "über=ÜBER");
+        check("a,b", "a,b,C,c", "c", "C=c");
+        check("LABEL_0,LABEL_1", "0,1", "LABEL_0", "0=LABEL_0");
+        check("01,02", "1,2", "01", "1=01");
+    }
+
+    #[test]
+    fn names_that_are_different() {
+        let check = |a, b| assert!(!is_near(a, b), "{a} {b}");
+        check("-1", "1");
+        check("A", "A-");
+        check("C", "C++");
+        check("male", "female");
+        check("tier 1", "tier 2");
+        check("tier 1", "tier 11");
+        check("no", "yo");
+        check("+", "-");
+        check("negative", "positive");
+        check("unrelated", "related");
+    }
+
+    #[test]
+    fn messages() {
+        let check = |old, data, map, expected: &str| {
+            assert_eq!(update(old, data, map, NewClasses::Refused), expected, "{old} {data} {map}");
+        };
+        check(
+            "neg,pos",
+            "mixed,neg,other",
+            "",
+            "the data has labels that the model lacks: mixed, other (the model's: neg, pos); --allow-new-classes makes \
+             classes of them, --label-map \"mixed=LABEL\" gives one another name",
+        );
+        check(
+            "LABEL_0,LABEL_1",
+            "negative,positive",
+            "",
+            "one side counts its labels where the other names them: the data has negative, positive, the model LABEL_0, LABEL_1; \
+             say which is which, perhaps --label-map \"negative=LABEL_0,positive=LABEL_1\" (a guess by order: look at some \
+             rows first)",
+        );
+        check(
+            "negative,positive",
+            "1,0,7",
+            "",
+            "one side counts its labels where the other names them: the data has 1, 0, 7, the model negative, positive; \
+             say which is which, perhaps --label-map \"1=positive,0=negative,7=LABEL\" (a guess by order: look at some rows \
+             first)",
+        );
+        check(
+            "neg,pos",
+            "neg,pos",
+            "Neg=neg",
+            "label map \"Neg=neg\": \"Neg\" isn't a label of the data (neg, pos)",
+        );
+        check(
+            "neg,pos",
+            "Neg,pos",
+            "Neg=negative",
+            "label map \"Neg=negative\": \"negative\" isn't a label of the model (neg, pos)",
+        );
+        check(
+            "neg,pos",
+            "a,b",
+            "a=b,b=neg",
+            "label map \"a=b\": \"b\" is itself mapped to another label",
+        );
+        check("neg,pos", "neg,pos,neg", "", "label name \"neg\" is there twice, at 0 and 2");
+        check("neg,neg", "neg", "", "label name \"neg\" is there twice, at 0 and 1");
+        let twice = [("a".to_owned(), "neg".to_owned()), ("a".to_owned(), "pos".to_owned())];
+        let error = align_update(&names("neg,pos"), &names("a"), &twice, NewClasses::Refused);
+        assert_eq!(error.unwrap_err().to_string(), "label map \"a=pos\": \"a\" is mapped twice");
+    }
+
+    #[test]
+    fn a_teachers_columns() {
+        let check = |teacher, student, map: &str, expected: &str| {
+            let map = if map.is_empty() { Vec::new() } else { parse_map(map).unwrap() };
+            let found = match align_teacher(&names(teacher), &names(student), &map) {
+                Ok(columns) => {
+                    let shown =
+                        |column: &Option<u32>| column.map_or("-".to_owned(), |c| c.to_string());
+                    columns.iter().map(shown).collect::<Vec<_>>().join(" ")
+                }
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, expected, "{teacher} {student} {map:?}");
+        };
+        check("neg,pos", "neg,pos", "", "0 1");
+        check("pos,neg", "neg,pos", "", "1 0");
+        check("pos,neg", "neg,mixed,pos", "", "1 - 0");
+        check("LABEL_1,LABEL_0", "neg,pos", "LABEL_1=pos,LABEL_0=neg", "1 0");
+        check(
+            "LABEL_0,LABEL_1",
+            "neg,pos",
+            "",
+            "one side counts its labels where the other names them: the teacher has LABEL_0, LABEL_1, the student neg, pos; say \
+             which is which, perhaps --teacher-label-map \"LABEL_0=neg,LABEL_1=pos\" (a guess by order: look at some rows \
+             first)",
+        );
+        check(
+            "neg,mixed,pos",
+            "neg,pos",
+            "",
+            "the teacher has classes that the student lacks: mixed (the student's: neg, pos); say which they are with \
+             --teacher-label-map \"mixed=LABEL\", or take a teacher of the same task",
+        );
+        check(
+            "neg,mixed,pos",
+            "neg,pos",
+            "mixed=neg",
+            "the teacher's classes \"neg\" and \"mixed\" would both be the student's \"neg\"; map each to a class of its own",
+        );
+        check(
+            "Neg,pos",
+            "neg,pos",
+            "",
+            "label \"Neg\" of the teacher is close to \"neg\" but not the same: --teacher-label-map \"Neg=neg\" if they are \
+             one class",
+        );
+        check(
+            "neg,pos",
+            "neg,pos",
+            "neu=neg",
+            "label map \"neu=neg\": \"neu\" isn't a label of the teacher (neg, pos)",
+        );
+        check(
+            "neg,pos",
+            "neg,pos",
+            "neg=neu",
+            "label map \"neg=neu\": \"neu\" isn't a label of the student (neg, pos)",
+        );
+    }
+
+    #[test]
+    fn maps_as_typed() {
+        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        let check = |text, expected: &[(String, String)]| {
+            assert_eq!(parse_map(text).unwrap(), expected, "{text}");
+        };
+        check("a=b,c=d", &[pair("a", "b"), pair("c", "d")]);
+        check(" a b = c ", &[pair("a b", "c")]);
+        check(r"a\,b=c\=d\\e\f", &[pair("a,b", r"c=d\e\f")]);
+        let refused = |text, message: &str| {
+            assert_eq!(parse_map(text).unwrap_err().to_string(), message);
+        };
+        let expected = "expected FROM=TO, or several with commas between";
+        refused("", &format!("label map \"\": {expected}"));
+        refused("a=b,", &format!("label map \"\": {expected}"));
+        refused("a", &format!("label map \"a\": {expected}"));
+        refused("x=y,a=b=c", &format!("label map \"a=b=c\": {expected}"));
+        refused("a=", "label map \"a=\": a name is empty; expected FROM=TO");
+        refused("=b", "label map \"=b\": a name is empty; expected FROM=TO");
+        refused("a=b,a=c", "label map \"a=c\": \"a\" is mapped twice");
+    }
+
+    proptest! {
+        #[test]
+        fn typed_maps_come_back(
+            pairs in prop::collection::btree_map("[a-z,=\\\\ü\"]{1,6}", "[a-z,=\\\\ ]{0,3}[x\\\\]", 1..5),
+        ) {
+            let pairs: Vec<(String, String)> =
+                pairs.into_iter().map(|(from, to)| (from, to.trim().to_owned())).collect();
+            let text: Vec<String> = pairs.iter().map(|(from, to)| entry(from, to)).collect();
+            prop_assert_eq!(parse_map(&text.join(",")).unwrap(), pairs);
+        }
+
+        /// Whatever is in the data: the model's labels stand first, and each class goes where its name is.
+        #[test]
+        fn indices_never_move(
+            old in prop::collection::btree_set("[a-c0-2 _A]{1,3}", 2..5),
+            data in prop::collection::btree_set("[a-c0-2 _A]{1,3}", 0..5),
+            map in prop::collection::vec(("[a-c]{1,2}", "[a-c]{1,2}"), 0..2),
+        ) {
+            let old: Vec<String> = old.into_iter().rev().collect();
+            let data: Vec<String> = data.into_iter().collect();
+            let Ok(found) = align_update(&old, &data, &map, NewClasses::Allowed) else { return Ok(()) };
+            prop_assert_eq!(&found.labels[..found.n_old], &old[..]);
+            prop_assert_eq!(found.of_data.len(), data.len());
+            for (name, index) in data.iter().zip(&found.of_data) {
+                let meant = map.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to);
+                prop_assert_eq!(&found.labels[*index as usize], meant);
+            }
+            let columns = align_teacher(&data, &found.labels, &map);
+            if map.is_empty() && !data.is_empty() {
+                for (at, column) in columns.unwrap().iter().enumerate() {
+                    let teachers = data.iter().position(|name| *name == found.labels[at]);
+                    prop_assert_eq!(column.map(|column| column as usize), teachers);
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_panics(
+            old in prop::collection::vec(".{0,6}", 0..4), data in prop::collection::vec(".{0,6}", 0..4), text in ".{0,20}",
+        ) {
+            let map = parse_map(&text).unwrap_or_default();
+            let _ = align_update(&old, &data, &map, NewClasses::Allowed);
+            let _ = align_teacher(&data, &old, &map);
+        }
+    }
 }

@@ -110,6 +110,39 @@ pub enum Error {
 
     #[error("{}: a report of version {found:?}, and this program knows {:?} alone; read it with the program that wrote it, or make it again with this one", path.display(), crate::SCHEMA)]
     ReportSchema { path: PathBuf, found: String },
+
+    // Budgets and candidates.
+    #[error("the budget limits nothing; give --max-churn, --max-nfr, --max-slice-nfr, --min-accuracy-gain or --golden")]
+    BudgetEmpty,
+
+    #[error("{limit} is {value}; expected a share above 0 and below 1, such as 2% or 0.02{}", if *value == 0.0 { " (no number of rows proves that nothing will ever change; rows that must not change can be given with --golden)" } else { "" })]
+    BudgetShare { limit: &'static str, value: f64 },
+
+    #[error("min accuracy gain is {value}; expected a difference between -1 and 1, such as -0.5% or 0")]
+    BudgetGain { value: f64 },
+
+    #[error("confidence is {value}; expected a share above 0.5 and below 1, such as 0.95")]
+    BudgetConfidence { value: f64 },
+
+    #[error("{limit} {value} with confidence {confidence} can't be certified by {found} {kind}rows, however they come out; {}", if *needed == u64::MAX { "no number of rows would do, so loosen the limit".to_owned() } else { format!("hold out {needed} {kind}rows or more, or loosen the limit") })]
+    BudgetRows {
+        limit: &'static str,
+        value: f64,
+        confidence: f64,
+        /// `labelled ` where only such rows count.
+        kind: &'static str,
+        found: u64,
+        needed: u64,
+    },
+
+    #[error("{missing} golden rows aren't in the data (the first: {}); add them to it, or take them off the golden list", first.join(", "))]
+    GoldenMissing { first: Vec<String>, missing: usize },
+
+    #[error("no candidate to certify; give at least one")]
+    NoCandidates,
+
+    #[error("candidate {name:?} has no calibration rows; candidates are ordered by their churn on such rows, so hold some out")]
+    NoCalibrationRows { name: String },
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,5 +1,7 @@
 //! Methods and their settings on the axes churn and accuracy: frontier, churn at cold accuracy, cost curve.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// One run of one setting and seed.
@@ -31,8 +33,214 @@ pub struct Point {
     pub init: String,
     pub setting: String,
     pub seeds: Vec<u64>,
+    /// Seeds that other settings have and this one hasn't: its mean isn't over the same runs.
+    #[serde(default)]
+    pub missing_seeds: Vec<u64>,
     pub accuracy: Mean,
     pub churn: Mean,
     pub nfr: Mean,
     pub is_on_frontier: bool,
+}
+
+/// A setting less a baseline, run by run of equal seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairedDifference {
+    /// The seeds that both have.
+    pub seeds: Vec<u64>,
+    pub accuracy: Mean,
+    pub churn: Mean,
+    pub nfr: Mean,
+}
+
+/// Lowest churn of a method among settings that are as accurate as a cold retrain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChurnAtAccuracy {
+    pub method: String,
+    pub init: String,
+    /// The setting that attains it; `None` where no setting is accurate enough.
+    pub attained: Option<Point>,
+}
+
+/// What a method costs at each weight a, at its best setting for that weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostCurve {
+    /// Empty for the lower envelope of all methods.
+    pub method: String,
+    pub init: String,
+    /// (a, a·error + (1 − a)·churn), a from 0 to 1.
+    pub costs: Vec<(f64, f64)>,
+}
+
+impl Mean {
+    /// Mean and s / √n of the values, s with n − 1; `None` of no values.
+    pub fn of(values: &[f64]) -> Option<Mean> {
+        let n = values.len() as f64;
+        if values.is_empty() {
+            return None;
+        }
+        let value = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - value).powi(2)).sum();
+        let standard_error = (values.len() > 1).then(|| (squares / (n - 1.0) / n).sqrt());
+        Some(Mean { value, standard_error })
+    }
+}
+
+/// Runs grouped by method, init and setting, in the order in which these come first; the frontier is marked.
+///
+/// A run that is listed twice in all its numbers (shards that overlap) counts once. The frontier: sorted by churn, those
+/// with an accuracy above all before (papers.md §5.7).
+pub fn points(runs: &[RunPoint]) -> Vec<Point> {
+    let mut groups: Vec<Vec<&RunPoint>> = Vec::new();
+    for run in runs {
+        match groups.iter_mut().find(|group| is_same_setting(group[0], run)) {
+            Some(group) if group.contains(&run) => {}
+            Some(group) => group.push(run),
+            None => groups.push(vec![run]),
+        }
+    }
+    let all_seeds: BTreeSet<u64> = runs.iter().map(|run| run.seed).collect();
+    let mut points: Vec<Point> =
+        groups.iter().filter_map(|group| point(group, &all_seeds)).collect();
+    mark_frontier(&mut points);
+    points
+}
+
+fn is_same_setting(a: &RunPoint, b: &RunPoint) -> bool {
+    (&a.method, &a.init, &a.setting) == (&b.method, &b.init, &b.setting)
+}
+
+fn point(group: &[&RunPoint], all_seeds: &BTreeSet<u64>) -> Option<Point> {
+    let first = group.first()?;
+    let mean =
+        |of: fn(&RunPoint) -> f64| Mean::of(&group.iter().map(|run| of(run)).collect::<Vec<f64>>());
+    let seeds: BTreeSet<u64> = group.iter().map(|run| run.seed).collect();
+    Some(Point {
+        method: first.method.clone(),
+        init: first.init.clone(),
+        setting: first.setting.clone(),
+        missing_seeds: all_seeds.difference(&seeds).copied().collect(),
+        seeds: seeds.into_iter().collect(),
+        accuracy: mean(|run| run.accuracy)?,
+        churn: mean(|run| run.churn)?,
+        nfr: mean(|run| run.nfr)?,
+        is_on_frontier: false,
+    })
+}
+
+fn mark_frontier(points: &mut [Point]) {
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (&points[a], &points[b]);
+        let by_churn = a.churn.value.total_cmp(&b.churn.value);
+        by_churn.then(b.accuracy.value.total_cmp(&a.accuracy.value))
+    });
+    let mut best = f64::NEG_INFINITY;
+    for i in order {
+        let accuracy = points[i].accuracy.value;
+        points[i].is_on_frontier = accuracy > best && points[i].churn.value.is_finite();
+        if points[i].is_on_frontier {
+            best = accuracy;
+        }
+    }
+}
+
+/// Mean ± s.e. of setting − baseline over the seeds that both ran with; `None` where they share none.
+///
+/// Runs of one seed share data and order, so that their difference varies less than the two means do.
+pub fn paired_difference(
+    runs: &[RunPoint],
+    setting: &Point,
+    baseline: &Point,
+) -> Option<PairedDifference> {
+    let of = |point: &Point, seed: u64| {
+        let name = (&point.method, &point.init, &point.setting);
+        runs.iter().find(|run| (&run.method, &run.init, &run.setting) == name && run.seed == seed)
+    };
+    let both = |seed: &u64| Some((of(setting, *seed)?, of(baseline, *seed)?));
+    let pairs: Vec<(&RunPoint, &RunPoint)> = setting.seeds.iter().filter_map(both).collect();
+    let mean = |value: fn(&RunPoint) -> f64| {
+        Mean::of(&pairs.iter().map(|(new, old)| value(new) - value(old)).collect::<Vec<f64>>())
+    };
+    Some(PairedDifference {
+        seeds: pairs.iter().map(|(run, _)| run.seed).collect(),
+        accuracy: mean(|run| run.accuracy)?,
+        churn: mean(|run| run.churn)?,
+        nfr: mean(|run| run.nfr)?,
+    })
+}
+
+/// For each method and init: among settings whose mean accuracy is at least that of the cold retrain, the one with the
+/// lowest mean churn (papers.md §5.7; "not attained" is `None`, never the nearest).
+///
+/// Settings are chosen by the means that are reported, so the lowest of many is a little too low; choose on other rows
+/// where that matters.
+pub fn churn_at_cold_accuracy(points: &[Point], cold: &Point) -> Vec<ChurnAtAccuracy> {
+    let methods = methods(points);
+    let made = methods.into_iter().map(|(method, init)| {
+        let attained = of_method(points, method, init)
+            .filter(|point| point.accuracy.value >= cold.accuracy.value)
+            .min_by(|a, b| a.churn.value.total_cmp(&b.churn.value));
+        let (method, init) = (method.to_owned(), init.to_owned());
+        ChurnAtAccuracy { method, init, attained: attained.cloned() }
+    });
+    made.collect()
+}
+
+/// cost(a) = a·(1 − accuracy) + (1 − a)·churn at a = 0, 1/steps, … 1; a method and init is taken at its best setting for each
+/// a. The last curve, without a name, is the lower envelope of all (papers.md §5.7).
+pub fn cost_curves(points: &[Point], steps: usize) -> Vec<CostCurve> {
+    let curve = |method: &str, init: &str, of: &[&Point]| {
+        let costs = (0..=steps.max(1)).map(|i| {
+            let a = i as f64 / steps.max(1) as f64;
+            let cost = |p: &&Point| a * (1.0 - p.accuracy.value) + (1.0 - a) * p.churn.value;
+            (a, of.iter().map(cost).fold(f64::INFINITY, f64::min))
+        });
+        CostCurve { method: method.to_owned(), init: init.to_owned(), costs: costs.collect() }
+    };
+    let methods = methods(points);
+    let of_methods = methods.into_iter().map(|(method, init)| {
+        curve(method, init, &of_method(points, method, init).collect::<Vec<&Point>>())
+    });
+    let all: Vec<&Point> = points.iter().collect();
+    let envelope = (!points.is_empty()).then(|| curve("", "", &all));
+    of_methods.chain(envelope).collect()
+}
+
+/// The mixture of models with the lowest expected error whose expected churn keeps the budget: (index, weight), weights
+/// adding to 1; `None` where every point is above it.
+///
+/// min Σ wᵢ·(1 − accuracyᵢ) with Σ wᵢ·churnᵢ ≤ budget, w in the simplex: two constraints, so at most two weights are above 0
+/// (papers.md §5.4). Says what one model loses against a random mix; a mix in production would itself be churn.
+pub fn mixture(points: &[Point], budget: f64) -> Option<Vec<(usize, f64)>> {
+    let place = |i: usize| (points[i].churn.value, 1.0 - points[i].accuracy.value);
+    let is_within = |i: &usize| place(*i).0 <= budget;
+    let (within, above): (Vec<usize>, Vec<usize>) = (0..points.len()).partition(is_within);
+    let alone = within.iter().map(|&i| (place(i).1, vec![(i, 1.0)]));
+    let pairs = within.iter().flat_map(|&i| above.iter().map(move |&j| (i, j))).map(|(i, j)| {
+        let ((churn_i, error_i), (churn_j, error_j)) = (place(i), place(j));
+        let weight = (budget - churn_i) / (churn_j - churn_i);
+        ((1.0 - weight) * error_i + weight * error_j, vec![(i, 1.0 - weight), (j, weight)])
+    });
+    let best = alone.chain(pairs).min_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.map(|(_, weights)| weights.into_iter().filter(|(_, weight)| *weight > 0.0).collect())
+}
+
+// Method and init, in the order in which they come first.
+fn methods(points: &[Point]) -> Vec<(&str, &str)> {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for point in points {
+        let name = (point.method.as_str(), point.init.as_str());
+        if !seen.contains(&name) {
+            seen.push(name);
+        }
+    }
+    seen
+}
+
+fn of_method<'a>(
+    points: &'a [Point],
+    method: &'a str,
+    init: &'a str,
+) -> impl Iterator<Item = &'a Point> {
+    points.iter().filter(move |point| point.method == method && point.init == init)
 }

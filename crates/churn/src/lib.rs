@@ -44,6 +44,7 @@ mod html;
 mod error;
 
 
+pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;
 pub use compare::*;
 pub use error::{Error, Result};
@@ -56,4 +57,5 @@ pub use names::{Names, RowsBy};
 pub use pair::*;
 pub use predicted::*;
 pub use report::*;
+pub use slices::{fisher_exact, holm};
 pub use soft::*;

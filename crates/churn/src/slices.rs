@@ -1,1 +1,123 @@
-//! Named subsets of rows.
+//! Named subsets of rows: by the values of a column, by the old model's prediction, by length, by keyword; and the exact test
+//! of whether a subset changes as much as the other rows do.
+
+use std::collections::HashMap;
+
+use crate::Pair;
+
+/// Rows that are cut into slices in one way.
+pub(crate) struct Cut {
+    pub kind: String,
+    pub names: Vec<String>,
+    /// The slice of each row; `u32::MAX` for none.
+    pub of_row: Vec<u32>,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Slices by length: so many, with about as many rows in each.
+const LENGTH_BINS: usize = 4;
+
+pub(crate) fn by_column(column: &str, values: &[String]) -> Cut {
+    let (mut names, mut place) = (Vec::new(), HashMap::new());
+    let of_row = values.iter().map(|value| {
+        *place.entry(value.as_str()).or_insert_with(|| {
+            let shown = if value.is_empty() { "(empty)" } else { value };
+            names.push(format!("{column} = {shown}"));
+            names.len() as u32 - 1
+        })
+    });
+    let of_row = of_row.collect();
+    Cut { kind: column.to_owned(), names, of_row }
+}
+
+pub(crate) fn by_prediction(pair: &Pair) -> Cut {
+    let names = pair.labels.iter().map(|label| format!("predicted = {label}")).collect();
+    Cut { kind: "predicted".to_owned(), names, of_row: pair.old.clone() }
+}
+
+/// By words, as blanks cut them, in bins with about as many rows in each.
+pub(crate) fn by_length(texts: &[String]) -> Cut {
+    let words: Vec<usize> = texts.iter().map(|text| text.split_whitespace().count()).collect();
+    let mut sorted = words.clone();
+    sorted.sort_unstable();
+    let mut ends: Vec<usize> = (1..=LENGTH_BINS)
+        .filter_map(|bin| sorted.get((bin * sorted.len() / LENGTH_BINS).saturating_sub(1)).copied())
+        .collect();
+    ends.dedup();
+    let mut first = sorted.first().copied().unwrap_or_default();
+    let mut names = Vec::new();
+    for end in &ends {
+        names.push(match first == *end {
+            true => format!("length {end} words"),
+            false => format!("length {first}–{end} words"),
+        });
+        first = end + 1;
+    }
+    let of_row = words.iter().map(|words| ends.partition_point(|end| end < words) as u32).collect();
+    Cut { kind: "length".to_owned(), names, of_row }
+}
+
+/// Rows that contain it, whatever the case; one cut a keyword, because a row may hold several.
+pub(crate) fn by_keyword(texts: &[String], keywords: &[String]) -> Vec<Cut> {
+    let lower: Vec<String> = keywords.iter().map(|keyword| keyword.to_lowercase()).collect();
+    let mut of_rows: Vec<Vec<u32>> = vec![Vec::with_capacity(texts.len()); keywords.len()];
+    for text in texts {
+        let text = text.to_lowercase();
+        for (of_row, keyword) in of_rows.iter_mut().zip(&lower) {
+            of_row.push(if text.contains(keyword) { 0 } else { NONE });
+        }
+    }
+    let cut = |(keyword, of_row): (&String, Vec<u32>)| Cut {
+        kind: "keyword".to_owned(),
+        names: vec![format!("contains {keyword:?}")],
+        of_row,
+    };
+    keywords.iter().zip(of_rows).map(cut).collect()
+}
+
+/// Fisher's exact test, two-sided: the probability, with all margins as they are, of a table that is as unlikely as
+/// [[a, b], [c, d]] or more so (Fisher 1935; ties within 10⁻⁷, as scipy has it).
+pub fn fisher_exact(a: u64, b: u64, c: u64, d: u64) -> f64 {
+    let (row, column, all) = (a + b, a + c, a + b + c + d);
+    let (least, most) = ((row + column).saturating_sub(all), row.min(column));
+    // Weights relative to the mode: its own probability cancels.
+    let mode = ((row + 1) as f64 * (column + 1) as f64 / (all + 2) as f64) as u64;
+    let mode = mode.clamp(least, most);
+    let up = |x: u64| (row - x) as f64 * (column - x) as f64
+        / ((x + 1) as f64 * (all + x + 1 - row - column) as f64);
+    let walk = |is_up: bool| {
+        let (mut weights, mut weight, mut x) = (Vec::new(), 1.0f64, mode);
+        while if is_up { x < most } else { x > least } {
+            weight = if is_up { weight * up(x) } else { weight / up(x - 1) };
+            x = if is_up { x + 1 } else { x - 1 };
+            weights.push((x, weight));
+            // Past what was seen, so far from the mode that the rest can't be told from nothing.
+            if weight < 1e-300 {
+                break;
+            }
+        }
+        weights
+    };
+    let weights: Vec<(u64, f64)> =
+        walk(false).into_iter().chain([(mode, 1.0)]).chain(walk(true)).collect();
+    let seen = weights.iter().find(|(x, _)| *x == a).map_or(0.0, |(_, weight)| *weight);
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let extreme: f64 =
+        weights.iter().map(|(_, weight)| *weight).filter(|w| *w <= seen * (1.0 + 1e-7)).sum();
+    (extreme / total).min(1.0)
+}
+
+/// Holm's step-down correction (Holm 1979): controls the chance of any false alarm among all that are given, whatever their
+/// dependence. What has no p keeps none.
+pub fn holm(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let mut order: Vec<(usize, f64)> =
+        values.iter().enumerate().filter_map(|(at, p)| p.map(|p| (at, p))).collect();
+    order.sort_by(|one, other| one.1.total_cmp(&other.1));
+    let (mut corrected, mut most, tests) = (vec![None; values.len()], 0.0f64, order.len());
+    for (rank, (at, p)) in order.into_iter().enumerate() {
+        most = most.max(p * (tests - rank) as f64).min(1.0);
+        corrected[at] = Some(most);
+    }
+    corrected
+}

@@ -1,8 +1,149 @@
 //! The report as Markdown, short enough for a comment on a pull request.
 
-use crate::Report;
+use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
+use crate::html::{amount, sentence, word};
+use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
-/// The verdict, what changed, where, and the worst rows, in fewer than 60 lines.
+const FLIPS_SHOWN: usize = 10;
+const SLICES_SHOWN: usize = 3;
+const CHECKS_SHOWN: usize = 12;
+const TEXT_SHOWN: usize = 100;
+
+/// The verdict, what changed, where, and the worst rows, in fewer than 60 lines whatever the report holds.
 pub fn markdown(report: &Report) -> String {
-    report.title.clone()
+    let mut out = match &report.certificate {
+        Some(certificate) => verdict(certificate),
+        None => {
+            "### lowchurn: not gated\n\nNo budget was given, so nothing is judged.\n".to_string()
+        }
+    };
+    out.push_str(&format!(
+        "\n{} → {} on {}, {}\n",
+        code(&report.old.name, 60),
+        code(&report.new.name, 60),
+        code(&report.data, 60),
+        rows(report.rows)
+    ));
+    out.push_str(&measures(report));
+    out.push_str(&slices(&report.comparison.slices));
+    out.push_str(&flips(report));
+    out
+}
+
+fn verdict(certificate: &Certificate) -> String {
+    let mut out = format!(
+        "### lowchurn: {}\n\n{}\n\n| check | verdict | limit | observed | bounds | rows |\n|---|---|--:|--:|--:|--:|\n",
+        word(certificate.verdict),
+        markdown_cell(&sentence(certificate)),
+    );
+    // What isn't passed comes first, in case not all have room.
+    let mut checks: Vec<_> = certificate.checks.iter().collect();
+    checks.sort_by_key(|check| check.verdict == crate::Verdict::Pass);
+    for check in checks.iter().take(CHECKS_SHOWN) {
+        out.push_str(&format!(
+            "| {} | {} | {} | {} | {} to {} | {} of {} |\n",
+            cell(&check.name, 60),
+            word(check.verdict),
+            amount(check, check.limit),
+            amount(check, check.observed),
+            amount(check, check.low),
+            amount(check, check.high),
+            count(check.count),
+            count(check.of)
+        ));
+    }
+    if checks.len() > CHECKS_SHOWN {
+        out.push_str(&format!(
+            "\n{} more checks are in report.json.\n",
+            checks.len() - CHECKS_SHOWN
+        ));
+    }
+    out
+}
+
+fn measures(report: &Report) -> String {
+    let all = &report.comparison.all;
+    let mut out = format!(
+        "\n| measure | value (interval) |\n|---|---|\n| churn | {} |\n| negative flips (NFR) | {} |\n| positive flips (PFR) | {} |\n| accuracy, old | {} |\n| accuracy, new | {} |\n| accuracy gain | {} |\n",
+        rate(&all.churn),
+        rate(&all.nfr),
+        rate(&all.pfr),
+        rate(&all.accuracy_old),
+        rate(&all.accuracy_new),
+        gain(&all.accuracy_gain)
+    );
+    if let Some(floor) = &report.comparison.seed_floor {
+        out.push_str(&format!("| seed floor | {} |\n", rate(&Some(*floor))));
+    }
+    if let Some(ratio) = report.comparison.churn_ratio {
+        out.push_str(&format!(
+            "| churn ÷ that of a plain retrain | {} |\n",
+            format::number(Some(ratio))
+        ));
+    }
+    out
+}
+
+fn slices(slices: &[Slice]) -> String {
+    if slices.is_empty() {
+        return String::new();
+    }
+    let mut out = "\n| worst slices | rows | churn | NFR |\n|---|--:|--:|--:|\n".to_string();
+    for slice in slices.iter().take(SLICES_SHOWN) {
+        out.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            cell(&slice.name, 60),
+            count(slice.measured.flips.rows),
+            rate(&slice.measured.churn),
+            percent_or_none(slice.measured.nfr.map(|nfr| nfr.value))
+        ));
+    }
+    out
+}
+
+/// The negative flips of which the new model is most sure.
+fn flips(report: &Report) -> String {
+    if report.n_flips == 0 {
+        return "\nNo prediction changed.\n".to_string();
+    }
+    let mut negative: Vec<&Flip> =
+        report.flips.iter().filter(|flip| flip.kind == FlipKind::Negative).collect();
+    if negative.is_empty() {
+        return format!(
+            "\n{} changed; no negative flip among those listed.\n",
+            rows(report.n_flips)
+        );
+    }
+    let sure = |flip: &Flip| flip.new_score.filter(|score| score.is_finite()).unwrap_or(0.0);
+    negative.sort_by(|a, b| sure(b).total_cmp(&sure(a)));
+    let shown = negative.len().min(FLIPS_SHOWN);
+    let all = report.comparison.all.flips.negative.max(negative.len() as u64);
+    let mut out = format!(
+        "\n<details><summary>{shown} of {} negative flips</summary>\n\n| row | true | old | new |\n|---|---|---|---|\n",
+        count(all)
+    );
+    for flip in negative.iter().take(FLIPS_SHOWN) {
+        let scored = |label: &str, score: Option<f64>| {
+            let score =
+                score.filter(|score| score.is_finite()).map(|score| format!(" {}", percent(score)));
+            cell(label, 40) + &score.unwrap_or_default()
+        };
+        out.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            code(flip.text.as_deref().unwrap_or(&flip.id), TEXT_SHOWN),
+            cell(flip.gold.as_deref().unwrap_or(format::NONE), 40),
+            scored(&flip.old, flip.old_score),
+            scored(&flip.new, flip.new_score)
+        ));
+    }
+    out + "\n</details>\n"
+}
+
+/// A text of the data, cut and without power.
+fn cell(text: &str, limit: usize) -> String {
+    markdown_cell(&cut(text.trim(), limit))
+}
+
+fn code(text: &str, limit: usize) -> String {
+    format!("<code>{}</code>", cell(text, limit))
 }

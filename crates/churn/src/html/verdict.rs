@@ -1,0 +1,167 @@
+//! The verdict on top: what was promised, whether it holds, and what is missing to know.
+
+use super::table::{Cell, Head, Order, markup, number, table, text};
+use crate::format::{self, NONE, escape, percent, points};
+use crate::{Certificate, Check, Report, Verdict};
+
+/// The banner, the checks behind it, and the numbers everybody asks for first.
+pub(super) fn verdict(report: &Report) -> String {
+    let (class, word, sentence, checks) = match &report.certificate {
+        Some(certificate) => (
+            class(certificate.verdict),
+            word(certificate.verdict),
+            sentence(certificate),
+            checks(certificate),
+        ),
+        None => (
+            "none",
+            "NOT GATED",
+            "No budget was given, so nothing was promised and nothing is judged.".to_string(),
+            String::new(),
+        ),
+    };
+    format!(
+        "<section class=\"verdict {class}\" aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">{word}</h2>\n<p>{}</p>\n{checks}</section>\n{}",
+        escape(&sentence),
+        key_figures(report),
+    )
+}
+
+pub(crate) fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "fail",
+        Verdict::Inconclusive => "open",
+    }
+}
+
+/// A word with its colour and its sign: colour is never alone.
+pub(super) fn badge(verdict: Verdict) -> Cell {
+    markup(format!("<span class=\"badge {}\">{}</span>", class(verdict), word(verdict)))
+}
+
+/// The verdict in a sentence, for the banner and for Markdown.
+pub(crate) fn sentence(certificate: &Certificate) -> String {
+    let named = |verdict: Verdict| {
+        let checks = certificate.checks.iter().filter(|check| check.verdict == verdict);
+        checks.map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let confidence = percent(certificate.confidence).replace(".00%", "%");
+    match certificate.verdict {
+        Verdict::Pass if certificate.checks.len() == 1 => {
+            format!("The limit on {} holds at {confidence} confidence.", named(Verdict::Pass))
+        }
+        Verdict::Pass => {
+            format!("All {} limits hold at {confidence} confidence.", certificate.checks.len())
+        }
+        Verdict::Fail => format!("Broken at {confidence} confidence: {}.", named(Verdict::Fail)),
+        Verdict::Inconclusive => {
+            let more = certificate.checks.iter().filter_map(|check| {
+                let more = check.rows_needed?.checked_sub(check.of).filter(|more| *more > 0)?;
+                Some((more, check))
+            });
+            let needed = match more.max_by_key(|(more, _)| *more) {
+                Some((more, check)) => format!(
+                    "{} more would decide, {} in all, if they behave like these",
+                    format::rows(more),
+                    format::count(check.of + more)
+                ),
+                None => "what was observed is too near to the limit for any number of rows that can be stated".to_string(),
+            };
+            format!(
+                "Too few rows to tell at {confidence} confidence: {}. {needed}.",
+                named(Verdict::Inconclusive)
+            )
+        }
+    }
+}
+
+/// A gain is a difference and has a sign; the rest are shares.
+pub(crate) fn amount(check: &Check, value: f64) -> String {
+    if check.name.contains("gain") { points(value) } else { percent(value) }
+}
+
+fn checks(certificate: &Certificate) -> String {
+    let heads = [
+        Head::Text("check"),
+        Head::Text("verdict"),
+        Head::Number("limit"),
+        Head::Number("observed"),
+        Head::Number("rows"),
+        Head::Number("bounds"),
+        Head::Number("rows needed"),
+        Head::Text("in words"),
+    ];
+    let rows: Vec<Vec<Cell>> = certificate
+        .checks
+        .iter()
+        .map(|check| {
+            let bounds = format!("{} to {}", amount(check, check.low), amount(check, check.high));
+            vec![
+                text(&check.name),
+                badge(check.verdict),
+                number(check.limit, amount(check, check.limit)),
+                number(check.observed, amount(check, check.observed)),
+                number(
+                    check.of as f64,
+                    format!("{} of {}", format::count(check.count), format::count(check.of)),
+                ),
+                number(check.high, bounds),
+                number(
+                    check.rows_needed.map_or(f64::NAN, |rows| rows as f64),
+                    check.rows_needed.map_or(NONE.to_string(), format::count),
+                ),
+                text(&check.said),
+            ]
+        })
+        .collect();
+    let table = table("Checks of the budget", &heads, &rows, Order::Fixed);
+    format!("{table}<p class=\"note\">{}</p>\n", escape(&certificate.correction))
+}
+
+/// Four numbers with their intervals.
+fn key_figures(report: &Report) -> String {
+    let all = &report.comparison.all;
+    let mut figures = Vec::new();
+    if let (Some(old), Some(new)) = (&all.accuracy_old, &all.accuracy_new) {
+        let shown = format!("{} → {}", percent(old.value), percent(new.value));
+        let gain = all.accuracy_gain.as_ref();
+        figures.push((
+            "accuracy, old → new",
+            shown,
+            gain.map_or(String::new(), |gain| {
+                format!("{} ({})", points(gain.value), format::signed_range(&gain.interval))
+            }),
+        ));
+    }
+    for (name, rate) in [
+        ("churn: predictions that changed", &all.churn),
+        ("negative flips: right, now wrong", &all.nfr),
+        ("positive flips: wrong, now right", &all.pfr),
+    ] {
+        if let Some(rate) = rate {
+            let counts = format!(
+                "{} of {}; {}",
+                format::count(rate.count),
+                format::count(rate.of),
+                format::range(&rate.interval)
+            );
+            figures.push((name, percent(rate.value), counts));
+        }
+    }
+    let figures: String = figures
+        .iter()
+        .map(|(name, shown, below)| {
+            format!("<div><dt>{name}</dt><dd>{shown}<small>{below}</small></dd></div>")
+        })
+        .collect();
+    format!("<dl class=\"figures\">{figures}</dl>\n")
+}

@@ -66,6 +66,7 @@ slow:
 [group('check')]
 golden:
     {{python}} tests/golden/make.py
+    {{python}} tests/golden/make_updating.py
     {{python}} tests/golden/make_events.py
     {{python}} crates/models/tests/pickle/make.py
 

@@ -70,7 +70,7 @@ pub fn soup(models: &[&Params]) -> Result<Params> {
     }
     let mut mean = BTreeMap::new();
     for (name, var) in &first.0 {
-        let mut sums = vec![0f64; var.elem_count()];
+        let mut sums = vec![-0f64; var.elem_count()]; // 0 − 0 = 0 would lose the sign of a zero
         for model in models {
             let Some(var) = model.0.get(name) else { continue }; // checked above
             sums.iter_mut().zip(values(var)?).for_each(|(sum, x)| *sum += f64::from(x));

@@ -109,3 +109,34 @@ impl CustomOp2 for Mixed {
         Ok((Some(grad.broadcast_mul(&factors(self.0, w)?)?), None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Var;
+    use lowchurn_kernels::backward;
+
+    /// The pass of its own and candle's operations, values and gradients.
+    #[test]
+    fn fused_equals_composed() {
+        for shape in [vec![5], vec![4, 9], vec![2, 3, 4]] {
+            let random = || Tensor::randn(0f32, 1.0, shape.as_slice(), &Device::Cpu).unwrap();
+            let (w, old, weights) = (Var::from_tensor(&random()).unwrap(), random(), random());
+            for p in [0.25, 0.999] {
+                let dropped = Dropout { p, key: Keys::new(3).next() };
+                let run = |y: Tensor| {
+                    let loss = (&y * &weights).unwrap().sum_all().unwrap();
+                    let grad = backward(&loss).unwrap().remove(&w).unwrap().unwrap();
+                    [y, grad].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+                };
+                let (fast, slow) = (
+                    run(mixed(&w, &old, dropped).unwrap()),
+                    run(composed(&w, &old, dropped).unwrap()),
+                );
+                for (a, b) in fast.iter().flatten().zip(slow.iter().flatten()) {
+                    assert!((a - b).abs() <= 1e-6 * (1.0 + b.abs()), "{shape:?} {p}: {a} {b}");
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod gradients;
 mod refusals;
 mod resume;
 mod saved;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,6 +6,7 @@ mod golden;
 mod load;
 mod malformed;
 mod save;
+mod updating;
 
 use std::{collections::HashMap, fs, path::PathBuf};
 

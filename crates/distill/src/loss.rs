@@ -68,20 +68,21 @@ pub fn row_losses(method: &Method, logits: &Tensor, against: &Against) -> Result
 /// (B, K), (B, K) → (B,)
 pub fn co_distil_rows(a: &Tensor, b: &Tensor, against: &Against, beta: f64) -> Result<Tensor> {
     let (n, k) = a.dims2()?;
-    let (one, two) = (on_host(a)?, on_host(b)?);
-    check_length("the second student's logits", two.len(), n * k)?;
+    check_length("the second student's rows", b.dim(0)?, n)?;
+    check_length("the second student's classes", b.dim(1)?, k)?;
+    let against = &Against { teacher: None, ..*against };
     check(&Method::CoDistil { beta, warmup: 0 }, against, n, k)?;
+    let (one, two) = (on_host(a)?, on_host(b)?);
     let terms: Vec<(Term, Term)> = (0..n)
         .map(|at| {
             let (one, two) = (row_of(against, &one, &[], at, k), row_of(against, &two, &[], at, k));
-            let pull = |a: &Row, b: &Row| {
-                // KL(pₐ ‖ p_b) goes into a's value and KL(p_b ‖ pₐ) into b's; the gradient of a has both.
-                let to = divergence::reverse_kl(a.logits, b.logits, 1.0).times(beta);
-                let from = divergence::kl(a.logits, b.logits, 1.0).times(beta);
-                let both = to.clone().plus(&from);
-                labelled(a).plus(&Term { value: to.value, gradient: both.gradient })
+            let of_student = |this: &Row, other: &Row| {
+                let to = divergence::reverse_kl(this.logits, other.logits, 1.0).times(beta);
+                let from = divergence::kl(this.logits, other.logits, 1.0).times(beta);
+                // Both move this student; the second's value is counted with the other student.
+                labelled(this).plus(&to).plus(&Term { value: 0.0, ..from })
             };
-            (pull(&one, &two), pull(&two, &one))
+            (of_student(&one, &two), of_student(&two, &one))
         })
         .collect();
     let values = on_device(terms.iter().map(|(one, two)| one.value + two.value), a.device())?; // (B,)
@@ -108,10 +109,7 @@ fn row_of<'a>(
         label: against.labels[at].map(|label| label as usize),
         label_smoothing: against.label_smoothing,
         lambda: against.lambda,
-        teacher: against
-            .teacher
-            .filter(|_| !teachers.is_empty())
-            .map(|t| (&teachers[of_row], t.known)),
+        teacher: against.teacher.map(|teacher| (&teachers[of_row], teacher.known)),
         is_old: against.is_old.is_some_and(|is_old| is_old[at]),
         partner: against.mix.and_then(partner),
     }
@@ -120,6 +118,14 @@ fn row_of<'a>(
 /// Lengths, labels and whether everything is there that the method uses.
 fn check(method: &Method, against: &Against, b: usize, k: usize) -> Result<()> {
     let needs = method.needs();
+    let missing = [
+        (needs.teacher && against.teacher.is_none(), "a teacher"),
+        (needs.old_rows && against.is_old.is_none(), "to know which rows the old model has seen"),
+        (matches!(method, Method::Mixup { .. }) && against.mix.is_none(), "a partner for each row"),
+    ];
+    if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+        return Err(Error::MethodNeeds { method: method.name(), what });
+    }
     check_length("labels", against.labels.len(), b)?;
     for (row, label) in against.labels.iter().enumerate() {
         match *label {
@@ -132,17 +138,14 @@ fn check(method: &Method, against: &Against, b: usize, k: usize) -> Result<()> {
             _ => {}
         }
     }
-    if needs.teacher {
-        let Some(teacher) = against.teacher else { return refused(method, "the teacher's logits") };
+    if let Some(teacher) = against.teacher {
         check_length("the teacher's logits", teacher.logits.len(), b * k)?;
         check_length("the classes that the teacher may know", teacher.known.len(), k)?;
     }
-    if needs.old_rows {
-        let Some(is_old) = against.is_old else { return refused(method, "which rows are old") };
+    if let Some(is_old) = against.is_old {
         check_length("marks of old rows", is_old.len(), b)?;
     }
-    if matches!(method, Method::Mixup { .. }) {
-        let Some((partners, shares)) = against.mix else { return refused(method, "partners") };
+    if let Some((partners, shares)) = against.mix {
         check_length("mixup's partners", partners.len(), b)?;
         check_length("mixup's shares", shares.len(), b)?;
         let last = partners.iter().max().map_or(0, |&partner| partner as usize + 1);
@@ -155,11 +158,7 @@ fn check_length(what: &str, found: usize, expected: usize) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(candle_core::Error::Msg(format!("{what}: {found}, expected {expected}")).into())
-}
-
-fn refused(method: &Method, what: &str) -> Result<()> {
-    Err(candle_core::Error::Msg(format!("method {} needs {what}", method.name())).into())
+    Err(Error::Method { reason: format!("{what}: {found}, expected {expected}") })
 }
 
 fn on_host(logits: &Tensor) -> Result<Vec<f64>> {
@@ -204,11 +203,79 @@ pub fn one_hot(labels: &[u32], classes: usize, smoothing: f64, device: &Device) 
 
 #[cfg(test)]
 mod tests {
+    mod golden;
+    mod gradients;
+    mod identities;
+    mod tensors;
+
     use super::*;
     use candle_core::Var;
 
-    #[derive(serde::Deserialize)]
+    /// A batch in f64; the lambda of the update, as that of a method is a schedule.
+    #[derive(Clone, Default)]
     struct Case {
+        students: Vec<Vec<f64>>,
+        /// As many rows, or none.
+        teachers: Vec<Vec<f64>>,
+        labels: Vec<Option<u32>>,
+        smoothing: f64,
+        lambda: f64,
+        /// Empty: all.
+        known: Vec<bool>,
+        is_old: Vec<bool>,
+        mix: Option<(Vec<u32>, Vec<f32>)>,
+    }
+
+    /// Loss of each row and its gradient, through the public function and candle's backward pass.
+    fn losses(method: &str, case: &Case) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let method: Method = method.parse().unwrap();
+        let logits = var(&case.students);
+        let rows = try_losses(&method, logits.as_tensor(), case).unwrap();
+        let grads = rows.sum_all().unwrap().backward().unwrap();
+        (numbers(&rows).remove(0), numbers(grads.get(&logits).unwrap()))
+    }
+
+    fn try_losses(method: &Method, logits: &Tensor, case: &Case) -> Result<Tensor> {
+        let flat: Vec<f32> = case.teachers.iter().flatten().map(|&z| z as f32).collect();
+        let known = match case.known.is_empty() {
+            true => vec![true; logits.dim(1)?],
+            false => case.known.clone(),
+        };
+        let against = Against {
+            labels: &case.labels,
+            label_smoothing: case.smoothing,
+            lambda: case.lambda,
+            teacher: match flat.is_empty() {
+                true => None,
+                false => Some(TeacherLogits { logits: &flat, known: &known }),
+            },
+            is_old: Some(&case.is_old[..]).filter(|is_old| !is_old.is_empty()),
+            mix: case.mix.as_ref().map(|(partner, share)| (&partner[..], &share[..])),
+        };
+        row_losses(method, logits, &against)
+    }
+
+    fn var(rows: &[Vec<f64>]) -> Var {
+        let flat: Vec<f32> = rows.iter().flatten().map(|&z| z as f32).collect();
+        Var::from_vec(flat, (rows.len(), rows[0].len()), &Device::Cpu).unwrap()
+    }
+
+    /// As rows; a vector is one row.
+    fn numbers(tensor: &Tensor) -> Vec<Vec<f64>> {
+        let tensor = if tensor.rank() == 1 { tensor.unsqueeze(0).unwrap() } else { tensor.clone() };
+        tensor.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
+    }
+
+    /// Relative to the number, or absolute below 1.
+    fn assert_close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{what}: {found:?} {expected:?}");
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Torch {
         loss: String,
         #[serde(default)]
         labels: Vec<serde_json::Value>,
@@ -223,7 +290,7 @@ mod tests {
     #[test]
     fn equals_pytorch() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/losses.json");
-        let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let cases: Vec<Torch> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let mut n_checked = 0;
         for case in cases.iter().filter(|case| case.loss == "cross_entropy") {
             let (n, k) = (case.logits.len(), case.logits[0].len());

@@ -89,7 +89,7 @@ pub struct Step {
 }
 
 /// Where a promise would take more rows than this, it counts as out of reach.
-const MOST_ROWS: u64 = 1_000_000_000;
+const MOST_ROWS: u64 = 100_000_000;
 
 /// The part of the error that the accuracy gain spends on not knowing how many rows discord.
 const DISCORD_SHARE: f64 = 0.1;
@@ -179,7 +179,7 @@ pub fn least_rows(budget: f64, confidence: f64) -> u64 {
 /// Rows in all that certify the budget if flips go on at the observed rate: the least n with ⌈n·count/of⌉ flips certified.
 ///
 /// `of` where they certify it already; `None` where the observed rate isn't below the budget, or is so near to it that a
-/// thousand million rows don't do.
+/// hundred million rows don't do.
 pub fn rows_needed(count: u64, of: u64, budget: f64, confidence: f64) -> Option<u64> {
     if is_certified(count, of, budget, confidence) {
         return Some(of);

@@ -29,7 +29,11 @@ mod compare;
 
 mod budget;
 
+mod certify;
+
 mod frontier;
+
+mod gate;
 
 mod report;
 
@@ -46,10 +50,12 @@ mod error;
 
 pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;
+pub use certify::*;
 pub use compare::*;
 pub use error::{Error, Result};
 pub use flips::*;
 pub use frontier::*;
+pub use gate::*;
 pub use html::html;
 pub use interval::*;
 pub use markdown::markdown;

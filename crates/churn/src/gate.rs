@@ -1,0 +1,100 @@
+//! A certificate for machines and pull requests: exit code, JUnit, Markdown. (The JSON is serde's.)
+
+use crate::format::{count, escape, markdown_cell, percent, points, rows};
+use crate::{Certificate, Check, Sense, Verdict};
+
+/// Exit code of the process: 0 pass, 10 fail, 11 inconclusive (peers.md §2.3 point 5).
+pub fn exit_code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Pass => 0,
+        Verdict::Fail => 10,
+        Verdict::Inconclusive => 11,
+    }
+}
+
+/// JUnit's XML, a test case a check: a failure where it fails, skipped where it is inconclusive.
+pub fn junit(certificate: &Certificate, name: &str) -> String {
+    let checks = &certificate.checks;
+    let n = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let counts = format!(
+        "tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\"",
+        checks.len(),
+        n(Verdict::Fail),
+        n(Verdict::Inconclusive)
+    );
+    let cases: String = checks.iter().map(|check| test_case(check, name)).collect();
+    let notes = notes(certificate).iter().map(|note| xml(note) + "\n").collect::<String>();
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts}>\n<testsuite name=\"{}\" {counts}>\n{cases}\
+        <system-out>{notes}</system-out>\n</testsuite>\n</testsuites>\n",
+        xml(name)
+    )
+}
+
+/// The verdict and a table of the checks, for a pull request.
+pub fn gate_markdown(certificate: &Certificate) -> String {
+    let mut out = format!("**{}**\n\n", word(certificate.verdict));
+    out += "| check | verdict | observed | limit | bounds | rows | rows needed |\n|---|---|---:|---:|---:|---:|---:|\n";
+    for check in &certificate.checks {
+        let (said, sign): (fn(f64) -> String, _) = match check.sense {
+            Sense::AtMost => (percent, "≤"),
+            Sense::AtLeast => (points, "≥"),
+        };
+        out += &format!(
+            "| {} | {} | {} | {sign} {} | {} to {} | {} | {} |\n",
+            markdown_cell(&check.name),
+            word(check.verdict),
+            said(check.observed),
+            said(check.limit),
+            said(check.low),
+            said(check.high),
+            count(check.of),
+            check.rows_needed.map_or(String::new(), count),
+        );
+    }
+    for note in notes(certificate) {
+        out += &format!("\n{}\n", markdown_cell(&note));
+    }
+    out
+}
+
+fn notes(certificate: &Certificate) -> Vec<String> {
+    let chosen = certificate.walked.iter().find(|step| step.is_chosen);
+    let walked = (!certificate.walked.is_empty()).then(|| match chosen {
+        Some(step) => format!("chosen: {} of {} candidates", step.name, certificate.walked.len()),
+        None => format!("none of {} candidates was certified", certificate.walked.len()),
+    });
+    let notes = [certificate.correction.clone()].into_iter().chain(certificate.notes.clone());
+    notes.chain(walked).collect()
+}
+
+fn test_case(check: &Check, name: &str) -> String {
+    let head = format!("<testcase classname=\"{}\" name=\"{}\"", xml(name), xml(&check.name));
+    let said = xml(&check.said);
+    match check.verdict {
+        Verdict::Pass => format!("{head}><system-out>{said}</system-out></testcase>\n"),
+        Verdict::Fail => {
+            format!(
+                "{head}><failure type=\"FAIL\" message=\"{said}\">{said}</failure></testcase>\n"
+            )
+        }
+        Verdict::Inconclusive => {
+            let needed = check.rows_needed.map(|n| format!("; needs {}", rows(n)));
+            let message = format!("INCONCLUSIVE{}: {said}", needed.unwrap_or_default());
+            format!("{head}><skipped message=\"{message}\"/></testcase>\n")
+        }
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+// XML 1.0 forbids two code points that HTML bears.
+fn xml(text: &str) -> String {
+    escape(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+}

@@ -1,0 +1,194 @@
+//! Settings on the axes churn and accuracy, against the papers' worked numbers and closed forms.
+
+use lowchurn_churn::{
+    Mean, Point, RunPoint, churn_at_cold_accuracy, cost_curves, mixture, paired_difference, points,
+};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn run(method: &str, setting: &str, seed: u64, accuracy: f64, churn: f64) -> RunPoint {
+    let (method, init, setting) = (method.to_owned(), "cold".to_owned(), setting.to_owned());
+    RunPoint { method, init, setting, seed, accuracy, churn, nfr: churn / 4.0 }
+}
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../../../tests/golden/papers_examples.json")).unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+fn near(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
+}
+
+#[test]
+fn churn_at_cold_accuracy_is_that_of_the_papers() {
+    let golden = &golden()["C6_churn_at_cold_accuracy"];
+    let (cold, answer) = (&golden["cold"], &golden["answer"]);
+    let mut runs = vec![run("retrain", "", 0, number(&cold["acc"]), number(&cold["churn"]))];
+    for given in golden["runs"].as_array().unwrap() {
+        let setting = given["h"].as_str().unwrap();
+        runs.push(run("distil", setting, 0, number(&given["acc"]), number(&given["churn"])));
+    }
+    runs.push(run("anchor", "a 0.5", 0, 0.879, 0.01));
+    let points = points(&runs);
+    let found = churn_at_cold_accuracy(&points, &points[0]);
+    let names: Vec<&str> = found.iter().map(|at| at.method.as_str()).collect();
+    assert_eq!(names, ["retrain", "distil", "anchor"]);
+    let attained = found[1].attained.as_ref().unwrap();
+    assert_eq!(attained.setting, answer["h"].as_str().unwrap());
+    near(attained.churn.value, number(&answer["churn"]));
+    assert_eq!(found[0].attained.as_ref(), Some(&points[0]), "a cold retrain attains itself");
+    assert_eq!(found[2].attained, None, "less accurate is not attained, whatever its churn");
+}
+
+#[test]
+fn mixtures_are_those_of_the_papers() {
+    let golden = &golden()["C5_lp_mixture"];
+    let candidates = golden["candidates"].as_array().unwrap();
+    let name = |candidate: &Value| candidate["lam"].to_string();
+    let runs: Vec<RunPoint> = candidates
+        .iter()
+        .map(|given| {
+            run("distil", &name(given), 0, 1.0 - number(&given["risk"]), number(&given["churn"]))
+        })
+        .collect();
+    let points = points(&runs);
+    let solutions = golden["solution"].as_object().unwrap();
+    assert_eq!(solutions.len(), 4);
+    for (budget, solution) in solutions {
+        let found = mixture(&points, budget.parse().unwrap()).unwrap();
+        let weights = solution["weights"].as_object().unwrap();
+        assert_eq!(found.len(), weights.len(), "budget {budget}: {found:?}");
+        let mut risk = 0.0;
+        for (i, weight) in found {
+            near(weight, number(&weights[&points[i].setting]));
+            risk += weight * (1.0 - points[i].accuracy.value);
+        }
+        near(risk, number(&solution["risk"]));
+    }
+    assert_eq!(mixture(&points, 0.02), None, "all points are above it");
+    assert_eq!(mixture(&[], 0.02), None);
+}
+
+#[test]
+fn seeds_make_means_and_errors_and_missing_ones_are_told() {
+    let twice = run("distil", "λ 0.5", 1, 0.86, 0.07);
+    let runs = [
+        run("retrain", "", 1, 0.86, 0.09),
+        run("retrain", "", 2, 0.88, 0.10),
+        run("retrain", "", 3, 0.87, 0.11),
+        twice.clone(),
+        run("distil", "λ 0.5", 3, 0.88, 0.08),
+        twice,
+        run("distil", "λ 0.9", 2, 0.85, 0.03),
+    ];
+    let points = points(&runs);
+    assert_eq!(points.len(), 3);
+    let [retrain, half, most] = &points[..] else { panic!() };
+    near(retrain.accuracy.value, 0.87);
+    // s = 0.01 of three, over √3.
+    near(retrain.accuracy.standard_error.unwrap(), 0.01 / 3f64.sqrt());
+    near(retrain.nfr.value, 0.025);
+    assert_eq!(
+        (retrain.seeds.as_slice(), retrain.missing_seeds.as_slice()),
+        (&[1, 2, 3][..], &[][..])
+    );
+    assert_eq!((half.seeds.as_slice(), half.missing_seeds.as_slice()), (&[1, 3][..], &[2][..]));
+    near(half.churn.value, 0.075);
+    assert_eq!(most.churn.standard_error, None);
+
+    let paired = paired_difference(&runs, half, retrain).unwrap();
+    assert_eq!(paired.seeds, [1, 3]);
+    // 0.00 and 0.01; −0.02 and −0.03.
+    near(paired.accuracy.value, 0.005);
+    near(paired.accuracy.standard_error.unwrap(), 0.005);
+    near(paired.churn.value, -0.025);
+    assert_eq!(paired_difference(&runs, half, most), None, "no seed in common");
+    assert_eq!(Mean::of(&[]), None);
+}
+
+fn on_frontier(points: &[Point]) -> Vec<&str> {
+    points.iter().filter(|p| p.is_on_frontier).map(|p| p.setting.as_str()).collect()
+}
+
+#[test]
+fn the_frontier_holds_what_nothing_beats() {
+    let runs = [
+        run("m", "best", 0, 0.90, 0.10),
+        run("m", "as good, more churn", 0, 0.90, 0.11),
+        run("m", "beaten", 0, 0.85, 0.06),
+        run("m", "middle", 0, 0.87, 0.05),
+        run("m", "old", 0, 0.80, 0.0),
+        run("m", "same churn as the old, worse", 0, 0.79, 0.0),
+        run("m", "not a number", 0, f64::NAN, 0.01),
+        run("m", "nor this", 0, 0.99, f64::NAN),
+    ];
+    assert_eq!(on_frontier(&points(&runs)), ["best", "middle", "old"]);
+}
+
+#[test]
+fn cost_curves_start_at_churn_end_at_error_and_the_last_is_below_all() {
+    let runs = [
+        run("retrain", "", 0, 0.88, 0.10),
+        run("distil", "λ 0.5", 0, 0.87, 0.07),
+        run("distil", "λ 0.9", 0, 0.84, 0.03),
+    ];
+    let curves = cost_curves(&points(&runs), 4);
+    assert_eq!(curves.len(), 3);
+    let [retrain, distil, envelope] = &curves[..] else { panic!() };
+    let check = |curve: &lowchurn_churn::CostCurve, expected: [f64; 5]| {
+        for (i, ((a, cost), expected)) in curve.costs.iter().zip(expected).enumerate() {
+            near(*a, i as f64 / 4.0);
+            near(*cost, expected);
+        }
+    };
+    check(retrain, [0.10, 0.105, 0.11, 0.115, 0.12]);
+    // λ 0.9: 0.03, 0.0625, 0.095, …; λ 0.5: …, 0.1, 0.115, 0.13.
+    check(distil, [0.03, 0.0625, 0.095, 0.115, 0.13]);
+    check(envelope, [0.03, 0.0625, 0.095, 0.115, 0.12]);
+    assert_eq!((envelope.method.as_str(), envelope.costs.len()), ("", 5));
+    assert!(cost_curves(&[], 4).is_empty());
+}
+
+fn some_runs() -> impl Strategy<Value = Vec<RunPoint>> {
+    let one = (0usize..8, 0u64..3, 0.5..1.0f64, 0.0..0.2f64);
+    let many = proptest::collection::vec(one, 1..40);
+    many.prop_map(|given| {
+        given.into_iter().map(|(s, seed, a, c)| run("m", &s.to_string(), seed, a, c)).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_point_is_on_the_frontier_exactly_if_none_is_as_good_both_ways(runs in some_runs()) {
+        let points = points(&runs);
+        for p in &points {
+            let is_beaten = points.iter().any(|q| {
+                q.setting != p.setting
+                    && q.churn.value <= p.churn.value
+                    && q.accuracy.value >= p.accuracy.value
+            });
+            prop_assert_eq!(p.is_on_frontier, !is_beaten, "{:?}", p);
+        }
+    }
+
+    #[test]
+    fn a_mixture_keeps_the_budget_and_no_single_model_within_it_is_better(runs in some_runs(), budget in 0.0..0.2f64) {
+        let points = points(&runs);
+        let within: Vec<&Point> = points.iter().filter(|p| p.churn.value <= budget).collect();
+        let Some(found) = mixture(&points, budget) else {
+            prop_assert!(within.is_empty());
+            return Ok(());
+        };
+        let sum = |of: fn(&Point) -> f64| -> f64 { found.iter().map(|(i, w)| w * of(&points[*i])).sum() };
+        prop_assert!(found.len() <= 2 && found.iter().all(|(_, weight)| *weight > 0.0));
+        prop_assert!((found.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        prop_assert!(sum(|p| p.churn.value) <= budget + 1e-12);
+        for p in within {
+            prop_assert!(sum(|p| p.accuracy.value) >= p.accuracy.value - 1e-12);
+        }
+    }
+}

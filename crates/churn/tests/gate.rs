@@ -1,0 +1,115 @@
+//! Certificates for machines: exit codes, JUnit that a parser reads, Markdown that nothing breaks out of.
+
+use lowchurn_churn::{
+    Budget, Candidate, Certificate, Flips, Measurements, Verdict, certify, exit_code,
+    gate_markdown, junit, walk,
+};
+use roxmltree::{Document, Node};
+
+const NASTY: &str = "a<b>&\"c' | `d`\n]]> \u{0}\u{1b}\u{fffe} <script>alert(1)</script> é 🦀";
+
+fn flips(rows: u64, negative: u64) -> Flips {
+    Flips {
+        rows,
+        changed: negative,
+        labelled: rows,
+        both_right: rows - negative,
+        negative,
+        ..Flips::default()
+    }
+}
+
+/// A PASS, an INCONCLUSIVE and a FAIL.
+fn certificate() -> Certificate {
+    let budget = Budget {
+        max_churn: Some(0.05),
+        max_nfr: None,
+        max_slice_nfr: Some(0.02),
+        min_accuracy_gain: None,
+        golden: Vec::new(),
+        confidence: 0.95,
+    };
+    let slice = |name: &str, rows, negative| (name.to_owned(), flips(rows, negative));
+    let slices = vec![slice(NASTY, 900, 12), slice("bad", 900, 60), slice("small", 5, 0)];
+    certify(&budget, &Measurements { all: flips(5000, 72), slices, ..Measurements::default() })
+        .unwrap()
+}
+
+fn children<'a>(node: Node<'a, 'a>, name: &'static str) -> Vec<Node<'a, 'a>> {
+    node.children().filter(|child| child.has_tag_name(name)).collect()
+}
+
+#[test]
+fn exit_codes_are_the_documented_ones() {
+    let found = [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive].map(exit_code);
+    assert_eq!(found, [0, 10, 11]);
+}
+
+#[test]
+fn junit_is_xml_with_a_case_a_check() {
+    let made = certificate();
+    let text = junit(&made, NASTY);
+    let document = Document::parse(&text).unwrap();
+    let suites = document.root_element();
+    assert!(suites.has_tag_name("testsuites"));
+    let suite = children(suites, "testsuite")[0];
+    for (name, expected) in [("tests", "3"), ("failures", "1"), ("errors", "0"), ("skipped", "1")] {
+        assert_eq!(suite.attribute(name), Some(expected), "{name}");
+        assert_eq!(suites.attribute(name), Some(expected), "{name}");
+    }
+    let cases = children(suite, "testcase");
+    let names: Vec<&str> = cases.iter().map(|case| case.attribute("name").unwrap()).collect();
+    // What XML can't hold is replaced; a line end in an attribute is a blank to every parser.
+    let shown = "a<b>&\"c' | `d` ]]> \u{fffd}\u{fffd}\u{fffd} <script>alert(1)</script> é 🦀";
+    assert_eq!(names, ["churn", &format!("nfr of {shown}"), "nfr of bad"]);
+    assert_eq!(cases[0].attribute("classname"), Some(shown));
+    assert_eq!(children(cases[0], "system-out")[0].text(), Some(made.checks[0].said.as_str()));
+    let skipped = children(cases[1], "skipped")[0].attribute("message").unwrap();
+    let needed = made.checks[1].rows_needed.unwrap();
+    let (thousands, rest) = (needed / 1000, needed % 1000);
+    let start = format!("INCONCLUSIVE; needs {thousands},{rest:03} rows: 12 of 900 rows");
+    assert!(skipped.starts_with(&start), "{skipped}");
+    let failure = children(cases[2], "failure")[0];
+    assert_eq!(failure.attribute("message"), Some(made.checks[2].said.as_str()));
+    assert_eq!(failure.text(), Some(made.checks[2].said.as_str()));
+    let notes = children(suite, "system-out")[0].text().unwrap();
+    assert_eq!(notes, format!("{}\n{}\n", made.correction, made.notes[0]));
+}
+
+#[test]
+fn markdown_is_one_table_that_no_name_breaks() {
+    let made = certificate();
+    let text = gate_markdown(&made);
+    assert!(text.starts_with("**FAIL**\n\n| check | verdict |"), "{text}");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 5);
+    for row in &rows {
+        assert_eq!(row.matches('|').count(), 8, "{row}");
+        assert!(!row.contains('`') && !row.contains("<script"), "{row}");
+    }
+    assert_eq!(rows[2], "| churn | PASS | 1.44% | ≤ 5.00% | 1.10% to 1.75% | 5,000 |  |");
+    assert!(text.contains("3 limits") && text.contains("1 of 3 slices"), "{text}");
+}
+
+#[test]
+fn gains_are_in_points_and_the_chosen_candidate_is_named() {
+    let budget = Budget {
+        max_churn: Some(0.05),
+        max_nfr: None,
+        max_slice_nfr: None,
+        min_accuracy_gain: Some(-0.01),
+        golden: Vec::new(),
+        confidence: 0.95,
+    };
+    let candidate = |name: &str, negative| Candidate {
+        name: name.to_owned(),
+        calibration: flips(1000, negative),
+        certification: Measurements { all: flips(5000, negative), ..Measurements::default() },
+    };
+    let (_, made) = walk(&[candidate("λ | 0.9", 2), candidate("λ 0.5", 900)], &budget).unwrap();
+    let text = gate_markdown(&made);
+    assert!(text.contains("| accuracy gain | PASS | −0.04 points | ≥ −1.00 points |"), "{text}");
+    assert!(text.contains("λ &#124; 0.9 of 2 candidates"), "{text}");
+    let (_, made) = walk(&[candidate("λ 0.5", 900)], &budget).unwrap();
+    assert!(junit(&made, "gate").contains("none of 1 candidates was certified"));
+}

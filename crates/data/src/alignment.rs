@@ -5,7 +5,7 @@
 //! Names are equal or they are not. What is merely alike ("Positive", "positive") stops the run and asks: taken for a new
 //! class it would split one class in two, taken for the same it would be a guess.
 
-use crate::error::{Error, LabelSide, Result};
+use crate::error::{Error, LabelSide, Result, nearest};
 
 /// The classes after an update, and where the classes of the data went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +129,24 @@ fn split_map(text: &str) -> Vec<(String, Vec<String>)> {
         raw.extend(escaped);
     }
     entries
+}
+
+/// The entries that name one of these labels on the left: one map serves several files and teachers, and each has its own.
+pub fn entries_for(map: &[(String, String)], labels: &[String]) -> Vec<(String, String)> {
+    map.iter().filter(|(from, _)| labels.contains(from)).cloned().collect()
+}
+
+/// Refuses an entry that is of use to none of the label sets it was made for: a misspelt one would be passed over.
+pub fn refuse_unused(map: &[(String, String)], label_sets: &[&[String]]) -> Result<()> {
+    let is_used = |name: &String| label_sets.iter().any(|labels| labels.contains(name));
+    let Some((from, to)) = map.iter().find(|(from, _)| !is_used(from)) else { return Ok(()) };
+    let known = label_sets.iter().flat_map(|labels| labels.iter().map(String::as_str));
+    let hint = match nearest(from, known) {
+        Some(near) => format!("; did you mean {near:?}?"),
+        None => String::new(),
+    };
+    let reason = format!("{from:?} is a label of none of the files and teachers here{hint}");
+    Err(Error::BadLabelMap { entry: entry(from, to), reason })
 }
 
 /// What a class on their side is on ours.
@@ -480,7 +498,7 @@ mod tests {
             "neg,pos",
             "",
             "one side counts its labels where the other names them: the teacher has LABEL_0, LABEL_1, the student neg, pos; say \
-             which is which, perhaps --teacher-label-map \"LABEL_0=neg,LABEL_1=pos\" (a guess by order: look at some rows \
+             which is which, perhaps --label-map \"LABEL_0=neg,LABEL_1=pos\" (a guess by order: look at some rows \
              first)",
         );
         check(
@@ -488,7 +506,7 @@ mod tests {
             "neg,pos",
             "",
             "the teacher has classes that the student lacks: mixed (the student's: neg, pos); say which they are with \
-             --teacher-label-map \"mixed=LABEL\", or take a teacher of the same task",
+             --label-map \"mixed=LABEL\", or take a teacher of the same task",
         );
         check(
             "neg,mixed,pos",
@@ -500,7 +518,7 @@ mod tests {
             "Neg,pos",
             "neg,pos",
             "",
-            "label \"Neg\" of the teacher is close to \"neg\" but not the same: --teacher-label-map \"Neg=neg\" if they are \
+            "label \"Neg\" of the teacher is close to \"neg\" but not the same: --label-map \"Neg=neg\" if they are \
              one class",
         );
         check(
@@ -515,6 +533,26 @@ mod tests {
             "neg=neu",
             "label map \"neg=neu\": \"neu\" isn't a label of the student (neg, pos)",
         );
+    }
+
+    #[test]
+    fn one_map_for_several() {
+        let map = parse_map("Pos=pos,bad=neg,LABEL_0=neg").unwrap();
+        let (first, second) = (names("Pos,neg"), names("bad,pos"));
+        let teacher = names("LABEL_0,LABEL_1");
+        assert_eq!(entries_for(&map, &first), parse_map("Pos=pos").unwrap());
+        assert_eq!(entries_for(&map, &teacher), parse_map("LABEL_0=neg").unwrap());
+        assert!(refuse_unused(&map, &[&first, &second, &teacher]).is_ok());
+        let check = |map, expected: &str| {
+            let error = refuse_unused(&parse_map(map).unwrap(), &[&first, &second]);
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        };
+        let reason = "is a label of none of the files and teachers here";
+        check(
+            "Pos=pos,Bad=neg",
+            &format!("label map \"Bad=neg\": \"Bad\" {reason}; did you mean \"bad\"?"),
+        );
+        check("xyz=neg", &format!("label map \"xyz=neg\": \"xyz\" {reason}"));
     }
 
     #[test]

@@ -58,13 +58,6 @@ impl LabelSide {
         }
     }
 
-    fn flag(self) -> &'static str {
-        match self {
-            LabelSide::Data => "--label-map",
-            LabelSide::Teacher => "--teacher-label-map",
-        }
-    }
-
     // Two classes stay two where the one may be new; a teacher brings none.
     fn apart(self, name: &str) -> String {
         match self {
@@ -259,8 +252,8 @@ pub enum Error {
 
     // Two label sets.
     #[error(
-        "label {name:?} of {} is close to {near:?} but not the same: {} \"{}\" if they are one class{}",
-        side.whose(), side.flag(), entry(name, near), side.apart(name)
+        "label {name:?} of {} is close to {near:?} but not the same: --label-map \"{}\" if they are one class{}",
+        side.whose(), entry(name, near), side.apart(name)
     )]
     NearLabel { side: LabelSide, name: String, near: String },
     #[error(
@@ -269,12 +262,12 @@ pub enum Error {
     )]
     NewLabels { new: Vec<String>, old: Vec<String> },
     #[error(
-        "one side counts its labels where the other names them: {} has {}, {} {}; say which is which, perhaps {} \"{suggestion}\" (a guess by order: look at some rows first)",
-        side.whose(), list(theirs), side.owner(), list(ours), side.flag()
+        "one side counts its labels where the other names them: {} has {}, {} {}; say which is which, perhaps --label-map \"{suggestion}\" (a guess by order: look at some rows first)",
+        side.whose(), list(theirs), side.owner(), list(ours)
     )]
     NumbersForNames { side: LabelSide, theirs: Vec<String>, ours: Vec<String>, suggestion: String },
     #[error(
-        "the teacher has classes that the student lacks: {} (the student's: {}); say which they are with --teacher-label-map \"{}\", or take a teacher of the same task",
+        "the teacher has classes that the student lacks: {} (the student's: {}); say which they are with --label-map \"{}\", or take a teacher of the same task",
         list(extra), list(student), entry(extra.first().map_or("", String::as_str), "LABEL")
     )]
     TeacherLabels { extra: Vec<String>, student: Vec<String> },

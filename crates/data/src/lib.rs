@@ -45,7 +45,9 @@ pub mod batch;
 pub mod metrics;
 pub mod predictions;
 
-pub use alignment::{Alignment, NewClasses, align_teacher, align_update, parse_map};
+pub use alignment::{
+    Alignment, NewClasses, align_teacher, align_update, entries_for, parse_map, refuse_unused,
+};
 pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
 pub use columns::{Columns, Labels};
 pub use cut::stratified_cut;

@@ -10,7 +10,7 @@ mod table;
 
 use std::collections::HashMap;
 
-use lowchurn_data::align_teacher;
+use lowchurn_data::{align_teacher, entries_for};
 
 use crate::{Error, Result};
 
@@ -40,7 +40,7 @@ pub struct Teacher {
 
 impl Teacher {
     /// Picks the run's rows out of every table by their ids, and brings the classes into the student's order. `map` holds
-    /// (TEACHER, STUDENT) names. A single table is taken as it is, whatever `combine` says.
+    /// (TEACHER, STUDENT) names, and may hold others. A single table is taken as it is, whatever `combine` says.
     pub fn of(
         tables: &[Table],
         row_ids: &[String],
@@ -55,7 +55,7 @@ impl Teacher {
             tables.iter().map(|table| places(table, row_ids)).collect::<Result<Vec<_>>>()?;
         let classes = student_labels.len();
         let mut logits = vec![0f32; row_ids.len() * classes]; // (N·K)
-        for (row, out) in logits.chunks_exact_mut(classes).enumerate() {
+        for (row, out) in logits.chunks_exact_mut(classes.max(1)).enumerate() {
             let said: Vec<Vec<f64>> = tables
                 .iter()
                 .zip(&columns)
@@ -111,11 +111,8 @@ fn columns(
 ) -> Result<Vec<Vec<Option<u32>>>> {
     let mut all: Vec<Vec<Option<u32>>> = Vec::new();
     for table in tables {
-        // An entry may be meant for another teacher; one that is meant for none is told as an error here.
-        let is_others = |from: &String| {
-            !table.labels.contains(from) && tables.iter().any(|other| other.labels.contains(from))
-        };
-        let own: Vec<_> = map.iter().filter(|(from, _)| !is_others(from)).cloned().collect();
+        // The map may serve data and other teachers too. A misspelt entry isn't lost: the class it was for has no partner.
+        let own = entries_for(map, &table.labels);
         all.push(align_teacher(&table.labels, student_labels, &own)?);
     }
     let names = |at: usize| -> Vec<String> {
@@ -183,19 +180,17 @@ fn said(
     combine: Combine,
 ) -> Vec<String> {
     let names: Vec<&str> = tables.iter().map(|table| table.teacher.name.as_str()).collect();
-    let mut lines = vec![match (&names[..], combine) {
-        ([name], _) => format!("teacher {name}"),
-        (_, Combine::Probabilities) => {
-            format!("{} teachers, mean of probabilities: {}", names.len(), names.join(", "))
-        }
-        (_, Combine::Logits) => {
-            format!("{} teachers, mean of logits: {}", names.len(), names.join(", "))
-        }
+    let names = names.join(", ");
+    let mut lines = vec![match (tables.len(), combine) {
+        (1, _) => format!("scores of {names}"),
+        (_, Combine::Probabilities) => format!("mean of the probabilities of {names}"),
+        (_, Combine::Logits) => format!("mean of the logits of {names}"),
     }];
     let unknown = student_labels.iter().zip(known).filter(|(_, is_known)| !**is_known);
     lines.extend(
-        unknown
-            .map(|(label, _)| format!("{label}: unknown to the teacher, masked out of its term")),
+        unknown.map(|(label, _)| {
+            format!("{label}: no class of the teacher's, masked out of its term")
+        }),
     );
     lines
 }

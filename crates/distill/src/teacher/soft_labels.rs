@@ -11,8 +11,8 @@ use crate::{Error, Result, Teacher, files};
 /// target = (1−λ)·one-hot(label) + λ·softmax(z/T).
 ///
 /// Cross-entropy to these targets is distillation itself at T = 1 (Jiang et al., 2106.02654, section 3); at another T the
-/// factor T² of the two-term form can't be written into a target. A class that the teacher doesn't know has the label's
-/// share only, and a row without a label is the teacher's alone.
+/// factor T² of the two-term form can't be written into a target. A row without a label is the teacher's alone, one with a
+/// label that the teacher doesn't know the label's alone. `ids` and `labels` are those of the teacher's rows (N,).
 pub fn write_soft_labels(
     path: &Path,
     teacher: &Teacher,
@@ -34,7 +34,12 @@ pub fn write_soft_labels(
     let classes = student_labels.len();
     let mut text = Vec::new();
     for (row, (id, &label)) in ids.iter().zip(labels).enumerate() {
-        let of_teacher = if label.is_some() { lambda } else { 1.0 };
+        let is_known = label.map(|label| teacher.known.get(label as usize) == Some(&true));
+        let of_teacher = match is_known {
+            None => 1.0,
+            Some(true) => lambda,
+            Some(false) => 0.0,
+        };
         let mut target = teacher.probabilities(row, temperature); // (K,)
         target.iter_mut().for_each(|p| *p *= of_teacher);
         if let Some(label) = label {

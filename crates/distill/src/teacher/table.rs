@@ -116,7 +116,14 @@ impl Table {
 
     /// Writes the table beside its place, flushes and renames it, and removes the unfinished file that it was made from.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let raw = Raw::of(self);
+        let ends = self.ids.iter().scan(0u64, |end, id| {
+            *end += id.len() as u64;
+            Some(*end)
+        });
+        let id_ends: Vec<u8> = ends.flat_map(u64::to_le_bytes).collect();
+        let ids = self.ids.concat();
+        let logits: Vec<u8> = self.logits.iter().flat_map(|z| z.to_le_bytes()).collect();
+        let raw = Raw { logits: &logits, ids: ids.as_bytes(), id_ends: &id_ends };
         let unfit = |error: &dyn std::fmt::Display| Error::Write {
             path: path.into(),
             source: std::io::Error::other(error.to_string()),
@@ -128,9 +135,9 @@ impl Table {
             |dtype, shape, data| TensorView::new(dtype, shape, data).map_err(|error| unfit(&error));
         let (n, k) = (self.ids.len(), self.labels.len());
         let tensors = BTreeMap::from([
-            ("logits", view(Dtype::F32, vec![n, k], &raw.logits)?),
-            ("ids", view(Dtype::U8, vec![raw.ids.len()], &raw.ids)?),
-            ("id_ends", view(Dtype::U64, vec![n], &raw.id_ends)?),
+            ("logits", view(Dtype::F32, vec![n, k], raw.logits)?),
+            ("ids", view(Dtype::U8, vec![raw.ids.len()], raw.ids)?),
+            ("id_ends", view(Dtype::U64, vec![n], raw.id_ends)?),
         ]);
         // One key: the order of a map with more would change from run to run, and with it the bytes.
         let metadata = HashMap::from([(METADATA.to_string(), metadata)]);
@@ -158,35 +165,23 @@ impl Table {
     }
 }
 
-/// The table's content as bytes, little-endian.
-struct Raw {
-    logits: Vec<u8>,
-    ids: Vec<u8>,
-    id_ends: Vec<u8>,
+/// The tensors' bytes, little-endian.
+struct Raw<'a> {
+    logits: &'a [u8],
+    ids: &'a [u8],
+    id_ends: &'a [u8],
 }
 
-impl Raw {
-    fn of(table: &Table) -> Raw {
-        let ends = table.ids.iter().scan(0u64, |end, id| {
-            *end += id.len() as u64;
-            Some(*end)
-        });
-        Raw {
-            logits: table.logits.iter().flat_map(|z| z.to_le_bytes()).collect(),
-            ids: table.ids.concat().into_bytes(),
-            id_ends: ends.flat_map(u64::to_le_bytes).collect(),
-        }
-    }
-
+impl Raw<'_> {
     // The fingerprint is hashed with its name: what is shown to people must be sound as well.
     fn sha256(&self, fingerprint: &Fingerprint) -> String {
         let mut hash = Sha256::new();
-        for part in [fingerprint.name.as_bytes(), fingerprint.sha256().as_bytes(), &self.ids] {
+        for part in [fingerprint.name.as_bytes(), fingerprint.sha256().as_bytes(), self.ids] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hash.update(&self.id_ends);
-        hash.update(&self.logits);
+        hash.update(self.id_ends);
+        hash.update(self.logits);
         files::hex(&hash.finalize())
     }
 }
@@ -215,11 +210,7 @@ fn parsed(bytes: &[u8]) -> std::result::Result<Table, String> {
         let (found, k) = (logits.shape(), labels.len());
         return Err(format!("logits of shape {found:?}, expected {:?}", [n, k]));
     }
-    let raw = Raw {
-        logits: logits.data().to_vec(),
-        ids: ids.data().to_vec(),
-        id_ends: id_ends.data().to_vec(),
-    };
+    let raw = Raw { logits: logits.data(), ids: ids.data(), id_ends: id_ends.data() };
     let found = raw.sha256(&metadata.fingerprint);
     if found != metadata.sha256 {
         let expected = &metadata.sha256;

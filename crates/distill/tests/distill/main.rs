@@ -9,6 +9,7 @@ mod gradients;
 mod refusals;
 mod resume;
 mod saved;
+mod teacher;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -54,24 +54,29 @@ pub fn clopper_pearson(count: u64, of: u64, confidence: f64) -> Interval {
 
 /// One-sided exact upper bound of a share: the p with P(X ≤ count | of, p) = 1 − confidence.
 ///
-/// 1 where count = of, also for 0 of 0. Rounded upwards, to 15 digits. A confidence that isn't below 1 gives 1.
+/// 1 where count = of, also for 0 of 0. Right to 14 digits. A confidence that isn't below 1 gives 1.
 pub fn upper_bound(count: u64, of: u64, confidence: f64) -> f64 {
     let error = 1.0 - confidence;
     if count >= of || error.is_nan() || error <= 0.0 {
         return 1.0;
     }
-    bisect(|p| at_most(count, of, p) > error).1
+    let (x, n) = (count as f64, of as f64);
+    let slope = |p: f64| -(n - x) / (1.0 - p) * probability(count, of, p);
+    solve(error, Tail { value: |p| at_most(count, of, p), slope, is_rising: false }, x / n)
 }
 
 /// One-sided exact lower bound of a share: the p with P(X ≥ count | of, p) = 1 − confidence.
 ///
-/// 0 where count = 0. Rounded downwards, to 15 digits. A confidence that isn't below 1 gives 0.
+/// 0 where count = 0. Right to 14 digits. A confidence that isn't below 1 gives 0.
 pub fn lower_bound(count: u64, of: u64, confidence: f64) -> f64 {
     let error = 1.0 - confidence;
     if count == 0 || of == 0 || error.is_nan() || error <= 0.0 {
         return 0.0;
     }
-    bisect(|p| at_least(count.min(of), of, p) < error).0
+    let count = count.min(of);
+    let (x, n) = (count as f64, of as f64);
+    let slope = |p: f64| x / p * probability(count, of, p);
+    solve(error, Tail { value: |p| at_least(count, of, p), slope, is_rising: true }, x / n)
 }
 
 /// Exact: 2·P(X ≤ min | negative + positive, ½), at most 1; mid-p: that less P(X = min) (papers.md §3; Lancaster 1961).
@@ -184,18 +189,35 @@ fn deviance(x: f64, mean: f64) -> f64 {
     sum
 }
 
-// The two ends of the step from true to false on [0, 1], 15 digits apart.
-fn bisect(is_below: impl Fn(f64) -> bool) -> (f64, f64) {
+/// A binomial tail as a function of p, with its derivative.
+struct Tail<Value, Slope> {
+    value: Value,
+    slope: Slope,
+    is_rising: bool,
+}
+
+// The p where the tail is `error`: Newton's steps for its logarithm, halves of the bracket where a step leaves it. The logarithm
+// is concave, so from the second step on all steps are on the safe side of the root. About 6 steps where halving takes 50.
+fn solve(error: f64, tail: Tail<impl Fn(f64) -> f64, impl Fn(f64) -> f64>, start: f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
-    // 200 halvings are 15 digits of anything above 1e-45.
+    let mut p = start;
     for _ in 0..200 {
-        let middle = 0.5 * (low + high);
-        if high - low <= 1e-15 * high {
+        let value = (tail.value)(p);
+        if (value < error) == tail.is_rising {
+            low = p
+        } else {
+            high = p
+        }
+        let step = p - (value / error).ln() * value / (tail.slope)(p);
+        // Not a number, where the tail underflows, is outside too.
+        let next = if step > low && step < high { step } else { 0.5 * (low + high) };
+        let is_found = (next - p).abs() <= 1e-14 * next;
+        p = next;
+        if is_found {
             break;
         }
-        if is_below(middle) { low = middle } else { high = middle }
     }
-    (low, high)
+    p
 }
 
 #[cfg(test)]
@@ -212,7 +234,7 @@ mod tests {
     fn near(found: f64, expected: &Value, what: &str) {
         let expected = expected.as_f64().unwrap();
         let gap = (found - expected).abs();
-        assert!(gap <= 1e-9 * expected.abs(), "{what}: {found:e}, expected {expected:e}");
+        assert!(gap <= 1e-11 * expected.abs(), "{what}: {found:e}, expected {expected:e}");
     }
 
     #[test]

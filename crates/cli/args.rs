@@ -6,7 +6,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::console::Console;
-use crate::settings::Settings;
+use crate::settings::{MethodFlags, Settings};
+
+mod update;
+
+pub use update::{BudgetFlags, Deployed, Ensemble, Init, Sweep, Update};
 
 /// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
 #[derive(Parser)]
@@ -24,6 +28,10 @@ pub struct Args {
 pub enum Verb {
     /// Train a classifier: base checkpoint + data set → runs/NAME, in the hub's layout
     Finetune(Box<Finetune>),
+    /// Train the next model from a deployed one: close to it, certified against a churn budget, with a report
+    Update(Box<Update>),
+    /// Compare methods on the axes churn and accuracy, over one teacher table
+    Sweep(Box<Sweep>),
     /// Score a model on a labelled split
     Eval(Eval),
     /// Labels and scores for rows of a file, as JSON lines
@@ -44,6 +52,9 @@ pub struct Finetune {
     /// A plan in TOML; flags win over it. The run.toml of an earlier run is one
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub method: MethodFlags,
 
     #[command(flatten)]
     pub settings: Settings,

@@ -348,7 +348,7 @@ impl Data {
     }
 }
 
-const CUT_SEED: u64 = 0;
+pub const CUT_SEED: u64 = 0;
 
 /// What a run trains and is judged on.
 pub struct Wanted {

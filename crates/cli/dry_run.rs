@@ -12,9 +12,10 @@ use serde_json::json;
 use crate::args::Finetune;
 use crate::console::Console;
 use crate::data::EvalChoice;
-use crate::job::{self, HeadOf, Job, Rows};
+use crate::job::{self, Job, Rows};
 use crate::machine::disk_free;
 use crate::progress::{bytes, count};
+use crate::training::HeadOf;
 use crate::{base, data, output};
 
 pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {

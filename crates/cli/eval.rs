@@ -146,7 +146,7 @@ fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
 }
 
 /// The length that the model was trained with by this program, else 128.
-fn trained_length(model: &Path) -> usize {
+pub fn trained_length(model: &Path) -> usize {
     let text = std::fs::read_to_string(model.join("run.toml")).unwrap_or_default();
     let plan: toml::Table = text.parse().unwrap_or_default();
     let length = plan.get("max_length").and_then(toml::Value::as_integer);

@@ -1,33 +1,21 @@
 //! `finetune`: settings → base checkpoint and data → inspection → tokens → training → the run's folder.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use candle_core::Device;
-use lowchurn_data::{Encoded, Rng, encode, epoch_order, inspect, padding_share};
-use lowchurn_distill::{
-    Outcome, Plan, Release, Run, Scores, SelectBy, State, find_latest, finished, train, write_file,
-    write_json,
-};
-use lowchurn_models::{Classifier, Head};
+use anyhow::Result;
+use lowchurn_data::{Encoded, encode, epoch_order, inspect, padding_share};
+use lowchurn_distill::{Guides, Plan, Scores, SelectBy, write_json};
 use serde_json::json;
 
 use crate::args::Finetune;
 use crate::console::Console;
 use crate::failure::INTERRUPTED;
-use crate::job::{self, HeadOf, Job, Rows};
+use crate::job::{self, Job, Rows};
 use crate::machine::peak_rss_mib;
-use crate::progress::{Status, count, scores_line};
-use crate::record::{Record, as_json};
+use crate::progress::count;
+use crate::training::{self, Ended, Start, Training};
 use crate::{dry_run, output, settings, signals};
-
-/// A finished run of one seed.
-struct Ended {
-    release: Release,
-    train_seconds: f64,
-}
 
 /// Everything read and tokenised.
 struct Ready {
@@ -49,7 +37,22 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let plans = job::plans(&job, args);
     let mut ended = Vec::new();
     for (plan, output) in plans.clone() {
-        match run(&job, &ready, plan, &output, args, started, console)? {
+        let training = Training {
+            start: Start {
+                folder: ready.base_folder.clone(),
+                labels: ready.rows.train.labels.names().to_vec(),
+                head: ready.rows.head,
+            },
+            provenance: job::provenance(&job, &ready.base_folder, &ready.rows, plan.clone())?,
+            settings: settings::resolved(&job::settled(&job), &plan)?,
+            output: &output,
+            train: &ready.train_tokens,
+            eval: ready.eval_tokens.as_ref(),
+            guides: Guides::default(),
+            device: &job.device,
+            is_fresh: args.fresh,
+        };
+        match training::run(&training, started, console)? {
             Some(run) => ended.push(run),
             None => return Ok(INTERRUPTED),
         }
@@ -86,7 +89,7 @@ fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
     Ok(Ready { base_folder, rows, train_tokens, eval_tokens })
 }
 
-fn tell_tokens(
+pub fn tell_tokens(
     train: &Encoded,
     eval: Option<&Encoded>,
     plan: &Plan,
@@ -110,133 +113,6 @@ fn tell_tokens(
         "truncated": train.n_truncated,
     }));
     Ok(())
-}
-
-/// One seed, from the newest checkpoint or from the start. `None` where it was interrupted.
-fn run(
-    job: &Job,
-    ready: &Ready,
-    plan: Plan,
-    output: &Path,
-    args: &Finetune,
-    started: Instant,
-    console: &mut Console,
-) -> Result<Option<Ended>> {
-    output::refuse_foreign(output, &ready.base_folder)?;
-    fs::create_dir_all(output)
-        .with_context(|| format!("{}: can't be written", output.display()))?;
-    let _lock = output::lock(output)?;
-    let provenance = job::provenance(job, &ready.base_folder, &ready.rows, plan.clone())?;
-    let there = if args.fresh { None } else { finished(output, &provenance)? };
-    if let Some(done) = there {
-        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
-        tell_scores(&done.release, output, console)?;
-        let results = json!({
-            "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
-            "peak_rss_mib": peak_rss_mib(), "already": true,
-        });
-        output::sweep(output, &results)?;
-        console.event(&results);
-        return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
-    }
-    // Another run, or a base that can't be read, is refused before anything of the run that is here is changed.
-    if !args.fresh {
-        find_latest(output, &provenance)?;
-    }
-    let mut state = State::new(fresh_model(ready, &plan, &job.device, console)?)?;
-    if args.fresh {
-        output::start_over(output)?;
-    }
-    let settings = settings::resolved(&job::settled(job), &plan)?;
-    write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
-
-    let mut record = Record::open(output)?;
-    let setup_seconds = started.elapsed().as_secs_f64();
-    let training = Instant::now();
-    signals::training_begins();
-    let mut status = Status::new();
-    let mut failed = Ok(());
-    let what = Run {
-        provenance: &provenance,
-        train: &ready.train_tokens,
-        eval: ready.eval_tokens.as_ref(),
-        dir: output,
-        tokenizer_from: &ready.base_folder,
-    };
-    let outcome = train(&what, &mut state, &signals::STOP, &mut |event| {
-        status.show(&event, training.elapsed(), &console.terminal, &mut console.err);
-        console.event(&as_json(&event));
-        if let Err(error) = record.take(&event) {
-            // The run is worth more than its log, but the log's trouble is told.
-            failed = Err(error);
-        }
-    });
-    status.end(&mut console.err);
-    let outcome = outcome?;
-    failed?;
-    let train_seconds = training.elapsed().as_secs_f64();
-    let release = match outcome {
-        Outcome::Interrupted { step } => {
-            let total = plan.total_steps(ready.train_tokens.rows());
-            console.say(&format!(
-                "stopped after update {step} of {total}, saved in {}; go on with the same command: {}",
-                output.display(),
-                signals::command_that_goes_on(),
-            ));
-            console.event(&json!({ "event": "interrupted", "step": step, "output": output }));
-            return Ok(None);
-        }
-        Outcome::Finished(release) => release,
-    };
-    let results = json!({
-        "event": "finished",
-        "output": output,
-        "metrics": release.scores,
-        "best_step": release.step,
-        "seed": plan.seed,
-        "setup_seconds": setup_seconds,
-        "train_seconds": train_seconds,
-        "train_rows_per_second": status.rows_done() as f64 / train_seconds,
-        "peak_rss_mib": peak_rss_mib(),
-    });
-    write_json(&output.join("all_results.json"), &results)?;
-    tell_scores(&release, output, console)?;
-    console.event(&results);
-    Ok(Some(Ended { release, train_seconds }))
-}
-
-fn fresh_model(
-    ready: &Ready,
-    plan: &Plan,
-    device: &Device,
-    console: &mut Console,
-) -> Result<Classifier> {
-    let mut rng = Rng::stream(plan.seed, "head", 0);
-    let head = match ready.rows.head {
-        HeadOf::Base => Head::FromCheckpoint,
-        HeadOf::Seed => {
-            let labels = ready.rows.train.labels.names().to_vec();
-            Head::Fresh { labels, normal: &mut || rng.normal() }
-        }
-    };
-    let (mut model, report) = Classifier::open(&ready.base_folder, head, device)?;
-    if !report.fresh.is_empty() {
-        console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
-    }
-    if !report.unused.is_empty() {
-        console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;
-    }
-    if let Some(p) = plan.dropout {
-        let config = &mut model.config;
-        (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
-        config.classifier_dropout = p as f32;
-    }
-    Ok(model)
-}
-
-fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {
-    let scores = release.scores.as_ref().map_or("not evaluated".into(), scores_line);
-    Ok(console.tell(&format!("{}: {scores} (update {})", output.display(), count(release.step)))?)
 }
 
 /// Mean and standard deviation (n − 1) over seeds.

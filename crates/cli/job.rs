@@ -17,6 +17,7 @@ use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
 use crate::failure::Usage;
 use crate::settings::{self, Layers, Settings};
+use crate::training::HeadOf;
 use crate::{device, places};
 
 const DEFAULT_MODEL: &str = "minilm-l6";
@@ -40,14 +41,6 @@ pub struct Rows {
     pub head: HeadOf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadOf {
-    /// The base's, whose classes are those of the data.
-    Base,
-    /// A new one, from the run's seed.
-    Seed,
-}
-
 /// Reads the layers of settings and finds what they name.
 pub fn open(args: &Finetune, console: &mut Console) -> Result<Job> {
     let hub = places::hub()?;
@@ -55,7 +48,7 @@ pub fn open(args: &Finetune, console: &mut Console) -> Result<Job> {
         Some(path) => settings::read_plan(path)?,
         None => Settings::default(),
     };
-    let flags = Settings { data: args.data.clone(), ..args.settings.clone() };
+    let flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings) };
     let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
     let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
     let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
@@ -210,6 +203,9 @@ pub fn provenance(job: &Job, base_folder: &Path, rows: &Rows, plan: Plan) -> Res
         train_sha256: rows.train.sha256.clone(),
         eval: eval.map_or_else(|| "none".into(), named),
         eval_sha256: eval.map_or_else(String::new, |eval| eval.sha256.clone()),
+        old: None,
+        teacher: None,
+        buffer: None,
         labels: rows.train.labels.names().to_vec(),
         device: device::kind(&job.device).into(),
         lowchurn_version: env!("CARGO_PKG_VERSION").into(),

@@ -20,6 +20,13 @@ mod eval;
 mod finetune;
 mod job;
 mod predict;
+mod rows;
+mod training;
+mod updating;
+
+mod grid;
+mod sweep;
+mod sweep_report;
 
 mod machine;
 mod progress;
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
     match verb {
         Verb::Finetune(verb) => finetune::finetune(&verb, console),
+        Verb::Sweep(verb) => sweep::sweep(&verb, console),
+        Verb::Update(_) => Ok(2),
         Verb::Eval(verb) => eval::eval(verb, console),
         Verb::Predict(verb) => predict::predict(verb, console),
         Verb::Doctor => doctor::run(console),

@@ -69,6 +69,7 @@ struct Update {
     loss_sum: f64,
     n_correct: u64,
     n_rows: u64,
+    n_agreed: Option<u64>,
 }
 
 impl Status {
@@ -127,7 +128,8 @@ impl Status {
                 (self.step, self.total, self.learning_rate) = (step, total, report.learning_rate);
                 let (loss_sum, n_correct, n_rows) =
                     (report.loss_sum, report.n_correct, report.n_rows);
-                self.updates.push_back(Update { took, loss_sum, n_correct, n_rows });
+                let n_agreed = report.lambda.map(|_| report.n_agreed);
+                self.updates.push_back(Update { took, loss_sum, n_correct, n_rows, n_agreed });
                 if self.updates.len() > TIMED {
                     self.updates.pop_front();
                 }
@@ -144,7 +146,7 @@ impl Status {
                 self.paused += took;
             }
             Event::Resumed { step, total } => (self.step, self.total) = (step, total),
-            Event::Evaluated { .. } => {
+            Event::Evaluated { .. } | Event::Churned { .. } => {
                 self.phase = Phase::Training;
                 self.paused += took;
             }
@@ -183,6 +185,12 @@ fn line(status: &Status, width: usize) -> String {
                 fields.push((2, format!("loss {:.4}", loss / rows as f64)));
                 fields.push((3, format!("accuracy {:.1}%", 100.0 * correct as f64 / rows as f64)));
             }
+            let agreed: Option<u64> =
+                status.updates.iter().rev().take(SMOOTHED).map(|update| update.n_agreed).sum();
+            if let (Some(agreed), true) = (agreed, rows > 0) {
+                let share = 100.0 * agreed as f64 / rows as f64;
+                fields.push((4, format!("as the teacher {share:.1}%")));
+            }
             let timed = status.updates.iter();
             let (took, rows) = timed.fold((Duration::ZERO, 0), |(took, rows), update| {
                 (took + update.took, rows + update.n_rows)
@@ -219,6 +227,10 @@ fn note(event: &Event) -> Option<String> {
             let best = if *is_best { "  best so far" } else { "" };
             Some(format!("step {}  eval {}{best}", count(*step), scores_line(scores)))
         }
+        Event::Churned { step, churn, lambda } => Some(format!(
+            "update {step}: churn {:.2} % on held-out rows, λ {lambda:.3}",
+            100.0 * churn
+        )),
         Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
         Event::StoppedEarly { step, n_evals } => Some(format!(
             "stopped early at step {}: {n_evals} evaluations without a gain",
@@ -337,6 +349,8 @@ mod tests {
             accuracy: 0.5,
             grad_norm: 1.0,
             learning_rate: 1e-5,
+            lambda: None,
+            agreement: None,
         };
         Event::Logged(entry)
     }

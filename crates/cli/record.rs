@@ -94,6 +94,9 @@ pub fn as_json(event: &Event) -> Value {
             "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
             "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
         }),
+        Event::Churned { step, churn, lambda } => {
+            json!({ "event": "churned", "step": step, "churn": churn, "lambda": lambda })
+        }
         Event::Logged(entry) => json!({ "event": "log", "log": entry }),
         Event::Evaluating { done, rows } => {
             json!({ "event": "evaluating", "done": done, "rows": rows })

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_data::error::nearest;
-use lowchurn_distill::{Plan, Schedule, SelectBy};
+use lowchurn_distill::{Method, Plan, Schedule, SelectBy};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -50,6 +50,20 @@ pub struct Settings {
     /// Column that holds the row's id
     #[arg(long, alias = "id_column", value_name = "COLUMN")]
     pub id_column: Option<String>,
+
+    /// On the command line these three are [`MethodFlags`]
+    #[arg(skip)]
+    pub method: Option<String>,
+    #[arg(skip)]
+    pub lambda: Option<String>,
+    #[arg(skip)]
+    pub temperature: Option<f64>,
+
+    /// In an update's record: the deployed model, and the rows that came after `data`
+    #[arg(skip)]
+    pub base: Option<String>,
+    #[arg(skip)]
+    pub new: Option<Vec<String>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]
@@ -157,6 +171,30 @@ pub struct Settings {
     /// What makes an evaluation the best: accuracy, f1, matthews or loss [default: the task's metric]
     #[arg(long, alias = "metric_for_best_model", value_parser = parse_select_by, value_name = "METRIC")]
     pub select_by: Option<SelectBy>,
+}
+
+/// How one run is trained. A sweep has lists of the same flags.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq)]
+pub struct MethodFlags {
+    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update with a
+    /// budget, distil]
+    #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
+    pub method: Option<String>,
+
+    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP or churn<=LIMIT; for methods with a teacher [default: 0.5]
+    #[arg(long, value_name = "LAMBDA")]
+    pub lambda: Option<String>,
+
+    /// Of teacher and student in the teacher's term, which is multiplied by T² [default: 1]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+}
+
+impl MethodFlags {
+    pub fn onto(&self, settings: &Settings) -> Settings {
+        let MethodFlags { method, lambda, temperature } = self.clone();
+        Settings { method, lambda, temperature, ..settings.clone() }
+    }
 }
 
 fn parse_schedule(text: &str) -> Result<Schedule, String> {
@@ -296,6 +334,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
     };
     let s = settings;
     let plan = Plan {
+        method: method(s)?,
         epochs: s.epochs.unwrap_or(d.epochs),
         max_steps: s.max_steps,
         batch_size: s.batch_size.unwrap_or(d.batch_size),
@@ -322,11 +361,27 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
     Ok(plan.check()?)
 }
 
+/// The method with `lambda` and `temperature` put into it where they stand by themselves.
+pub fn method(s: &Settings) -> Result<Method> {
+    let mut line = s.method.clone().unwrap_or_else(|| Method::Retrain.to_string());
+    let lambda = s.lambda.as_ref().map(|lambda| format!("lambda={lambda}"));
+    let temperature = s.temperature.map(|t| format!("temperature={t}"));
+    for setting in [lambda, temperature].into_iter().flatten() {
+        let mark = if line.contains(':') { ',' } else { ':' };
+        line = format!("{line}{mark}{setting}");
+    }
+    Ok(line.parse::<Method>().map_err(Usage)?)
+}
+
 /// Settings with the plan's values filled in: what `run.toml` says.
 pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
     let mut values = fields(settings)?;
     let Value::Object(planned) = serde_json::to_value(plan)? else { return Ok(settings.clone()) };
     values.extend(planned);
+    values.insert("method".into(), plan.method.to_string().into());
+    // They stand in the method now.
+    values.remove("lambda");
+    values.remove("temperature");
     Ok(serde_json::from_value(Value::Object(values))?)
 }
 

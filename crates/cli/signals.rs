@@ -24,7 +24,7 @@ pub fn listen() -> Result<()> {
 }
 
 /// From here on there is something to save. Only the first call counts: a stop between two seeds isn't forgotten.
-pub fn training_begins() {
+pub fn work_begins() {
     static FIRST: Once = Once::new();
     FIRST.call_once(|| STOP.store(false, Ordering::SeqCst));
 }

@@ -69,16 +69,27 @@ impl EventFile {
 /// Tags and values of a line of the log. A score that isn't defined leaves no point.
 pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
     match *entry {
-        LogEntry::Train { step, epoch, loss, accuracy, grad_norm, learning_rate } => (
+        LogEntry::Train {
             step,
-            vec![
+            epoch,
+            loss,
+            accuracy,
+            grad_norm,
+            learning_rate,
+            lambda,
+            agreement,
+        } => {
+            let mut points = vec![
                 ("train/loss", loss),
                 ("train/accuracy", accuracy),
                 ("train/grad_norm", grad_norm),
                 ("train/learning_rate", learning_rate),
                 ("train/epoch", epoch),
-            ],
-        ),
+            ];
+            points.extend(lambda.map(|value| ("train/lambda", value)));
+            points.extend(agreement.map(|value| ("train/agreement", value)));
+            (step, points)
+        }
         LogEntry::Eval { step, epoch: _, eval_loss, eval_accuracy, eval_f1, eval_matthews } => {
             let mut points = vec![("eval/loss", eval_loss), ("eval/accuracy", eval_accuracy)];
             points.extend(eval_f1.map(|value| ("eval/f1", value)));
@@ -200,6 +211,8 @@ mod tests {
             accuracy: 0.75,
             grad_norm: 2.0,
             learning_rate: 1e-5,
+            lambda: None,
+            agreement: None,
         };
         let expected = vec![
             ("train/loss", 1.0),

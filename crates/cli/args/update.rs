@@ -1,0 +1,251 @@
+//! Flags of the verbs around a deployed model.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::settings::{MethodFlags, Settings};
+
+/// What an update is made of, whatever is done with it.
+#[derive(clap::Args, Clone)]
+pub struct Deployed {
+    /// The deployed model: a run's folder, a hub id, any folder in the hub's layout
+    #[arg(long, value_name = "DIR|ID")]
+    pub base: String,
+
+    /// New labelled rows: a file, a data set or `task:split`; may be given several times
+    #[arg(long, value_name = "DATA")]
+    pub new: Vec<String>,
+
+    /// Rows that the base was trained on, or `none` [default: those that its run.toml names]
+    #[arg(long, value_name = "DATA")]
+    pub old: Option<String>,
+
+    /// Rows without labels, which follow the teacher alone
+    #[arg(long, value_name = "DATA")]
+    pub unlabelled: Vec<String>,
+
+    /// Rows to measure on, never trained on; labels are not needed for churn [default: a cut of the new rows]
+    #[arg(long, value_name = "DATA")]
+    pub holdout: Option<String>,
+
+    /// Share of the new rows that is held out where no --holdout is given
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    pub holdout_fraction: f64,
+
+    /// Who is followed [default: the base]; several are an ensemble
+    #[arg(long, value_name = "DIR|ID")]
+    pub teacher: Vec<String>,
+
+    /// How several teachers are one
+    #[arg(long, value_enum, default_value_t = Ensemble::Probabilities)]
+    pub ensemble: Ensemble,
+
+    /// Names of labels that are called otherwise by the model: `DATA=MODEL,...`
+    #[arg(long, value_name = "A=B,...")]
+    pub label_map: Option<String>,
+
+    /// Let labels that the model lacks become new classes
+    #[arg(long)]
+    pub allow_new_classes: bool,
+
+    /// Folder of the teacher's tables, which every run may share
+    #[arg(long, value_name = "DIR", default_value = "runs/tables")]
+    pub tables: PathBuf,
+
+    /// A plan in TOML; flags win over it, and it over the base's own run.toml
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ensemble {
+    /// The mean of their probabilities
+    Probabilities,
+    /// The mean of their logits
+    Logits,
+}
+
+/// Which weights an update starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Init {
+    /// The deployed model's
+    Warm,
+    /// The encoder that it was fine-tuned from, with a new head
+    Cold,
+}
+
+impl Init {
+    pub fn name(self) -> &'static str {
+        match self {
+            Init::Warm => "warm",
+            Init::Cold => "cold",
+        }
+    }
+}
+
+/// What must hold of an update.
+#[derive(clap::Args, Clone)]
+pub struct BudgetFlags {
+    /// Certify that at most this share of predictions changes: `2%` or `0.02`
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_churn: Option<f64>,
+
+    /// At most this share of rows goes from right to wrong; needs labels
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_nfr: Option<f64>,
+
+    /// The same on every slice; see --slice
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_slice_nfr: Option<f64>,
+
+    /// New accuracy minus old must not be certified to be below this; may be negative
+    #[arg(long, value_name = "SHARE", value_parser = signed_share, allow_negative_numbers = true)]
+    pub min_accuracy_gain: Option<f64>,
+
+    /// Rows whose prediction must not change: a file with their ids, or with rows of their own
+    #[arg(long, value_name = "FILE")]
+    pub golden: Option<PathBuf>,
+
+    /// Of the verdict
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0.95")]
+    pub confidence: f64,
+}
+
+impl BudgetFlags {
+    pub fn is_set(&self) -> bool {
+        self.max_churn.is_some()
+            || self.max_nfr.is_some()
+            || self.max_slice_nfr.is_some()
+            || self.min_accuracy_gain.is_some()
+            || self.golden.is_some()
+    }
+}
+
+#[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub struct Update {
+    #[command(flatten)]
+    pub deployed: Deployed,
+
+    #[command(flatten)]
+    pub method: MethodFlags,
+
+    #[command(flatten)]
+    pub budget: BudgetFlags,
+
+    /// Which weights training starts from
+    #[arg(long, value_enum, default_value_t = Init::Warm)]
+    pub init: Init,
+
+    /// How far back to the old weights candidates go: shares of the old weights, `0:1:0.1` or `none`
+    #[arg(long, value_name = "FROM:TO:STEP", default_value = "0:1:0.1")]
+    pub interpolate: String,
+
+    /// A column of the held-out rows to slice the report by; may be given several times
+    #[arg(long, value_name = "COLUMN")]
+    pub slice: Vec<String>,
+
+    /// Folder of the new model [default: the base's name with -v2, -v3, …]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Say what would be read and computed; do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Remove what is in the output folder and start over
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+#[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub struct Sweep {
+    #[command(flatten)]
+    pub deployed: Deployed,
+
+    /// A method to compare; may be given several times [default: retrain and distil]
+    #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
+    pub method: Vec<String>,
+
+    /// Grid of the teacher's weight, for methods with a teacher that don't set it: `0.2,0.5` or `0:1:0.1`
+    #[arg(long, value_name = "GRID", default_value = "0.5")]
+    pub lambda: String,
+
+    /// Grid of temperatures, for methods that have one and don't set it
+    #[arg(long, value_name = "GRID", default_value = "1")]
+    pub temperature: String,
+
+    /// Grid of label smoothing: a retrain each, cold
+    #[arg(long, value_name = "GRID")]
+    pub smoothing: Option<String>,
+
+    /// Weights to start from
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cold,warm")]
+    pub init: Vec<Init>,
+
+    /// Seeds, from --seed upwards
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seeds: u32,
+
+    /// Points between old and retrained weights (warm), by the share of the old ones; `none` for none
+    #[arg(long, value_name = "GRID", default_value = "0:1:0.1")]
+    pub interpolate: String,
+
+    /// After the first seed, leave out settings that another beats clearly in both accuracy and churn
+    #[arg(long)]
+    pub drop_dominated: bool,
+
+    /// Train only every n-th point, from the i-th: `1/3`, `2/3`, `3/3` on three machines, then --merge
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+
+    /// Train nothing; put the points of these folders together
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub merge: Vec<PathBuf>,
+
+    /// Keep each point's weights
+    #[arg(long)]
+    pub keep_models: bool,
+
+    /// Folder of the sweep [default: the base's folder with -sweep]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// `2%`, `0.02`.
+fn share(text: &str) -> Result<f64, String> {
+    match signed_share(text) {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("expected a share such as 2% or 0.02".into()),
+    }
+}
+
+fn signed_share(text: &str) -> Result<f64, String> {
+    let (number, by) = match text.trim().strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text.trim(), 1.0),
+    };
+    let value = number.trim().parse::<f64>().ok().map(|value| value / by);
+    value
+        .filter(|value| (-1.0..=1.0).contains(value))
+        .ok_or_else(|| "expected a share such as 2% or 0.02".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_both_ways() {
+        assert_eq!((share("2%"), share("0.02"), share(" 50 % ")), (Ok(0.02), Ok(0.02), Ok(0.5)));
+        for text in ["", "x", "2", "-1%", "101%", "NaN"] {
+            assert_eq!(share(text), Err("expected a share such as 2% or 0.02".into()), "{text}");
+        }
+        assert_eq!(signed_share("-0.5%"), Ok(-0.005));
+    }
+}

@@ -1,0 +1,492 @@
+//! `sweep`: settings × seeds over one teacher table → a point each on the axes churn and accuracy → the frontier.
+//!
+//! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
+//! point by point, shards of it are folders, and merging is reading.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
+use lowchurn_data::{Encoded, PredictionRow, write_row};
+use lowchurn_distill::{Method, Plan, interpolate, write_file, write_json};
+use lowchurn_models::{Classifier, Head, Params};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::args::{Deployed, Init, Sweep};
+use crate::console::Console;
+use crate::failure::{INTERRUPTED, Usage};
+use crate::grid;
+use crate::updating::{self, Updating};
+use crate::{output, signals, sweep_report};
+
+/// What a point's folder says of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointFile {
+    pub point: RunPoint,
+    pub flips: Flips,
+    /// What it depends on: plan, start, hashes of the deployed model, training and held-out rows.
+    pub made_from: serde_json::Value,
+    pub train_seconds: f64,
+}
+
+/// One setting, without its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    pub method: Method,
+    pub smoothing: Option<f64>,
+    pub init: Init,
+}
+
+impl Setting {
+    /// As it is called in tables and plots.
+    pub fn method_name(&self) -> String {
+        match self.smoothing {
+            Some(_) => "label-smoothing".into(),
+            None => self.method.name().into(),
+        }
+    }
+
+    /// What tells it apart from other settings of its method, without what is at its default.
+    pub fn said(&self) -> String {
+        if let Some(smoothing) = self.smoothing {
+            return format!("α {smoothing}");
+        }
+        let line = self.method.to_string();
+        let default =
+            self.method.name().parse::<Method>().map(|d| d.to_string()).unwrap_or_default();
+        let usual: Vec<&str> = keys(&default).collect();
+        let is_lambda = |key: &&str| key.starts_with("lambda=");
+        let kept = keys(&line).filter(|key| is_lambda(key) || !usual.contains(key));
+        kept.map(|key| key.replace("lambda=", "λ ").replace("temperature=", "T ").replace('=', " "))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn init_name(&self) -> &'static str {
+        match self.method {
+            Method::ShrinkPerturb { .. } => "",
+            _ => self.init.name(),
+        }
+    }
+
+    fn folder(&self) -> String {
+        let name = format!("{} {} {}", self.method_name(), self.init_name(), self.said());
+        let plain = |c: char| match c {
+            'λ' => "l".to_string(),
+            'α' => "a".to_string(),
+            c if c.is_ascii_alphanumeric() || c == '.' => c.to_string(),
+            _ => "-".to_string(),
+        };
+        let name: String = name.chars().map(plain).collect();
+        name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    }
+}
+
+fn keys(line: &str) -> impl Iterator<Item = &str> {
+    line.split_once(':').map_or("", |(_, keys)| keys).split(',').filter(|key| !key.is_empty())
+}
+
+pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
+    signals::listen()?;
+    let settings = settings(args)?;
+    let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
+    let shard = args.shard.as_deref().map(shard).transpose()?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => PathBuf::from(format!("{}-sweep", args.deployed.base.replace("{seed}", "all"))),
+    };
+    output::check(&output)?;
+    if !args.merge.is_empty() {
+        return finish(args, &output, &args.merge, console);
+    }
+    fs::create_dir_all(&output)?;
+    let first = args.deployed.settings.seed.unwrap_or(42);
+    let mut at = 0;
+    for n in 0..u64::from(args.seeds) {
+        let seed = first.saturating_add(n);
+        let mut opened: Option<Updating> = None;
+        for setting in &settings {
+            at += 1;
+            if shard.is_some_and(|(i, of)| at % of != i % of) {
+                continue;
+            }
+            if args.drop_dominated && n > 0 && is_dominated(&output, setting, first)? {
+                console.say(&format!(
+                    "{}: dominated after the first seed, left out",
+                    setting.folder()
+                ));
+                continue;
+            }
+            let updating = match &mut opened {
+                Some(updating) => updating,
+                None => match open(args, seed, console)? {
+                    Some(updating) => opened.insert(updating),
+                    None => return Ok(INTERRUPTED),
+                },
+            };
+            if !point(args, updating, setting, seed, &shares, &output, console)? {
+                return Ok(INTERRUPTED);
+            }
+        }
+    }
+    finish(args, &output, std::slice::from_ref(&output), console)
+}
+
+/// The deployed model may be another one for each seed: `runs/old/seed-{seed}`.
+fn open(args: &Sweep, seed: u64, console: &mut Console) -> Result<Option<Updating>> {
+    let base = args.deployed.base.replace("{seed}", &seed.to_string());
+    let deployed = Deployed { base, ..args.deployed.clone() };
+    updating::open(&deployed, deployed.settings.clone(), console)
+}
+
+/// All settings, each once, in the order of the flags.
+fn settings(args: &Sweep) -> Result<Vec<Setting>> {
+    let default = ["retrain".to_string(), "distil".to_string()];
+    let methods = if args.method.is_empty() { &default[..] } else { &args.method[..] };
+    let lambdas = grid::grid("--lambda", &args.lambda, (0.0, 1.0))?;
+    let temperatures =
+        grid::grid("--temperature", &args.temperature, (f64::MIN_POSITIVE, f64::MAX))?;
+    let smoothings = match &args.smoothing {
+        Some(text) => grid::grid("--smoothing", text, (0.0, 1.0))?,
+        None => Vec::new(),
+    };
+    let mut all: Vec<Setting> = Vec::new();
+    let mut add = |setting: Setting| {
+        let is_there = all.iter().any(|known| known.folder() == setting.folder());
+        if !is_there {
+            all.push(setting);
+        }
+    };
+    for line in methods {
+        let plain: Method = line.parse().map_err(Usage)?;
+        for method in spread(line, &plain, &lambdas, &temperatures)? {
+            for &init in &args.init {
+                add(Setting { method, smoothing: None, init });
+            }
+        }
+    }
+    for smoothing in smoothings {
+        for &init in &args.init {
+            add(Setting { method: Method::Retrain, smoothing: Some(smoothing), init });
+        }
+    }
+    Ok(all)
+}
+
+/// A method at every λ and T of the grids that it has and doesn't set itself.
+fn spread(
+    line: &str,
+    plain: &Method,
+    lambdas: &[f64],
+    temperatures: &[f64],
+) -> Result<Vec<Method>> {
+    let has = |key: &str| keys(&plain.to_string()).any(|known| known.starts_with(key));
+    let sets = |key: &str| keys(line).any(|known| known.trim().starts_with(key));
+    let is_free = |key: &str| has(key) && !sets(key);
+    let mut lines = vec![line.to_string()];
+    for (key, values) in [("lambda=", lambdas), ("temperature=", temperatures)] {
+        if is_free(key) {
+            let with = |line: &String, value: &f64| {
+                let mark = if line.contains(':') { ',' } else { ':' };
+                format!("{line}{mark}{key}{value}")
+            };
+            lines =
+                lines.iter().flat_map(|line| values.iter().map(move |v| with(line, v))).collect();
+        }
+    }
+    lines.iter().map(|line| Ok(line.parse::<Method>().map_err(Usage)?)).collect()
+}
+
+fn shard(text: &str) -> Result<(usize, usize)> {
+    let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match parsed {
+        Some((i, n)) if 1 <= i && i <= n => Ok((i, n)),
+        _ => {
+            Err(Usage(format!("--shard {text}: expected I/N with I from 1 to N, such as 1/3"))
+                .into())
+        }
+    }
+}
+
+/// Trains, scores and writes a point, and those between it and the old weights; passes over what is there. `false` where it
+/// was interrupted.
+fn point(
+    args: &Sweep,
+    updating: &mut Updating,
+    setting: &Setting,
+    seed: u64,
+    shares: &[f64],
+    output: &Path,
+    console: &mut Console,
+) -> Result<bool> {
+    let plan = updating.plan(setting.method, setting.smoothing, Some(seed))?;
+    let dir = place(output, &setting.folder(), seed);
+    let made_from = made_from(updating, &plan, setting.init)?;
+    // Points between the weights are of the plain retrain: that is what is deployed without any method.
+    let is_line = setting.method == Method::Retrain
+        && setting.smoothing.is_none()
+        && setting.init == Init::Warm;
+    let between: Vec<f64> = shares.iter().copied().filter(|_| is_line).collect();
+    let is_done = |dir: &Path| {
+        Ok::<bool, anyhow::Error>(match read_point(dir)? {
+            Some(there) if there.made_from == made_from => true,
+            Some(_) => {
+                return Err(Usage(format!(
+                "{} holds a point of other data, models or settings; choose another --output or remove it",
+                dir.display()
+            ))
+            .into());
+            }
+            None => false,
+        })
+    };
+    let between_dir = |share: f64| place(output, &format!("interpolate-a-{share}"), seed);
+    let mut missing = Vec::new();
+    for &share in &between {
+        if !is_done(&between_dir(share))? {
+            missing.push(share);
+        }
+    }
+    if is_done(&dir)? && missing.is_empty() {
+        return Ok(true);
+    }
+    let model = dir.join("model");
+    let Some(ended) = updating.train(&plan, setting.init, &model, false, console)? else {
+        return Ok(false);
+    };
+    let name = format!("{} {}", setting.method_name(), setting.said());
+    let new = updating.score(&model, name.trim(), console)?;
+    let run = |method: String, init: &str, said: String| RunPoint {
+        method,
+        init: init.into(),
+        setting: said,
+        seed,
+        accuracy: 0.0,
+        churn: 0.0,
+        nfr: 0.0,
+    };
+    let point = run(setting.method_name(), setting.init_name(), setting.said());
+    let seconds = ended.train_seconds;
+    write_point(&dir, updating, new, point, &made_from, seconds, console)?;
+    if !missing.is_empty() {
+        let mut line = Line::open(updating, &model)?;
+        for share in missing {
+            let new = line.score(updating, share, console)?;
+            let point = run("interpolate".into(), "warm", format!("α {share}"));
+            write_point(&between_dir(share), updating, new, point, &made_from, 0.0, console)?;
+        }
+    }
+    if !args.keep_models {
+        fs::remove_dir_all(&model)
+            .with_context(|| format!("{}: can't be removed", model.display()))?;
+    }
+    Ok(true)
+}
+
+fn place(output: &Path, setting: &str, seed: u64) -> PathBuf {
+    output.join("points").join(setting).join(format!("seed-{seed}"))
+}
+
+fn made_from(updating: &Updating, plan: &Plan, init: Init) -> Result<serde_json::Value> {
+    Ok(json!({
+        "plan": plan,
+        "init": init.name(),
+        "old_sha256": updating.old.sha256,
+        "train_sha256": updating.rows.train.sha256,
+        "holdout_sha256": updating.rows.holdout.sha256,
+    }))
+}
+
+/// The models between the old weights and one that was trained from them.
+pub struct Line {
+    old: Classifier,
+    new: Classifier,
+    tokens: Encoded,
+}
+
+impl Line {
+    pub fn open(updating: &Updating, folder: &Path) -> Result<Line> {
+        let open = |folder: &Path| -> Result<Classifier> {
+            Ok(Classifier::open(folder, Head::FromCheckpoint, &updating.device)?.0)
+        };
+        let tokens = updating.holdout_tokens(folder)?;
+        Ok(Line { old: open(&updating.old.folder)?, new: open(folder)?, tokens })
+    }
+
+    /// share·old + (1 − share)·new.
+    pub fn model(&self, share: f64) -> Result<Classifier> {
+        let params: Params = interpolate(&self.old.params, &self.new.params, share)?;
+        Ok(Classifier::new(self.new.config.clone(), params)?)
+    }
+
+    pub fn score(
+        &mut self,
+        updating: &Updating,
+        share: f64,
+        console: &mut Console,
+    ) -> Result<Predicted> {
+        let model = self.model(share)?;
+        let logits = updating.logits(&model, &self.tokens, console)?.logits;
+        let split = &updating.rows.holdout;
+        let ids = split.examples.iter().map(|row| row.id.clone()).collect();
+        let gold = split.examples.iter().map(|row| row.label).collect();
+        Ok(Predicted::from_logits(
+            &format!("interpolate α {share}"),
+            model.labels(),
+            ids,
+            gold,
+            &logits,
+        )?)
+    }
+}
+
+/// Predictions first, the point last: a folder with a point is whole.
+fn write_point(
+    dir: &Path,
+    updating: &Updating,
+    new: Predicted,
+    mut point: RunPoint,
+    made_from: &serde_json::Value,
+    train_seconds: f64,
+    console: &mut Console,
+) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let mut lines = BufWriter::new(Vec::new());
+    write_predictions(&new, &mut lines)?;
+    let lines = lines.into_inner().map_err(|error| error.into_error())?;
+    write_file(&dir.join("predictions.jsonl"), &lines)?;
+    let pair = Pair::align(&updating.old_on_holdout, &new, &[], Unmatched::Refuse)?;
+    let flips = Flips::of(&pair.old, &pair.new, &pair.gold);
+    let Some(accuracy) = flips.accuracy_new() else {
+        let name = &updating.rows.holdout.name;
+        return Err(Usage(format!(
+            "{name}: no row has a label; a sweep's axes are churn and accuracy"
+        ))
+        .into());
+    };
+    point.accuracy = accuracy;
+    (point.churn, point.nfr) = (flips.churn().unwrap_or(0.0), flips.nfr().unwrap_or(0.0));
+    console.tell(&format!(
+        "{} {} {} seed {}: accuracy {:.2} % (old {:.2} %), churn {:.2} %, negative flips {:.2} %",
+        point.method,
+        point.init,
+        point.setting,
+        point.seed,
+        100.0 * point.accuracy,
+        100.0 * flips.accuracy_old().unwrap_or(f64::NAN),
+        100.0 * point.churn,
+        100.0 * point.nfr,
+    ))?;
+    let file = PointFile { point, flips, made_from: made_from.clone(), train_seconds };
+    console.event(&json!({ "event": "point", "point": &file.point, "flips": &file.flips }));
+    Ok(write_json(&dir.join("point.json"), &file)?)
+}
+
+pub fn write_predictions(new: &Predicted, out: &mut dyn std::io::Write) -> Result<()> {
+    let classes = new.labels.len();
+    let name = |label: u32| new.labels.get(label as usize).cloned().unwrap_or_default();
+    for (row, id) in new.ids.iter().enumerate() {
+        let scores = new.scores.as_ref().map_or(&[][..], |all| &all[row * classes..][..classes]);
+        let row = PredictionRow {
+            id: id.clone(),
+            label: name(new.predicted[row]),
+            gold: new.gold[row].map(name),
+            scores: new.labels.iter().cloned().zip(scores.iter().copied()).collect(),
+            logits: None,
+        };
+        write_row(out, &row)?;
+    }
+    Ok(())
+}
+
+fn read_point(dir: &Path) -> Result<Option<PointFile>> {
+    let path = dir.join("point.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let bad = |error| {
+        Usage(format!("{}: {error}; remove this folder to compute it again", path.display()))
+    };
+    Ok(Some(serde_json::from_slice(&text).map_err(bad)?))
+}
+
+/// Every point below the given sweeps' folders; the same point in two of them is an error.
+pub fn read_points(folders: &[PathBuf]) -> Result<Vec<(PathBuf, PointFile)>> {
+    let mut all: BTreeMap<(String, String, String, u64), (PathBuf, PointFile)> = BTreeMap::new();
+    for folder in folders {
+        let mut dirs = Vec::new();
+        for setting in entries(&folder.join("points"))? {
+            dirs.extend(entries(&setting)?);
+        }
+        for dir in dirs {
+            let Some(file) = read_point(&dir)? else { continue };
+            let p = &file.point;
+            let key = (p.method.clone(), p.init.clone(), p.setting.clone(), p.seed);
+            let other =
+                |there: &PointFile| there.flips != file.flips || there.made_from != file.made_from;
+            if let Some((first, there)) = all.get(&key)
+                && other(there)
+            {
+                let (first, dir) = (first.display(), dir.display());
+                return Err(Usage(format!(
+                    "{first} and {dir} are the same point with other results; merge one of them"
+                ))
+                .into());
+            }
+            all.insert(key, (dir, file));
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        all.push(entry?.path());
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Whether another setting of the first seed had at least 0.5 points more accuracy and at most its churn, or 0.5 points less
+/// churn and at least its accuracy.
+fn is_dominated(output: &Path, setting: &Setting, seed: u64) -> Result<bool> {
+    let Some(own) = read_point(&place(output, &setting.folder(), seed))? else { return Ok(false) };
+    // Retrains are what the others are held against.
+    if setting.method == Method::Retrain && setting.smoothing.is_none() {
+        return Ok(false);
+    }
+    let points = read_points(&[output.to_path_buf()])?;
+    let clearly = 0.005;
+    Ok(points.iter().filter(|(_, file)| file.point.seed == seed).any(|(_, file)| {
+        let (gain, saved) =
+            (file.point.accuracy - own.point.accuracy, own.point.churn - file.point.churn);
+        (gain >= clearly && saved >= 0.0) || (gain >= 0.0 && saved >= clearly)
+    }))
+}
+
+fn finish(args: &Sweep, output: &Path, folders: &[PathBuf], console: &mut Console) -> Result<u8> {
+    let points = read_points(folders)?;
+    if points.is_empty() {
+        return Err(Usage("no point is there to put together".into()).into());
+    }
+    if args.shard.is_some() {
+        console.tell(&format!(
+            "{}: {} points; put shards together with --merge",
+            output.display(),
+            points.len()
+        ))?;
+        return Ok(0);
+    }
+    sweep_report::write(output, &points, console)?;
+    Ok(0)
+}

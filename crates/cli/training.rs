@@ -1,0 +1,196 @@
+//! One run of training, whichever verb asks for it: weights to start from → loop → the run's folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor, Var};
+use lowchurn_data::{Encoded, Rng};
+use lowchurn_distill::{
+    Guides, Method, Outcome, Provenance, Release, Run, State, find_latest, finished,
+    shrink_perturb, train, write_file, write_json,
+};
+use lowchurn_models::{Classifier, Head, Params};
+use serde_json::json;
+
+use crate::console::Console;
+use crate::machine::peak_rss_mib;
+use crate::progress::{Status, count, scores_line};
+use crate::record::{Record, as_json};
+use crate::settings::{self, Settings};
+use crate::{output, signals};
+
+/// Everything of a run, read and tokenised.
+pub struct Training<'t> {
+    /// Holds the plan too.
+    pub provenance: Provenance,
+    /// For `run.toml`.
+    pub settings: Settings,
+    pub start: Start,
+    pub output: &'t Path,
+    pub train: &'t Encoded,
+    pub eval: Option<&'t Encoded>,
+    pub guides: Guides<'t>,
+    pub device: &'t Device,
+    pub is_fresh: bool,
+}
+
+/// The weights that a run starts from.
+pub struct Start {
+    pub folder: PathBuf,
+    pub labels: Vec<String>,
+    pub head: HeadOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOf {
+    /// The checkpoint's, whose classes are those of the data.
+    Base,
+    /// The checkpoint's, with rows from the run's seed for new classes.
+    Grown,
+    /// A new one, from the run's seed.
+    Seed,
+}
+
+/// A finished run of one seed.
+pub struct Ended {
+    pub release: Release,
+    pub train_seconds: f64,
+}
+
+/// From the newest checkpoint or from the start. `None` where it was interrupted.
+pub fn run(training: &Training, started: Instant, console: &mut Console) -> Result<Option<Ended>> {
+    let Training { provenance, output, .. } = training;
+    let plan = &provenance.plan;
+    output::refuse_foreign(output, &training.start.folder)?;
+    fs::create_dir_all(output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = output::lock(output)?;
+    let there = if training.is_fresh { None } else { finished(output, provenance)? };
+    if let Some(done) = there {
+        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+        tell_scores(&done.release, output, console)?;
+        let results = json!({
+            "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
+            "peak_rss_mib": peak_rss_mib(), "already": true,
+        });
+        output::sweep(output, &results)?;
+        console.event(&results);
+        return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
+    }
+    // Another run, or a base that can't be read, is refused before anything of the run that is here is changed.
+    if !training.is_fresh {
+        find_latest(output, provenance)?;
+    }
+    let mut state = start(training, console)?;
+    if training.is_fresh {
+        output::start_over(output)?;
+    }
+    write_file(&output.join("run.toml"), settings::to_toml(&training.settings)?.as_bytes())?;
+
+    let mut record = Record::open(output)?;
+    let setup_seconds = started.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    signals::work_begins();
+    let mut status = Status::new();
+    let mut failed = Ok(());
+    let what = Run {
+        provenance,
+        train: training.train,
+        eval: training.eval,
+        guides: training.guides,
+        dir: output,
+        tokenizer_from: &training.start.folder,
+    };
+    let outcome = train(&what, &mut state, &signals::STOP, &mut |event| {
+        status.show(&event, begun.elapsed(), &console.terminal, &mut console.err);
+        console.event(&as_json(&event));
+        if let Err(error) = record.take(&event) {
+            // The run is worth more than its log, but the log's trouble is told.
+            failed = Err(error);
+        }
+    });
+    status.end(&mut console.err);
+    let outcome = outcome?;
+    failed?;
+    let train_seconds = begun.elapsed().as_secs_f64();
+    let release = match outcome {
+        Outcome::Interrupted { step } => {
+            let total = plan.total_steps(training.train.rows());
+            console.say(&format!(
+                "stopped after update {step} of {total}, saved in {}; go on with the same command: {}",
+                output.display(),
+                signals::command_that_goes_on(),
+            ));
+            console.event(&json!({ "event": "interrupted", "step": step, "output": output }));
+            return Ok(None);
+        }
+        Outcome::Finished(release) => release,
+    };
+    let results = json!({
+        "event": "finished",
+        "output": output,
+        "metrics": release.scores,
+        "best_step": release.step,
+        "seed": plan.seed,
+        "setup_seconds": setup_seconds,
+        "train_seconds": train_seconds,
+        "train_rows_per_second": status.rows_done() as f64 / train_seconds,
+        "peak_rss_mib": peak_rss_mib(),
+    });
+    write_json(&output.join("all_results.json"), &results)?;
+    tell_scores(&release, output, console)?;
+    console.event(&results);
+    Ok(Some(Ended { release, train_seconds }))
+}
+
+/// The state before the first update.
+fn start(training: &Training, console: &mut Console) -> Result<State> {
+    let plan = &training.provenance.plan;
+    let model = model(training, 0, console)?;
+    let model = match (plan.method, training.guides.old_weights) {
+        (Method::ShrinkPerturb { shrink, perturb }, Some(old)) => {
+            let var = |(name, old): (&String, &Tensor)| Ok((name.clone(), Var::from_tensor(old)?));
+            let old = Params(old.params.iter().map(var).collect::<Result<_>>()?);
+            let params = shrink_perturb(&old, &model.params, shrink, perturb)?;
+            Classifier::new(model.config, params)?
+        }
+        _ => model,
+    };
+    let state = State::new(model)?;
+    match plan.method {
+        Method::CoDistil { .. } => Ok(state.with_peer(self::model(training, 1, console)?)?),
+        _ => Ok(state),
+    }
+}
+
+/// The start's weights; `index` tells the heads of two students apart.
+fn model(training: &Training, index: u64, console: &mut Console) -> Result<Classifier> {
+    let (plan, start) = (&training.provenance.plan, &training.start);
+    let mut rng = Rng::stream(plan.seed, "head", index);
+    let labels = start.labels.clone();
+    let head = match start.head {
+        HeadOf::Base => Head::FromCheckpoint,
+        HeadOf::Grown => Head::Grown { labels, normal: &mut || rng.normal() },
+        HeadOf::Seed => Head::Fresh { labels, normal: &mut || rng.normal() },
+    };
+    let (mut model, report) = Classifier::open(&start.folder, head, training.device)?;
+    if !report.fresh.is_empty() {
+        console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
+    }
+    if !report.unused.is_empty() {
+        console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;
+    }
+    if let Some(p) = plan.dropout {
+        let config = &mut model.config;
+        (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
+        config.classifier_dropout = p as f32;
+    }
+    Ok(model)
+}
+
+fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {
+    let scores = release.scores.as_ref().map_or("not evaluated".into(), scores_line);
+    Ok(console.tell(&format!("{}: {scores} (update {})", output.display(), count(release.step)))?)
+}

@@ -1,0 +1,491 @@
+//! What `update` and `sweep` share: the deployed model, the rows, the teacher's table, and one training from them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use candle_core::Device;
+use lowchurn_churn::Predicted;
+use lowchurn_data::{Encoded, Example, Rng, Split, TextEncoder, encode, parse_map};
+use lowchurn_distill::{
+    Buffer, Combine, Event, Fingerprint, Guides, Method, OldWeights, Plan, Predictions, Provenance,
+    Scoring, SelectBy, Table, Teacher, fisher, load_fisher, predict, save_fisher, table_file_name,
+};
+use lowchurn_hub::Hub;
+use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary};
+
+use crate::args::{Deployed, Ensemble, Init};
+use crate::console::Console;
+use crate::eval::trained_length;
+use crate::failure::Usage;
+use crate::progress::{Status, count};
+use crate::rows::{self, UpdateRows};
+use crate::settings::{self, Layers, Settings};
+use crate::training::{self, Ended, HeadOf, Start, Training};
+use crate::{base, device, places, signals};
+
+/// A model as it lies on the disk.
+pub struct Found {
+    pub name: String,
+    pub folder: PathBuf,
+    pub sha256: String,
+    pub labels: Vec<String>,
+    pub max_length: usize,
+}
+
+/// Everything that trainings from one deployed model have in common.
+pub struct Updating {
+    pub hub: Hub,
+    pub device: Device,
+    pub layers: Layers,
+    pub old: Found,
+    /// The encoder with which a cold start begins, as the user or the base's run names it.
+    pub encoder: Option<String>,
+    pub rows: UpdateRows,
+    /// The part of the held-out rows that may be looked at while choosing; the rest is for certification.
+    pub is_calibration: Vec<bool>,
+    pub old_on_holdout: Predicted,
+    teacher: Option<(Teacher, (String, String))>,
+    teachers: Vec<String>,
+    combine: Combine,
+    map: Vec<(String, String)>,
+    tables: PathBuf,
+    tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
+}
+
+/// Of held-out rows; the same rows for every seed and method.
+const CALIBRATION_SHARE: f64 = 0.3;
+
+/// The settings of the base's own run that its next one takes over.
+fn recipe_of(before: &Settings) -> Settings {
+    Settings {
+        epochs: before.epochs,
+        batch_size: before.batch_size,
+        accumulation: before.accumulation,
+        eval_batch_size: before.eval_batch_size,
+        max_length: before.max_length,
+        learning_rate: before.learning_rate,
+        schedule: before.schedule,
+        weight_decay: before.weight_decay,
+        beta1: before.beta1,
+        beta2: before.beta2,
+        epsilon: before.epsilon,
+        max_grad_norm: before.max_grad_norm,
+        dropout: before.dropout,
+        ..Settings::default()
+    }
+}
+
+/// Finds the base, reads and aligns all rows, and lets the base score the held-out ones. `None` where it was interrupted.
+pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<Option<Updating>> {
+    refuse_foreign_flags(&flags)?;
+    let hub = places::hub()?;
+    let found = base::find(&args.base)?;
+    let folder = found.folder(&hub, console)?;
+    let before = rows::settings_of(&folder)?;
+    let plan_file = match &args.plan {
+        Some(path) => settings::read_plan(path)?,
+        None => Settings::default(),
+    };
+    let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
+    let layers = Layers::default()
+        .over(&recipe_of(&before), &format!("{}/run.toml", args.base))?
+        .over(&plan_file, &origin)?
+        .over(&flags, "flag")?;
+    settings::plan(&layers.settings, SelectBy::Accuracy)?;
+    let device = device::open(layers.settings.device.as_deref().unwrap_or("auto"))?;
+    let old = describe(&args.base, folder)?;
+    let rows = rows::read(args, &before, &old.labels, &hub, console)?;
+    console.tell(&format!(
+        "rows: {} old, {} new, {} unlabelled; {} held out",
+        count(rows.n_old as u64),
+        count(rows.n_new as u64),
+        count(rows.n_unlabelled as u64),
+        count(rows.holdout.examples.len() as u64),
+    ))?;
+    for line in &rows.alignment {
+        console.tell(&format!("labels: {line}"))?;
+    }
+    let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
+    let teachers =
+        if args.teacher.is_empty() { vec![args.base.clone()] } else { args.teacher.clone() };
+    let combine = match args.ensemble {
+        Ensemble::Probabilities => Combine::Probabilities,
+        Ensemble::Logits => Combine::Logits,
+    };
+    let encoder = layers.settings.model.clone().or(before.model.clone());
+    let mut rng = Rng::stream(0, "calibration rows", 0);
+    let is_calibration =
+        rows.holdout.examples.iter().map(|_| rng.uniform() < CALIBRATION_SHARE).collect();
+    let tables = args.tables.clone();
+    let Some(table) = table(&old, &rows.holdout, &tables, &device, console)? else {
+        return Ok(None);
+    };
+    let old_on_holdout = predicted(&old, &rows.holdout, &table.labels, &table.logits)?;
+    let tokens = BTreeMap::new();
+    Ok(Some(Updating {
+        hub,
+        device,
+        layers,
+        old,
+        encoder,
+        rows,
+        is_calibration,
+        old_on_holdout,
+        teacher: None,
+        teachers,
+        combine,
+        map,
+        tables,
+        tokens,
+    }))
+}
+
+/// Flags of a fine-tuning that mean nothing here.
+fn refuse_foreign_flags(flags: &Settings) -> Result<()> {
+    let foreign = [
+        ("--train-split", flags.train_split.is_some()),
+        ("--eval-split", flags.eval_split.is_some()),
+        ("--eval-fraction", flags.eval_fraction.is_some()),
+        ("--fresh-head", flags.fresh_head.is_some()),
+        ("--patience", flags.patience.is_some()),
+    ];
+    match foreign.iter().find(|(_, is_set)| *is_set) {
+        Some((flag, _)) => Err(Usage(format!(
+            "{flag} is for finetune; an update's rows are --old, --new and --holdout, and held-out rows choose nothing \
+             while it trains"
+        ))
+        .into()),
+        None => Ok(()),
+    }
+}
+
+/// What a folder holds, checked as far as that goes without its weights.
+pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
+    let config = Config::open(&folder)?;
+    if config.labels.is_empty() {
+        return Err(no_head(name));
+    }
+    let max_length = trained_length(&folder).min(config.max_positions);
+    let sha256 = base::sha256(&folder)?;
+    Ok(Found { name: name.into(), sha256, labels: config.labels, max_length, folder })
+}
+
+fn no_head(name: &str) -> anyhow::Error {
+    anyhow!(
+        "{name} has no classification head; train it first: lowchurn finetune DATA --model {name}"
+    )
+}
+
+fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
+    let opened = Classifier::open(&found.folder, Head::FromCheckpoint, device);
+    let (model, _) = opened.map_err(|error| match error {
+        ModelError::NoHead { .. } => no_head(&found.name),
+        error => error.into(),
+    })?;
+    Ok(model)
+}
+
+fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
+    let encoder = TextEncoder::open(&found.folder)?;
+    check_vocabulary(config, encoder.vocab_size(), &found.folder)?;
+    Ok(encode(&encoder, examples, found.max_length)?)
+}
+
+/// A model's logits on the rows of a split, from its table where there is one. `None` where it was interrupted.
+pub fn table(
+    found: &Found,
+    split: &Split,
+    tables: &Path,
+    device: &Device,
+    console: &mut Console,
+) -> Result<Option<Table>> {
+    let Found { name, folder, labels, max_length, .. } = found;
+    let fingerprint = Fingerprint::of(name, folder, labels, *max_length, &split.examples)?;
+    let path = tables.join(table_file_name(&fingerprint));
+    if path.exists() {
+        return Ok(Some(Table::open(&path, &fingerprint)?));
+    }
+    std::fs::create_dir_all(tables)?;
+    signals::work_begins();
+    let model = open_model(found, device)?;
+    let rows = tokens_of(found, &model.config, &split.examples)?;
+    let scoring =
+        Scoring { model: &model, rows: &rows, fingerprint: &fingerprint, batch_size: 64, device };
+    let (start, n) = (Instant::now(), rows.rows());
+    let mut status = Status::new();
+    status.evaluating = "scoring";
+    let table = Table::open_or_build(&path, &scoring, &signals::STOP, &mut |done| {
+        let event = Event::Evaluating { done, rows: n };
+        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
+    });
+    status.end(&mut console.err);
+    let table = table?;
+    if table.is_some() {
+        let rate = n as f64 / start.elapsed().as_secs_f64();
+        let n = count(n as u64);
+        console.say(&format!("{name} on {}: {n} rows scored once, {rate:.0} rows/s", split.name));
+    }
+    Ok(table)
+}
+
+/// Logits as predictions over `split`, with the labels that both know as gold.
+pub fn predicted(
+    found: &Found,
+    split: &Split,
+    labels: &[String],
+    logits: &[f32],
+) -> Result<Predicted> {
+    let ids = split.examples.iter().map(|row| row.id.clone()).collect();
+    // Gold labels are indices of the update's label set, of which the model's labels are the first ones.
+    let all = split.labels.names();
+    let gold = split.examples.iter().map(|row| row.label).collect::<Vec<_>>();
+    if labels == all {
+        return Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?);
+    }
+    let is_known = |label: &u32| (*label as usize) < labels.len();
+    let gold = gold.into_iter().map(|label| label.filter(is_known)).collect();
+    Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?)
+}
+
+impl Updating {
+    /// The plan of one training.
+    pub fn plan(
+        &self,
+        method: Method,
+        label_smoothing: Option<f64>,
+        seed: Option<u64>,
+    ) -> Result<Plan> {
+        let s = &self.layers.settings;
+        let settings = Settings {
+            method: Some(method.to_string()),
+            lambda: None,
+            temperature: None,
+            label_smoothing: label_smoothing.or(s.label_smoothing),
+            seed: seed.or(s.seed),
+            ..s.clone()
+        };
+        let plan = settings::plan(&settings, SelectBy::Accuracy)?;
+        let classes = self.rows.train.labels.len();
+        plan.method.check(classes).map_err(Usage)?;
+        Ok(plan)
+    }
+
+    /// A new model of the held-out rows.
+    pub fn score(&self, folder: &Path, name: &str, console: &mut Console) -> Result<Predicted> {
+        let found = describe(name, folder.to_path_buf())?;
+        let model = open_model(&found, &self.device)?;
+        let tokens = tokens_of(&found, &model.config, &self.rows.holdout.examples)?;
+        let logits = self.logits(&model, &tokens, console)?.logits;
+        predicted(&found, &self.rows.holdout, &found.labels, &logits)
+    }
+
+    pub fn logits(
+        &self,
+        model: &Classifier,
+        tokens: &Encoded,
+        console: &mut Console,
+    ) -> Result<Predictions> {
+        let (start, rows) = (Instant::now(), tokens.rows());
+        let mut status = Status::new();
+        status.evaluating = "scoring";
+        let found = predict(model, tokens, 64, &self.device, &mut |done| {
+            let event = Event::Evaluating { done, rows };
+            status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
+        });
+        status.end(&mut console.err);
+        Ok(found?)
+    }
+
+    /// Held-out rows for the new model's tokenizer.
+    pub fn holdout_tokens(&self, folder: &Path) -> Result<Encoded> {
+        let found = describe("", folder.to_path_buf())?;
+        tokens_of(&found, &Config::open(folder)?, &self.rows.holdout.examples)
+    }
+
+    /// Trains one model into `output`. `None` where it was interrupted.
+    pub fn train(
+        &mut self,
+        plan: &Plan,
+        init: Init,
+        output: &Path,
+        is_fresh: bool,
+        console: &mut Console,
+    ) -> Result<Option<Ended>> {
+        let started = Instant::now();
+        let needs = plan.method.needs();
+        if needs.teacher && self.teacher.is_none() {
+            self.teacher = self.read_teacher(console)?;
+            if self.teacher.is_none() {
+                return Ok(None);
+            }
+        }
+        let start = self.start(plan, init, console)?;
+        let key = (start.folder.clone(), plan.max_length, needs.teacher);
+        let train = match self.tokens.remove(&key) {
+            Some(tokens) => tokens,
+            None => self.train_tokens(&start, plan, needs.teacher)?,
+        };
+        let old_weights =
+            if needs.old_weights { Some(self.old_weights(plan, console)?) } else { None };
+        let is_old = self.rows.is_old();
+        let buffer = if needs.buffer { Some(self.buffer(&start.folder)?) } else { None };
+        let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
+        let holdout = &self.rows.holdout;
+        let base = base::find(match start.head {
+            HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
+            HeadOf::Base | HeadOf::Grown => &self.old.name,
+        })?;
+        let how = match start.head {
+            HeadOf::Seed => "",
+            HeadOf::Base | HeadOf::Grown => "+head",
+        };
+        let old_named =
+            |is_used: bool| is_used.then(|| (self.old.name.clone(), self.old.sha256.clone()));
+        let provenance = Provenance {
+            plan: plan.clone(),
+            base: base.origin(&start.folder),
+            base_sha256: format!("{}{how}", base::sha256(&start.folder)?),
+            train: self.rows.train.name.clone(),
+            train_sha256: self.rows.train.sha256.clone(),
+            eval: "none".into(),
+            eval_sha256: String::new(),
+            old: old_named(needs.old_weights),
+            teacher: teacher.map(|(_, named)| named.clone()),
+            buffer: needs.buffer.then(|| (holdout.name.clone(), holdout.sha256.clone())),
+            labels: self.rows.train.labels.names().to_vec(),
+            device: device::kind(&self.device).into(),
+            lowchurn_version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let record = &self.rows.record;
+        let settings = Settings {
+            data: record.data.clone(),
+            train_split: record.train_split.clone(),
+            eval_split: record.eval_fraction.is_none().then(|| "none".into()),
+            eval_fraction: record.eval_fraction,
+            new: (!record.new.is_empty()).then(|| record.new.clone()),
+            base: Some(self.old.name.clone()),
+            model: self.encoder.clone(),
+            ..self.layers.settings.clone()
+        };
+        let training = Training {
+            settings: settings::resolved(&settings, plan)?,
+            provenance,
+            start,
+            output,
+            train: &train,
+            eval: None,
+            guides: Guides {
+                teacher: teacher.map(|(teacher, _)| teacher),
+                old_weights: old_weights.as_ref(),
+                is_old: needs.old_rows.then_some(&is_old[..]),
+                buffer: buffer.as_ref(),
+            },
+            device: &self.device,
+            is_fresh,
+        };
+        let ended = training::run(&training, started, console);
+        self.tokens.insert(key, train);
+        ended
+    }
+
+    /// Where the weights come from. Shrink-and-perturb takes the old ones into a fresh start, whatever `init` says.
+    fn start(&self, plan: &Plan, init: Init, console: &mut Console) -> Result<Start> {
+        let labels = self.rows.train.labels.names().to_vec();
+        let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
+        if !is_cold {
+            let head = if labels == self.old.labels { HeadOf::Base } else { HeadOf::Grown };
+            return Ok(Start { folder: self.old.folder.clone(), labels, head });
+        }
+        let Some(encoder) = &self.encoder else {
+            return Err(Usage(format!(
+                "{} doesn't say which encoder it was fine-tuned from; name it with --model, or start warm",
+                self.old.name
+            ))
+            .into());
+        };
+        let folder = base::find(encoder)?.folder(&self.hub, console)?;
+        Ok(Start { folder, labels, head: HeadOf::Seed })
+    }
+
+    fn train_tokens(&self, start: &Start, plan: &Plan, has_teacher: bool) -> Result<Encoded> {
+        let encoder = TextEncoder::open(&start.folder)?;
+        let config = Config::open(&start.folder)?;
+        check_vocabulary(&config, encoder.vocab_size(), &start.folder)?;
+        if plan.max_length > config.max_positions {
+            let (length, most) = (plan.max_length, config.max_positions);
+            return Err(Usage(format!(
+                "--max-length {length}: the model reads at most {most} tokens"
+            ))
+            .into());
+        }
+        let examples = &self.rows.train.examples;
+        let n = if has_teacher { examples.len() } else { examples.len() - self.rows.n_unlabelled };
+        Ok(encode(&encoder, &examples[..n], plan.max_length)?)
+    }
+
+    fn read_teacher(&self, console: &mut Console) -> Result<Option<(Teacher, (String, String))>> {
+        let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
+        for name in &self.teachers {
+            let folder = base::find(name)?.folder(&self.hub, console)?;
+            let found = describe(name, folder)?;
+            let Some(table) = table(&found, &self.rows.train, &self.tables, &self.device, console)?
+            else {
+                return Ok(None);
+            };
+            fingerprints.push(table_file_name(&table.teacher));
+            tables.push(table);
+        }
+        let ids: Vec<String> = self.rows.train.examples.iter().map(|row| row.id.clone()).collect();
+        let labels = self.rows.train.labels.names();
+        let teacher = Teacher::of(&tables, &ids, labels, &self.map, self.combine)?;
+        for line in &teacher.said {
+            console.tell(&format!("teacher: {line}"))?;
+        }
+        Ok(Some((teacher, (self.teachers.join(", "), fingerprints.join(" ")))))
+    }
+
+    fn old_weights(&self, plan: &Plan, console: &mut Console) -> Result<OldWeights> {
+        let model = open_model(&self.old, &self.device)?;
+        let fisher = match plan.method {
+            Method::Ewc { rows, .. } => {
+                let path = self
+                    .tables
+                    .join(format!("fisher-{}-{rows}.safetensors", &self.old.sha256[..16]));
+                let key = format!("{rows} of {}", self.rows.train.sha256);
+                match load_fisher(&path, &model.params, &key) {
+                    Ok(found) => Some(found),
+                    Err(_) => {
+                        let examples = &self.rows.train.examples;
+                        let n = if self.rows.n_old > 0 { self.rows.n_old } else { examples.len() };
+                        let tokens = tokens_of(&self.old, &model.config, &examples[..n])?;
+                        console.say(&format!(
+                            "Fisher information of {} rows, one at a time",
+                            count(rows.min(n) as u64)
+                        ));
+                        let found = fisher(&model, &tokens, rows, 0, &self.device, &mut |_| {})?;
+                        std::fs::create_dir_all(&self.tables)?;
+                        save_fisher(&path, &found, &model.params, &key)?;
+                        Some(found)
+                    }
+                }
+            }
+            _ => None,
+        };
+        let tensors =
+            model.params.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone()));
+        Ok(OldWeights { params: tensors.collect(), fisher })
+    }
+
+    fn buffer(&self, folder: &Path) -> Result<Buffer> {
+        let pick = |row: &usize| self.is_calibration[*row];
+        let rows: Vec<usize> = (0..self.rows.holdout.examples.len()).filter(pick).collect();
+        let examples: Vec<Example> =
+            rows.iter().map(|&row| self.rows.holdout.examples[row].clone()).collect();
+        let encoder = TextEncoder::open(folder)?;
+        let length = self.old.max_length;
+        let old = rows.iter().map(|&row| self.old_on_holdout.predicted[row]).collect();
+        Ok(Buffer { rows: encode(&encoder, &examples, length)?, old })
+    }
+}

@@ -192,6 +192,7 @@ fn percentiles(mut draws: Vec<f64>, confidence: f64) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lowchurn_data::Rng;
     use proptest::prelude::*;
 
     #[test]
@@ -222,7 +223,16 @@ mod tests {
     fn flips(negative: u64, positive: u64, both_right: u64, same_wrong: u64) -> Flips {
         let labelled = negative + positive + both_right + same_wrong;
         let changed = negative + positive;
-        Flips { rows: labelled, changed, labelled, both_right, negative, positive, lateral: 0, same_wrong }
+        Flips {
+            rows: labelled,
+            changed,
+            labelled,
+            both_right,
+            negative,
+            positive,
+            lateral: 0,
+            same_wrong,
+        }
     }
 
     #[test]
@@ -239,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_seed_alone_decides() {
-        let flips = flips(3, 9, 80, 8);
+        let flips = flips(300, 900, 8000, 800);
         let draw = |seed| bootstrap_rows(&flips, Flips::accuracy_gain, 0.9, seed).unwrap();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1).interval, draw(2).interval);
@@ -272,7 +282,12 @@ mod tests {
         assert!(got.interval.low < 0.11 && got.interval.high > 0.29, "{:?}", got.interval);
         let alike = [run(&first), run(&first)];
         let narrow = bootstrap_runs(&alike, Flips::churn, 0.95, 3).unwrap().unwrap();
-        let rows = bootstrap_rows(&Flips::of(&both[0].old, &both[0].new, &both[0].gold), Flips::churn, 0.95, 3);
+        let rows = bootstrap_rows(
+            &Flips::of(&both[0].old, &both[0].new, &both[0].gold),
+            Flips::churn,
+            0.95,
+            3,
+        );
         let width = |estimate: Estimate| estimate.interval.high - estimate.interval.low;
         assert!((width(narrow) - width(rows.unwrap())).abs() < 0.005);
         assert_eq!(bootstrap_runs(&[], Flips::churn, 0.95, 3).unwrap(), None);

@@ -10,9 +10,7 @@ use crate::interval::mcnemar;
 use crate::predicted::length;
 use crate::slices::{Cut, by_column, by_keyword, by_length, by_prediction, fisher_exact, holm};
 use crate::soft::SoftSums;
-use crate::{
-    Error, Estimate, Flips, McNemar, Pair, Predicted, Rate, Result, Soft, Unmatched,
-};
+use crate::{Error, Estimate, Flips, McNemar, Pair, Predicted, Rate, Result, Soft, Unmatched};
 
 /// What is to be said of a pair beyond its flips. All per-row lists are in the pair's order of rows.
 #[derive(Clone, Copy, Debug)]

@@ -21,32 +21,48 @@ pub enum Error {
     LabelOrGold { path: PathBuf, column: String },
     #[error("{}: no rows in it", path.display())]
     NoRows { path: PathBuf },
+    #[error("{at}: {reason}, column {column}")]
+    BadRow { at: At, reason: String, column: usize },
     #[error("{at}: the id is empty; every row needs one")]
     NoId { at: At },
     #[error("{at}: no prediction in this row")]
     NoPrediction { at: At },
-    #[error("{at}: column {column:?} holds {value}, a score and not a class; scores belong in columns such as prob_NAME, one a class")]
+    #[error(
+        "{at}: column {column:?} holds {value}, a score and not a class; scores belong in columns such as prob_NAME, one a class"
+    )]
     NotAClass { at: At, column: String, value: String },
     #[error("{at}: the score of {label:?} is {found}, not a probability between 0 and 1{}", if *may_be_logit { " (logits must be passed through softmax first)" } else { "" })]
     BadScore { at: At, label: String, found: String, may_be_logit: bool },
-    #[error("{at}: the scores sum to {sum:.4}, not to 1 (within 0.001); logits must be passed through softmax first, and scores of independent classes divided by their sum")]
+    #[error(
+        "{at}: the scores sum to {sum:.4}, not to 1 (within 0.001); logits must be passed through softmax first, and scores of independent classes divided by their sum"
+    )]
     ScoreSum { at: At, sum: f64 },
-    #[error("{at}: no score of {label:?}, which other rows have; every row needs the scores of all classes")]
+    #[error(
+        "{at}: no score of {label:?}, which other rows have; every row needs the scores of all classes"
+    )]
     NoScore { at: At, label: String },
     #[error("{at}: {found} scores where {expected} were expected")]
     ScoreCount { at: At, found: usize, expected: usize },
-    #[error("{at}: the scores are {found:?} ({reason}); expected json, an object of class names and numbers or a list of numbers")]
+    #[error(
+        "{at}: the scores are {found:?} ({reason}); expected json, an object of class names and numbers or a list of numbers"
+    )]
     ScoresNotRead { at: At, found: String, reason: String },
     #[error("{}: the scores stand in a list, and nothing says whose they are; name the classes in its order with --labels", path.display())]
     ScoresWithoutNames { path: PathBuf },
-    #[error("{at}: {prediction:?} was predicted and has no score (classes with scores: {}){}", list(known), hint(suggestion))]
+    #[error(
+        "{at}: {prediction:?} was predicted and has no score (classes with scores: {}){}",
+        list(known),
+        hint(suggestion)
+    )]
     PredictedWithoutScore {
         at: At,
         prediction: String,
         known: Vec<String>,
         suggestion: Option<String>,
     },
-    #[error("{at}: the true class is {gold:?} and the model says {label:?}: the same but for case or blanks; write both alike")]
+    #[error(
+        "{at}: the true class is {gold:?} and the model says {label:?}: the same but for case or blanks; write both alike"
+    )]
     GoldCase { at: At, gold: String, label: String },
     #[error("{}: none of the true classes ({}) is a class of the model ({}); write them with the model's names", path.display(), list(golds), list(labels))]
     GoldForeign { path: PathBuf, golds: Vec<String>, labels: Vec<String> },
@@ -54,7 +70,11 @@ pub enum Error {
     ClassOutside { name: String, class: u32, classes: usize },
 
     // Pairs.
-    #[error("{old_name} and {new_name} hold different rows: {only_old} only in the old ({}), {only_new} only in the new ({}); predict the same rows with both, or compare those in both with --allow-partial", list(old_ids), list(new_ids))]
+    #[error(
+        "{old_name} and {new_name} hold different rows: {only_old} only in the old ({}), {only_new} only in the new ({}); predict the same rows with both, or compare those in both with --allow-partial",
+        list(old_ids),
+        list(new_ids)
+    )]
     RowsDiffer {
         old_name: String,
         new_name: String,
@@ -64,13 +84,23 @@ pub enum Error {
         old_ids: Vec<String>,
         new_ids: Vec<String>,
     },
-    #[error("{old_name} and {new_name} have no row in common (ids such as {old_id:?} and {new_id:?}); both need the ids of the same data")]
+    #[error(
+        "{old_name} and {new_name} have no row in common (ids such as {old_id:?} and {new_id:?}); both need the ids of the same data"
+    )]
     NoCommonRow { old_name: String, new_name: String, old_id: String, new_id: String },
-    #[error("{name}: id {id:?} is there twice, in rows {first} and {second} (from 0); ids must be unique")]
+    #[error(
+        "{name}: id {id:?} is there twice, in rows {first} and {second} (from 0); ids must be unique"
+    )]
     IdTwice { name: String, id: String, first: usize, second: usize },
-    #[error("row {id:?}: the true class is {old:?} in {old_name} and {new:?} in {new_name}; both must be judged by the same")]
+    #[error(
+        "row {id:?}: the true class is {old:?} in {old_name} and {new:?} in {new_name}; both must be judged by the same"
+    )]
     GoldDisagrees { id: String, old_name: String, new_name: String, old: String, new: String },
-    #[error("{old_name} has labels that {new_name} doesn't: {} (its labels: {}); say what became of them with --label-map {map}", list(labels), list(known))]
+    #[error(
+        "{old_name} has labels that {new_name} doesn't: {} (its labels: {}); say what became of them with --label-map {map}",
+        list(labels),
+        list(known)
+    )]
     LabelsOnlyOld {
         labels: Vec<String>,
         old_name: String,
@@ -79,7 +109,11 @@ pub enum Error {
         /// As it is typed, the nearest names filled in.
         map: String,
     },
-    #[error("the label map names {label:?}, which isn't a label of {name} (labels: {}){}", list(known), hint(suggestion))]
+    #[error(
+        "the label map names {label:?}, which isn't a label of {name} (labels: {}){}",
+        list(known),
+        hint(suggestion)
+    )]
     MapUnknown { label: String, name: String, known: Vec<String>, suggestion: Option<String> },
     #[error("the label map gives {label:?} two new names, {first:?} and {second:?}")]
     MapTwice { label: String, first: String, second: String },
@@ -87,7 +121,11 @@ pub enum Error {
     // Comparisons.
     #[error("{what}: {found} of them for {expected} rows or classes")]
     Length { what: String, found: usize, expected: usize },
-    #[error("a threshold for {label:?}, which isn't a label (labels: {}){}", list(known), hint(suggestion))]
+    #[error(
+        "a threshold for {label:?}, which isn't a label (labels: {}){}",
+        list(known),
+        hint(suggestion)
+    )]
     ThresholdLabel { label: String, known: Vec<String>, suggestion: Option<String> },
     #[error("the threshold of {label:?} is {threshold}; expected a share between 0 and 1")]
     ThresholdOutside { label: String, threshold: f64 },
@@ -112,13 +150,17 @@ pub enum Error {
     ReportSchema { path: PathBuf, found: String },
 
     // Budgets and candidates.
-    #[error("the budget limits nothing; give --max-churn, --max-nfr, --max-slice-nfr, --min-accuracy-gain or --golden")]
+    #[error(
+        "the budget limits nothing; give --max-churn, --max-nfr, --max-slice-nfr, --min-accuracy-gain or --golden"
+    )]
     BudgetEmpty,
 
     #[error("{limit} is {value}; expected a share above 0 and below 1, such as 2% or 0.02{}", if *value == 0.0 { " (no number of rows proves that nothing will ever change; rows that must not change can be given with --golden)" } else { "" })]
     BudgetShare { limit: &'static str, value: f64 },
 
-    #[error("min accuracy gain is {value}; expected a difference between -1 and 1, such as -0.5% or 0")]
+    #[error(
+        "min accuracy gain is {value}; expected a difference between -1 and 1, such as -0.5% or 0"
+    )]
     BudgetGain { value: f64 },
 
     #[error("confidence is {value}; expected a share above 0.5 and below 1, such as 0.95")]
@@ -141,7 +183,9 @@ pub enum Error {
     #[error("no candidate to certify; give at least one")]
     NoCandidates,
 
-    #[error("candidate {name:?} has no calibration rows; candidates are ordered by their churn on such rows, so hold some out")]
+    #[error(
+        "candidate {name:?} has no calibration rows; candidates are ordered by their churn on such rows, so hold some out"
+    )]
     NoCalibrationRows { name: String },
 }
 

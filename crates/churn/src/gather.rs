@@ -165,7 +165,8 @@ impl<'p> Gather<'p> {
         if self.classes.shape == Shape::Numbered {
             self.check_numbered(&predictions, &golds)?;
         }
-        let own = if self.classes.shape == Shape::None { &predictions } else { &self.classes.names };
+        let own =
+            if self.classes.shape == Shape::None { &predictions } else { &self.classes.names };
         self.check_spelling(own, &golds)?;
         let foreign = !golds.is_empty() && !golds.iter().any(|gold| own.contains(gold));
         if foreign && self.classes.shape != Shape::None {
@@ -201,12 +202,13 @@ impl<'p> Gather<'p> {
             None => self.scores.chunks_exact(known).map(|row| first_highest(row) as u32).collect(),
         };
         if has_scores {
-            let is_other = |(row, class): &(&[f32], &u32)| {
-                row[first_highest(row)] > row[**class as usize]
-            };
+            let is_other =
+                |(row, class): &(&[f32], &u32)| row[first_highest(row)] > row[**class as usize];
             let others = self.scores.chunks_exact(known).zip(&predicted).filter(is_other).count();
             if others > 0 {
-                notes.push(format!("{others} predictions aren't the class of the highest score"));
+                notes.push(format!(
+                    "predictions that aren't the class of the highest score: {others}"
+                ));
             }
         }
         if predicted.len() > 1 && predicted.iter().all(|class| *class == predicted[0]) {
@@ -278,7 +280,8 @@ impl<'p> Gather<'p> {
             let numbers: Option<Vec<f64>> = words.iter().map(number).collect();
             let is_score = |word: &u32| number(word).is_some_and(|value| value.fract() != 0.0);
             if numbers.is_some_and(|numbers| numbers.iter().any(|value| value.fract() != 0.0))
-                && let Some(row) = rows.iter().position(|word| *word != UNLABELLED && is_score(word))
+                && let Some(row) =
+                    rows.iter().position(|word| *word != UNLABELLED && is_score(word))
             {
                 return Err(Error::NotAClass {
                     at: self.at(row),
@@ -298,7 +301,8 @@ impl<'p> Gather<'p> {
         notes: &mut Vec<String>,
     ) {
         let Some(minus) = self.word_of.get("-1").copied() else { return };
-        let is_class = predictions.contains(&minus) || self.classes.names.iter().any(|name| name == "-1");
+        let is_class =
+            predictions.contains(&minus) || self.classes.names.iter().any(|name| name == "-1");
         let is_alone = golds.len() == 1;
         if is_class || !golds.contains(&minus) || !(is_alone || self.classes.shape != Shape::None) {
             return;
@@ -306,7 +310,7 @@ impl<'p> Gather<'p> {
         golds.remove(&minus);
         let dropped = self.gold.iter_mut().filter(|word| **word == minus);
         let count = dropped.map(|word| *word = UNLABELLED).count();
-        notes.push(format!("{count} rows with the true class -1 count as unlabelled"));
+        notes.push(format!("rows with the true class -1, which count as unlabelled: {count}"));
     }
 
     fn check_numbered(&self, predictions: &[String], golds: &[String]) -> Result<()> {

@@ -121,7 +121,8 @@ pub(crate) fn choose(path: &Path, columns: &[String], names: &Names) -> Result<R
     };
     // A column called `label` is the one of the two that has no column of its own.
     let taken = [id, prediction, gold];
-    let label = all_of(columns, &["label"]).first().copied().filter(|at| !taken.contains(&Some(*at)));
+    let label =
+        all_of(columns, &["label"]).first().copied().filter(|at| !taken.contains(&Some(*at)));
     if let Some(label) = label {
         let is_own = columns.iter().all(|column| OWN.contains(&column.as_str()));
         match (prediction, gold) {
@@ -184,7 +185,10 @@ fn choose_scores(path: &Path, columns: &[String], names: &Names) -> Result<Score
             }
             // One column alone, such as p_value or score_threshold, isn't a distribution over classes.
             let each = PREFIXES.iter().map(|prefix| with_prefix(columns, prefix));
-            Ok(each.into_iter().find(|each| each.len() > 1).map_or(ScoreColumns::None, ScoreColumns::Each))
+            Ok(each
+                .into_iter()
+                .find(|each| each.len() > 1)
+                .map_or(ScoreColumns::None, ScoreColumns::Each))
         }
     }
 }
@@ -200,9 +204,8 @@ fn with_prefix(columns: &[String], prefix: &str) -> Vec<(usize, String)> {
 
 // Places of the columns with these names, in the order of the names.
 fn all_of(columns: &[String], names: &[&str]) -> Vec<usize> {
-    let places = |name: &&str| {
-        columns.iter().position(|column| column.trim().eq_ignore_ascii_case(name))
-    };
+    let places =
+        |name: &&str| columns.iter().position(|column| column.trim().eq_ignore_ascii_case(name));
     names.iter().filter_map(places).collect()
 }
 

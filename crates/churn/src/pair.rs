@@ -120,7 +120,10 @@ impl Pair {
         let classes = self.labels.len();
         let scores = |scores: &Option<Vec<f32>>| {
             scores.as_ref().map(|all| {
-                rows.iter().flat_map(|row| &all[row * classes..(row + 1) * classes]).copied().collect()
+                rows.iter()
+                    .flat_map(|row| &all[row * classes..(row + 1) * classes])
+                    .copied()
+                    .collect()
             })
         };
         Pair {

@@ -68,11 +68,26 @@ fn read_json(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> Resu
         RowSeed { columns, fields: &fields, classes, row: &mut row, late: &mut late }
             .deserialize(&mut json)
             .and_then(|()| json.end())
-            .map_err(|error| table::bad_json(path, line, &error))?;
+            .map_err(|error| bad_line(path, line, &error))?;
         gather.push(&row, Place::Line(line))?;
         Ok(true)
     })?;
     Ok(late)
+}
+
+// JSON that is no object, or an object that is no prediction.
+fn bad_line(path: &Path, line: usize, error: &serde_json::Error) -> Error {
+    if !error.is_data() {
+        return table::bad_json(path, line, error).into();
+    }
+    let at = At { path: path.to_owned(), place: Place::Line(line) };
+    Error::BadRow { at, reason: reason(error), column: error.column() }
+}
+
+// serde_json counts lines within what it was given.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
 fn fields(columns: usize, roles: &Roles) -> Vec<Field> {
@@ -88,7 +103,9 @@ fn fields(columns: usize, roles: &Roles) -> Vec<Field> {
     match &roles.scores {
         ScoreColumns::None => {}
         ScoreColumns::Each(each) => {
-            each.iter().enumerate().for_each(|(class, (at, _))| set(Some(*at), Field::Score(class)));
+            each.iter()
+                .enumerate()
+                .for_each(|(class, (at, _))| set(Some(*at), Field::Score(class)));
         }
         ScoreColumns::Packed(at) => set(Some(*at), Field::Packed),
     }
@@ -158,9 +175,7 @@ fn unpack(
         if shown.len() < text.len() {
             shown.push('…');
         }
-        let reason = error.to_string();
-        let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
-        Error::ScoresNotRead { at, found: shown, reason: reason.to_owned() }
+        Error::ScoresNotRead { at, found: shown, reason: reason(&error) }
     })
 }
 

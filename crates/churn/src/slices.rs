@@ -52,7 +52,8 @@ pub(crate) fn by_length(texts: &[String]) -> Cut {
             true => format!("length {end} words"),
             false => format!("length {first}–{end} words"),
         });
-        first = end + 1;
+        let after = sorted.partition_point(|words| words <= end);
+        first = sorted.get(after).copied().unwrap_or_default();
     }
     let of_row = words.iter().map(|words| ends.partition_point(|end| end < words) as u32).collect();
     Cut { kind: "length".to_owned(), names, of_row }
@@ -84,8 +85,10 @@ pub fn fisher_exact(a: u64, b: u64, c: u64, d: u64) -> f64 {
     // Weights relative to the mode: its own probability cancels.
     let mode = ((row + 1) as f64 * (column + 1) as f64 / (all + 2) as f64) as u64;
     let mode = mode.clamp(least, most);
-    let up = |x: u64| (row - x) as f64 * (column - x) as f64
-        / ((x + 1) as f64 * (all + x + 1 - row - column) as f64);
+    let up = |x: u64| {
+        (row - x) as f64 * (column - x) as f64
+            / ((x + 1) as f64 * (all + x + 1 - row - column) as f64)
+    };
     let walk = |is_up: bool| {
         let (mut weights, mut weight, mut x) = (Vec::new(), 1.0f64, mode);
         while if is_up { x < most } else { x > least } {
@@ -120,4 +123,98 @@ pub fn holm(values: &[Option<f64>]) -> Vec<Option<f64>> {
         corrected[at] = Some(most);
     }
     corrected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn fisher_is_that_of_scipy() {
+        let text = include_str!("../../../tests/golden/comparison.json");
+        let all: serde_json::Value = serde_json::from_str(text).unwrap();
+        for case in all["fisher"].as_array().unwrap() {
+            let [a, b, c, d] = std::array::from_fn(|at| case["table"][at].as_u64().unwrap());
+            let (got, expected) = (fisher_exact(a, b, c, d), case["p"].as_f64().unwrap());
+            assert!(
+                (got - expected).abs() <= 1e-8 * expected,
+                "{a} {b} {c} {d}: {got}, {expected}"
+            );
+        }
+        assert_eq!(fisher_exact(0, 0, 3, 5), 1.0);
+        assert_eq!(fisher_exact(0, 0, 0, 0), 1.0);
+        let far = fisher_exact(500_000, 0, 0, 500_000);
+        assert!((0.0..1e-200).contains(&far), "{far}");
+    }
+
+    #[test]
+    fn holm_by_hand() {
+        // Smallest × 4, next × 3, … and never below the one before.
+        let got = holm(&[Some(0.01), None, Some(0.04), Some(0.03), Some(0.005)]);
+        let expected = [Some(0.03), None, Some(0.06), Some(0.06), Some(0.02)];
+        for (got, expected) in got.iter().zip(expected) {
+            assert_eq!(got.is_some(), expected.is_some());
+            assert!((got.unwrap_or(0.0) - expected.unwrap_or(0.0)).abs() < 1e-15);
+        }
+        assert_eq!(holm(&[Some(0.7), Some(0.9)]), [Some(1.0), Some(1.0)]);
+        assert_eq!(holm(&[]), []);
+    }
+
+    fn shown(cut: &Cut) -> String {
+        let row = |slice: &u32| cut.names.get(*slice as usize).map_or("-", String::as_str);
+        cut.of_row.iter().map(row).collect::<Vec<_>>().join(" | ")
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn cuts_have_names_for_people() {
+        let column = by_column("airline", &texts(&["Delta", "", "Delta", "United"]));
+        assert_eq!(
+            shown(&column),
+            "airline = Delta | airline = (empty) | airline = Delta | airline = United"
+        );
+        let lengths =
+            by_length(&texts(&["a", "a b c", "a b", "a b c d e", "", "a b", "a b", "x y z w"]));
+        assert_eq!(
+            shown(&lengths),
+            "length 0–1 words | length 3 words | length 2 words | length 4–5 words | length 0–1 words | length 2 words | length \
+             2 words | length 4–5 words"
+        );
+        assert_eq!(shown(&by_length(&texts(&["one", "two"]))), "length 1 words | length 1 words");
+        assert_eq!(shown(&by_length(&[])), "");
+        let keywords = by_keyword(
+            &texts(&["A REFUND!", "no", "Späte Erstattung"]),
+            &texts(&["refund", "SPÄTE"]),
+        );
+        assert_eq!(shown(&keywords[0]), "contains \"refund\" | - | -");
+        assert_eq!(shown(&keywords[1]), "- | - | contains \"SPÄTE\"");
+    }
+
+    proptest! {
+        #[test]
+        fn fisher_is_a_probability_and_symmetric(a in 0u64..200, b in 0u64..200, c in 0u64..200, d in 0u64..200) {
+            let p = fisher_exact(a, b, c, d);
+            prop_assert!(p > 0.0 && p <= 1.0);
+            for other in [fisher_exact(c, d, a, b), fisher_exact(b, a, d, c), fisher_exact(a, c, b, d)] {
+                prop_assert!((p - other).abs() <= 1e-9, "{} {}", p, other);
+            }
+        }
+
+        #[test]
+        fn every_row_has_one_length(lengths in prop::collection::vec(0usize..40, 1..200)) {
+            let texts: Vec<String> = lengths.iter().map(|words| "w ".repeat(*words)).collect();
+            let cut = by_length(&texts);
+            prop_assert!(cut.names.len() <= LENGTH_BINS);
+            for (slice, words) in cut.of_row.iter().zip(&lengths) {
+                let name = &cut.names[*slice as usize];
+                let span: Vec<usize> = name["length ".len()..name.len() - " words".len()]
+                    .split('–').map(|end| end.parse().unwrap()).collect();
+                prop_assert!(span[0] <= *words && words <= span.last().unwrap(), "{} has {}", name, words);
+            }
+        }
+    }
 }

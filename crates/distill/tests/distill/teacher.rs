@@ -156,6 +156,7 @@ fn interrupted_anywhere_it_ends_in_the_same_bytes() {
         whole(&rows).save(&dir.path().join("t")).unwrap();
         fs::read(dir.path().join("t")).unwrap()
     };
+    let mut sizes = Vec::new();
     for n_batches in 0..5 {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("t");
@@ -168,6 +169,7 @@ fn interrupted_anywhere_it_ends_in_the_same_bytes() {
         });
         assert!(stopped.unwrap().is_none(), "{n_batches}");
         assert_eq!(names(dir.path()), ["t.rows.partial"]);
+        sizes.push(fs::metadata(dir.path().join("t.rows.partial")).unwrap().len());
         let scoring = Scoring {
             model: &model,
             rows: &rows,
@@ -183,6 +185,8 @@ fn interrupted_anywhere_it_ends_in_the_same_bytes() {
         let again = Table::open_or_build(&path, &scoring, &AtomicBool::new(true), on).unwrap();
         assert!(again.is_some() && again == table);
     }
+    // A stop is heeded before the next batch: five rows of three logits and a hash.
+    assert!(sizes.windows(2).all(|two| two[1] - two[0] == 5 * 3 * 4 + 32), "{sizes:?}");
 }
 
 /// The golden model moved a little, so that its logits are others.
@@ -459,7 +463,7 @@ fn teachers_that_are_refused() {
         (table("v1", &["a", "b"], &[1.0, 2.0]), table("v2", &["a", "b", "c"], &[1.0, 2.0, 3.0]));
     check(&[], &["0"], &["a", "b"], "no teacher is given, and this needs at least one");
     check(
-        &[two.clone()],
+        std::slice::from_ref(&two),
         &["0", "x-17"],
         &["a", "b"],
         "row x-17 was not scored by teacher v1; score the rows of this run",

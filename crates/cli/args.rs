@@ -8,8 +8,10 @@ use clap_complete::Shell;
 use crate::console::Console;
 use crate::settings::{MethodFlags, Settings};
 
+mod compare;
 mod update;
 
+pub use compare::{Compare, Gate, GateFormat};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, Sweep, Update};
 
 /// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
@@ -32,6 +34,10 @@ pub enum Verb {
     Update(Box<Update>),
     /// Compare methods on the axes churn and accuracy, over one teacher table
     Sweep(Box<Sweep>),
+    /// Compare two models, or two files of predictions: churn, negative flips, slices; report.html and report.json
+    Compare(Box<Compare>),
+    /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive
+    Gate(Gate),
     /// Score a model on a labelled split
     Eval(Eval),
     /// Labels and scores for rows of a file, as JSON lines

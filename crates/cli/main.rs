@@ -28,6 +28,10 @@ mod grid;
 mod sweep;
 mod sweep_report;
 
+mod compare;
+mod gate;
+mod reporting;
+
 mod machine;
 mod progress;
 mod tensorboard;
@@ -62,6 +66,8 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Finetune(verb) => finetune::finetune(&verb, console),
         Verb::Sweep(verb) => sweep::sweep(&verb, console),
         Verb::Update(_) => Ok(2),
+        Verb::Compare(verb) => compare::compare(&verb, console),
+        Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),
         Verb::Predict(verb) => predict::predict(verb, console),
         Verb::Doctor => doctor::run(console),

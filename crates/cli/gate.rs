@@ -1,0 +1,97 @@
+//! `gate`: the verdict of a report, for people and for machines, and its exit code.
+//!
+//! Nothing is measured again. With limits on the command line the counts in the report are judged by those; a report holds
+//! no ids of rows that didn't change, so golden rows are `compare`'s to look up.
+
+use std::path::Path;
+
+use anyhow::Result;
+use lowchurn_churn::{
+    Budget, Certificate, Golden, Measurements, Report, certify, exit_code, gate_markdown, junit,
+};
+use lowchurn_distill::write_file;
+use serde_json::json;
+
+use crate::args::{BudgetFlags, Gate, GateFormat};
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::output;
+use crate::reporting::check_lines;
+
+pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
+    if let Some(path) = &args.output {
+        output::check(path.parent().unwrap_or(Path::new("")))?;
+    }
+    let report = Report::read(&args.report)?;
+    let certificate = certificate(&args.budget, &report, &args.report)?;
+    let name = format!("lowchurn {} → {}", report.old.name, report.new.name);
+    let text = match args.format {
+        GateFormat::Text => text(&certificate),
+        GateFormat::Junit => junit(&certificate, &name),
+        GateFormat::Markdown => gate_markdown(&certificate),
+        GateFormat::Json => serde_json::to_string_pretty(&certificate)? + "\n",
+    };
+    let code = exit_code(certificate.verdict);
+    match &args.output {
+        Some(path) => write_file(path, text.as_bytes())?,
+        None => console.tell(text.trim_end())?,
+    }
+    console.event(&json!({
+        "event": "finished", "verdict": certificate.verdict, "exit_code": code, "certificate": certificate,
+        "output": args.output,
+    }));
+    Ok(code)
+}
+
+/// The report's own, or one by the limits that were given now.
+fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certificate> {
+    let shown = path.display();
+    if flags.golden.is_some() {
+        return Err(Usage(
+            "--golden: a report doesn't hold the ids of rows that didn't change; give it to compare or update".into(),
+        )
+        .into());
+    }
+    match (flags.is_set(), &report.certificate) {
+        (true, _) => {}
+        (false, Some(certificate)) => return Ok(certificate.clone()),
+        (false, None) => {
+            return Err(Usage(format!(
+                "{shown}: there is no verdict in it, for no budget was given when it was made; give limits now, such as \
+                 --max-churn 2%"
+            ))
+            .into());
+        }
+    }
+    let budget = Budget {
+        max_churn: flags.max_churn,
+        max_nfr: flags.max_nfr,
+        max_slice_nfr: flags.max_slice_nfr,
+        min_accuracy_gain: flags.min_accuracy_gain,
+        golden: Vec::new(),
+        confidence: flags.confidence,
+    };
+    budget.check().map_err(|error| Usage(error.to_string()))?;
+    let slices = &report.comparison.slices;
+    let rows = Measurements {
+        all: report.comparison.all.flips,
+        slices: slices.iter().map(|slice| (slice.name.clone(), slice.measured.flips)).collect(),
+        golden: Golden::default(),
+    };
+    let mut certificate = certify(&budget, &rows)?;
+    certificate
+        .notes
+        .push("judged by the limits given to gate, from the counts in the report".into());
+    if report.certificate.as_ref().is_some_and(|own| !own.walked.is_empty()) {
+        certificate.notes.push(
+            "the model was chosen among candidates on some of these rows; the report's own certificate is of rows that \
+             chose nothing"
+                .into(),
+        );
+    }
+    Ok(certificate)
+}
+
+fn text(certificate: &Certificate) -> String {
+    check_lines(certificate).join("\n") + "\n"
+}

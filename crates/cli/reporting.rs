@@ -1,0 +1,148 @@
+//! From a comparison to the report that `compare` and `update` write: `report.json`, `report.html`, `report.md`, and all
+//! flips in `flips.jsonl`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{
+    Certificate, Comparison, Flip, FlipKind, Neighbour, Pair, Point, Report, SCHEMA, Side, Verdict,
+    html, markdown,
+};
+use lowchurn_distill::write_file;
+
+use crate::progress::count;
+
+/// Flips that `report.json` holds; the page shows no more of them, and `flips.jsonl` has the rest.
+pub const MAX_FLIPS: usize = 2_000;
+
+/// What a report is made of.
+pub struct Told<'a> {
+    pub title: String,
+    pub old: Side,
+    pub new: Side,
+    pub data: &'a str,
+    pub data_sha256: Option<String>,
+    pub pair: &'a Pair,
+    /// By row of the pair.
+    pub texts: Option<&'a [String]>,
+    pub comparison: Comparison,
+    pub certificate: Option<Certificate>,
+    /// By row of the pair; see `nearest`.
+    pub nearest: BTreeMap<usize, Vec<Neighbour>>,
+    pub frontier: Vec<Point>,
+    pub provenance: Vec<(String, String)>,
+}
+
+/// The report with all flips: negative ones first, then lateral, positive and unlabelled ones, each from the one that the
+/// new model is surest of.
+pub fn report(mut told: Told) -> Report {
+    let pair = told.pair;
+    let mut flips = Vec::new();
+    for row in flipped(pair) {
+        let nearest = told.nearest.remove(&row).unwrap_or_default();
+        let text = told.texts.and_then(|texts| texts.get(row)).cloned();
+        flips.push(flip(pair, row, text, nearest));
+    }
+    Report {
+        schema: SCHEMA.into(),
+        title: told.title,
+        old: told.old,
+        new: told.new,
+        data: told.data.into(),
+        data_sha256: told.data_sha256,
+        rows: pair.rows() as u64,
+        labels: pair.labels.clone(),
+        alignment: pair.alignment.clone(),
+        certificate: told.certificate,
+        comparison: told.comparison,
+        n_flips: flips.len() as u64,
+        flips,
+        frontier: told.frontier,
+        provenance: told.provenance,
+    }
+}
+
+/// Rows whose prediction changed, in the order in which a report lists them.
+pub fn flipped(pair: &Pair) -> Vec<usize> {
+    let mut rows: Vec<usize> =
+        (0..pair.rows()).filter(|row| pair.old[*row] != pair.new[*row]).collect();
+    let sure = |row: usize| score(&pair.new_scores, pair, row, pair.new[row]).unwrap_or(0.0);
+    rows.sort_by(|a, b| {
+        kind(pair, *a).cmp(&kind(pair, *b)).then_with(|| sure(*b).total_cmp(&sure(*a)))
+    });
+    rows
+}
+
+/// What became of a row whose prediction changed.
+pub fn kind(pair: &Pair, row: usize) -> FlipKind {
+    match pair.gold[row] {
+        None => FlipKind::Unlabelled,
+        Some(gold) if gold == pair.old[row] => FlipKind::Negative,
+        Some(gold) if gold == pair.new[row] => FlipKind::Positive,
+        Some(_) => FlipKind::Lateral,
+    }
+}
+
+fn flip(pair: &Pair, row: usize, text: Option<String>, nearest: Vec<Neighbour>) -> Flip {
+    let (old, new) = (pair.old[row], pair.new[row]);
+    let name = |class: u32| pair.labels[class as usize].clone();
+    Flip {
+        id: pair.ids[row].clone(),
+        text,
+        gold: pair.gold[row].map(name),
+        old: name(old),
+        new: name(new),
+        old_score: score(&pair.old_scores, pair, row, old),
+        new_score: score(&pair.new_scores, pair, row, new),
+        kind: kind(pair, row),
+        nearest,
+    }
+}
+
+fn score(scores: &Option<Vec<f32>>, pair: &Pair, row: usize, class: u32) -> Option<f64> {
+    let at = row * pair.labels.len() + class as usize;
+    scores.as_ref()?.get(at).map(|score| f64::from(*score))
+}
+
+/// Writes the report's files, each beside its place first; `report.json` last, for it is what others look for.
+pub fn write(report: &Report, folder: &Path) -> Result<()> {
+    write_cut(report, MAX_FLIPS, folder)
+}
+
+/// [`write`], with at most so many flips in the report itself.
+pub fn write_cut(report: &Report, max_flips: usize, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{}: can't be made", folder.display()))?;
+    let mut lines = Vec::new();
+    for flip in &report.flips {
+        serde_json::to_writer(&mut lines, flip)?;
+        lines.push(b'\n');
+    }
+    let mut shown = report.clone();
+    shown.flips.truncate(max_flips);
+    write_file(&folder.join("flips.jsonl"), &lines)?;
+    write_file(&folder.join("report.html"), html(&shown).as_bytes())?;
+    write_file(&folder.join("report.md"), markdown(&shown).as_bytes())?;
+    write_file(&folder.join("report.json"), shown.to_json().as_bytes())?;
+    Ok(())
+}
+
+/// The verdict and its checks for a terminal, a line each.
+pub fn check_lines(certificate: &Certificate) -> Vec<String> {
+    let word = |verdict: Verdict| match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    };
+    let mut lines = vec![word(certificate.verdict).to_string()];
+    for check in &certificate.checks {
+        let needed = match check.rows_needed {
+            Some(rows) => format!("; {} rows would be needed", count(rows)),
+            None => String::new(),
+        };
+        lines.push(format!("  {:<12}  {}{needed}", word(check.verdict), check.said));
+    }
+    lines.extend(certificate.notes.iter().map(|note| format!("  note: {note}")));
+    lines
+}

@@ -35,7 +35,7 @@ pub fn interpolate(old: &Params, new: &Params, alpha: f64) -> Result<Params> {
     })
 }
 
-/// θ = (α·F·θ_old + (1 − α)·θ_new)/(α·F + 1 − α), element by element, F the old model's [`fisher`] information; α = 0 gives
+/// θ = (α·F·θ_old + (1 − α)·θ_new)/(α·F + 1 − α), element by element, F the old model's [`fisher()`] information; α = 0 gives
 /// the new bytes, α = 1 the old ones, also where F = 0. Schumann et al. 2024 (BCWI, EACL).
 pub fn interpolate_fisher(
     old: &Params,

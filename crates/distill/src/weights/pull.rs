@@ -10,7 +10,7 @@ use lowchurn_kernels::sum_of_squares;
 use lowchurn_models::Params;
 
 use super::{FISHER, check_equal, check_grown, check_range, shapes, shapes_of};
-use crate::{Error, Grads, Method, Result};
+use crate::{Error, Grads, Result};
 
 /// The old model's weights, on the device of the new one, and how much each of them matters.
 #[derive(Clone, Debug)]
@@ -27,17 +27,6 @@ pub enum Pull {
     /// strength/2·Σ F·(θ − θ_old)² (Kirkpatrick et al. 2017, 1612.00796, equation 3). Where a coefficient c stands before
     /// Σ F·(θ − θ_old)² without the half, as in Schumann et al. 2024, strength is 2·c.
     Ewc { strength: f64 },
-}
-
-impl Pull {
-    /// `None` where the method has no such penalty.
-    pub fn of(method: &Method) -> Option<Pull> {
-        match *method {
-            Method::L2ToOld { strength } => Some(Pull::L2 { strength }),
-            Method::Ewc { strength, .. } => Some(Pull::Ewc { strength }),
-            _ => None,
-        }
-    }
 }
 
 impl OldWeights {

@@ -118,8 +118,12 @@ pub(crate) fn escape(text: &str) -> String {
 pub(crate) fn markdown_cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let words: Vec<&str> = text.split_whitespace().collect();
-    for letter in words.join(" ").replace("www.", "www\u{200b}.").chars() {
+    let line = words.join(" ").replace("www.", "www\u{200b}.");
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
         match letter {
+            // Before a space, it makes neither a link nor an emoji.
+            ':' if letters.peek().is_none_or(|next| *next == ' ') => out.push(':'),
             // An entity is a letter to Markdown, never markup; a table doesn't split at it either.
             '&' | '<' | '>' | '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '~' | ':' | '$' | '#' => {
                 out.push_str(&format!("&#{};", u32::from(letter)));
@@ -180,6 +184,7 @@ mod tests {
             ("a|b\nc", "a&#124;b c"),
             ("a\\|b", "a&#92;&#124;b"),
             ("`x` <b>", "&#96;x&#96; &#60;b&#62;"),
+            ("ends: http://a.b", "ends: http&#58;//a.b"),
             ("@delta http://a.b", "&#64;\u{200b}delta http&#58;//a.b"),
             ("www.a.b", "www\u{200b}.a.b"),
             ("![x](y) **z** #12", "!&#91;x&#93;(y) &#42;&#42;z&#42;&#42; &#35;12"),

@@ -15,12 +15,12 @@ mod sweep;
 mod table;
 mod verdict;
 
-pub(crate) use verdict::{amount, sentence, word};
+pub(crate) use verdict::{amount, limit, sentence, word};
 
 const STYLE: &str = include_str!("report/report.css");
 const SCRIPT: &str = include_str!("report/report.js");
 /// Of [`SCRIPT`], so that no other script runs, whatever a text of the data might hold. A test holds the two together.
-const SCRIPT_SHA256: &str = "sha256-5hVmHPHrmShK/Zpm4dRbLe8IlgAKMmIpd9sBpVO1RCo=";
+const SCRIPT_SHA256: &str = "sha256-R4i72hkl2napPVa5gZSuhp3jQyMNcCA9Cuyi+8xdjpE=";
 
 /// The whole page. Every text of the data is escaped.
 pub fn html(report: &Report) -> String {

@@ -1,7 +1,7 @@
 //! The report as Markdown, short enough for a comment on a pull request.
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
-use crate::html::{amount, sentence, word};
+use crate::html::{amount, limit, sentence, word};
 use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
@@ -44,7 +44,7 @@ fn verdict(certificate: &Certificate) -> String {
             "| {} | {} | {} | {} | {} to {} | {} of {} |\n",
             cell(&check.name, 60),
             word(check.verdict),
-            amount(check, check.limit),
+            limit(check),
             amount(check, check.observed),
             amount(check, check.low),
             amount(check, check.high),

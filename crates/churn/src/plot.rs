@@ -84,14 +84,15 @@ struct Axes<'a> {
     x_tick: fn(&f64) -> String,
     y_tick: fn(&f64) -> String,
     y_ticks: usize,
-    /// Room for names on the left.
+    /// Room for names on the left and on the right.
     left: u32,
+    right: u32,
 }
 
 fn chart<'a, 'b>(area: &'a Area<'b>, axes: &Axes) -> Result<Chart<'a, 'b>, Box<dyn Error>> {
     let mut chart = ChartBuilder::on(area)
         .margin_top(16)
-        .margin_right(28)
+        .margin_right(axes.right)
         .margin_left(8)
         .x_label_area_size(84)
         .y_label_area_size(axes.left)
@@ -168,8 +169,15 @@ pub(crate) fn swatch(series: usize) -> String {
         .replace("role=\"img\" aria-label=\"\"", "aria-hidden=\"true\"")
 }
 
-/// An upright line over the whole height, with its name at the top on the side that has room.
-fn upright(area: &Area, chart: &Chart, x: f64, name: &str, color: RGBColor, row: i32) -> Drawn {
+/// An upright line over the whole height, with its name at the top: on the wished side, if there is room.
+fn upright(
+    area: &Area,
+    chart: &Chart,
+    x: f64,
+    name: &str,
+    color: RGBColor,
+    wished: HPos,
+) -> Drawn {
     let pixels = chart.plotting_area().get_pixel_range();
     let at = chart.backend_coord(&(x, 0.0)).0;
     if !pixels.0.contains(&at) {
@@ -183,8 +191,13 @@ fn upright(area: &Area, chart: &Chart, x: f64, name: &str, color: RGBColor, row:
             color.stroke_width(3),
         ))?;
     }
-    let is_right = at + 14 + name.chars().count() as i32 * LETTER_WIDTH < pixels.0.end;
+    let width = name.chars().count() as i32 * LETTER_WIDTH;
+    let has_room = [at - 14 - width > pixels.0.start, at + 14 + width < pixels.0.end];
+    let is_right = match wished {
+        HPos::Left => !has_room[0],
+        _ => has_room[1],
+    };
     let (x, side) = if is_right { (at + 12, HPos::Left) } else { (at - 12, HPos::Right) };
-    area.draw(&Text::new(name.to_string(), (x, top + 18 + row * 34), anchored(color, side)))?;
+    area.draw(&Text::new(name.to_string(), (x, top + 18), anchored(color, side)))?;
     Ok(())
 }

@@ -174,11 +174,23 @@ pub(super) fn slices(report: &Report) -> String {
     };
     let lines: Vec<Vec<Cell>> = slices.iter().take(SLICES_SHOWN).map(line).collect();
     let mut out = table::table("Slices by churn", &heads, &lines, Order::Sortable);
-    out.push_str(&format!(
-        "<p class=\"note\">p asks whether a slice churns like the other rows, corrected over all {} slices (Holm).{}</p>\n",
-        count(slices.len() as u64),
-        if slices.len() > SLICES_SHOWN { " Shown are the worst 200; report.json has all." } else { "" }
-    ));
+    let mut notes = Vec::new();
+    if slices.len() > SLICES_SHOWN {
+        let all = count(slices.len() as u64);
+        notes.push(format!(
+            "Here are the worst {SLICES_SHOWN} of {all} slices; report.json has all."
+        ));
+    }
+    if let Some(correction) = &report.comparison.slice_correction {
+        notes.push(format!("p asks whether a slice churns like the other rows: {correction}."));
+    }
+    if report.comparison.n_small_slices > 0 {
+        let small = count(report.comparison.n_small_slices);
+        notes.push(format!("Slices left out for having too few rows: {small}."));
+    }
+    if !notes.is_empty() {
+        out.push_str(&format!("<p class=\"note\">{}</p>\n", escape(&notes.join(" "))));
+    }
     out
 }
 

@@ -1,6 +1,6 @@
 //! Old and new side by side: accuracy, calibration, worst class, and what happened to the scores.
 
-use super::table::{Cell, Head, Order, count, difference, none, number, rate, table, text};
+use super::table::{Cell, Head, Order, count, difference, markup, none, number, rate, table, text};
 use crate::format::{self, escape, rows};
 use crate::{Calibration, Report, plot};
 
@@ -16,8 +16,10 @@ pub(super) fn side_by_side(report: &Report) -> String {
     let mut lines: Vec<Vec<Cell>> = Vec::new();
     if all.accuracy_old.is_some() || all.accuracy_new.is_some() {
         let gain = all.accuracy_gain.as_ref();
-        let gain =
-            gain.map_or(none(), |estimate| number(estimate.value, format::gain(&Some(*estimate))));
+        let gain = gain.map_or(none(), |gain| {
+            let range = format::signed_range(&gain.interval);
+            markup(format!("{}<small>{range}</small>", format::points(gain.value)))
+        });
         lines.push(vec![text("accuracy"), rate(&all.accuracy_old), rate(&all.accuracy_new), gain]);
     }
     let worst = [&comparison.worst_class_old, &comparison.worst_class_new];
@@ -83,6 +85,12 @@ pub(super) fn scores(report: &Report) -> String {
         tv = format::number(Some(soft.total_variation)),
         kl = format::number(Some(soft.kl_old_new)),
     );
+    if soft.kl_floored > 0 {
+        out.push_str(&format!(
+            "<p class=\"note\">{} had a new score of 0 where the old one wasn't; for KL, it counts as 10⁻¹².</p>\n",
+            rows(soft.kl_floored)
+        ));
+    }
     out.push_str("<div class=\"pair\">\n");
     if soft.shift.iter().any(|rows| *rows > 0) {
         out.push_str(&format!(

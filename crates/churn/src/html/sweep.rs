@@ -1,6 +1,6 @@
 //! Settings on the axes churn and accuracy, and the candidates that the budget walked.
 
-use super::table::{Cell, Head, Order, markup, none, number, share, table, text};
+use super::table::{Cell, Head, Order, markup, none, share, table, text};
 use super::verdict::badge;
 use crate::format::{escape, percent};
 use crate::plot::{self, series_names};
@@ -34,7 +34,7 @@ pub(super) fn frontier(report: &Report) -> String {
             text(&point.method),
             text(&point.init),
             text(&point.setting),
-            number(point.seeds.len() as f64, point.seeds.len().to_string()),
+            seeds(point),
             mean(&point.accuracy),
             mean(&point.churn),
             mean(&point.nfr),
@@ -47,6 +47,17 @@ pub(super) fn frontier(report: &Report) -> String {
         plot::frontier(&report.frontier, floor, limit),
         table("Settings with their means over seeds", &heads, &lines, Order::Sortable)
     )
+}
+
+/// How many, and which of the other settings' are missing: then means aren't over the same runs.
+fn seeds(point: &Point) -> Cell {
+    let missing: Vec<String> = point.missing_seeds.iter().map(u64::to_string).collect();
+    let missing = match missing.is_empty() {
+        true => String::new(),
+        false => format!("<small>without {}</small>", missing.join(", ")),
+    };
+    let found = point.seeds.len();
+    markup(format!("{found}{missing}")).keyed(found as f64)
 }
 
 fn mean(mean: &Mean) -> Cell {

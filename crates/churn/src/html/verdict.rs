@@ -2,7 +2,7 @@
 
 use super::table::{Cell, Head, Order, markup, number, table, text};
 use crate::format::{self, NONE, escape, percent, points};
-use crate::{Certificate, Check, Report, Verdict};
+use crate::{Certificate, Check, Report, Sense, Verdict};
 
 /// The banner, the checks behind it, and the numbers everybody asks for first.
 pub(super) fn verdict(report: &Report) -> String {
@@ -84,6 +84,15 @@ pub(crate) fn sentence(certificate: &Certificate) -> String {
     }
 }
 
+/// The limit with the side that is allowed.
+pub(crate) fn limit(check: &Check) -> String {
+    let sign = match check.sense {
+        Sense::AtMost => "≤",
+        Sense::AtLeast => "≥",
+    };
+    format!("{sign} {}", amount(check, check.limit))
+}
+
 /// A gain is a difference and has a sign; the rest are shares.
 pub(crate) fn amount(check: &Check, value: f64) -> String {
     if check.name.contains("gain") { points(value) } else { percent(value) }
@@ -108,7 +117,7 @@ fn checks(certificate: &Certificate) -> String {
             vec![
                 text(&check.name),
                 badge(check.verdict),
-                number(check.limit, amount(check, check.limit)),
+                number(check.limit, limit(check)),
                 number(check.observed, amount(check, check.observed)),
                 number(
                     check.of as f64,
@@ -124,7 +133,10 @@ fn checks(certificate: &Certificate) -> String {
         })
         .collect();
     let table = table("Checks of the budget", &heads, &rows, Order::Fixed);
-    format!("{table}<p class=\"note\">{}</p>\n", escape(&certificate.correction))
+    let notes = [&certificate.correction].into_iter().chain(&certificate.notes);
+    let notes: String =
+        notes.map(|note| format!("<p class=\"note\">{}</p>\n", escape(note))).collect();
+    table + &notes
 }
 
 /// Four numbers with their intervals.

@@ -57,14 +57,27 @@ pub(crate) fn frontier(points: &[Point], floor: Option<f64>, limit: Option<f64>)
             y_tick: percent_tick,
             y_ticks: 8,
             left: 150,
+            right: 28,
         };
         let on = chart(area, &axes)?;
         let place = |x: f64, y: f64| on.backend_coord(&(x, y));
+        // The two names stand on the outer sides of their lines, where neither line crosses the other's name.
+        let (floor_side, limit_side) = match (floor, limit) {
+            (Some(floor), Some(limit)) if floor < limit => (HPos::Left, HPos::Right),
+            _ => (HPos::Right, HPos::Left),
+        };
         if let Some(floor) = floor {
-            upright(area, &on, floor, &format!("seed floor {}", percent(floor)), MUTED, 0)?;
+            upright(
+                area,
+                &on,
+                floor,
+                &format!("seed floor {}", percent(floor)),
+                MUTED,
+                floor_side,
+            )?;
         }
         if let Some(limit) = limit {
-            upright(area, &on, limit, &format!("budget {}", percent(limit)), LIMIT, 1)?;
+            upright(area, &on, limit, &format!("budget {}", percent(limit)), LIMIT, limit_side)?;
         }
         area.draw(&PathElement::new(on_frontier(&points, place), INK.mix(0.22).stroke_width(14)))?;
         for series in 0..names.len() {
@@ -80,12 +93,15 @@ pub(crate) fn frontier(points: &[Point], floor: Option<f64>, limit: Option<f64>)
         for (series, point) in &points {
             let (churn, accuracy) = (point.churn.value, point.accuracy.value);
             let color = SERIES[series % SERIES.len()].mix(0.8).stroke_width(3);
-            let [low, high] = ends(&point.churn);
-            area.draw(&PathElement::new([place(low, accuracy), place(high, accuracy)], color))?;
-            let [low, high] = ends(&point.accuracy);
-            area.draw(&PathElement::new([place(churn, low), place(churn, high)], color))?;
+            let [left, right] = ends(&point.churn).map(|churn| place(churn, accuracy));
+            area.draw(&PathElement::new([left, right], color))?;
+            let [bottom, top] = ends(&point.accuracy).map(|accuracy| place(churn, accuracy));
+            area.draw(&PathElement::new([bottom, top], color))?;
             let at = place(churn, accuracy);
             mark(area, *series, at)?;
+            let stem = Space { left: top.0 - 2, top: top.1, right: top.0 + 2, bottom: bottom.1 };
+            let level = Space { left: left.0, top: left.1 - 2, right: right.0, bottom: left.1 + 2 };
+            taken.extend([stem, level]);
             taken.push(Space {
                 left: at.0 - 14,
                 top: at.1 - 14,

@@ -47,10 +47,18 @@ pub(crate) fn rates(bars: &[Bar], floor: Option<f64>) -> String {
             y_tick: |_| String::new(),
             y_ticks: 0,
             left: 330,
+            right: 200,
         };
         let on = chart(area, &axes)?;
         if let Some(floor) = floor {
-            upright(area, &on, floor, &format!("seed floor {}", percent(floor)), MUTED, 0)?;
+            upright(
+                area,
+                &on,
+                floor,
+                &format!("seed floor {}", percent(floor)),
+                MUTED,
+                HPos::Right,
+            )?;
         }
         for (row, bar) in bars.iter().enumerate() {
             let place = |x: f64| on.backend_coord(&(x, -(row as f64)));
@@ -66,16 +74,12 @@ pub(crate) fn rates(bars: &[Bar], floor: Option<f64>) -> String {
             area.draw(&Circle::new(place(bar.rate.value), 10, NEW.filled()))?;
             if let Some(limit) = bar.limit.filter(|limit| is_share(*limit)) {
                 let (x, y) = place(limit);
-                area.draw(&PathElement::new([(x, y - 25), (x, y + 25)], LIMIT.stroke_width(6)))?;
-                let is_inside = f64::from(x) < f64::from(WIDTH) * 0.82;
-                let (x, side) =
-                    if is_inside { (x + 14, HPos::Left) } else { (x - 14, HPos::Right) };
-                let beside = if (low.0..=high.0 + 14).contains(&x) { y - 22 } else { y };
-                area.draw(&Text::new(
-                    format!("limit {}", percent(limit)),
-                    (x, beside),
-                    anchored(LIMIT, side),
-                ))?;
+                let tick = [(x, y - 25), (x, y + 25)];
+                area.draw(&PathElement::new(tick, LIMIT.stroke_width(6)))?;
+                // In a column of their own, where no whisker and no floor can cross the letters.
+                let name = format!("limit {}", percent(limit));
+                let right = (WIDTH as i32 - 8, y);
+                area.draw(&Text::new(name, right, anchored(LIMIT, HPos::Right)))?;
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ pub(crate) fn shift(bins: &[u64]) -> String {
             y_tick: |y| if (y - y.round()).abs() < 1e-6 { power_of_ten(*y) } else { String::new() },
             y_ticks: (highest as f64).log10() as usize + 1,
             left: 120,
+            right: 44,
         };
         let mut on = chart(area, &axes)?;
         let width = 2.0 / bins.len().max(1) as f64;
@@ -53,6 +54,7 @@ pub(crate) fn reliability(old: Option<&Calibration>, new: Option<&Calibration>) 
             y_tick: percent_tick,
             y_ticks: 6,
             left: 140,
+            right: 44,
         };
         let mut on = chart(area, &axes)?;
         on.draw_series([PathElement::new([(0.0, 0.0), (1.0, 1.0)], GRID.stroke_width(5))])?;

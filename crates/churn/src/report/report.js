@@ -46,7 +46,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 const flips = document.getElementById("flip-table");
-const pageRows = 25;
+const pageRows = 20;
 let shownRows = pageRows;
 
 function show() {

@@ -1,0 +1,217 @@
+"""Writes report-v1.schema.json, the shape of report.json. Run in this folder: python3 make.py"""
+
+import json
+
+
+def of(kind, **rest):
+    return {"type": kind, **rest}
+
+
+NUMBER, TEXT = of("number"), of("string")
+COUNT = of("integer", minimum=0)
+SHARE = of("number", minimum=0, maximum=1)
+VERDICTS = ["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+def ref(name):
+    return {"$ref": "#/$defs/" + name}
+
+
+def array(items):
+    return of("array", items=items)
+
+
+def fixed(*items):
+    return {"type": "array", "prefixItems": list(items), "minItems": len(items), "maxItems": len(items)}
+
+
+def optional(schema):
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def record(description, required, maybe=None):
+    """Keys that may be null may be missing too; keys that aren't named are allowed."""
+    maybe = {key: optional(value) for key, value in (maybe or {}).items()}
+    out = {"type": "object", "required": list(required), "properties": {**required, **maybe}}
+    return {"description": description, **out} if description else out
+
+
+def default(kind, required, added):
+    """`added` came later within the version: older reports lack them."""
+    out = record(kind, required[0], required[1])
+    out["properties"].update(added)
+    return out
+
+
+kinds = "rows changed labelled both_right negative positive lateral same_wrong".split()
+rates = "churn nfr pfr lateral accuracy_old accuracy_new".split()
+ratios = "nfi pfi relative_nfr win_loss btc bec".split()
+defs = {
+    "interval": record("", {"low": NUMBER, "high": NUMBER, "confidence": SHARE}),
+    "rate": record(
+        "A share with its counts and its exact binomial (Clopper-Pearson) interval.",
+        {"value": SHARE, "count": COUNT, "of": of("integer", minimum=1), "interval": ref("interval")},
+    ),
+    "estimate": record("A number with a bootstrap interval.", {"value": NUMBER, "interval": ref("interval")}),
+    "mean": record("Mean and standard error over seeds.", {"value": NUMBER}, {"standard_error": NUMBER}),
+    "mcnemar": record("Two-sided p-values.", {"exact": SHARE, "mid": SHARE}),
+    "flips": record(
+        "Counts of rows: `changed` of all rows, the kinds after it of labelled ones.",
+        {kind: COUNT for kind in kinds},
+    ),
+    "measured": record(
+        "One set of rows, measured; null where a number isn't defined.",
+        {"flips": ref("flips")},
+        {
+            **{name: ref("rate") for name in rates},
+            "accuracy_gain": ref("estimate"),
+            **{name: NUMBER for name in ratios},
+            "mcnemar": ref("mcnemar"),
+        },
+    ),
+    "crossing": record("", {"label": TEXT, "threshold": NUMBER, "up": COUNT, "down": COUNT}),
+    "calibration": record(
+        "Confidence in equal bins: rows, sum of confidence, rows that are right.",
+        {"rows": COUNT, "ece": NUMBER, "brier": NUMBER, "bins": array(fixed(COUNT, NUMBER, COUNT))},
+    ),
+    "soft": default(
+        "How scores moved; KL in nats; `shift` counts rows in equal bins from -1 to 1.",
+        (
+            {
+                "rows": COUNT,
+                "total_variation": NUMBER,
+                "kl_old_new": NUMBER,
+                "crossings": array(ref("crossing")),
+                "shift": array(COUNT),
+            },
+            {"calibration_old": ref("calibration"), "calibration_new": ref("calibration")},
+        ),
+        {"kl_floored": COUNT},
+    ),
+    "class": record(
+        "Rows of one true class.",
+        {"label": TEXT, "flips": ref("flips")},
+        {"recall_old": SHARE, "recall_new": SHARE, "nfr": ref("rate")},
+    ),
+    "slice": record("", {"name": TEXT, "kind": TEXT, "measured": ref("measured")}, {"p_corrected": SHARE}),
+    "from_to": record("", {"from": TEXT, "to": TEXT, "rows": COUNT, "negative": COUNT, "positive": COUNT}),
+    "comparison": default(
+        "",
+        (
+            {
+                "all": ref("measured"),
+                "classes": array(ref("class")),
+                "slices": array(ref("slice")),
+                "from_to": array(ref("from_to")),
+                "n_only_old": COUNT,
+                "n_only_new": COUNT,
+            },
+            {
+                "old_rows": ref("measured"),
+                "new_rows": ref("measured"),
+                "soft": ref("soft"),
+                "worst_class_old": fixed(TEXT, SHARE),
+                "worst_class_new": fixed(TEXT, SHARE),
+                "slice_correction": TEXT,
+                "churn_ratio": NUMBER,
+                "seed_floor": ref("rate"),
+            },
+        ),
+        {"n_small_slices": COUNT},
+    ),
+    "check": record(
+        "One limit, judged by one-sided exact bounds.",
+        {
+            "name": TEXT,
+            "sense": {"enum": ["at_most", "at_least"]},
+            "limit": NUMBER,
+            "observed": NUMBER,
+            "count": COUNT,
+            "of": COUNT,
+            "low": NUMBER,
+            "high": NUMBER,
+            "confidence": SHARE,
+            "fail_confidence": SHARE,
+            "verdict": {"enum": VERDICTS},
+            "said": TEXT,
+        },
+        {"rows_needed": COUNT},
+    ),
+    "step": record(
+        "A candidate on the way from safest to boldest.",
+        {"name": TEXT, "calibration_churn": SHARE, "is_chosen": of("boolean")},
+        {"calibration_accuracy": SHARE, "certified": {"enum": VERDICTS}},
+    ),
+    "certificate": default(
+        "",
+        (
+            {
+                "verdict": {"enum": VERDICTS},
+                "checks": array(ref("check")),
+                "confidence": SHARE,
+                "correction": TEXT,
+                "walked": array(ref("step")),
+            },
+            {},
+        ),
+        {"notes": array(TEXT)},
+    ),
+    "side": record("", {"name": TEXT, "labels": array(TEXT)}, {"sha256": TEXT}),
+    "neighbour": record("", {"id": TEXT, "text": TEXT, "similarity": NUMBER}, {"label": TEXT}),
+    "flip": record(
+        "A row whose prediction changed.",
+        {
+            "id": TEXT,
+            "old": TEXT,
+            "new": TEXT,
+            "kind": {"enum": ["negative", "lateral", "positive", "unlabelled"]},
+            "nearest": array(ref("neighbour")),
+        },
+        {"text": TEXT, "gold": TEXT, "old_score": NUMBER, "new_score": NUMBER},
+    ),
+    "point": default(
+        "One setting over its seeds.",
+        (
+            {
+                "method": TEXT,
+                "init": TEXT,
+                "setting": TEXT,
+                "seeds": array(COUNT),
+                "accuracy": ref("mean"),
+                "churn": ref("mean"),
+                "nfr": ref("mean"),
+                "is_on_frontier": of("boolean"),
+            },
+            {},
+        ),
+        {"missing_seeds": array(COUNT)},
+    ),
+}
+root = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "urn:lowchurn:report:v1",
+    "title": "lowchurn report, version 1",
+    **record(
+        "What two models say about the same rows, and whether the new one keeps its budget. Shares lie between 0 and 1. "
+        "Keys may be added within a version; none is renamed or removed.",
+        {
+            "schema": {"const": "lowchurn.report.v1"},
+            "title": TEXT,
+            "old": ref("side"),
+            "new": ref("side"),
+            "data": TEXT,
+            "rows": COUNT,
+            "labels": array(TEXT),
+            "alignment": array(TEXT),
+            "comparison": ref("comparison"),
+            "flips": array(ref("flip")),
+            "n_flips": COUNT,
+            "frontier": array(ref("point")),
+            "provenance": array(fixed(TEXT, TEXT)),
+        },
+        {"data_sha256": TEXT, "certificate": ref("certificate")},
+    ),
+    "$defs": defs,
+}
+with open("report-v1.schema.json", "w", encoding="utf-8") as file:
+    file.write(json.dumps(root, indent=1) + "\n")

@@ -9,9 +9,11 @@ use crate::console::Console;
 use crate::settings::{MethodFlags, Settings};
 
 mod compare;
+mod repair;
 mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
+pub use repair::{Distil, Refit, Repair, Towards};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, Sweep, Update};
 
 /// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
@@ -34,6 +36,10 @@ pub enum Verb {
     Update(Box<Update>),
     /// Compare methods on the axes churn and accuracy, over one teacher table
     Sweep(Box<Sweep>),
+    /// Without training: models between the deployed one and its successor, and the one of them to deploy
+    Repair(Box<Repair>),
+    /// Train a student from larger teachers, of another architecture or tokenizer where need be
+    Distil(Box<Distil>),
     /// Compare two models, or two files of predictions: churn, negative flips, slices; report.html and report.json
     Compare(Box<Compare>),
     /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive

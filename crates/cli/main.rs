@@ -15,6 +15,7 @@ mod settings;
 mod signals;
 
 mod doctor;
+mod distil;
 mod dry_run;
 mod eval;
 mod finetune;
@@ -24,12 +25,18 @@ mod rows;
 mod training;
 mod updating;
 
+mod between;
+mod golden;
 mod grid;
+mod points;
 mod sweep;
 mod sweep_report;
+mod update;
+mod update_report;
 
 mod compare;
 mod gate;
+mod repair;
 mod reporting;
 
 mod machine;
@@ -65,7 +72,9 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
     match verb {
         Verb::Finetune(verb) => finetune::finetune(&verb, console),
         Verb::Sweep(verb) => sweep::sweep(&verb, console),
-        Verb::Update(_) => Ok(2),
+        Verb::Update(verb) => update::update(&verb, console),
+        Verb::Repair(verb) => repair::repair(&verb, console),
+        Verb::Distil(verb) => distil::distil(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),
         Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use lowchurn_data::alignment::{entries_for, refuse_unused};
 use lowchurn_data::{
     Alignment, Columns, Error as DataError, Example, LabelSet, Labels, NewClasses, Split,
     align_update, parse_map, stratified_cut,
@@ -25,6 +26,8 @@ pub struct UpdateRows {
     pub n_unlabelled: usize,
     /// Never trained on. May have unlabelled rows.
     pub holdout: Split,
+    /// The first so many of them are like those that the deployed model was made for.
+    pub n_old_holdout: usize,
     /// What was done to the labels, for people and the report.
     pub alignment: Vec<String>,
     /// What the next update has to read again.
@@ -70,6 +73,7 @@ pub fn read(
         map,
         new_classes,
         said: Vec::new(),
+        seen: Vec::new(),
         hub,
     };
     let record = record(args, before)?;
@@ -95,6 +99,17 @@ pub fn read(
         Some(data) => reader.read(data, None, "validation", Labels::IfPresent, console)?,
         None => cut(&mut new, &reader, args.holdout_fraction)?,
     };
+    // A teacher of another origin may have use for an entry that no data has.
+    if args.teacher.is_empty() {
+        let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
+        refuse_unused(&reader.map, &seen)?;
+    }
+    let mut held = Vec::new();
+    if let Some(data) = &args.old_holdout {
+        held.push(reader.read(data, None, "validation", Labels::IfPresent, console)?);
+    }
+    let n_old_holdout = held.first().map_or(0, |part: &Part| part.examples.len());
+    held.push(holdout);
     let labels = LabelSet::new(reader.labels.clone())?;
     let count = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
     let (n_old, n_new) = (count(&old), count(&new));
@@ -108,8 +123,8 @@ pub fn read(
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
-    let held = holdout.name.clone();
-    let holdout = Split::new(&held, unique(vec![holdout]), labels);
+    let held_name: Vec<String> = held.iter().map(|part| part.name.clone()).collect();
+    let holdout = Split::new(&held_name.join(" + "), unique(held), labels);
     let shared = shared_texts(&train, &holdout);
     if shared > 0 {
         console.say(&format!(
@@ -117,27 +132,39 @@ pub fn read(
             holdout.examples.len()
         ));
     }
-    Ok(UpdateRows { train, n_old, n_new, n_unlabelled, holdout, alignment: reader.said, record })
+    Ok(UpdateRows {
+        train,
+        n_old,
+        n_new,
+        n_unlabelled,
+        holdout,
+        n_old_holdout,
+        alignment: reader.said,
+        record,
+    })
 }
 
 /// Rows of one source, their labels aligned already.
-struct Part {
-    name: String,
-    examples: Vec<Example>,
+pub struct Part {
+    pub name: String,
+    pub examples: Vec<Example>,
 }
 
-struct Reader<'r> {
-    wishes: Wishes,
+/// Reads sources one after the other, each aligned with the labels so far.
+pub struct Reader<'r> {
+    pub wishes: Wishes,
     /// Grows by new classes as they come.
-    labels: Vec<String>,
-    map: Vec<(String, String)>,
-    new_classes: NewClasses,
-    said: Vec<String>,
-    hub: &'r Hub,
+    pub labels: Vec<String>,
+    pub map: Vec<(String, String)>,
+    pub new_classes: NewClasses,
+    pub said: Vec<String>,
+    /// Label names of every source that named them otherwise.
+    pub seen: Vec<Vec<String>>,
+    pub hub: &'r Hub,
 }
 
 impl Reader<'_> {
-    fn read(
+    pub fn read(
         &mut self,
         source: &str,
         split: Option<&str>,
@@ -157,20 +184,22 @@ impl Reader<'_> {
             data.read(&split, &self.wishes, labels, known, self.hub, console)
         };
         // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
-        let found = match read(Some(&known)) {
-            Ok(rows) => {
+        let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
+            Ok(rows) if rows.labels == known => {
                 return Ok(Part { name: rows.name, examples: rows.examples });
             }
+            Ok(rows) => rows,
+            // Rows of one class only don't make a label set of their own.
             Err(error) if is_of_labels(&error) => {
-                read(None).map_err(|own| match is_of_labels(&own) {
-                    true => error,
-                    false => own,
-                })?
+                let other = if self.map.is_empty() { read(None) } else { read(Some(&known)) };
+                other.map_err(|own| if is_of_labels(&own) { error } else { own })?
             }
             Err(error) => return Err(error),
         };
+        let names = found.labels.names();
+        self.seen.push(names.to_vec());
         let aligned: Alignment =
-            align_update(&self.labels, found.labels.names(), &self.map, self.new_classes)
+            align_update(&self.labels, names, &entries_for(&self.map, names), self.new_classes)
                 .with_context(|| found.name.clone())?;
         let mut examples = found.examples;
         for row in &mut examples {
@@ -246,7 +275,7 @@ fn cut(new: &mut Vec<Part>, reader: &Reader, fraction: f64) -> Result<Part> {
 }
 
 /// All rows with ids that are unique: where two sources share one, those of the later source get its number before theirs.
-fn unique(parts: Vec<Part>) -> Vec<Example> {
+pub fn unique(parts: Vec<Part>) -> Vec<Example> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let clashes = |seen: &HashMap<String, usize>, part: &Part| {
         part.examples.iter().any(|row| seen.contains_key(&row.id))

@@ -3,36 +3,24 @@
 //! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
 //! point by point, shards of it are folders, and merging is reading.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
-use lowchurn_data::{Encoded, PredictionRow, write_row};
-use lowchurn_distill::{Method, Plan, interpolate, write_file, write_json};
-use lowchurn_models::{Classifier, Head, Params};
-use serde::{Deserialize, Serialize};
+use lowchurn_data::{PredictionRow, write_row};
+use lowchurn_distill::{Method, Plan, write_file, write_json};
 use serde_json::json;
 
 use crate::args::{Deployed, Init, Sweep};
+use crate::between::Line;
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::grid;
+use crate::points::{PointFile, read_point, read_points};
 use crate::updating::{self, Updating};
 use crate::{output, signals, sweep_report};
-
-/// What a point's folder says of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PointFile {
-    pub point: RunPoint,
-    pub flips: Flips,
-    /// What it depends on: plan, start, hashes of the deployed model, training and held-out rows.
-    pub made_from: serde_json::Value,
-    pub train_seconds: f64,
-}
 
 /// One setting, without its seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -274,7 +262,7 @@ fn point(
     let seconds = ended.train_seconds;
     write_point(&dir, updating, new, point, &made_from, seconds, console)?;
     if !missing.is_empty() {
-        let mut line = Line::open(updating, &model)?;
+        let line = Line::open(updating, &model)?;
         for share in missing {
             let new = line.score(updating, share, console)?;
             let point = run("interpolate".into(), "warm", format!("α {share}"));
@@ -300,49 +288,6 @@ fn made_from(updating: &Updating, plan: &Plan, init: Init) -> Result<serde_json:
         "train_sha256": updating.rows.train.sha256,
         "holdout_sha256": updating.rows.holdout.sha256,
     }))
-}
-
-/// The models between the old weights and one that was trained from them.
-pub struct Line {
-    old: Classifier,
-    new: Classifier,
-    tokens: Encoded,
-}
-
-impl Line {
-    pub fn open(updating: &Updating, folder: &Path) -> Result<Line> {
-        let open = |folder: &Path| -> Result<Classifier> {
-            Ok(Classifier::open(folder, Head::FromCheckpoint, &updating.device)?.0)
-        };
-        let tokens = updating.holdout_tokens(folder)?;
-        Ok(Line { old: open(&updating.old.folder)?, new: open(folder)?, tokens })
-    }
-
-    /// share·old + (1 − share)·new.
-    pub fn model(&self, share: f64) -> Result<Classifier> {
-        let params: Params = interpolate(&self.old.params, &self.new.params, share)?;
-        Ok(Classifier::new(self.new.config.clone(), params)?)
-    }
-
-    pub fn score(
-        &mut self,
-        updating: &Updating,
-        share: f64,
-        console: &mut Console,
-    ) -> Result<Predicted> {
-        let model = self.model(share)?;
-        let logits = updating.logits(&model, &self.tokens, console)?.logits;
-        let split = &updating.rows.holdout;
-        let ids = split.examples.iter().map(|row| row.id.clone()).collect();
-        let gold = split.examples.iter().map(|row| row.label).collect();
-        Ok(Predicted::from_logits(
-            &format!("interpolate α {share}"),
-            model.labels(),
-            ids,
-            gold,
-            &logits,
-        )?)
-    }
 }
 
 /// Predictions first, the point last: a folder with a point is whole.
@@ -402,59 +347,6 @@ pub fn write_predictions(new: &Predicted, out: &mut dyn std::io::Write) -> Resul
         write_row(out, &row)?;
     }
     Ok(())
-}
-
-fn read_point(dir: &Path) -> Result<Option<PointFile>> {
-    let path = dir.join("point.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).with_context(|| path.display().to_string())?;
-    let bad = |error| {
-        Usage(format!("{}: {error}; remove this folder to compute it again", path.display()))
-    };
-    Ok(Some(serde_json::from_slice(&text).map_err(bad)?))
-}
-
-/// Every point below the given sweeps' folders; the same point in two of them is an error.
-pub fn read_points(folders: &[PathBuf]) -> Result<Vec<(PathBuf, PointFile)>> {
-    let mut all: BTreeMap<(String, String, String, u64), (PathBuf, PointFile)> = BTreeMap::new();
-    for folder in folders {
-        let mut dirs = Vec::new();
-        for setting in entries(&folder.join("points"))? {
-            dirs.extend(entries(&setting)?);
-        }
-        for dir in dirs {
-            let Some(file) = read_point(&dir)? else { continue };
-            let p = &file.point;
-            let key = (p.method.clone(), p.init.clone(), p.setting.clone(), p.seed);
-            let other =
-                |there: &PointFile| there.flips != file.flips || there.made_from != file.made_from;
-            if let Some((first, there)) = all.get(&key)
-                && other(there)
-            {
-                let (first, dir) = (first.display(), dir.display());
-                return Err(Usage(format!(
-                    "{first} and {dir} are the same point with other results; merge one of them"
-                ))
-                .into());
-            }
-            all.insert(key, (dir, file));
-        }
-    }
-    Ok(all.into_values().collect())
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    if !dir.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        all.push(entry?.path());
-    }
-    all.sort();
-    Ok(all)
 }
 
 /// Whether another setting of the first seed had at least 0.5 points more accuracy and at most its churn, or 0.5 points less

@@ -8,7 +8,7 @@ use lowchurn_distill::{write_file, write_json};
 use serde_json::json;
 
 use crate::console::Console;
-use crate::sweep::PointFile;
+use crate::points::PointFile;
 
 pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console) -> Result<()> {
     let runs: Vec<RunPoint> = all.iter().map(|(_, file)| file.point.clone()).collect();

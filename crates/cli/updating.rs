@@ -50,12 +50,18 @@ pub struct Updating {
     teachers: Vec<String>,
     combine: Combine,
     map: Vec<(String, String)>,
-    tables: PathBuf,
+    pub tables: PathBuf,
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
 }
 
-/// Of held-out rows; the same rows for every seed and method.
+/// Of held-out rows.
 const CALIBRATION_SHARE: f64 = 0.3;
+
+/// (N,) which of N held-out rows may be looked at while choosing; the same ones for every verb, seed and method.
+pub fn calibration_rows(n: usize) -> Vec<bool> {
+    let mut rng = Rng::stream(0, "calibration rows", 0);
+    (0..n).map(|_| rng.uniform() < CALIBRATION_SHARE).collect()
+}
 
 /// The settings of the base's own run that its next one takes over.
 fn recipe_of(before: &Settings) -> Settings {
@@ -115,9 +121,7 @@ pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<O
         Ensemble::Logits => Combine::Logits,
     };
     let encoder = layers.settings.model.clone().or(before.model.clone());
-    let mut rng = Rng::stream(0, "calibration rows", 0);
-    let is_calibration =
-        rows.holdout.examples.iter().map(|_| rng.uniform() < CALIBRATION_SHARE).collect();
+    let is_calibration = calibration_rows(rows.holdout.examples.len());
     let tables = args.tables.clone();
     let Some(table) = table(&old, &rows.holdout, &tables, &device, console)? else {
         return Ok(None);
@@ -178,7 +182,7 @@ fn no_head(name: &str) -> anyhow::Error {
     )
 }
 
-fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
+pub fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
     let opened = Classifier::open(&found.folder, Head::FromCheckpoint, device);
     let (model, _) = opened.map_err(|error| match error {
         ModelError::NoHead { .. } => no_head(&found.name),
@@ -187,7 +191,7 @@ fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
     Ok(model)
 }
 
-fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
+pub fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
     let encoder = TextEncoder::open(&found.folder)?;
     check_vocabulary(config, encoder.vocab_size(), &found.folder)?;
     Ok(encode(&encoder, examples, found.max_length)?)
@@ -249,6 +253,60 @@ pub fn predicted(
     Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?)
 }
 
+/// A model's logits on encoded rows.
+pub fn logits(
+    model: &Classifier,
+    tokens: &Encoded,
+    device: &Device,
+    console: &mut Console,
+) -> Result<Predictions> {
+    let (start, rows) = (Instant::now(), tokens.rows());
+    let mut status = Status::new();
+    status.evaluating = "scoring";
+    let found = predict(model, tokens, 64, device, &mut |done| {
+        let event = Event::Evaluating { done, rows };
+        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
+    });
+    status.end(&mut console.err);
+    Ok(found?)
+}
+
+/// Who is followed, as the user named them.
+pub struct Teachers<'t> {
+    pub names: &'t [String],
+    pub combine: Combine,
+    pub map: &'t [(String, String)],
+    pub tables: &'t Path,
+}
+
+/// What the teachers say on the rows of a split, with their names and the names of their tables. `None` where it was
+/// interrupted.
+pub fn teacher(
+    asked: &Teachers,
+    split: &Split,
+    hub: &Hub,
+    device: &Device,
+    console: &mut Console,
+) -> Result<Option<(Teacher, (String, String))>> {
+    let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
+    for name in asked.names {
+        let folder = base::find(name)?.folder(hub, console)?;
+        let found = describe(name, folder)?;
+        let Some(table) = table(&found, split, asked.tables, device, console)? else {
+            return Ok(None);
+        };
+        fingerprints.push(table_file_name(&table.teacher));
+        tables.push(table);
+    }
+    let ids: Vec<String> = split.examples.iter().map(|row| row.id.clone()).collect();
+    let labels = split.labels.names();
+    let teacher = Teacher::of(&tables, &ids, labels, asked.map, asked.combine)?;
+    for line in &teacher.said {
+        console.tell(&format!("teacher: {line}"))?;
+    }
+    Ok(Some((teacher, (asked.names.join(", "), fingerprints.join(" ")))))
+}
+
 impl Updating {
     /// The plan of one training.
     pub fn plan(
@@ -287,21 +345,13 @@ impl Updating {
         tokens: &Encoded,
         console: &mut Console,
     ) -> Result<Predictions> {
-        let (start, rows) = (Instant::now(), tokens.rows());
-        let mut status = Status::new();
-        status.evaluating = "scoring";
-        let found = predict(model, tokens, 64, &self.device, &mut |done| {
-            let event = Event::Evaluating { done, rows };
-            status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
-        });
-        status.end(&mut console.err);
-        Ok(found?)
+        logits(model, tokens, &self.device, console)
     }
 
-    /// Held-out rows for the new model's tokenizer.
-    pub fn holdout_tokens(&self, folder: &Path) -> Result<Encoded> {
+    /// Rows for the tokenizer of the model in `folder`.
+    pub fn tokens_for(&self, folder: &Path, examples: &[Example]) -> Result<Encoded> {
         let found = describe("", folder.to_path_buf())?;
-        tokens_of(&found, &Config::open(folder)?, &self.rows.holdout.examples)
+        tokens_of(&found, &Config::open(folder)?, examples)
     }
 
     /// Trains one model into `output`. `None` where it was interrupted.
@@ -353,24 +403,15 @@ impl Updating {
             eval_sha256: String::new(),
             old: old_named(needs.old_weights),
             teacher: teacher.map(|(_, named)| named.clone()),
+            share_of_old: None,
             buffer: needs.buffer.then(|| (holdout.name.clone(), holdout.sha256.clone())),
             labels: self.rows.train.labels.names().to_vec(),
             device: device::kind(&self.device).into(),
             lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let record = &self.rows.record;
-        let settings = Settings {
-            data: record.data.clone(),
-            train_split: record.train_split.clone(),
-            eval_split: record.eval_fraction.is_none().then(|| "none".into()),
-            eval_fraction: record.eval_fraction,
-            new: (!record.new.is_empty()).then(|| record.new.clone()),
-            base: Some(self.old.name.clone()),
-            model: self.encoder.clone(),
-            ..self.layers.settings.clone()
-        };
+        let settings = self.settings(plan)?;
         let training = Training {
-            settings: settings::resolved(&settings, plan)?,
+            settings,
             provenance,
             start,
             output,
@@ -388,6 +429,22 @@ impl Updating {
         let ended = training::run(&training, started, console);
         self.tokens.insert(key, train);
         ended
+    }
+
+    /// What the run's `run.toml` says; the next update reads it.
+    pub fn settings(&self, plan: &Plan) -> Result<Settings> {
+        let record = &self.rows.record;
+        let settings = Settings {
+            data: record.data.clone(),
+            train_split: record.train_split.clone(),
+            eval_split: record.eval_fraction.is_none().then(|| "none".into()),
+            eval_fraction: record.eval_fraction,
+            new: (!record.new.is_empty()).then(|| record.new.clone()),
+            base: Some(self.old.name.clone()),
+            model: self.encoder.clone(),
+            ..self.layers.settings.clone()
+        };
+        settings::resolved(&settings, plan)
     }
 
     /// Where the weights come from. Shrink-and-perturb takes the old ones into a fresh start, whatever `init` says.
@@ -426,24 +483,13 @@ impl Updating {
     }
 
     fn read_teacher(&self, console: &mut Console) -> Result<Option<(Teacher, (String, String))>> {
-        let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
-        for name in &self.teachers {
-            let folder = base::find(name)?.folder(&self.hub, console)?;
-            let found = describe(name, folder)?;
-            let Some(table) = table(&found, &self.rows.train, &self.tables, &self.device, console)?
-            else {
-                return Ok(None);
-            };
-            fingerprints.push(table_file_name(&table.teacher));
-            tables.push(table);
-        }
-        let ids: Vec<String> = self.rows.train.examples.iter().map(|row| row.id.clone()).collect();
-        let labels = self.rows.train.labels.names();
-        let teacher = Teacher::of(&tables, &ids, labels, &self.map, self.combine)?;
-        for line in &teacher.said {
-            console.tell(&format!("teacher: {line}"))?;
-        }
-        Ok(Some((teacher, (self.teachers.join(", "), fingerprints.join(" ")))))
+        let asked = Teachers {
+            names: &self.teachers,
+            combine: self.combine,
+            map: &self.map,
+            tables: &self.tables,
+        };
+        teacher(&asked, &self.rows.train, &self.hub, &self.device, console)
     }
 
     fn old_weights(&self, plan: &Plan, console: &mut Console) -> Result<OldWeights> {

@@ -29,6 +29,10 @@ pub struct Deployed {
     #[arg(long, value_name = "DATA")]
     pub holdout: Option<String>,
 
+    /// Held-out rows of the kind that the base was made for, told apart in the report as old rows
+    #[arg(long, value_name = "DATA")]
+    pub old_holdout: Option<String>,
+
     /// Share of the new rows that is held out where no --holdout is given
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     pub holdout_fraction: f64,
@@ -102,7 +106,7 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_slice_nfr: Option<f64>,
 
-    /// New accuracy minus old must not be certified to be below this; may be negative
+    /// Certify that accuracy grows by at least this; -0.5% allows a loss of half a point; needs labels
     #[arg(long, value_name = "SHARE", value_parser = signed_share, allow_negative_numbers = true)]
     pub min_accuracy_gain: Option<f64>,
 

@@ -37,6 +37,9 @@ pub struct Provenance {
     /// Names of the teachers and the hash over their tables' fingerprints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<(String, String)>,
+    /// The weights are share·old + (1 − share)·trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_old: Option<f64>,
     /// Held-out rows that steer the run, and their hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buffer: Option<(String, String)>,

@@ -19,6 +19,8 @@ mod optim;
 
 mod weights;
 
+mod refit;
+
 mod step;
 
 mod eval;
@@ -39,14 +41,17 @@ mod files;
 pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
-pub use files::{sha256_of_files, write as write_file, write_json};
+pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};
 pub use guides::{Buffer, Guides};
 pub use lambda::{Lambda, ascend};
 pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};
-pub use release::{Finished, Release, finished, release};
+pub use refit::{
+    RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss,
+};
+pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
 pub use state::{LogEntry, Peer, State};
 pub use step::{StepReport, step};

@@ -81,6 +81,14 @@ pub fn withdraw(run: &Path) -> Result<()> {
     }
 }
 
+/// What a finished run was made from.
+pub fn finished_provenance(run: &Path) -> Result<Provenance> {
+    match read_manifest(run)? {
+        Some(manifest) => Ok(manifest.provenance),
+        None => Err(Error::Release { path: run.join(MANIFEST), reason: "it is missing".into() }),
+    }
+}
+
 /// Whether this very run is finished here, its files unchanged. Another finished run in the folder is an error that says what differs.
 pub fn finished(run: &Path, provenance: &Provenance) -> Result<Option<Finished>> {
     let check = || {

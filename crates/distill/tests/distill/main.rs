@@ -6,6 +6,7 @@
 mod finish;
 mod golden;
 mod gradients;
+mod refit;
 mod refusals;
 mod resume;
 mod saved;
@@ -185,6 +186,7 @@ pub fn provenance(plan: Plan) -> Provenance {
         eval_sha256: "e".repeat(64),
         old: None,
         teacher: None,
+        share_of_old: None,
         buffer: None,
         labels: labels(),
         device: "cpu".into(),

@@ -1,0 +1,72 @@
+//! Models between two: share·old + (1 − share)·new, weight by weight (Schumann et al. 2024, BCWI). No training, no teacher.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use lowchurn_churn::Predicted;
+use lowchurn_data::{Encoded, Example};
+use lowchurn_distill::interpolate;
+use lowchurn_models::{Classifier, Head, Params};
+
+use crate::console::Console;
+use crate::updating::Updating;
+
+/// The models between the old weights and one that was trained from them.
+pub struct Line {
+    old: Classifier,
+    new: Classifier,
+    tokens: Encoded,
+    folder: PathBuf,
+}
+
+impl Line {
+    pub fn open(updating: &Updating, folder: &Path) -> Result<Line> {
+        let open = |folder: &Path| -> Result<Classifier> {
+            Ok(Classifier::open(folder, Head::FromCheckpoint, &updating.device)?.0)
+        };
+        let tokens = updating.tokens_for(folder, &updating.rows.holdout.examples)?;
+        let (old, new) = (open(&updating.old.folder)?, open(folder)?);
+        Ok(Line { old, new, tokens, folder: folder.into() })
+    }
+
+    /// share·old + (1 − share)·new.
+    pub fn model(&self, share: f64) -> Result<Classifier> {
+        let params: Params = interpolate(&self.old.params, &self.new.params, share)?;
+        Ok(Classifier::new(self.new.config.clone(), params)?)
+    }
+
+    /// Predicted classes of any rows.
+    pub fn predict(
+        &self,
+        updating: &Updating,
+        share: f64,
+        examples: &[Example],
+        console: &mut Console,
+    ) -> Result<Vec<u32>> {
+        let model = self.model(share)?;
+        let tokens = updating.tokens_for(&self.folder, examples)?;
+        let found = updating.logits(&model, &tokens, console)?;
+        Ok((0..found.rows()).map(|row| found.predicted(row)).collect())
+    }
+
+    /// Predictions of the held-out rows.
+    pub fn score(
+        &self,
+        updating: &Updating,
+        share: f64,
+        console: &mut Console,
+    ) -> Result<Predicted> {
+        let model = self.model(share)?;
+        let logits = updating.logits(&model, &self.tokens, console)?.logits;
+        let split = &updating.rows.holdout;
+        let ids = split.examples.iter().map(|row| row.id.clone()).collect();
+        let gold = split.examples.iter().map(|row| row.label).collect();
+        Ok(Predicted::from_logits(
+            &format!("interpolate α {share}"),
+            model.labels(),
+            ids,
+            gold,
+            &logits,
+        )?)
+    }
+}

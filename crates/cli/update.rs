@@ -1,0 +1,345 @@
+//! `update`: deployed model and new rows → trained candidates → calibration and certification → the next model and its report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use lowchurn_churn::{
+    Budget, Candidate, Certificate, Flips, Golden, Measurements, Pair, Predicted, Unmatched,
+    exit_code, walk,
+};
+use lowchurn_data::Split;
+use lowchurn_distill::{Method, Plan, Provenance, State, finished_provenance, release, write_file};
+use lowchurn_models::{Classifier, Head};
+use serde_json::json;
+
+use crate::args::{BudgetFlags, Init, Update};
+use crate::between::Line;
+use crate::console::Console;
+use crate::failure::INTERRUPTED;
+use crate::golden::{self, GoldenRows};
+use crate::machine::peak_rss_mib;
+use crate::reporting::check_lines;
+use crate::updating::{self, Updating};
+use crate::{grid, output, settings, signals, update_report};
+
+/// A model that may become the update, with its predictions of all held-out rows.
+pub struct Trial {
+    pub name: String,
+    /// The folder of the trained model.
+    pub trained: PathBuf,
+    pub plan: Plan,
+    /// Of the old weights.
+    pub share: f64,
+    pub pair: Pair,
+    golden: Golden,
+}
+
+pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
+    signals::listen()?;
+    let flags = args.method.onto(&args.deployed.settings);
+    let methods = methods(args)?;
+    let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => next_name(&args.deployed.base),
+    };
+    output::check(&output)?;
+    let flags = settings::Settings { method: None, lambda: None, temperature: None, ..flags };
+    let Some(mut updating) = updating::open(&args.deployed, flags, console)? else {
+        return Ok(INTERRUPTED);
+    };
+    let golden = match &args.budget.golden {
+        Some(path) => Some(golden::read(path, &updating.old.labels, &updating.hub, console)?),
+        None => None,
+    };
+    let budget = budget(&args.budget, golden.as_ref())?;
+    if let Some(budget) = &budget {
+        let labelled = |row: &usize| updating.rows.holdout.examples[*row].label.is_some();
+        let rows = certification_rows(&updating);
+        budget.check_rows(
+            rows.len() as u64,
+            rows.iter().filter(|row| labelled(row)).count() as u64,
+        )?;
+    }
+    if args.dry_run {
+        return dry_run(&updating, &methods, args, &output, console);
+    }
+    if args.fresh {
+        let _ = fs::remove_dir_all(output.join("candidates"));
+        output::start_over(&output)?;
+    }
+    let mut trials = Vec::new();
+    for method in &methods {
+        let plan = updating.plan(*method, None, None)?;
+        let dir = output.join("candidates").join(folder_name(method));
+        if updating.train(&plan, args.init, &dir, false, console)?.is_none() {
+            return Ok(INTERRUPTED);
+        }
+        trials.extend(try_all(
+            &updating,
+            args,
+            method,
+            &plan,
+            &dir,
+            &shares,
+            golden.as_ref(),
+            console,
+        )?);
+    }
+    let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
+    let trial = &trials[chosen];
+    write_model(&updating, trial, &output)?;
+    let written =
+        update_report::write(&updating, args, trial, certificate.clone(), &output, console)?;
+    tell(trial, certificate.as_ref(), &output, &written, console)?;
+    Ok(certificate.map_or(0, |certificate| exit_code(certificate.verdict)))
+}
+
+/// `runs/x` → `runs/x-v2` → `runs/x-v3`.
+fn next_name(base: &str) -> PathBuf {
+    let base = base.trim_end_matches('/');
+    let local = if Path::new(base).is_dir() {
+        base.to_string()
+    } else {
+        format!("runs/{}", base.rsplit('/').next().unwrap_or(base))
+    };
+    let next = local.rsplit_once("-v").and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
+    match next {
+        Some((stem, n)) => PathBuf::from(format!("{stem}-v{}", n.saturating_add(1))),
+        None => PathBuf::from(format!("{local}-v2")),
+    }
+}
+
+/// One method for each λ: `--lambda 0.3,0.5` trains two candidates.
+fn methods(args: &Update) -> Result<Vec<Method>> {
+    let flags = &args.method;
+    let lambdas: Vec<Option<String>> = match &flags.lambda {
+        Some(list) => list.split(',').map(|lambda| Some(lambda.trim().to_string())).collect(),
+        None => vec![None],
+    };
+    let of = |lambda: Option<String>| {
+        settings::method(&settings::Settings {
+            method: Some(flags.method.clone().unwrap_or_else(|| "distil".into())),
+            lambda,
+            temperature: flags.temperature,
+            ..settings::Settings::default()
+        })
+    };
+    lambdas.into_iter().map(of).collect()
+}
+
+fn folder_name(method: &Method) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    method.to_string().chars().map(plain).collect()
+}
+
+pub fn budget(flags: &BudgetFlags, golden: Option<&GoldenRows>) -> Result<Option<Budget>> {
+    if !flags.is_set() {
+        return Ok(None);
+    }
+    let golden = match golden {
+        Some(GoldenRows::Ids(ids)) => ids.clone(),
+        Some(GoldenRows::Rows(rows)) => rows.examples.iter().map(|row| row.id.clone()).collect(),
+        None => Vec::new(),
+    };
+    let budget = Budget {
+        max_churn: flags.max_churn,
+        max_nfr: flags.max_nfr,
+        max_slice_nfr: flags.max_slice_nfr,
+        min_accuracy_gain: flags.min_accuracy_gain,
+        golden,
+        confidence: flags.confidence,
+    };
+    budget.check()?;
+    Ok(Some(budget))
+}
+
+/// Held-out rows that nothing is chosen by.
+pub fn certification_rows(updating: &Updating) -> Vec<usize> {
+    (0..updating.is_calibration.len()).filter(|&row| !updating.is_calibration[row]).collect()
+}
+
+/// The trained model and those between it and the old one, scored on every held-out row.
+#[expect(clippy::too_many_arguments, reason = "each is another thing")]
+fn try_all(
+    updating: &Updating,
+    args: &Update,
+    method: &Method,
+    plan: &Plan,
+    dir: &Path,
+    shares: &[f64],
+    golden: Option<&GoldenRows>,
+    console: &mut Console,
+) -> Result<Vec<Trial>> {
+    // All of the old weights is the old model, and no update.
+    let mut shares: Vec<f64> = shares.iter().copied().filter(|share| *share < 1.0).collect();
+    if args.init == Init::Cold {
+        shares.clear();
+        console.say("no models between old and new: a cold start's weights don't lie on one line with the old ones");
+    }
+    if !shares.contains(&0.0) {
+        shares.push(0.0);
+    }
+    let line = Line::open(updating, dir)?;
+    let mut trials = Vec::new();
+    for share in shares {
+        let name = match share {
+            0.0 => method.to_string(),
+            share => format!("{method}, {share} of the old weights"),
+        };
+        let new = Predicted { name: name.clone(), ..line.score(updating, share, console)? };
+        let pair = Pair::align(&updating.old_on_holdout, &new, &[], Unmatched::Refuse)?;
+        let golden = look_up(updating, &line, share, golden, &pair, console)?;
+        trials.push(Trial { name, trained: dir.into(), plan: plan.clone(), share, pair, golden });
+    }
+    Ok(trials)
+}
+
+fn look_up(
+    updating: &Updating,
+    line: &Line,
+    share: f64,
+    golden: Option<&GoldenRows>,
+    pair: &Pair,
+    console: &mut Console,
+) -> Result<Golden> {
+    match golden {
+        None => Ok(Golden::default()),
+        Some(GoldenRows::Ids(ids)) => Ok(Golden::look_up(ids, &pair.ids, &pair.old, &pair.new)),
+        Some(GoldenRows::Rows(rows)) => {
+            let ids: Vec<String> = rows.examples.iter().map(|row| row.id.clone()).collect();
+            let old = golden_of_old(updating, rows, console)?;
+            let new = line.predict(updating, share, &rows.examples, console)?;
+            Ok(Golden::look_up(&ids, &ids, &old, &new))
+        }
+    }
+}
+
+fn golden_of_old(updating: &Updating, rows: &Split, console: &mut Console) -> Result<Vec<u32>> {
+    let table = updating::table(&updating.old, rows, &updating.tables, &updating.device, console)?;
+    let table = table.ok_or_else(|| anyhow!("interrupted"))?;
+    let found = updating::predicted(&updating.old, rows, &table.labels, &table.logits)?;
+    Ok(found.predicted)
+}
+
+/// With a budget the walk's choice, or where nothing is certified the safest; without one the trained model.
+fn choose(
+    updating: &Updating,
+    trials: &[Trial],
+    budget: Option<&Budget>,
+) -> Result<(usize, Option<Certificate>)> {
+    let Some(budget) = budget else {
+        let trained = trials.iter().position(|trial| trial.share == 0.0);
+        return Ok((trained.unwrap_or(0), None));
+    };
+    let flips = |trial: &Trial, wanted: bool| {
+        let rows: Vec<u32> = (0..trial.pair.ids.len() as u32)
+            .filter(|&row| updating.is_calibration[row as usize] == wanted)
+            .collect();
+        let part = trial.pair.subset(&rows);
+        Flips::of(&part.old, &part.new, &part.gold)
+    };
+    let candidates: Vec<Candidate> = trials
+        .iter()
+        .map(|trial| Candidate {
+            name: trial.name.clone(),
+            calibration: flips(trial, true),
+            certification: Measurements {
+                all: flips(trial, false),
+                slices: Vec::new(),
+                golden: trial.golden.clone(),
+            },
+        })
+        .collect();
+    let (chosen, certificate) = walk(&candidates, budget)?;
+    let safest = certificate.walked.first().map(|step| step.name.clone());
+    let chosen =
+        chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));
+    Ok((chosen.unwrap_or(0), Some(certificate)))
+}
+
+/// The chosen weights as an ordinary run's folder.
+fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> {
+    let trained = Classifier::open(&trial.trained, Head::FromCheckpoint, &updating.device)?.0;
+    let model = match trial.share {
+        0.0 => trained,
+        share => Line::open(updating, &trial.trained)?.model(share)?,
+    };
+    fs::create_dir_all(output)?;
+    let _lock = output::lock(output)?;
+    let settings = updating.settings(&trial.plan)?;
+    write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
+    let provenance = Provenance {
+        old: Some((updating.old.name.clone(), updating.old.sha256.clone())),
+        share_of_old: (trial.share > 0.0).then_some(trial.share),
+        ..finished_provenance(&trial.trained)?
+    };
+    let state = State::new(model)?;
+    release(output, &state, &provenance, &trial.trained, 0, 0.0)?;
+    Ok(())
+}
+
+fn dry_run(
+    updating: &Updating,
+    methods: &[Method],
+    args: &Update,
+    output: &Path,
+    console: &mut Console,
+) -> Result<u8> {
+    for method in methods {
+        let plan = updating.plan(*method, None, None)?;
+        let rows = updating.rows.train.examples.len();
+        console.tell(&format!(
+            "would train {method} ({}) for {} updates into {}",
+            args.init.name(),
+            plan.total_steps(rows),
+            output.display()
+        ))?;
+    }
+    Ok(0)
+}
+
+fn tell(
+    trial: &Trial,
+    certificate: Option<&Certificate>,
+    output: &Path,
+    written: &[PathBuf],
+    console: &mut Console,
+) -> Result<()> {
+    let flips = Flips::of(&trial.pair.old, &trial.pair.new, &trial.pair.gold);
+    let percent =
+        |share: Option<f64>| share.map_or("–".into(), |x| format!("{:.2} %", 100.0 * x));
+    console.tell(&format!(
+        "{}: {}: accuracy {} (old {}), churn {}, negative flips {}",
+        output.display(),
+        trial.name,
+        percent(flips.accuracy_new()),
+        percent(flips.accuracy_old()),
+        percent(flips.churn()),
+        percent(flips.nfr()),
+    ))?;
+    for line in certificate.map(check_lines).unwrap_or_default() {
+        console.tell(&line)?;
+    }
+    for path in written {
+        console.tell(&format!("report: {}", path.display()))?;
+    }
+    console.event(&json!({
+        "event": "finished", "output": output, "chosen": trial.name, "share_of_old": trial.share,
+        "flips": flips, "certificate": certificate, "peak_rss_mib": peak_rss_mib(),
+    }));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_name_counts_up() {
+        assert_eq!(next_name("owner/sst2"), PathBuf::from("runs/sst2-v2"));
+        assert_eq!(next_name("owner/sst2-v2"), PathBuf::from("runs/sst2-v3"));
+        assert_eq!(next_name("src"), PathBuf::from("runs/src-v2"));
+    }
+}

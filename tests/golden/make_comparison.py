@@ -47,6 +47,11 @@ records = [
 ]
 (FOLDER / "old.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
+old_table = pd.DataFrame(records)
+old_table.to_parquet(FOLDER / "old_objects.parquet", index=False)
+lists = {"id": ids, "pred": [list(old.classes_).index(name) for name in old.predict(test_x)], "probs": list(old.predict_proba(test_x))}
+pd.DataFrame(lists).to_parquet(FOLDER / "old_lists.parquet", index=False)
+
 
 def calibration_error(scores, predicted):
     # f32 scores, as they are kept; bins open on the left.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use lowchurn_data::error::{At, Error as DataError, Place, nearest};
 
+use crate::label_names::{is_respelt, sorted, whole};
 use crate::predicted::first_highest;
 use crate::{Error, Predicted, Result};
 
@@ -385,24 +386,4 @@ fn widened(scores: Vec<f32>, known: usize, wide: usize) -> Vec<f32> {
         all.resize(all.len() + wide - known, 0.0);
     }
     all
-}
-
-// "3" and "3.0" but not "03" or "+3", which may be codes.
-fn whole(name: &str) -> Option<i64> {
-    let digits = name.strip_suffix(".0").unwrap_or(name);
-    digits.parse::<i64>().ok().filter(|value| value.to_string() == digits)
-}
-
-/// The same name but for case and blanks.
-pub(crate) fn is_respelt(one: &str, other: &str) -> bool {
-    one != other && one.trim().to_lowercase() == other.trim().to_lowercase()
-}
-
-// Each once: numbers by size, else by the alphabet.
-fn sorted<'n>(names: impl Iterator<Item = &'n String>) -> Vec<String> {
-    let mut sorted: Vec<String> = names.cloned().collect::<BTreeSet<_>>().into_iter().collect();
-    if sorted.iter().all(|name| whole(name).is_some()) {
-        sorted.sort_by_key(|name| whole(name));
-    }
-    sorted
 }

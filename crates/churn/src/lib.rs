@@ -5,6 +5,8 @@
 
 mod names;
 
+mod label_names;
+
 mod gather;
 
 mod json_row;
@@ -46,7 +48,6 @@ mod markdown;
 mod html;
 
 mod error;
-
 
 pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use lowchurn_data::error::nearest;
 
-use crate::gather::is_respelt;
+use crate::label_names::is_respelt;
 use crate::predicted::length;
 use crate::{Error, Predicted, Result};
 
@@ -111,6 +111,14 @@ impl Pair {
     /// N.
     pub fn rows(&self) -> usize {
         self.ids.len()
+    }
+
+    /// For each row its place among `ids`, where it is there: texts and columns of a data set are brought into the pair's
+    /// order by it.
+    pub fn places_in(&self, ids: &[String]) -> Vec<Option<u32>> {
+        let place: HashMap<&str, u32> =
+            ids.iter().enumerate().map(|(at, id)| (id.as_str(), at as u32)).collect();
+        self.ids.iter().map(|id| place.get(id.as_str()).copied()).collect()
     }
 
     /// These rows alone, in this order; rows that aren't there are left out.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use lowchurn_data::error::{At, Error as DataError, Place};
-use lowchurn_data::table::{self, Cells, Format, Wanted};
+use lowchurn_data::table::{self, Cells, Format, Nested, Wanted};
 use serde::de::DeserializeSeed;
 
 use crate::gather::{Classes, Gather, Row, Shape};
@@ -181,24 +181,42 @@ fn unpack(
 
 fn read_parquet(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> Result<()> {
     let path = gather.path;
+    let wanted = |at: usize, role: &'static str| {
+        columns.get(at).map(|column| Wanted { role, column: column.as_str() })
+    };
+    let nested = match roles.scores {
+        ScoreColumns::Packed(at) => match wanted(at, "score") {
+            Some(wanted) => table::nested(path, &wanted)?,
+            None => None,
+        },
+        _ => None,
+    };
+    if let Some(nested) = &nested {
+        gather.classes = nested_classes(nested, std::mem::take(&mut gather.classes.names));
+    }
+    // A column may have two roles; it is read once.
+    let mut places = roles.places();
+    places.retain(|at| nested.is_none() || roles.scores != ScoreColumns::Packed(*at));
+    places.sort_unstable();
+    places.dedup();
     let role_of = |at: usize| match Some(at) {
         at if at == roles.id => "id",
         at if at == roles.prediction => "prediction",
         at if at == roles.gold => "gold",
         _ => "score",
     };
-    // A column may have two roles; it is read once.
-    let mut places = roles.places();
-    places.sort_unstable();
-    places.dedup();
-    let wanted = |at: &usize| columns.get(*at).map(|column| Wanted { role: role_of(*at), column });
-    let wanted: Vec<Wanted<'_>> = places.iter().filter_map(wanted).collect();
-    let table = table::read(path, &wanted)?;
+    let flat: Vec<Wanted<'_>> = places.iter().filter_map(|at| wanted(*at, role_of(*at))).collect();
+    let table = table::read(path, &flat)?;
     let cells = |at: usize| {
         places.iter().position(|place| *place == at).and_then(|place| table.cells.get(place))
     };
+    let rows = match &nested {
+        Some(Nested::Lists(rows)) if flat.is_empty() => rows.len(),
+        Some(Nested::Fields(fields)) if flat.is_empty() => fields.first().map_or(0, |f| f.1.len()),
+        _ => table.rows(),
+    };
     let mut row = Row::default();
-    for number in 0..table.rows() {
+    for number in 0..rows {
         row.clear();
         let place = Place::Row(number);
         for (at, text) in [
@@ -210,9 +228,9 @@ fn read_parquet(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> R
                 cell_text(cells, number, text);
             }
         }
-        match &roles.scores {
-            ScoreColumns::None => {}
-            ScoreColumns::Each(each) => {
+        match (&roles.scores, &nested) {
+            (ScoreColumns::None, _) => {}
+            (ScoreColumns::Each(each), _) => {
                 for (at, class) in each {
                     match cells(*at) {
                         Some(Cells::Text(cells)) => {
@@ -224,7 +242,15 @@ fn read_parquet(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> R
                     }
                 }
             }
-            ScoreColumns::Packed(at) => {
+            (ScoreColumns::Packed(_), Some(Nested::Fields(fields))) => {
+                let cell = |cells: &Vec<Option<f64>>| cells.get(number).copied().flatten();
+                row.scores.extend(fields.iter().map(|(_, cells)| cell(cells).unwrap_or(f64::NAN)));
+            }
+            (ScoreColumns::Packed(_), Some(Nested::Lists(rows))) => {
+                let cells = rows.get(number).into_iter().flatten();
+                row.scores.extend(cells.map(|cell| cell.unwrap_or(f64::NAN)));
+            }
+            (ScoreColumns::Packed(at), None) => {
                 let mut text = String::new();
                 if let Some(cells) = cells(*at) {
                     cell_text(cells, number, &mut text);
@@ -235,6 +261,21 @@ fn read_parquet(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> R
         gather.push(&row, place)?;
     }
     Ok(())
+}
+
+fn nested_classes(nested: &Nested, given: Vec<String>) -> Classes {
+    match nested {
+        Nested::Fields(fields) => Classes {
+            names: fields.iter().map(|(name, _)| name.clone()).collect(),
+            shape: Shape::Columns,
+        },
+        Nested::Lists(_) if !given.is_empty() => Classes { names: given, shape: Shape::List },
+        Nested::Lists(rows) => {
+            let classes = rows.first().map_or(0, Vec::len);
+            let names = (0..classes).map(|class| class.to_string()).collect();
+            Classes { names, shape: Shape::Numbered }
+        }
+    }
 }
 
 fn cell_text(cells: &Cells, row: usize, out: &mut String) {

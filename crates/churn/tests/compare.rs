@@ -72,6 +72,7 @@ fn rows_are_aligned_by_id_and_labels_by_name() {
         align(&old, &old, &[]).unwrap().alignment,
         ["labels are the same on both sides: neg, pos"]
     );
+    assert_eq!(pair.places_in(&strings(&["3", "x", "1"])), [Some(2), None, Some(0)]);
     let fewer = pair.subset(&[2, 0, 9]);
     assert_eq!(shown(&fewer), "3>pos/pos/pos 1>neg/pos/neg");
 }
@@ -149,8 +150,8 @@ fn labels_that_only_the_old_knows_stop_unless_mapped() {
     check(
         &["Neg", "pos"],
         &["neg", "pos"],
-        &[("Nag", "neg")],
-        "the label map names \"Nag\", which isn't a label of old (labels: Neg, pos); did you mean \"Neg\"?",
+        &[("Negg", "neg")],
+        "the label map names \"Negg\", which isn't a label of old (labels: Neg, pos); did you mean \"Neg\"?",
     );
     check(
         &["Neg", "pos"],
@@ -435,13 +436,16 @@ fn the_seed_floor_is_the_mean_over_pairs_of_runs() {
     assert!(seed_floor(&[runs[0].clone(), other], 0.95).is_err());
 }
 
+/// Old, new, true class, and the slice.
+type Drawn = (u32, u32, Option<u32>, usize);
+
 proptest! {
     #[test]
     fn slices_of_a_column_add_up_and_order_of_rows_is_nothing(
         rows in prop::collection::vec((0u32..3, 0u32..3, prop::option::of(0u32..3), 0usize..4), 1..120),
     ) {
         let names = ["a", "b", "c"];
-        let say = |name: &str, pick: fn(&(u32, u32, Option<u32>, usize)) -> u32, turn: bool| {
+        let say = |name: &str, pick: fn(&Drawn) -> u32, turn: bool| {
             let mut all: Vec<(String, &str, &str)> = rows.iter().enumerate().map(|(id, row)| {
                 (id.to_string(), names[pick(row) as usize], row.2.map_or("", |gold| names[gold as usize]))
             }).collect();

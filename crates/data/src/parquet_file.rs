@@ -1,6 +1,7 @@
 //! Columns of a parquet file, row groups in parallel, only the columns asked for.
 //!
-//! Reads text (also as plain byte arrays), integers, floats and booleans, nulls included. Refuses nested columns.
+//! Reads text (also as plain byte arrays), integers, floats and booleans, nulls included. Nested columns are read
+//! where they hold numbers, one level deep.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::error::{At, Error, Place, Result};
 use crate::features;
-use crate::table::{Cells, Head, Table, Wanted, list_in, positions};
+use crate::table::{Cells, Head, Nested, Table, Wanted, list_in, positions};
 
 /// Top-level columns, and the features that Hugging Face `datasets` wrote into the footer.
 pub fn head(path: &Path) -> Result<Head> {
@@ -82,6 +83,137 @@ fn read_unguarded(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
         }
     }
     Ok(Table { path: path.to_owned(), cells: whole, lines: Vec::new() })
+}
+
+/// Numbers of a column that holds an object or a list of them; `None` where it is flat. Not in parallel: it is read once.
+pub fn nested(path: &Path, wanted: &Wanted<'_>) -> Result<Option<Nested>> {
+    guarded(path, || nested_unguarded(path, wanted))
+}
+
+fn nested_unguarded(path: &Path, wanted: &Wanted<'_>) -> Result<Option<Nested>> {
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    positions(path, &top_columns(schema), std::slice::from_ref(wanted))?;
+    let parts = |leaf: &usize| schema.column(*leaf).path().parts().to_vec();
+    let leaves: Vec<usize> = (0..schema.num_columns())
+        .filter(|leaf| parts(leaf).first().is_some_and(|top| top == wanted.column))
+        .collect();
+    let is_list = |leaf: &usize| schema.column(*leaf).max_rep_level() == 1;
+    let is_field =
+        |leaf: &usize| schema.column(*leaf).max_rep_level() == 0 && parts(leaf).len() == 2;
+    check_offsets(path, &reader)?;
+    match leaves.as_slice() {
+        [flat] if parts(flat).len() == 1 => Ok(None),
+        [list] if is_list(list) => {
+            let mut rows: Vec<Vec<Option<f64>>> = Vec::new();
+            for (is_start, cell) in numbers(path, &reader, wanted, *list)? {
+                if is_start {
+                    rows.push(Vec::new());
+                }
+                if let (Some(row), Some(cell)) = (rows.last_mut(), cell) {
+                    row.push(cell);
+                }
+            }
+            Ok(Some(Nested::Lists(rows)))
+        }
+        fields if fields.iter().all(is_field) => {
+            let field = |leaf: &usize| -> Result<(String, Vec<Option<f64>>)> {
+                let name = parts(leaf).pop().unwrap_or_default();
+                let cells = numbers(path, &reader, wanted, *leaf)?;
+                Ok((name, cells.into_iter().map(|(_, cell)| cell.flatten()).collect()))
+            };
+            let fields: Vec<_> = fields.iter().map(field).collect::<Result<_>>()?;
+            let rows = fields.first().map_or(0, |(_, cells)| cells.len());
+            if fields.iter().any(|(_, cells)| cells.len() != rows) {
+                return Err(broken(path, "fields of one column differ in their rows"));
+            }
+            Ok(Some(Nested::Fields(fields)))
+        }
+        _ => Err(Error::UnreadableColumn {
+            path: path.to_owned(),
+            column: wanted.column.to_owned(),
+            found: "nested in more than one level".to_owned(),
+        }),
+    }
+}
+
+// Of all row groups: whether a row starts here, and the number; `Some(None)` is a null, `None` a list without cells.
+type Number = (bool, Option<Option<f64>>);
+
+fn numbers(
+    path: &Path,
+    reader: &SerializedFileReader<File>,
+    wanted: &Wanted<'_>,
+    leaf: usize,
+) -> Result<Vec<Number>> {
+    let fail = |error: ParquetError| bad(path, &error);
+    let mut all = Vec::new();
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).map_err(fail)?;
+        let descr = group.metadata().column(leaf).column_descr_ptr();
+        let (most, is_list) = (descr.max_def_level(), descr.max_rep_level() > 0);
+        let rows = usize::try_from(group.metadata().num_rows())
+            .map_err(|_| broken(path, "negative row count"))?;
+        let found = match group.get_column_reader(leaf).map_err(fail)? {
+            ColumnReader::FloatColumnReader(column) => {
+                levels::<FloatType>(column, rows, most, is_list, |value| f64::from(*value))
+            }
+            ColumnReader::DoubleColumnReader(column) => {
+                levels::<DoubleType>(column, rows, most, is_list, |value| *value)
+            }
+            ColumnReader::Int32ColumnReader(column) => {
+                levels::<Int32Type>(column, rows, most, is_list, |value| f64::from(*value))
+            }
+            ColumnReader::Int64ColumnReader(column) => {
+                levels::<Int64Type>(column, rows, most, is_list, |value| *value as f64)
+            }
+            _ => {
+                return Err(Error::UnreadableColumn {
+                    path: path.to_owned(),
+                    column: wanted.column.to_owned(),
+                    found: "nested and not of numbers".to_owned(),
+                });
+            }
+        };
+        all.extend(found.map_err(fail)?);
+    }
+    Ok(all)
+}
+
+// A definition level of `most` is a value; one less, in a list, a null among the cells; less still, no cell.
+fn levels<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    rows: usize,
+    most: i16,
+    is_list: bool,
+    number: impl Fn(&T::T) -> f64,
+) -> parquet::errors::Result<Vec<Number>> {
+    let (mut defined, mut repeated, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left = rows;
+    while left > 0 {
+        let repeated = is_list.then_some(&mut repeated);
+        let (records, _, _) =
+            reader.read_records(left.min(4096), Some(&mut defined), repeated, &mut found)?;
+        if records == 0 {
+            break;
+        }
+        left -= records;
+    }
+    if most == 0 {
+        return Ok(found.iter().map(|value| (true, Some(Some(number(value))))).collect());
+    }
+    let mut found = found.iter();
+    let cell = |(at, level): (usize, &i16)| {
+        let is_start = repeated.get(at).is_none_or(|level| *level == 0);
+        let cell = match most - *level {
+            0 => Some(found.next().map(&number)),
+            1 if is_list => Some(None),
+            _ if is_list => None,
+            _ => Some(None),
+        };
+        (is_start, cell)
+    };
+    Ok(defined.iter().enumerate().map(cell).collect())
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>> {

@@ -118,6 +118,22 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
     }
 }
 
+/// Numbers that stand in an object or a list a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Nested {
+    /// Name and cells of each field, all of the same length.
+    Fields(Vec<(String, Vec<Option<f64>>)>),
+    Lists(Vec<Vec<Option<f64>>>),
+}
+
+/// A column of a parquet file that holds objects or lists of numbers; `None` where it is flat, or the file of another format.
+pub fn nested(path: &Path, wanted: &Wanted<'_>) -> Result<Option<Nested>> {
+    match Format::of(path)? {
+        Format::Parquet => parquet_file::nested(path, wanted),
+        _ => Ok(None),
+    }
+}
+
 /// Calls `visit` with the line and the cells of each row of a CSV or TSV file. For files of millions of rows, which `read`
 /// would hold as text.
 pub fn for_each_row<E: From<Error>>(

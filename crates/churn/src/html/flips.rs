@@ -21,7 +21,7 @@ pub(super) fn flips(report: &Report) -> String {
     let mut out = String::new();
     if (shown.len() as u64) < report.n_flips {
         out.push_str(&format!(
-            "<p class=\"note\">Here are {} of {} changed rows, negative flips first; report.json lists {}.</p>\n",
+            "<p class=\"note\">Here are {} of {} changed rows, negative flips first; report.json lists {}, and flips.jsonl beside it all.</p>\n",
             count(shown.len() as u64),
             count(report.n_flips),
             count(report.flips.len() as u64)

@@ -5,50 +5,85 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowchurn_data::{Encoded, encode, epoch_order, inspect, padding_share};
-use lowchurn_distill::{Guides, Plan, Scores, SelectBy, write_json};
+use lowchurn_distill::{Guides, Plan, Provenance, Scores, SelectBy, Teacher, write_json};
 use serde_json::json;
 
 use crate::args::Finetune;
 use crate::console::Console;
-use crate::failure::INTERRUPTED;
+use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows};
 use crate::machine::peak_rss_mib;
 use crate::progress::count;
+use crate::settings::Settings;
 use crate::training::{self, Ended, Start, Training};
 use crate::{dry_run, output, settings, signals};
 
 /// Everything read and tokenised.
-struct Ready {
-    base_folder: PathBuf,
-    rows: Rows,
+pub struct Ready {
+    pub base_folder: PathBuf,
+    pub rows: Rows,
     train_tokens: Encoded,
     eval_tokens: Option<Encoded>,
 }
 
+/// Teachers on the rows that are trained on, with their names and the names of their tables.
+pub type Followed = (Teacher, (String, String));
+
 pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
-    let mut started = Instant::now();
+    let started = Instant::now();
     signals::listen()?;
-    let job = job::open(args, console)?;
+    let job = job::open(args, &Settings::default(), console)?;
+    refuse_guided(&job.plan)?;
     if args.dry_run {
         return dry_run::tell(&job, args, console);
     }
     output::check(&job.output)?;
-    let ready = prepare(&job, console)?;
-    let plans = job::plans(&job, args);
+    let ready = prepare(&job, &[], console)?;
+    train(&job, args, &ready, None, started, console)
+}
+
+/// Methods that follow a teacher or a deployed model have a verb that brings one.
+fn refuse_guided(plan: &Plan) -> Result<()> {
+    let (method, needs) = (plan.method.name(), plan.method.needs());
+    job::refuse_deployed(plan, "finetune")?;
+    match needs.teacher {
+        true => Err(Usage(format!(
+            "method {method} follows a teacher, and finetune has none; use lowchurn distil --teacher DIR, or lowchurn \
+             update --base DIR to follow a deployed model"
+        ))
+        .into()),
+        false => Ok(()),
+    }
+}
+
+/// Every seed, one after the other.
+pub fn train(
+    job: &Job,
+    args: &Finetune,
+    ready: &Ready,
+    followed: Option<&Followed>,
+    mut started: Instant,
+    console: &mut Console,
+) -> Result<u8> {
+    let plans = job::plans(job, args);
     let mut ended = Vec::new();
     for (plan, output) in plans.clone() {
+        let provenance = job::provenance(job, &ready.base_folder, &ready.rows, plan.clone())?;
         let training = Training {
             start: Start {
                 folder: ready.base_folder.clone(),
                 labels: ready.rows.train.labels.names().to_vec(),
                 head: ready.rows.head,
             },
-            provenance: job::provenance(&job, &ready.base_folder, &ready.rows, plan.clone())?,
-            settings: settings::resolved(&job::settled(&job), &plan)?,
+            provenance: Provenance {
+                teacher: followed.map(|(_, named)| named.clone()),
+                ..provenance
+            },
+            settings: settings::resolved(&job::settled(job), &plan)?,
             output: &output,
             train: &ready.train_tokens,
             eval: ready.eval_tokens.as_ref(),
-            guides: Guides::default(),
+            guides: Guides { teacher: followed.map(|(teacher, _)| teacher), ..Guides::default() },
             device: &job.device,
             is_fresh: args.fresh,
         };
@@ -60,12 +95,13 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     }
     if plans.len() > 1 {
         let seeds: Vec<u64> = plans.iter().map(|(plan, _)| plan.seed).collect();
-        summarise(&job, &seeds, &ended, console)?;
+        summarise(job, &seeds, &ended, console)?;
     }
     Ok(0)
 }
 
-fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
+/// `unlabelled` rows, which are for a teacher, stand behind the others.
+pub fn prepare(job: &Job, unlabelled: &[String], console: &mut Console) -> Result<Ready> {
     let base_folder = job.base.folder(&job.hub, console)?;
     let (config, encoder) = job::open_base(job, &base_folder)?;
     let rows = job::rows(&job.data, job, (&base_folder, &config), &job.hub, console)?;
@@ -80,7 +116,7 @@ fn prepare(job: &Job, console: &mut Console) -> Result<Ready> {
         "duplicates": inspection.duplicates, "conflicting_texts": inspection.conflicting_texts,
         "shared_with_eval": inspection.shared.map(|shared| shared.rows),
     }));
-    let rows = rows.labelled()?;
+    let rows = rows.labelled()?.with_unlabelled(unlabelled, job, console)?;
     let length = job.plan.max_length;
     let train_tokens = encode(&encoder, &rows.train.examples, length)?;
     let eval_tokens =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::Device;
-use lowchurn_data::{Columns, LabelSet, Split, TextEncoder, labelled};
+use lowchurn_data::{Columns, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
 use lowchurn_distill::{Plan, Provenance, SelectBy};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
@@ -16,6 +16,7 @@ use crate::base::{self, Base};
 use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
 use crate::failure::Usage;
+use crate::rows::{Part, Reader, unique};
 use crate::settings::{self, Layers, Settings};
 use crate::training::HeadOf;
 use crate::{device, places};
@@ -41,8 +42,8 @@ pub struct Rows {
     pub head: HeadOf,
 }
 
-/// Reads the layers of settings and finds what they name.
-pub fn open(args: &Finetune, console: &mut Console) -> Result<Job> {
+/// Reads the layers of settings, of which `lowest` is the verb's own, and finds what they name.
+pub fn open(args: &Finetune, lowest: &Settings, console: &mut Console) -> Result<Job> {
     let hub = places::hub()?;
     let plan_file = match &args.plan {
         Some(path) => settings::read_plan(path)?,
@@ -53,6 +54,7 @@ pub fn open(args: &Finetune, console: &mut Console) -> Result<Job> {
     let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
     let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
     let layers = Layers::default()
+        .over(lowest, "default")?
         .over(&base.advice, &base.advised_by)?
         .over(&plan_file, &origin)?
         .over(&flags, "flag")?;
@@ -96,6 +98,22 @@ fn first_split(data: &Data) -> String {
         [only] => only.clone(),
         _ => "train".into(),
     }
+}
+
+/// Refuses methods that need a deployed model: its weights, its rows, or its predictions of held-out rows.
+pub fn refuse_deployed(plan: &Plan, verb: &str) -> Result<()> {
+    let (method, needs) = (plan.method.name(), plan.method.needs());
+    let what = match () {
+        () if needs.old_weights => "the weights of a deployed model",
+        () if needs.old_rows => "to know which rows a deployed model has seen",
+        () if needs.buffer => "held-out rows to measure churn on",
+        () => return Ok(()),
+    };
+    Err(Usage(format!(
+        "method {method} needs {what}, and {verb} has none; use lowchurn update --base DIR --method {}",
+        plan.method
+    ))
+    .into())
 }
 
 /// Each seed's plan and folder.
@@ -180,6 +198,35 @@ impl Rows {
             return Err(Usage(format!("{name}: no row has a label; {path}")).into());
         }
         Ok(Rows { train, eval, head: self.head })
+    }
+
+    /// The same with rows of other sources behind those to train on, whose labels aren't read.
+    pub fn with_unlabelled(
+        self,
+        sources: &[String],
+        job: &Job,
+        console: &mut Console,
+    ) -> Result<Rows> {
+        if sources.is_empty() {
+            return Ok(self);
+        }
+        let labels = self.train.labels.clone();
+        let mut reader = Reader {
+            wishes: job.wanted.wishes.clone(),
+            labels: labels.names().to_vec(),
+            map: Vec::new(),
+            new_classes: NewClasses::Refused,
+            said: Vec::new(),
+            seen: Vec::new(),
+            hub: &job.hub,
+        };
+        let mut parts = vec![Part { name: self.train.name, examples: self.train.examples }];
+        for source in sources {
+            parts.push(reader.read(source, None, "train", Labels::Ignored, console)?);
+        }
+        let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+        let name = names.join(" + ");
+        Ok(Rows { train: Split::new(&name, unique(parts), labels), ..self })
     }
 }
 

@@ -115,6 +115,9 @@ pub enum Error {
     #[error("{}: {reason}; remove it to have the Fisher information made again", path.display())]
     FisherFile { path: PathBuf, reason: String },
 
+    #[error("temperature and bias can't be fitted: {reason}")]
+    Refit { reason: String },
+
     #[error("{}: can't be written: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 

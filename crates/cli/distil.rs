@@ -1,0 +1,117 @@
+//! `distil`: a student learns from labels and from larger teachers, which score every row once from its raw text with their
+//! own tokenizer. Otherwise a fine-tuning like any other.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use lowchurn_data::parse_map;
+use lowchurn_distill::{Combine, Divergence, Lambda, METHODS, Method, Plan, write_soft_labels};
+use serde_json::json;
+
+use crate::args::{Distil, Ensemble};
+use crate::console::Console;
+use crate::failure::{INTERRUPTED, Usage};
+use crate::finetune::{self, Followed, Ready};
+use crate::job;
+use crate::progress::count;
+use crate::settings::Settings;
+use crate::updating::{self, Teachers};
+use crate::{base, dry_run, output, signals};
+
+pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
+    let started = Instant::now();
+    signals::listen()?;
+    let lowest = Settings { method: Some("distil".into()), ..Settings::default() };
+    let mut job = job::open(&args.run, &lowest, console)?;
+    if args.run.output.is_none() {
+        job.output = Path::new("runs").join(format!("{}-student", job.data.name));
+    }
+    refuse_alone(&job.plan)?;
+    let soft = match args.emit_soft_labels {
+        Some(_) => Some(lambda_and_temperature(&job.plan)?),
+        None => None,
+    };
+    let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
+    let teachers = args.teacher.iter().map(|name| base::find(name)).collect::<Result<Vec<_>>>()?;
+    if args.run.dry_run {
+        return dry_run::tell(&job, &args.run, console);
+    }
+    output::check(&job.output)?;
+    for teacher in &teachers {
+        output::refuse_foreign(&job.output, &teacher.folder(&job.hub, console)?)?;
+    }
+    let ready = finetune::prepare(&job, &args.unlabelled, console)?;
+    let asked = Teachers {
+        names: &args.teacher,
+        combine: match args.ensemble {
+            Ensemble::Probabilities => Combine::Probabilities,
+            Ensemble::Logits => Combine::Logits,
+        },
+        map: &map,
+        tables: &args.tables,
+    };
+    let train = &ready.rows.train;
+    let Some(followed) = updating::teacher(&asked, train, &job.hub, &job.device, console)? else {
+        return Ok(INTERRUPTED);
+    };
+    if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {
+        return emit(path, soft, &ready, &followed, console);
+    }
+    finetune::train(&job, &args.run, &ready, Some(&followed), started, console)
+}
+
+/// Methods that have no use for a teacher, or that need more than one.
+fn refuse_alone(plan: &Plan) -> Result<()> {
+    job::refuse_deployed(plan, "distil")?;
+    if plan.method.needs().teacher {
+        return Ok(());
+    }
+    let is_guided = |name: &&&str| name.parse::<Method>().is_ok_and(|m| m.needs().teacher);
+    let guided: Vec<&str> = METHODS.iter().filter(is_guided).copied().collect();
+    Err(Usage(format!(
+        "method {} doesn't follow a teacher; use lowchurn finetune, or one of {}",
+        plan.method.name(),
+        guided.join(", ")
+    ))
+    .into())
+}
+
+/// Of the targets, which are of one kind: (1 − λ)·label + λ·teacher.
+fn lambda_and_temperature(plan: &Plan) -> Result<(f64, f64)> {
+    match plan.method {
+        Method::Distil {
+            lambda: Lambda::Constant(lambda),
+            temperature,
+            divergence: Divergence::Kl | Divergence::MixedLabel,
+            ..
+        } => Ok((lambda, temperature)),
+        _ => Err(Usage(format!(
+            "--emit-soft-labels writes (1−λ)·label + λ·teacher, which isn't what {} trains on; use --method distil with \
+             one number as --lambda",
+            plan.method
+        ))
+        .into()),
+    }
+}
+
+fn emit(
+    path: &Path,
+    (lambda, temperature): (f64, f64),
+    ready: &Ready,
+    (teacher, _): &Followed,
+    console: &mut Console,
+) -> Result<u8> {
+    let train = &ready.rows.train;
+    let ids: Vec<String> = train.examples.iter().map(|row| row.id.clone()).collect();
+    let labels: Vec<Option<u32>> = train.examples.iter().map(|row| row.label).collect();
+    write_soft_labels(path, teacher, &ids, &labels, train.labels.names(), lambda, temperature)?;
+    let n = ids.len();
+    console.tell(&format!(
+        "{}: targets of {} rows, λ {lambda}, temperature {temperature}",
+        path.display(),
+        count(n as u64)
+    ))?;
+    console.event(&json!({ "event": "soft_labels", "output": path, "rows": n }));
+    Ok(0)
+}

@@ -1,0 +1,202 @@
+//! `repair`: old and new weights → models between them, scored on held-out rows → the one to deploy. Trains nothing.
+//!
+//! A model between is α·old + (1 − α)·new, weight by weight (Schumann et al. 2024, BCWI), so the new one must have been
+//! trained from the old one. Without a budget the choice is theirs: the largest α that keeps the new model's accuracy.
+
+mod curve;
+mod models;
+mod written;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{Budget, Candidate, Certificate, Flips, Measurements, exit_code, walk};
+use lowchurn_data::Split;
+use serde_json::{Value, json};
+
+use self::curve::{
+    CurvePoint, Holdout, Tried, curve_point, holdout, numbers, plain_new, rows_of, try_all,
+};
+use self::models::{Models, open_models, weights};
+use self::written::{already_done, write_manifest, write_model, write_report};
+use crate::args::Repair;
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::progress::count;
+use crate::{golden, grid, output, reporting, updating};
+
+pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
+    let alphas = grid::grid("--alpha", &args.alpha, (0.0, 1.0))?;
+    if !alphas.iter().any(|alpha| *alpha < 1.0) {
+        let said = "expected at least one share below 1: all of the old weights is the old model";
+        return Err(Usage(format!("--alpha {}: {said}", args.alpha)).into());
+    }
+    if args.budget.max_slice_nfr.is_some() {
+        return Err(Usage("--max-slice-nfr: repair knows no slices; use compare".into()).into());
+    }
+    let models = open_models(args, console)?;
+    let output = args.output.clone().unwrap_or_else(|| default_output(&args.new[0]));
+    output::check(&output)?;
+    for found in std::iter::once(&models.old).chain(&models.new) {
+        output::refuse_foreign(&output, &found.folder)?;
+    }
+    let golden = match &args.budget.golden {
+        Some(path) => Some(golden::read(path, &models.old.labels, &models.hub, console)?),
+        None => None,
+    };
+    let budget = crate::update::budget(&args.budget, golden.as_ref())?;
+    let (split, alignment) = rows_of(args, &models, budget.as_ref(), console)?;
+    let made_from = made_from(args, &models, &split);
+    if !args.fresh
+        && let Some(code) = already_done(&output, &made_from, console)?
+    {
+        return Ok(code);
+    }
+    let weights = weights(args, &models, console)?;
+    let holdout = holdout(&models, &weights, split, alignment, golden, args, console)?;
+    let tried = try_all(args, &models, &weights, &holdout, &alphas, console)?;
+    let accuracy_of_new = plain_new(&models, &weights, &holdout, &tried, console)?;
+    tell_curve(&holdout, &tried, &accuracy_of_new, console)?;
+    let (chosen, certificate, why) = choose(args, &tried, &accuracy_of_new, budget.as_ref())?;
+    let chosen = &tried[chosen];
+    if args.fresh {
+        output::start_over(&output)?;
+    }
+    fs::create_dir_all(&output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = output::lock(&output)?;
+    let code = certificate.as_ref().map_or(0, |certificate| exit_code(certificate.verdict));
+    let curve: Vec<CurvePoint> = tried.iter().map(curve_point).collect();
+    let record = json!({
+        "made_from": made_from, "measured_rows": holdout.measuring.len(),
+        "calibration_rows": holdout.calibration.len(), "new": accuracy_of_new, "points": curve,
+        "chosen": chosen.name(), "why": why, "certificate": certificate, "exit_code": code,
+    });
+    // Its manifest first, so that a kill in between leaves no half of it believed.
+    let _ = fs::remove_file(output.join("manifest.json"));
+    lowchurn_distill::write_json(&output.join("curve.json"), &record)?;
+    let names = write_model(&models, &weights, chosen, &output)?;
+    write_report(args, &models, &holdout, chosen, certificate.clone(), &made_from, &output)?;
+    write_manifest(&output, &names, chosen, &made_from, code)?;
+    console.tell(&why)?;
+    if let Some(certificate) = &certificate {
+        for line in reporting::check_lines(certificate) {
+            console.tell(&line)?;
+        }
+    }
+    console.tell(&format!("{}: {}", output.display(), chosen.line()))?;
+    console.tell(&format!("report: {}", output.join("report.html").display()))?;
+    console.event(&json!({
+        "event": "finished", "output": output, "chosen": chosen.name(), "alpha": chosen.alpha,
+        "flips": chosen.measured, "certificate": certificate, "why": why,
+    }));
+    Ok(code)
+}
+
+fn default_output(new: &str) -> PathBuf {
+    let new = new.trim_end_matches('/');
+    match Path::new(new).is_dir() {
+        true => PathBuf::from(format!("{new}-repaired")),
+        false => {
+            Path::new("runs").join(format!("{}-repaired", new.rsplit('/').next().unwrap_or(new)))
+        }
+    }
+}
+
+/// What the result depends on.
+fn made_from(args: &Repair, models: &Models, split: &Split) -> Value {
+    let named = |found: &updating::Found| json!({ "name": found.name, "sha256": found.sha256 });
+    let b = &args.budget;
+    json!({
+        "old": named(&models.old),
+        "new": models.new.iter().map(named).collect::<Vec<_>>(),
+        "holdout": { "name": split.name, "sha256": split.sha256 },
+        "alpha": args.alpha,
+        "fisher_rows": args.fisher,
+        "fisher_data": args.fisher_data,
+        "refit": args.refit.name(),
+        "towards": args.towards.name(),
+        "budget": {
+            "max_churn": b.max_churn, "max_nfr": b.max_nfr, "min_accuracy_gain": b.min_accuracy_gain,
+            "golden": b.golden, "confidence": b.confidence,
+        },
+        "lowchurn_version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn tell_curve(
+    holdout: &Holdout,
+    tried: &[Tried],
+    new: &Flips,
+    console: &mut Console,
+) -> Result<()> {
+    let (n, all) = (holdout.measuring.len() as u64, holdout.split.examples.len() as u64);
+    let of = match n == all {
+        true => format!("{} held-out rows", count(n)),
+        false => format!("{} of {} held-out rows, the others were looked at", count(n), count(all)),
+    };
+    let accuracy =
+        new.accuracy_old().map_or("–".into(), |share| format!("{:.2} %", 100.0 * share));
+    console.tell(&format!("on {of}: old accuracy {accuracy}; new {}", numbers(new)))?;
+    for one in tried {
+        console.tell(&format!("  {}", one.line()))?;
+    }
+    Ok(())
+}
+
+/// With a budget the walk's choice, or where nothing is certified the safest. Without one, of each kind the largest α that
+/// keeps the new model's accuracy, and of these the one with less churn.
+fn choose(
+    args: &Repair,
+    tried: &[Tried],
+    new: &Flips,
+    budget: Option<&Budget>,
+) -> Result<(usize, Option<Certificate>, String)> {
+    // All of the old weights is the old model, and no update.
+    let open: Vec<usize> = (0..tried.len()).filter(|at| tried[*at].alpha < 1.0).collect();
+    if let Some(budget) = budget {
+        let candidate = |at: &usize| Candidate {
+            name: tried[*at].name(),
+            calibration: tried[*at].calibration,
+            certification: Measurements {
+                all: tried[*at].measured,
+                slices: Vec::new(),
+                golden: tried[*at].golden.clone(),
+            },
+        };
+        let candidates: Vec<Candidate> = open.iter().map(candidate).collect();
+        let (chosen, certificate) = walk(&candidates, budget)?;
+        let safest = certificate.walked.first().map(|step| step.name.clone());
+        let why = match chosen {
+            Some(_) => "chosen: the most accurate model that is certified, from the safest on",
+            None => "none is certified; this is the safest one",
+        };
+        let chosen =
+            chosen.or_else(|| candidates.iter().position(|one| Some(&one.name) == safest.as_ref()));
+        return Ok((open[chosen.unwrap_or(0)], Some(certificate), why.into()));
+    }
+    let keeps = |at: &&usize| tried[**at].measured.right_new() >= new.right_new();
+    let largest = |is_fisher: bool| {
+        let of_kind = open.iter().filter(|at| tried[**at].is_fisher == is_fisher).filter(keeps);
+        of_kind.copied().max_by(|a, b| tried[*a].alpha.total_cmp(&tried[*b].alpha))
+    };
+    let both = [largest(false), largest(true)].into_iter().flatten();
+    let Some(chosen) = both.min_by_key(|at| tried[*at].measured.changed) else {
+        return Err(Usage(format!(
+            "no α of {} keeps the new model's accuracy ({}); try other ones with --alpha, no --refit bias, or give a \
+             budget",
+            args.alpha,
+            numbers(new)
+        ))
+        .into());
+    };
+    let mut why = format!(
+        "chosen: {}, the largest α whose accuracy on these rows isn't below the new model's",
+        tried[chosen].name()
+    );
+    if new.right_old() >= new.right_new() {
+        why += "; the old model's accuracy isn't below it either, so that nothing speaks for an update";
+    }
+    Ok((chosen, None, why))
+}

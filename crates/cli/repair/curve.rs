@@ -1,0 +1,309 @@
+//! Every model between two, on the held-out rows: its scores, re-fitted where asked for, and what they flip.
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{Budget, Flips, Golden, Pair, Predicted, Unmatched};
+use lowchurn_data::alignment::refuse_unused;
+use lowchurn_data::{Encoded, Example, LabelSet, Labels, Split};
+use lowchurn_distill::{
+    Predictions, RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias,
+};
+use lowchurn_models::Classifier;
+use serde::Serialize;
+
+use super::models::{Models, Weights, between, reader};
+use crate::args::{Refit, Repair, Towards};
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::golden::GoldenRows;
+use crate::rows::unique;
+use crate::updating::{self, calibration_rows};
+
+/// A model that may be chosen, and what it does on the held-out rows.
+pub struct Tried {
+    pub alpha: f64,
+    pub is_fisher: bool,
+    pub rescaling: Option<Rescaling>,
+    /// (N·K), rescaled.
+    pub logits: Vec<f32>,
+    pub calibration: Flips,
+    /// On the rows that measure.
+    pub measured: Flips,
+    pub golden: Golden,
+}
+
+/// A point of `curve.json`.
+#[derive(Serialize)]
+pub struct CurvePoint<'t> {
+    pub name: String,
+    pub alpha: f64,
+    pub is_fisher: bool,
+    pub temperature: Option<f64>,
+    pub bias: Option<&'t [f64]>,
+    pub accuracy: Option<f64>,
+    pub churn: Option<f64>,
+    pub nfr: Option<f64>,
+    pub flips: &'t Flips,
+}
+
+/// Held-out rows, and what each is for.
+pub struct Holdout {
+    pub split: Split,
+    pub alignment: Vec<String>,
+    pub tokens: Encoded,
+    /// What is fitted or ordered by; empty where nothing is.
+    pub calibration: Vec<u32>,
+    /// What is told of: all rows, or those that weren't looked at before.
+    pub measuring: Vec<u32>,
+    pub old: Predicted,
+    /// Rows of their own, encoded, with the old model's predictions.
+    pub golden: Option<(GoldenRows, Encoded, Vec<u32>)>,
+}
+
+/// Held-out rows with the new model's labels, and what was done to them.
+pub fn rows_of(
+    args: &Repair,
+    models: &Models,
+    budget: Option<&Budget>,
+    console: &mut Console,
+) -> Result<(Split, Vec<String>)> {
+    let labels = &models.new[0].labels;
+    let mut reader = reader(args, models)?;
+    let part = reader.read(&args.holdout, None, "validation", Labels::IfPresent, console)?;
+    let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
+    refuse_unused(&reader.map, &seen)?;
+    for line in &reader.said {
+        console.tell(&format!("labels: {line}"))?;
+    }
+    let said = std::mem::take(&mut reader.said);
+    let name = part.name.clone();
+    let split = Split::new(&name, unique(vec![part]), LabelSet::new(labels.clone())?);
+    let labelled = |row: &&Example| row.label.is_some();
+    let n_labelled = split.examples.iter().filter(labelled).count();
+    if split.examples.is_empty() {
+        return Err(Usage(format!("--holdout {}: no row in it", args.holdout)).into());
+    }
+    if n_labelled == 0 && budget.is_none() {
+        return Err(Usage(format!(
+            "{name}: no row has a label, so the new model's accuracy can't be kept; give labels, or a budget that needs \
+             none: --max-churn 2%"
+        ))
+        .into());
+    }
+    if n_labelled == 0 && args.refit != Refit::None && args.towards == Towards::Labels {
+        let said = "no row has a label to re-fit by; give labels, or --towards old";
+        return Err(Usage(format!("{name}: {said}")).into());
+    }
+    if let Some(budget) = budget {
+        let is_calibration = calibration_rows(split.examples.len());
+        let rest = split.examples.iter().zip(&is_calibration).filter(|(_, is)| !**is);
+        let rest: Vec<&Example> = rest.map(|(row, _)| row).collect();
+        let n_labelled = rest.iter().copied().filter(|row| row.label.is_some()).count();
+        budget.check_rows(rest.len() as u64, n_labelled as u64)?;
+    }
+    Ok((split, said))
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is another thing")]
+pub fn holdout(
+    models: &Models,
+    weights: &Weights,
+    split: Split,
+    alignment: Vec<String>,
+    golden: Option<GoldenRows>,
+    args: &Repair,
+    console: &mut Console,
+) -> Result<Holdout> {
+    let n = split.examples.len() as u32;
+    let is_calibration = calibration_rows(n as usize);
+    let is_split = args.refit != Refit::None || args.budget.is_set();
+    let (calibration, rest): (Vec<u32>, Vec<u32>) =
+        (0..n).partition(|row| is_calibration[*row as usize]);
+    let (calibration, measuring) =
+        if is_split { (calibration, rest) } else { (Vec::new(), (0..n).collect()) };
+    if is_split && (calibration.is_empty() || measuring.is_empty()) {
+        return Err(Usage(format!(
+            "{}: {n} rows are too few to be split into some to fit on and some to measure on",
+            split.name
+        ))
+        .into());
+    }
+    let old_tokens = updating::tokens_of(&models.old, &weights.old.config, &split.examples)?;
+    let old = score(&weights.old, &old_tokens, models, console)?;
+    let old = updating::predicted(&models.old, &split, &models.old.labels, &old)?;
+    let golden = match golden {
+        None => None,
+        Some(rows) => {
+            let examples = match &rows {
+                GoldenRows::Ids(_) => Vec::new(),
+                GoldenRows::Rows(rows) => rows.examples.clone(),
+            };
+            let tokens = updating::tokens_of(&models.old, &weights.old.config, &examples)?;
+            let logits = score(&weights.old, &tokens, models, console)?;
+            let tops = tops(&logits, models.old.labels.len());
+            Some((rows, updating::tokens_of(&models.new[0], &weights.new.config, &examples)?, tops))
+        }
+    };
+    let tokens = updating::tokens_of(&models.new[0], &weights.new.config, &split.examples)?;
+    Ok(Holdout { split, alignment, tokens, calibration, measuring, old, golden })
+}
+
+/// (N·K)
+pub fn score(
+    model: &Classifier,
+    tokens: &Encoded,
+    models: &Models,
+    console: &mut Console,
+) -> Result<Vec<f32>> {
+    if tokens.rows() == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(updating::logits(model, tokens, &models.device, console)?.logits)
+}
+
+pub fn tops(logits: &[f32], classes: usize) -> Vec<u32> {
+    let predictions = Predictions { classes, logits: logits.to_vec() };
+    (0..predictions.rows()).map(|row| predictions.predicted(row)).collect()
+}
+
+/// Every α once, plain and by Fisher information; the ends, which are the same in both, once.
+pub fn try_all(
+    args: &Repair,
+    models: &Models,
+    weights: &Weights,
+    holdout: &Holdout,
+    alphas: &[f64],
+    console: &mut Console,
+) -> Result<Vec<Tried>> {
+    let plain = alphas.iter().map(|alpha| (*alpha, false));
+    let inner = alphas.iter().filter(|alpha| **alpha > 0.0 && **alpha < 1.0);
+    let by_fisher = inner.filter(|_| weights.fisher.is_some()).map(|alpha| (*alpha, true));
+    let mut tried = Vec::new();
+    for (alpha, is_fisher) in plain.chain(by_fisher) {
+        let model = between(weights, alpha, is_fisher)?;
+        let logits = score(&model, &holdout.tokens, models, console)?;
+        let rescaling = rescaling(args, holdout, &logits).with_context(|| format!("α {alpha}"))?;
+        let logits = rescaling.as_ref().map_or(logits.clone(), |found| found.apply(&logits));
+        let pair = pair(models, holdout, &logits)?;
+        let golden = match &holdout.golden {
+            None => Golden::default(),
+            Some((GoldenRows::Ids(ids), ..)) => {
+                Golden::look_up(ids, &pair.ids, &pair.old, &pair.new)
+            }
+            Some((GoldenRows::Rows(rows), tokens, old)) => {
+                let logits = score(&model, tokens, models, console)?;
+                let logits = rescaling.as_ref().map_or(logits.clone(), |r| r.apply(&logits));
+                let ids: Vec<String> = rows.examples.iter().map(|row| row.id.clone()).collect();
+                Golden::look_up(&ids, &ids, old, &tops(&logits, weights.new.labels().len()))
+            }
+        };
+        let flips = |rows: &[u32]| flips_of(&pair.subset(rows));
+        let (calibration, measured) = (flips(&holdout.calibration), flips(&holdout.measuring));
+        tried.push(Tried { alpha, is_fisher, rescaling, logits, calibration, measured, golden });
+    }
+    Ok(tried)
+}
+
+pub fn pair(models: &Models, holdout: &Holdout, logits: &[f32]) -> Result<Pair> {
+    let name = models.new.iter().map(|found| found.name.as_str()).collect::<Vec<_>>().join(" + ");
+    let ids = holdout.split.examples.iter().map(|row| row.id.clone()).collect();
+    let gold = holdout.split.examples.iter().map(|row| row.label).collect();
+    let new = Predicted::from_logits(&name, &models.new[0].labels, ids, gold, logits)?;
+    Ok(Pair::align(&holdout.old, &new, &[], Unmatched::Refuse)?)
+}
+
+pub fn flips_of(pair: &Pair) -> Flips {
+    Flips::of(&pair.old, &pair.new, &pair.gold)
+}
+
+/// Temperature and bias of one model between, fitted on the calibration rows.
+pub fn rescaling(args: &Repair, holdout: &Holdout, logits: &[f32]) -> Result<Option<Rescaling>> {
+    if args.refit == Refit::None {
+        return Ok(None);
+    }
+    let classes = holdout.split.labels.len();
+    let n_old = holdout.old.labels.len();
+    // Towards old scores only the old classes are compared: the old model has none for the others.
+    let n_fitted = if args.towards == Towards::Old { n_old } else { classes };
+    let row = |row: &u32| *row as usize;
+    let fitted: Vec<f32> = holdout
+        .calibration
+        .iter()
+        .flat_map(|at| logits[row(at) * classes..][..n_fitted].to_vec())
+        .collect();
+    let labels: Vec<Option<u32>> =
+        holdout.calibration.iter().map(|at| holdout.split.examples[row(at)].label).collect();
+    let scores = holdout.old.scores.as_deref().unwrap_or_default();
+    let old: Vec<f64> = holdout
+        .calibration
+        .iter()
+        .flat_map(|at| scores[row(at) * n_old..][..n_old].iter().map(|p| f64::from(*p)))
+        .collect();
+    let to = match args.towards {
+        Towards::Labels => RefitTo::Labels(&labels),
+        Towards::Old => RefitTo::Probabilities(&old),
+    };
+    let mut found = match args.refit {
+        Refit::Bias => fit_temperature_and_bias(&fitted, n_fitted, to)?,
+        _ => Rescaling {
+            temperature: fit_temperature(&fitted, n_fitted, to)?,
+            bias: vec![0.0; n_fitted],
+        },
+    };
+    found.bias.resize(classes, 0.0);
+    Ok(Some(found))
+}
+
+/// The new model as it is, on the rows that measure: what accuracy is held against.
+pub fn plain_new(
+    models: &Models,
+    weights: &Weights,
+    holdout: &Holdout,
+    tried: &[Tried],
+    console: &mut Console,
+) -> Result<Flips> {
+    if let Some(found) = tried.iter().find(|t| t.alpha == 0.0 && t.rescaling.is_none()) {
+        return Ok(found.measured);
+    }
+    let logits = score(&weights.new, &holdout.tokens, models, console)?;
+    Ok(flips_of(&pair(models, holdout, &logits)?.subset(&holdout.measuring)))
+}
+
+impl Tried {
+    pub fn name(&self) -> String {
+        let how = if self.is_fisher { " by Fisher information" } else { "" };
+        format!("α {}{how}", self.alpha)
+    }
+
+    pub fn line(&self) -> String {
+        let rescaled = self
+            .rescaling
+            .as_ref()
+            .map_or(String::new(), |found| format!("  temperature {:.3}", found.temperature));
+        format!("{}: {}{rescaled}", self.name(), numbers(&self.measured))
+    }
+}
+
+pub fn numbers(flips: &Flips) -> String {
+    let percent =
+        |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.2} %", 100.0 * share));
+    format!(
+        "accuracy {}, churn {}, negative flips {}",
+        percent(flips.accuracy_new()),
+        percent(flips.churn()),
+        percent(flips.nfr())
+    )
+}
+
+pub fn curve_point(tried: &Tried) -> CurvePoint<'_> {
+    CurvePoint {
+        name: tried.name(),
+        alpha: tried.alpha,
+        is_fisher: tried.is_fisher,
+        temperature: tried.rescaling.as_ref().map(|found| found.temperature),
+        bias: tried.rescaling.as_ref().map(|found| &found.bias[..]),
+        accuracy: tried.measured.accuracy_new(),
+        churn: tried.measured.churn(),
+        nfr: tried.measured.nfr(),
+        flips: &tried.measured,
+    }
+}

@@ -1,0 +1,160 @@
+//! The models of a repair: found, held against each other, and every model between them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use lowchurn_data::{Columns, Example, Labels, NewClasses, parse_map};
+use lowchurn_distill::{Fingerprint, fisher, interpolate, interpolate_fisher, soup};
+use lowchurn_hub::Hub;
+use lowchurn_models::{Classifier, Params};
+
+use crate::args::Repair;
+use crate::console::Console;
+use crate::data::Wishes;
+use crate::failure::Usage;
+use crate::progress::count;
+use crate::rows::{self, Reader};
+use crate::updating::{self, Found};
+use crate::{base, device, places};
+
+/// The models as they lie on the disk.
+pub struct Models {
+    pub hub: Hub,
+    pub device: Device,
+    pub old: Found,
+    /// At least one.
+    pub new: Vec<Found>,
+}
+
+/// The weights, and what all models between need to be scored.
+pub struct Weights {
+    pub old: Classifier,
+    /// The mean where there are several.
+    pub new: Classifier,
+    pub fisher: Option<BTreeMap<String, Tensor>>,
+}
+
+/// Finds all models and refuses what can't be put together, before any weights are read.
+pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
+    let hub = places::hub()?;
+    let device = device::open(&args.device)?;
+    let mut find = |name: &String| -> Result<Found> {
+        let folder = base::find(name)?.folder(&hub, console)?;
+        updating::describe(name, folder)
+    };
+    let old = find(&args.old)?;
+    let new = args.new.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let tokenizer = |found: &Found| -> Result<String> {
+        Ok(Fingerprint::of(&found.name, &found.folder, &found.labels, 1, &[])?.tokenizer)
+    };
+    let of_old = tokenizer(&old)?;
+    for found in &new {
+        let (a, b) = (&old.name, &found.name);
+        if found.sha256 == old.sha256 {
+            return Err(
+                Usage(format!("{a} and {b} are the same model; there is nothing between")).into()
+            );
+        }
+        if tokenizer(found)? != of_old {
+            return Err(Usage(format!(
+                "{a} and {b} have different tokenizers, so there is no model between them; repair needs a model that \
+                 was trained from {a}: lowchurn update --base {a}"
+            ))
+            .into());
+        }
+        if found.labels.get(..old.labels.len()) != Some(&old.labels[..]) {
+            return Err(Usage(format!(
+                "{a} has the labels {}, but {b} has {}; weights are combined where the new model's labels begin with \
+                 the old one's, in their order",
+                old.labels.join(", "),
+                found.labels.join(", ")
+            ))
+            .into());
+        }
+        if found.labels != new[0].labels {
+            let (a, b) = (&new[0], found);
+            return Err(Usage(format!(
+                "{} has the labels {}, but {} has {}; weights are averaged where all have the same",
+                a.name,
+                a.labels.join(", "),
+                b.name,
+                b.labels.join(", ")
+            ))
+            .into());
+        }
+    }
+    Ok(Models { hub, device, old, new })
+}
+
+/// Reads all weights, averages the new ones, and takes the Fisher information where it is asked for.
+pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<Weights> {
+    let old = updating::open_model(&models.old, &models.device)?;
+    let new = models
+        .new
+        .iter()
+        .map(|found| updating::open_model(found, &models.device))
+        .collect::<Result<Vec<_>>>()?;
+    let params: Vec<&Params> = new.iter().map(|model| &model.params).collect();
+    let mean = match params[..] {
+        [only] => only.clone(),
+        _ => soup(&params)?,
+    };
+    let new = Classifier::new(new[0].config.clone(), mean)?;
+    // Refused now, not after the first pass.
+    interpolate(&old.params, &new.params, 0.0)
+        .with_context(|| format!("{} and {}", models.old.name, args.new.join(", ")))?;
+    let Some(n_rows) = args.fisher else { return Ok(Weights { old, new, fisher: None }) };
+    let examples = fisher_rows(args, models, console)?;
+    let tokens = updating::tokens_of(&models.old, &old.config, &examples)?;
+    let n_rows = n_rows as usize;
+    let n = count(n_rows.min(examples.len()) as u64);
+    console.say(&format!("Fisher information of {n} rows, one at a time"));
+    let found = fisher(&old, &tokens, n_rows, 0, &models.device, &mut |_| {})?;
+    Ok(Weights { old, new, fisher: Some(found) })
+}
+
+pub fn fisher_rows(args: &Repair, models: &Models, console: &mut Console) -> Result<Vec<Example>> {
+    let before = rows::settings_of(&models.old.folder)?;
+    let (data, split) = match (&args.fisher_data, before.data) {
+        (Some(data), _) => (data.clone(), None),
+        (None, Some(data)) => (data, before.train_split),
+        (None, None) => {
+            return Err(Usage(format!(
+                "{} doesn't say which rows it was trained on; name some like them with --fisher-data DATA",
+                args.old
+            ))
+            .into());
+        }
+    };
+    let mut reader = reader(args, models)?;
+    Ok(reader.read(&data, split.as_deref(), "train", Labels::Ignored, console)?.examples)
+}
+
+pub fn between(weights: &Weights, alpha: f64, is_fisher: bool) -> Result<Classifier> {
+    let (old, new) = (&weights.old.params, &weights.new.params);
+    let params = match &weights.fisher {
+        Some(fisher) if is_fisher => interpolate_fisher(old, new, fisher, alpha)?,
+        _ => interpolate(old, new, alpha)?,
+    };
+    Ok(Classifier::new(weights.new.config.clone(), params)?)
+}
+
+pub fn reader<'m>(args: &Repair, models: &'m Models) -> Result<Reader<'m>> {
+    Ok(Reader {
+        wishes: Wishes {
+            columns: Columns {
+                text: args.text_column.clone(),
+                pair: args.pair_column.clone(),
+                label: args.label_column.clone(),
+                id: args.id_column.clone(),
+            },
+        },
+        labels: models.new[0].labels.clone(),
+        map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub: &models.hub,
+    })
+}

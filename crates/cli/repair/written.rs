@@ -1,0 +1,165 @@
+//! The folder of a repaired model: an ordinary checkpoint with a report, the whole curve and a manifest of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{Asked, Certificate, Side, compare};
+use lowchurn_distill::{sha256_of_file, write_file, write_json};
+use lowchurn_models::save;
+use serde_json::{Value, json};
+
+use super::curve::{Holdout, Tried, pair};
+use super::models::{Models, Weights, between};
+use crate::args::Repair;
+use crate::base;
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::reporting::{self, Told};
+use crate::settings::{self, Settings};
+
+/// The exit code of the same repair where it is in the folder already; another one there is an error.
+pub fn already_done(output: &Path, made_from: &Value, console: &mut Console) -> Result<Option<u8>> {
+    let path = output.join("manifest.json");
+    if !path.exists() {
+        if output.join("config.json").exists() {
+            return Err(other_model(output, "a model without a manifest"));
+        }
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let there: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let Some(found) = there.get("repair").and_then(|repair| repair.get("made_from")) else {
+        return Err(other_model(output, "a model that no repair made"));
+    };
+    let (Value::Object(found), Value::Object(expected)) = (found, made_from) else {
+        return Err(other_model(output, "a model that no repair made"));
+    };
+    let differs =
+        |key: &&String| *key != "lowchurn_version" && found.get(*key) != expected.get(*key);
+    if let Some(key) = expected.keys().find(differs) {
+        return Err(other_model(output, &format!("a repair with another {key}")));
+    }
+    console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+    let code = there["repair"]["exit_code"].as_u64().and_then(|code| u8::try_from(code).ok());
+    Ok(Some(code.unwrap_or(0)))
+}
+
+pub fn other_model(output: &Path, what: &str) -> anyhow::Error {
+    let output = output.display();
+    Usage(format!("{output} holds {what}; choose another --output, or --fresh to start over here"))
+        .into()
+}
+
+/// Weights, config, tokenizer and `run.toml`; gives the names of what was written.
+pub fn write_model(
+    models: &Models,
+    weights: &Weights,
+    chosen: &Tried,
+    output: &Path,
+) -> Result<Vec<String>> {
+    let model = between(weights, chosen.alpha, chosen.is_fisher)?;
+    let params = match &chosen.rescaling {
+        Some(rescaling) => rescaling.fold(&model.params)?,
+        None => model.params,
+    };
+    let new = &models.new[0];
+    save(output, &model.config, &params, &new.folder)?;
+    // What the next update reads: the rows, the length and the recipe of the model that this one is made of.
+    let run = new.folder.join("run.toml");
+    let text = match run.is_file() {
+        true => fs::read(&run).with_context(|| run.display().to_string())?,
+        false => {
+            let max_length = Some(new.max_length);
+            settings::to_toml(&Settings { max_length, ..Settings::default() })?.into_bytes()
+        }
+    };
+    write_file(&output.join("run.toml"), &text)?;
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(output)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_models = name.ends_with(".safetensors")
+            || name.ends_with(".json") && name != "curve.json" && name != "report.json"
+            || ["vocab.txt", "run.toml"].contains(&name.as_str());
+        if is_models {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+pub fn write_report(
+    args: &Repair,
+    models: &Models,
+    holdout: &Holdout,
+    chosen: &Tried,
+    certificate: Option<Certificate>,
+    made_from: &Value,
+    output: &Path,
+) -> Result<()> {
+    let pair = pair(models, holdout, &chosen.logits)?.subset(&holdout.measuring);
+    let of_row = |row: &u32| holdout.split.examples[*row as usize].text.clone();
+    let texts: Vec<String> = holdout.measuring.iter().map(of_row).collect();
+    let asked =
+        Asked { confidence: args.budget.confidence, texts: Some(&texts), ..Asked::default() };
+    let comparison = compare(&pair, &asked)?;
+    let old = &models.old;
+    let side = |name: &str, sha256: Option<String>, labels: &[String]| Side {
+        name: name.into(),
+        sha256,
+        labels: labels.to_vec(),
+    };
+    let provenance = match made_from {
+        Value::Object(all) => all.iter().map(|(key, value)| (key.clone(), value.to_string())),
+        _ => return Err(anyhow::anyhow!("the repair's record is no object")),
+    };
+    let mut pair = pair;
+    pair.alignment.extend(holdout.alignment.iter().cloned());
+    let report = reporting::report(Told {
+        title: format!("{} repaired towards {}", args.new.join(" + "), old.name),
+        old: side(&old.name, Some(old.sha256.clone()), &old.labels),
+        new: side(
+            &output.display().to_string(),
+            Some(base::sha256(output)?),
+            &models.new[0].labels,
+        ),
+        data: &holdout.split.name,
+        data_sha256: Some(holdout.split.sha256.clone()),
+        pair: &pair,
+        texts: Some(&texts),
+        comparison,
+        certificate,
+        nearest: BTreeMap::new(),
+        frontier: Vec::new(),
+        provenance: provenance.chain([("chosen".to_string(), chosen.name())]).collect(),
+    });
+    reporting::write(&report, output)
+}
+
+/// Last of all: a folder with it is whole. Not the manifest of a training, so that no training goes on here.
+pub fn write_manifest(
+    output: &Path,
+    names: &[String],
+    chosen: &Tried,
+    made_from: &Value,
+    exit_code: u8,
+) -> Result<()> {
+    let mut files = BTreeMap::new();
+    for name in names {
+        files.insert(name, sha256_of_file(&output.join(name))?);
+    }
+    let manifest = json!({
+        "format": 1,
+        "repair": {
+            "made_from": made_from, "chosen": chosen.name(), "alpha": chosen.alpha,
+            "is_fisher": chosen.is_fisher,
+            "temperature": chosen.rescaling.as_ref().map(|found| found.temperature),
+            "bias": chosen.rescaling.as_ref().map(|found| found.bias.clone()),
+            "exit_code": exit_code,
+        },
+        "files": files,
+    });
+    Ok(write_json(&output.join("manifest.json"), &manifest)?)
+}

@@ -1,9 +1,375 @@
-//! `compare`.
-use anyhow::Result;
+//! `compare`: two models, or two files of predictions of any stack → what changed, in a report.
+//!
+//! Files alone need no model, no data and no network. The exit code says that it worked; `gate` judges.
 
-use crate::args::Compare;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use lowchurn_churn::{
+    Asked, Budget, Certificate, Comparison, Flips, Golden, Measurements, Neighbour, Pair,
+    Predicted, Rate, Report, Side, Unmatched, certify, compare as measure, seed_floor,
+};
+use lowchurn_data::{Columns, Example, LabelSet, parse_map};
+use lowchurn_hub::Hub;
+use serde_json::json;
+
+use crate::args::{BudgetFlags, Compare};
 use crate::console::Console;
+use crate::data::Wishes;
+use crate::facts::{self, Facts};
+use crate::failure::Usage;
+use crate::machine::peak_rss_mib;
+use crate::progress::count;
+use crate::reporting::{self, Told, check_lines};
+use crate::sides::{self, Source};
+use crate::signals::command_that_goes_on as command;
+use crate::{device, nearest, output, places, slices};
 
-pub fn compare(_args: &Compare, _console: &mut Console) -> Result<u8> {
-    Ok(2)
+pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
+    let label_map = check(args)?;
+    let hub = places::hub()?;
+    let device = device::open(&args.scoring.device)?;
+    let find = |text: &str, console: &mut Console| sides::find(text, &args.scoring, &hub, console);
+    let (old, new) = (find(&args.old, console)?, find(&args.new, console)?);
+    let output = args.output.clone().unwrap_or_else(|| default_output(args, &new));
+    refuse_shards(&output, &[&old, &new])?;
+    output::check(&output)?;
+
+    let mut others = Vec::new(); // the plain retrain, then the runs of other seeds
+    for text in args.retrain.iter().chain(&args.seed_run) {
+        others.push(find(text, console)?);
+    }
+    let asked: Vec<&Source> = [&old, &new].into_iter().chain(&others).collect();
+    let data = match &args.data {
+        Some(text) => Some(facts::read(args, text, known(&asked)?.as_ref(), &hub, console)?),
+        None => {
+            facts::refuse_models(&asked)?;
+            None
+        }
+    };
+    let examples = data.as_ref().map_or(&[][..], |data| &data.examples);
+    let mut old_says = sides::predicted(&old, examples, args, &device, console)?;
+    let is_same = is_same(&old, &new);
+    let new_says = match is_same {
+        true => Predicted { name: args.new.clone(), ..old_says.clone() },
+        false => sides::predicted(&new, examples, args, &device, console)?,
+    };
+    let facts = match data {
+        Some(data) => data,
+        None => facts::of_files(args, &[(&old, &old_says), (&new, &new_says)])?,
+    };
+    facts.judge(&mut old_says, &new_says, &label_map)?;
+
+    let unmatched = if args.allow_partial { Unmatched::Count } else { Unmatched::Refuse };
+    let pair = Pair::align(&old_says, &new_says, &label_map, unmatched)?;
+    let mut pair = facts.keep(pair, args.allow_partial, console)?;
+    if is_same {
+        pair.alignment.insert(0, "both sides are the same: equal hashes".into());
+    }
+    let mut others_say = Vec::new();
+    for source in &others {
+        others_say.push(sides::predicted(source, &facts.examples, args, &device, console)?);
+    }
+    let (retrain, seeds) = others_say.split_at(usize::from(args.retrain.is_some()));
+    let retrain_churn = match retrain.first() {
+        Some(retrain) => churn_of(&old_says, retrain, &pair, &label_map)?,
+        None => None,
+    };
+    let floor = floor(&new_says, seeds, args.budget.confidence)?;
+
+    let texts = facts.texts(&pair);
+    let columns = facts.slice_columns(&pair);
+    let is_new = is_new_row(args, &pair, &hub, console)?;
+    let comparison = measure(
+        &pair,
+        &Asked {
+            confidence: args.budget.confidence,
+            thresholds: &args.threshold,
+            is_new_row: is_new.as_deref(),
+            slice_columns: &columns,
+            texts: texts.as_deref(),
+            keywords: &args.keyword,
+            min_slice_rows: args.min_slice_rows,
+            retrain_churn,
+            seed_floor: floor,
+            ..Asked::default()
+        },
+    )?;
+    let certificate = certificate(args, &pair, &comparison, &hub, console)?;
+    let nearest = near(args, &new, &facts, &pair, (&hub, &device), console)?;
+    let report = reporting::report(Told {
+        title: format!("{} → {}", args.old, args.new),
+        old: side(&old, &old_says),
+        new: side(&new, &new_says),
+        data: &facts.name,
+        data_sha256: facts.sha256.clone(),
+        pair: &pair,
+        texts: texts.as_deref(),
+        comparison,
+        certificate,
+        nearest,
+        frontier: Vec::new(),
+        provenance: provenance(args),
+    });
+    reporting::write_cut(&report, args.max_flips, &output)?;
+    tell(&report, is_same, &output, console)?;
+    Ok(0)
+}
+
+/// What can be refused before anything is read.
+fn check(args: &Compare) -> Result<Vec<(String, String)>> {
+    let usage = |error: lowchurn_churn::Error| Usage(error.to_string());
+    if args.budget.is_set() {
+        // Golden rows are read later; that there are some is enough here.
+        let golden = args.budget.golden.iter().map(|_| String::new()).collect();
+        budget(&args.budget, golden).check().map_err(usage)?;
+    }
+    let confidence = args.budget.confidence;
+    if !(confidence > 0.5 && confidence < 1.0) {
+        return Err(usage(lowchurn_churn::Error::ConfidenceOutside { confidence }).into());
+    }
+    if args.scoring.batch_size == 0 {
+        return Err(Usage("--batch-size 0: expected at least 1".into()).into());
+    }
+    if let (Some(split), None) = (&args.split, &args.data) {
+        return Err(Usage(format!("--split {split}: of which data? Name it with --data")).into());
+    }
+    if args.by_position && args.scoring.id_column.is_some() {
+        return Err(Usage(
+            "--by-position and --id-column: rows are told apart by one of them".into(),
+        )
+        .into());
+    }
+    Ok(args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default())
+}
+
+/// NEW/compare where NEW is a run's folder, else compare-OLD-NEW where the program runs.
+fn default_output(args: &Compare, new: &Source) -> PathBuf {
+    if new.model().is_some() && Path::new(&args.new).join("run.toml").is_file() {
+        return Path::new(&args.new).join("compare");
+    }
+    let name = |text: &str| -> String {
+        let stem = Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        stem.unwrap_or_default().chars().map(plain).collect()
+    };
+    format!("compare-{}-{}", name(&args.old), name(&args.new)).into()
+}
+
+/// `flips.jsonl` beside the shards of a side would be one more shard the next time.
+fn refuse_shards(output: &Path, sources: &[&Source]) -> Result<()> {
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    for path in sources.iter().flat_map(|source| source.files()) {
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+        let is_folder = sources.iter().any(|source| source.files().len() > 1);
+        if is_folder && folder.as_ref() == Some(&output) {
+            let output = output.display();
+            return Err(Usage(format!(
+                "--output {output} is the folder that predictions are read from; choose another"
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The classes of all models; integers in the data are indices into those of the old one.
+fn known(sources: &[&Source]) -> Result<Option<LabelSet>> {
+    let mut names: Vec<String> = Vec::new();
+    for found in sources.iter().filter_map(|source| source.model()) {
+        let more = found.labels.iter().filter(|label| !names.contains(label));
+        let more: Vec<String> = more.cloned().collect();
+        names.extend(more);
+    }
+    Ok(if names.is_empty() { None } else { Some(LabelSet::new(names)?) })
+}
+
+fn is_same(old: &Source, new: &Source) -> bool {
+    let length = |source: &Source| source.model().map(|found| found.max_length);
+    old.sha256() == new.sha256() && length(old) == length(new)
+}
+
+fn side(source: &Source, says: &Predicted) -> Side {
+    let n = says.n_declared.unwrap_or(says.labels.len());
+    let labels = says.labels.iter().take(n).cloned().collect();
+    Side { name: says.name.clone(), sha256: Some(source.sha256().into()), labels }
+}
+
+/// Churn of another model against the old one, on the rows of the pair.
+fn churn_of(
+    old: &Predicted,
+    other: &Predicted,
+    pair: &Pair,
+    label_map: &[(String, String)],
+) -> Result<Option<f64>> {
+    let context = || format!("--retrain {}", other.name);
+    let all = Pair::align(old, other, label_map, Unmatched::Count).with_context(context)?;
+    let rows: HashSet<&str> = pair.ids.iter().map(String::as_str).collect();
+    let mut flips = Flips::default();
+    for (row, id) in all.ids.iter().enumerate() {
+        if rows.contains(id.as_str()) {
+            flips.add(all.old[row], all.new[row], None);
+        }
+    }
+    if flips.rows < pair.rows() as u64 {
+        let (found, all) = (count(flips.rows), count(pair.rows() as u64));
+        anyhow::bail!(
+            "--retrain {}: {found} of {all} compared rows are in it; all are needed",
+            other.name
+        );
+    }
+    Ok(flips.churn())
+}
+
+fn floor(new: &Predicted, seeds: &[Predicted], confidence: f64) -> Result<Option<Rate>> {
+    let runs: Vec<Predicted> = std::iter::once(new).chain(seeds).cloned().collect();
+    match seeds.is_empty() {
+        true => Ok(None),
+        false => seed_floor(&runs, confidence).context("--seed-run"),
+    }
+}
+
+fn is_new_row(
+    args: &Compare,
+    pair: &Pair,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Option<Vec<bool>>> {
+    let Some(text) = &args.new_rows else { return Ok(None) };
+    let ids = slices::ids("--new-rows", text, args.scoring.id_column.as_deref(), hub, console)?;
+    let is_new: Vec<bool> = pair.ids.iter().map(|id| ids.contains(id)).collect();
+    if !is_new.contains(&true) {
+        let (listed, known) = (ids.iter().min(), pair.ids.first());
+        anyhow::bail!(
+            "--new-rows {text}: none of its ids (such as {:?}) is a row that is compared (such as {:?})",
+            listed.map_or("", String::as_str),
+            known.map_or("", String::as_str)
+        );
+    }
+    Ok(Some(is_new))
+}
+
+pub fn budget(flags: &BudgetFlags, golden: Vec<String>) -> Budget {
+    Budget {
+        max_churn: flags.max_churn,
+        max_nfr: flags.max_nfr,
+        max_slice_nfr: flags.max_slice_nfr,
+        min_accuracy_gain: flags.min_accuracy_gain,
+        golden,
+        confidence: flags.confidence,
+    }
+}
+
+fn certificate(
+    args: &Compare,
+    pair: &Pair,
+    comparison: &Comparison,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Option<Certificate>> {
+    if !args.budget.is_set() {
+        return Ok(None);
+    }
+    let golden = match &args.budget.golden {
+        Some(path) => {
+            let text = path.display().to_string();
+            let id_column = args.scoring.id_column.as_deref();
+            let mut ids: Vec<String> =
+                slices::ids("--golden", &text, id_column, hub, console)?.into_iter().collect();
+            ids.sort();
+            ids
+        }
+        None => Vec::new(),
+    };
+    let slices = comparison.slices.iter();
+    let rows = Measurements {
+        all: comparison.all.flips,
+        slices: slices.map(|slice| (slice.name.clone(), slice.measured.flips)).collect(),
+        golden: Golden::look_up(&golden, &pair.ids, &pair.old, &pair.new),
+    };
+    Ok(Some(certify(&budget(&args.budget, golden), &rows)?))
+}
+
+/// Training rows near the flips, where the new side is a model and its training rows are known.
+fn near(
+    args: &Compare,
+    new: &Source,
+    facts: &Facts,
+    pair: &Pair,
+    (hub, device): (&Hub, &Device),
+    console: &mut Console,
+) -> Result<BTreeMap<usize, Vec<Neighbour>>> {
+    let Some(found) = new.model().filter(|_| args.nearest > 0) else { return Ok(BTreeMap::new()) };
+    let flips = reporting::flipped(pair).into_iter().take(nearest::MAX_FLIPS);
+    let flips: Vec<(usize, Example)> =
+        flips.filter_map(|row| Some((row, facts.example(&pair.ids[row])?))).collect();
+    if flips.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let train = match &args.train {
+        Some(text) => {
+            let scoring = &args.scoring;
+            let columns = Columns {
+                text: scoring.text_column.clone(),
+                pair: scoring.pair_column.clone(),
+                label: scoring.label_column.clone(),
+                id: None,
+            };
+            Some(nearest::read(text, &Wishes { columns }, hub, console)?)
+        }
+        None => match nearest::trained_on(&found.folder, hub, console) {
+            Ok(train) => train,
+            // Nobody asked for them; what they were may be gone.
+            Err(error) => {
+                console.say(&format!("no training rows beside the flips: {error:#}"));
+                None
+            }
+        },
+    };
+    match train {
+        Some(train) => nearest::of(found, &flips, &train, args.nearest, device, console),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+fn provenance(args: &Compare) -> Vec<(String, String)> {
+    let mut lines = vec![
+        ("lowchurn".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+        ("command".to_string(), command()),
+    ];
+    let given =
+        [("label map", &args.label_map), ("new rows", &args.new_rows), ("retrain", &args.retrain)];
+    lines.extend(given.into_iter().filter_map(|(key, value)| Some((key.into(), value.clone()?))));
+    if !args.seed_run.is_empty() {
+        lines.push(("seed runs".into(), args.seed_run.join(", ")));
+    }
+    lines
+}
+
+fn tell(report: &Report, is_same: bool, output: &Path, console: &mut Console) -> Result<()> {
+    if is_same {
+        console.tell("both sides are the same: equal hashes")?;
+    }
+    for line in reporting::lines(report) {
+        console.tell(&line)?;
+    }
+    if let Some(certificate) = &report.certificate {
+        for line in check_lines(certificate) {
+            console.tell(&line)?;
+        }
+    }
+    let path = output.join("report.html");
+    console
+        .tell(&format!("report: {} (and report.json, report.md, flips.jsonl)", path.display()))?;
+    let all = &report.comparison.all;
+    console.event(&json!({
+        "event": "finished", "output": output, "report": output.join("report.json"), "rows": report.rows,
+        "flips": report.n_flips, "metrics": all, "soft": report.comparison.soft, "is_same": is_same,
+        "seed_floor": report.comparison.seed_floor, "churn_ratio": report.comparison.churn_ratio,
+        "verdict": report.certificate.as_ref().map(|certificate| certificate.verdict),
+        "peak_rss_mib": peak_rss_mib(),
+    }));
+    Ok(())
 }

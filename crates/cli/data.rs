@@ -8,7 +8,7 @@ use lowchurn_data::slice::SplitExpression;
 use lowchurn_data::source::on_disk;
 use lowchurn_data::{
     Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
-    Task, layout, read, stratified_cut,
+    Task, layout, read, read_columns, stratified_cut,
 };
 use lowchurn_hub::{Hub, Kind, Listing, Origin, Repo};
 
@@ -214,33 +214,47 @@ impl Data {
         console: &mut Console,
     ) -> Result<Split> {
         let expression = self.expression(split)?;
-        // Not every error of the rows names a file.
-        let read = |dataset: Dataset| match read(&self.with_classes(dataset), &expression, request)
-        {
+        let dataset = self.dataset(&expression, hub, console)?;
+        let mut rows = match read(&dataset, &expression, request) {
+            // Not every error of the rows names a file.
             Err(error @ DataError::TooFewLabels { .. }) => {
-                Err(error).context(format!("{}:{split}", self.name))
+                return Err(error).context(format!("{}:{split}", self.name));
             }
-            read => Ok(read?),
-        };
-        let mut rows = match &self.place {
-            Place::Local(dataset) => read(dataset.clone())?,
-            Place::Hub { repo, listing, layout } => {
-                let layout = match (only(layout, &expression), listing.origin) {
-                    (Err(error), Origin::Cache) => {
-                        return Err(
-                            error.context(format!("{}, as far as the cache holds it", repo.id()))
-                        );
-                    }
-                    (layout, _) => layout?,
-                };
-                let wanted: Vec<String> =
-                    layout.splits.iter().flat_map(|split| split.files.clone()).collect();
-                let folder = fetch(hub, repo, listing, &wanted, console)?;
-                read(Dataset::of_layout(&layout, &folder)?)?
-            }
+            read => read?,
         };
         rows.name = format!("{}:{split}", self.name);
         Ok(rows)
+    }
+
+    /// Other columns of the rows of a split, as text and in the order of [`Data::read`].
+    pub fn read_columns(
+        &self,
+        split: &str,
+        columns: &[String],
+        hub: &Hub,
+        console: &mut Console,
+    ) -> Result<Vec<Vec<String>>> {
+        let expression = self.expression(split)?;
+        let dataset = self.dataset(&expression, hub, console)?;
+        Ok(read_columns(&dataset, &expression, columns)?)
+    }
+
+    /// The files that an expression needs, fetched where they aren't here yet.
+    fn dataset(&self, expression: &str, hub: &Hub, console: &mut Console) -> Result<Dataset> {
+        let (repo, listing, layout) = match &self.place {
+            Place::Local(dataset) => return Ok(self.with_classes(dataset.clone())),
+            Place::Hub { repo, listing, layout } => (repo, listing, layout),
+        };
+        let layout = match (only(layout, expression), listing.origin) {
+            (Err(error), Origin::Cache) => {
+                return Err(error.context(format!("{}, as far as the cache holds it", repo.id())));
+            }
+            (layout, _) => layout?,
+        };
+        let wanted: Vec<String> =
+            layout.splits.iter().flat_map(|split| split.files.clone()).collect();
+        let folder = fetch(hub, repo, listing, &wanted, console)?;
+        Ok(self.with_classes(Dataset::of_layout(&layout, &folder)?))
     }
 
     /// Integers in a task's label column are indices into the task's names, whatever order the model has them in.

@@ -128,7 +128,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
 }
 
 /// The split asked for; else the one named with the data; else validation, or the only one.
-fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
+pub fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
     let names = data.split_names();
     let only = match names.as_slice() {
         [only] => Some(only.clone()),

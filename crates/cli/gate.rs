@@ -7,12 +7,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{
-    Budget, Certificate, Golden, Measurements, Report, certify, exit_code, gate_markdown, junit,
+    Certificate, Golden, Measurements, Report, certify, exit_code, gate_markdown, junit,
 };
 use lowchurn_distill::write_file;
 use serde_json::json;
 
 use crate::args::{BudgetFlags, Gate, GateFormat};
+use crate::compare::budget;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::output;
@@ -63,14 +64,7 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
             .into());
         }
     }
-    let budget = Budget {
-        max_churn: flags.max_churn,
-        max_nfr: flags.max_nfr,
-        max_slice_nfr: flags.max_slice_nfr,
-        min_accuracy_gain: flags.min_accuracy_gain,
-        golden: Vec::new(),
-        confidence: flags.confidence,
-    };
+    let budget = budget(flags, Vec::new());
     budget.check().map_err(|error| Usage(error.to_string()))?;
     let slices = &report.comparison.slices;
     let rows = Measurements {
@@ -84,8 +78,8 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
         .push("judged by the limits given to gate, from the counts in the report".into());
     if report.certificate.as_ref().is_some_and(|own| !own.walked.is_empty()) {
         certificate.notes.push(
-            "the model was chosen among candidates on some of these rows; the report's own certificate is of rows that \
-             chose nothing"
+            "the model was chosen among candidates under the limits of its own certificate; these limits don't account for \
+             that choice"
                 .into(),
         );
     }

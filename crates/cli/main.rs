@@ -14,8 +14,8 @@ mod record;
 mod settings;
 mod signals;
 
-mod doctor;
 mod distil;
+mod doctor;
 mod dry_run;
 mod eval;
 mod finetune;
@@ -35,9 +35,13 @@ mod update;
 mod update_report;
 
 mod compare;
+mod facts;
 mod gate;
+mod nearest;
 mod repair;
 mod reporting;
+mod sides;
+mod slices;
 
 mod machine;
 mod progress;

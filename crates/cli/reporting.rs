@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Certificate, Comparison, Flip, FlipKind, Neighbour, Pair, Point, Report, SCHEMA, Side, Verdict,
-    html, markdown,
+    Certificate, Comparison, Flip, FlipKind, Neighbour, Pair, Point, Rate, Report, SCHEMA, Side,
+    Verdict, html, markdown,
 };
 use lowchurn_distill::write_file;
 
@@ -145,4 +145,63 @@ pub fn check_lines(certificate: &Certificate) -> Vec<String> {
     }
     lines.extend(certificate.notes.iter().map(|note| format!("  note: {note}")));
     lines
+}
+
+/// The numbers of a report for a terminal.
+pub fn lines(report: &Report) -> Vec<String> {
+    let all = &report.comparison.all;
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let rate = |rate: &Option<Rate>| match rate {
+        Some(rate) => {
+            let (low, high) = (100.0 * rate.interval.low, 100.0 * rate.interval.high);
+            format!("{} ({low:.2} to {high:.2})", percent(rate.value))
+        }
+        None => "–".into(),
+    };
+    let gain = match &all.accuracy_gain {
+        Some(gain) => {
+            let [value, low, high] =
+                [gain.value, gain.interval.low, gain.interval.high].map(|x| 100.0 * x);
+            format!("{value:+.2} points ({low:+.2} to {high:+.2})")
+        }
+        None => "–".into(),
+    };
+    let mut table = vec![
+        ("rows", format!("{}, {} with a label", count(report.rows), count(all.flips.labelled))),
+        ("accuracy, old", rate(&all.accuracy_old)),
+        ("accuracy, new", rate(&all.accuracy_new)),
+        ("gain", gain),
+        ("churn", format!("{}, {} rows", rate(&all.churn), count(all.flips.changed))),
+        ("negative flips", format!("{}, {} rows", rate(&all.nfr), count(all.flips.negative))),
+        ("positive flips", format!("{}, {} rows", rate(&all.pfr), count(all.flips.positive))),
+    ];
+    if let Some(test) = &all.mcnemar {
+        table.push(("McNemar", format!("p = {:.4} exact, {:.4} mid-p", test.exact, test.mid)));
+    }
+    if let Some(floor) = &report.comparison.seed_floor {
+        table.push(("between seeds", format!("{} of rows differ", rate(&Some(*floor)))));
+    }
+    if let Some(ratio) = report.comparison.churn_ratio {
+        table.push(("of a retrain's", format!("{ratio:.2} × the churn of the plain retrain")));
+    }
+    if let Some(worst) = report.comparison.slices.first() {
+        let flips = &worst.measured.flips;
+        let said = format!(
+            "{}: churn {}, {} rows",
+            worst.name,
+            rate(&worst.measured.churn),
+            count(flips.rows)
+        );
+        table.push(("worst slice", said));
+    }
+    let only = (report.comparison.n_only_old, report.comparison.n_only_new);
+    if only != (0, 0) {
+        let (old, new) = (count(only.0), count(only.1));
+        table.push((
+            "left out",
+            format!("{old} rows that only the old has, {new} that only the new has"),
+        ));
+    }
+    let names = report.alignment.iter().map(|line| format!("labels: {line}"));
+    names.chain(table.into_iter().map(|(name, said)| format!("{name:<15} {said}"))).collect()
 }

@@ -59,7 +59,7 @@ pub use inspect::{Inspection, inspect};
 pub use layout::{Layout, layout};
 pub use metrics::{Confusion, Metric};
 pub use predictions::{PredictionRow, read_predictions, write_row};
-pub use read::{Request, read};
+pub use read::{Request, read, read_columns};
 pub use rng::Rng;
 pub use source::Source;
 pub use task::Task;

@@ -76,6 +76,49 @@ pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Sp
     Ok(Split::new(&expression.text, selected, label_set))
 }
 
+/// Other columns of the rows that `expression` selects, as text and in the order of [`read`]: one list a column. Null and
+/// empty cells are empty text; integers of a column with class names are those names.
+///
+/// Errors: as [`read`]; a column that isn't there, with the nearest name.
+pub fn read_columns(
+    dataset: &Dataset,
+    expression: &str,
+    columns: &[String],
+) -> Result<Vec<Vec<String>>> {
+    let expression = SplitExpression::parse(expression)?;
+    let wanted: Vec<Wanted> =
+        columns.iter().map(|column| Wanted { role: "slice", column }).collect();
+    let mut selected = vec![Vec::new(); columns.len()];
+    for part in &expression.parts {
+        let mut own: Vec<Vec<String>> = vec![Vec::new(); columns.len()];
+        for path in &find_split(dataset, &part.split)?.files {
+            let cells = table::read(path, &wanted)?.cells;
+            for ((own, cells), column) in own.iter_mut().zip(cells).zip(columns) {
+                own.extend(match (kind_of(&dataset.features, column), cells) {
+                    (Some(FeatureKind::Classes(names)), Cells::Integers(cells)) => {
+                        cells.into_iter().map(|cell| class_name(cell, names)).collect()
+                    }
+                    (_, cells) => shown(cells),
+                });
+            }
+        }
+        for (selected, own) in selected.iter_mut().zip(own) {
+            selected.extend_from_slice(&own[part.range(own.len())]);
+        }
+    }
+    Ok(selected)
+}
+
+fn class_name(cell: Option<i64>, names: &[String]) -> String {
+    let name = |class: i64| names.get(usize::try_from(class).ok()?).cloned();
+    cell.map_or(String::new(), |class| name(class).unwrap_or_else(|| class.to_string()))
+}
+
+/// Cells as text; empty where there is nothing.
+pub fn shown(cells: Cells) -> Vec<String> {
+    as_text(cells).into_iter().map(Option::unwrap_or_default).collect()
+}
+
 fn find_split<'d>(dataset: &'d Dataset, name: &str) -> Result<&'d SplitPaths> {
     dataset.splits.iter().find(|split| split.name == name).ok_or_else(|| Error::UnknownSplit {
         split: name.to_owned(),

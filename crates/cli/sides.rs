@@ -1,0 +1,325 @@
+//! One side of a comparison: a model that is scored on rows, or predictions of any stack as a file or a folder of shards.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use lowchurn_churn::{Names, Predicted, RowsBy};
+use lowchurn_data::table::{self, Format, Wanted};
+use lowchurn_data::{Error as DataError, Example};
+use lowchurn_distill::{Event, predict, sha256_of_files};
+use lowchurn_hub::Hub;
+
+use crate::args::{Compare, Scoring};
+use crate::base;
+use crate::console::Console;
+use crate::failure::Usage;
+use crate::progress::{Status, count};
+use crate::updating::{self, Found};
+
+/// What a name stands for, before anything is scored or read.
+pub enum Source {
+    Model(Found),
+    /// One file, or the shards of a folder in the order of their names.
+    Files { name: String, paths: Vec<PathBuf>, sha256: String },
+}
+
+impl Source {
+    pub fn sha256(&self) -> &str {
+        match self {
+            Source::Model(found) => &found.sha256,
+            Source::Files { sha256, .. } => sha256,
+        }
+    }
+
+    pub fn model(&self) -> Option<&Found> {
+        match self {
+            Source::Model(found) => Some(found),
+            Source::Files { .. } => None,
+        }
+    }
+
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Source::Model(_) => &[],
+            Source::Files { paths, .. } => paths,
+        }
+    }
+}
+
+const SHARDS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
+
+/// A file is predictions; so is a folder that holds files of rows and no config.json. Everything else names a model.
+pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> Result<Source> {
+    let path = Path::new(text);
+    let suffix = |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    let is_shard = |path: &Path| suffix(path).is_some_and(|suffix| SHARDS.contains(&&*suffix));
+    let paths = match (path.is_file(), path.is_dir()) {
+        (true, _) => {
+            Format::of(path)?;
+            vec![path.to_path_buf()]
+        }
+        (_, true) if !path.join("config.json").exists() => {
+            let entries = std::fs::read_dir(path).with_context(|| format!("{text}: can't be read"))?;
+            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            let is_hidden = |path: &Path| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+            };
+            paths.retain(|path| path.is_file() && is_shard(path) && !is_hidden(path));
+            // A run that isn't finished, or one of several seeds, holds its log.
+            paths.retain(|path| path.file_name().is_some_and(|name| name != "metrics.jsonl"));
+            paths.sort();
+            paths
+        }
+        _ if suffix(path).is_some_and(|suffix| Format::of_suffix(&suffix).is_some()) => {
+            return Err(Usage(format!("{text}: there is no such file")).into());
+        }
+        _ => Vec::new(),
+    };
+    if !paths.is_empty() {
+        let sha256 = sha256_of_files(&paths)?;
+        return Ok(Source::Files { name: text.into(), paths, sha256 });
+    }
+    let folder = base::find(text)?.folder(hub, console)?;
+    let mut found = updating::describe(text, folder)?;
+    if let Some(asked) = scoring.max_length {
+        let most = lowchurn_models::Config::open(&found.folder)?.max_positions;
+        if asked > most {
+            return Err(Usage(format!("--max-length {asked}: {text} reads at most {most} tokens")).into());
+        }
+        found.max_length = asked;
+    }
+    Ok(Source::Model(found))
+}
+
+/// How the columns of prediction files are found.
+pub fn names(args: &Compare) -> Names {
+    Names {
+        id: args.scoring.id_column.clone(),
+        prediction: args.prediction_column.clone(),
+        gold: args.gold_column.clone(),
+        scores: args.score_column.clone(),
+        labels: args.labels.clone(),
+        rows: if args.by_position { RowsBy::Position } else { RowsBy::Id },
+    }
+}
+
+/// What a side says. A model is asked about the examples, which have to be there then.
+pub fn predicted(
+    source: &Source,
+    examples: &[Example],
+    args: &Compare,
+    device: &candle_core::Device,
+    console: &mut Console,
+) -> Result<Predicted> {
+    let found = match source {
+        Source::Model(found) => found,
+        Source::Files { name, paths, .. } => return read(name, paths, &names(args)),
+    };
+    let model = updating::open_model(found, device)?;
+    let tokens = updating::tokens_of(found, &model.config, examples)?;
+    if tokens.n_truncated > 0 {
+        let n = count(tokens.n_truncated as u64);
+        let (name, length) = (&found.name, found.max_length);
+        console.say(&format!("{name}: {n} of {} rows cut at {length} tokens", tokens.rows()));
+    }
+    let (start, rows) = (Instant::now(), tokens.rows());
+    let mut status = Status::new();
+    status.evaluating = "scoring";
+    let scored = predict(&model, &tokens, args.scoring.batch_size, device, &mut |done| {
+        let event = Event::Evaluating { done, rows };
+        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
+    });
+    status.end(&mut console.err);
+    let ids = examples.iter().map(|row| row.id.clone()).collect();
+    let gold = vec![None; examples.len()];
+    Ok(Predicted::from_logits(&found.name, &found.labels, ids, gold, &scored?.logits)?)
+}
+
+fn read(name: &str, paths: &[PathBuf], names: &Names) -> Result<Predicted> {
+    let shards: Vec<Predicted> =
+        paths.iter().map(|path| Ok(Predicted::read(path, names)?)).collect::<Result<_>>()?;
+    let mut shards = shards.into_iter();
+    let Some(mut all) = shards.next() else { bail!("{name}: no rows in it") };
+    for shard in shards {
+        append(&mut all, shard, names.rows)?;
+    }
+    all.name = name.into();
+    Ok(all)
+}
+
+/// Rows of a further shard, classes by name. Shards are of one model: all have scores of the same classes, or none has.
+fn append(all: &mut Predicted, mut shard: Predicted, rows: RowsBy) -> Result<()> {
+    let declared = |side: &Predicted| {
+        let mut names = side.n_declared.map_or(Vec::new(), |n| side.labels[..n].to_vec());
+        names.sort();
+        names
+    };
+    if declared(all) != declared(&shard) {
+        bail!(
+            "{}: scores of {}, where {} has scores of {}; shards must be of one model",
+            shard.name,
+            listed(&declared(&shard)),
+            all.name,
+            listed(&declared(all))
+        );
+    }
+    if rows == RowsBy::Position {
+        shard.ids = (all.rows()..all.rows() + shard.rows()).map(|row| row.to_string()).collect();
+    }
+    let seen: std::collections::HashSet<&str> = all.ids.iter().map(String::as_str).collect();
+    if let Some(id) = shard.ids.iter().find(|id| seen.contains(id.as_str())) {
+        bail!("{}: id {id:?} is there already, in {} or a shard after it; ids must be unique", shard.name, all.name);
+    }
+    let place = places(all, &shard.labels);
+    widen(all);
+    let (own, classes) = (shard.labels.len(), all.labels.len());
+    if let (Some(to), Some(from)) = (&mut all.scores, &shard.scores) {
+        let start = to.len();
+        to.resize(start + shard.rows() * classes, 0.0);
+        let to = to[start..].chunks_exact_mut(classes);
+        for (to, from) in to.zip(from.chunks_exact(own)) {
+            from.iter().zip(&place).for_each(|(score, place)| to[*place as usize] = *score);
+        }
+    }
+    let at = |class: u32| place[class as usize];
+    all.predicted.extend(shard.predicted.into_iter().map(at));
+    all.gold.extend(shard.gold.into_iter().map(|gold| gold.map(at)));
+    all.ids.extend(shard.ids);
+    all.notes.extend(shard.notes);
+    Ok(())
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "no classes".into() } else { names.join(", ") }
+}
+
+/// Where each of these names stands among a side's labels; unknown ones are appended.
+fn places(side: &mut Predicted, names: &[String]) -> Vec<u32> {
+    let mut place: HashMap<String, u32> =
+        side.labels.iter().enumerate().map(|(at, name)| (name.clone(), at as u32)).collect();
+    let mut at = |name: &String| {
+        *place.entry(name.clone()).or_insert_with(|| {
+            side.labels.push(name.clone());
+            side.labels.len() as u32 - 1
+        })
+    };
+    names.iter().map(&mut at).collect()
+}
+
+/// Scores (N·K) of a side whose labels have become more: 0 for the new ones.
+fn widen(side: &mut Predicted) {
+    let (rows, classes) = (side.rows(), side.labels.len());
+    let Some(scores) = &mut side.scores else { return };
+    let own = if rows == 0 { classes } else { scores.len() / rows };
+    if own < classes {
+        let wider = scores.chunks_exact(own).flat_map(|row| {
+            row.iter().copied().chain(std::iter::repeat_n(0.0, classes - own))
+        });
+        *scores = wider.collect();
+    }
+}
+
+/// True classes by name, where a side has none of its own; where it has, they must be the same.
+pub fn with_gold(
+    side: &mut Predicted,
+    gold: &[Option<&str>],
+    from: &str,
+    label_map: &[(String, String)],
+) -> Result<()> {
+    let renamed =
+        |name: &str| label_map.iter().find(|(old, _)| old == name).map_or(name.to_string(), |(_, new)| new.clone());
+    for ((own, gold), id) in side.gold.iter().zip(gold).zip(&side.ids) {
+        let (Some(own), Some(gold)) = (own, gold) else { continue };
+        let own = &side.labels[*own as usize];
+        if renamed(own) != renamed(gold) {
+            bail!("row {id:?}: the true class is {own:?} in {} and {gold:?} in {from}; both must be judged by the same", side.name);
+        }
+    }
+    let names: Vec<String> = {
+        let mut names: Vec<String> = gold.iter().flatten().map(|name| name.to_string()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let place: HashMap<&str, u32> = {
+        let place = places(side, &names);
+        names.iter().map(String::as_str).zip(place).collect()
+    };
+    widen(side);
+    for (own, gold) in side.gold.iter_mut().zip(gold) {
+        *own = own.or(gold.and_then(|gold| place.get(gold).copied()));
+    }
+    Ok(())
+}
+
+/// A column of prediction files, row by row; `None` where they have none of that name.
+pub fn column(source: &Source, role: &'static str, name: &str) -> Result<Option<Vec<String>>> {
+    let mut all = Vec::new();
+    for path in source.files() {
+        let table = match table::read(path, &[Wanted { role, column: name }]) {
+            Err(DataError::MissingColumn { .. }) => return Ok(None),
+            table => table?,
+        };
+        all.extend(table.cells.into_iter().flat_map(lowchurn_data::read::shown));
+    }
+    Ok((!all.is_empty()).then_some(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(name: &str, labels: &[&str], ids: &[&str], scores: &[f32]) -> Predicted {
+        let labels: Vec<String> = labels.iter().map(|label| label.to_string()).collect();
+        let width = labels.len();
+        let top = |row: &[f32]| if row[0] >= row[1] { 0 } else { 1 };
+        Predicted {
+            name: name.into(),
+            n_declared: Some(width),
+            ids: ids.iter().map(|id| id.to_string()).collect(),
+            predicted: scores.chunks_exact(width).map(top).collect(),
+            gold: vec![None; ids.len()],
+            scores: Some(scores.to_vec()),
+            labels,
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn shards_are_put_together_by_the_names_of_classes() {
+        let mut all = side("1", &["a", "b"], &["x"], &[0.75, 0.25]);
+        append(&mut all, side("2", &["b", "a"], &["y"], &[0.875, 0.125]), RowsBy::Id).unwrap();
+        assert_eq!(all.ids, ["x", "y"]);
+        assert_eq!(all.predicted, [0, 1]);
+        assert_eq!(all.scores, Some(vec![0.75, 0.25, 0.125, 0.875]));
+        let error = append(&mut all, side("3", &["a", "c"], &["z"], &[0.5, 0.5]), RowsBy::Id);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "3: scores of a, c, where 1 has scores of a, b; shards must be of one model"
+        );
+        let error = append(&mut all, side("3", &["a", "b"], &["y"], &[0.5, 0.5]), RowsBy::Id);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "3: id \"y\" is there already, in 1 or a shard after it; ids must be unique"
+        );
+    }
+
+    #[test]
+    fn true_classes_of_the_data_join_those_of_the_file() {
+        let mut all = side("p", &["a", "b"], &["x", "y"], &[0.75, 0.25, 0.5, 0.5]);
+        with_gold(&mut all, &[Some("c"), None], "rows", &[]).unwrap();
+        assert_eq!(all.labels, ["a", "b", "c"]);
+        assert_eq!(all.gold, [Some(2), None]);
+        assert_eq!(all.scores, Some(vec![0.75, 0.25, 0.0, 0.5, 0.5, 0.0]));
+        let error = with_gold(&mut all, &[Some("a"), None], "rows", &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "row \"x\": the true class is \"c\" in p and \"a\" in rows; both must be judged by the same"
+        );
+        let map = [("c".to_string(), "a".to_string())];
+        with_gold(&mut all, &[Some("a"), Some("b")], "rows", &map).unwrap();
+        assert_eq!(all.gold, [Some(2), Some(1)]);
+    }
+}

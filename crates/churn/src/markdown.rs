@@ -1,7 +1,7 @@
 //! The report as Markdown, short enough for a comment on a pull request.
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
-use crate::html::{amount, limit, sentence, word};
+use crate::html::{amount, bounds, limit, sentence, word};
 use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
@@ -41,13 +41,12 @@ fn verdict(certificate: &Certificate) -> String {
     checks.sort_by_key(|check| check.verdict == crate::Verdict::Pass);
     for check in checks.iter().take(CHECKS_SHOWN) {
         out.push_str(&format!(
-            "| {} | {} | {} | {} | {} to {} | {} of {} |\n",
+            "| {} | {} | {} | {} | {} | {} of {} |\n",
             cell(&check.name, 60),
             word(check.verdict),
             limit(check),
             amount(check, check.observed),
-            amount(check, check.low),
-            amount(check, check.high),
+            bounds(check),
             count(check.count),
             count(check.of)
         ));

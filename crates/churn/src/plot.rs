@@ -170,14 +170,7 @@ pub(crate) fn swatch(series: usize) -> String {
 }
 
 /// An upright line over the whole height, with its name at the top: on the wished side, if there is room.
-fn upright(
-    area: &Area,
-    chart: &Chart,
-    x: f64,
-    name: &str,
-    color: RGBColor,
-    wished: HPos,
-) -> Drawn {
+fn upright(area: &Area, chart: &Chart, x: f64, name: &str, color: RGBColor, wished: HPos) -> Drawn {
     let pixels = chart.plotting_area().get_pixel_range();
     let at = chart.backend_coord(&(x, 0.0)).0;
     if !pixels.0.contains(&at) {

@@ -1,5 +1,7 @@
 //! The report as JSON, Markdown and HTML: what it says, what it refuses, and that no text of the data gets out of its place.
 
+#![allow(clippy::print_stdout)] // a skipped test must say so
+
 mod fixture;
 
 use std::fs;
@@ -337,7 +339,7 @@ fn markdown_says_what_must_be_known() {
         &full(),
         &[
             "### lowchurn: PASS\n\nAll 3 limits hold at 95% confidence.\n",
-            "| churn | PASS | ≤ 5.00% | 4.08% | 3.57% to 4.64% | 163 of 4,000 |\n",
+            "| churn | PASS | ≤ 5.00% | 4.08% | 3.57–4.64% | 163 of 4,000 |\n",
             "| accuracy gain | +1.68 points (+1.08 to +2.27) |\n",
             "| airline = Delta | 552 | 7.25% (5.08–9.41%) | 2.54% |\n",
             "10 of 41 negative flips",
@@ -348,6 +350,17 @@ fn markdown_says_what_must_be_known() {
         &inconclusive(),
         &[
             "Too few rows to tell at 95% confidence: nfr. 1,120 rows more would decide, 5,120 in all, if they behave like these.",
+        ],
+    );
+    let mut many = failed();
+    if let Some(certificate) = &mut many.certificate {
+        certificate.checks = vec![certificate.checks[0].clone(); 30];
+    }
+    check(
+        &many,
+        &[
+            "Broken at 95% confidence: churn, churn, churn, churn and 26 more.\n",
+            "18 more checks are in report.json.",
         ],
     );
     check(&minimal(), &["### lowchurn: not gated", "No prediction changed."]);

@@ -136,12 +136,12 @@ fn what(flip: &Flip) -> String {
             )
         }
     });
-    format!(
-        "{}<small class=\"q id\"><bdi>{}</bdi></small>{}",
-        text.unwrap_or_default(),
-        escape(&flip.id),
-        nearest(&flip.nearest)
-    )
+    let id = escape(&flip.id);
+    let named = match text {
+        Some(text) => format!("{text}<small class=\"q id\"><bdi>{id}</bdi></small>"),
+        None => format!("<bdi class=\"q\">{id}</bdi>"),
+    };
+    named + &nearest(&flip.nearest)
 }
 
 fn nearest(rows: &[Neighbour]) -> String {

@@ -2,7 +2,10 @@
 
 use super::table::{Cell, Head, Order, markup, number, table, text};
 use crate::format::{self, NONE, escape, percent, points};
-use crate::{Certificate, Check, Report, Sense, Verdict};
+use crate::{Certificate, Check, Interval, Report, Sense, Verdict};
+
+/// Limits that a sentence names: there may be one a slice.
+const NAMES_SHOWN: usize = 4;
 
 /// The banner, the checks behind it, and the numbers everybody asks for first.
 pub(super) fn verdict(report: &Report) -> String {
@@ -52,7 +55,12 @@ pub(super) fn badge(verdict: Verdict) -> Cell {
 pub(crate) fn sentence(certificate: &Certificate) -> String {
     let named = |verdict: Verdict| {
         let checks = certificate.checks.iter().filter(|check| check.verdict == verdict);
-        checks.map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ")
+        let names: Vec<&str> = checks.map(|check| check.name.as_str()).collect();
+        let shown = names.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+        match names.len().saturating_sub(NAMES_SHOWN) {
+            0 => shown,
+            more => format!("{shown} and {more} more"),
+        }
     };
     let confidence = percent(certificate.confidence).replace(".00%", "%");
     match certificate.verdict {
@@ -93,6 +101,15 @@ pub(crate) fn limit(check: &Check) -> String {
     format!("{sign} {}", amount(check, check.limit))
 }
 
+/// Both bounds, in the unit of the check.
+pub(crate) fn bounds(check: &Check) -> String {
+    let interval = Interval { low: check.low, high: check.high, confidence: check.confidence };
+    match check.name.contains("gain") {
+        true => format!("{} points", format::signed_range(&interval)),
+        false => format::range(&interval),
+    }
+}
+
 /// A gain is a difference and has a sign; the rest are shares.
 pub(crate) fn amount(check: &Check, value: f64) -> String {
     if check.name.contains("gain") { points(value) } else { percent(value) }
@@ -107,13 +124,11 @@ fn checks(certificate: &Certificate) -> String {
         Head::Number("rows"),
         Head::Number("bounds"),
         Head::Number("rows needed"),
-        Head::Text("in words"),
     ];
     let rows: Vec<Vec<Cell>> = certificate
         .checks
         .iter()
         .map(|check| {
-            let bounds = format!("{} to {}", amount(check, check.low), amount(check, check.high));
             vec![
                 text(&check.name),
                 badge(check.verdict),
@@ -123,20 +138,23 @@ fn checks(certificate: &Certificate) -> String {
                     check.of as f64,
                     format!("{} of {}", format::count(check.count), format::count(check.of)),
                 ),
-                number(check.high, bounds),
+                number(check.high, bounds(check)),
                 number(
                     check.rows_needed.map_or(f64::NAN, |rows| rows as f64),
                     check.rows_needed.map_or(NONE.to_string(), format::count),
                 ),
-                text(&check.said),
             ]
         })
         .collect();
     let table = table("Checks of the budget", &heads, &rows, Order::Fixed);
+    // What a limit that holds says stands in its row; where one doesn't, the sentence has more, such as ids.
+    let open = certificate.checks.iter().filter(|check| check.verdict != Verdict::Pass);
+    let said: String = open.map(|check| format!("<li>{}</li>", escape(&check.said))).collect();
+    let said = if said.is_empty() { said } else { format!("<ul class=\"said\">{said}</ul>\n") };
     let notes = [&certificate.correction].into_iter().chain(&certificate.notes);
     let notes: String =
         notes.map(|note| format!("<p class=\"note\">{}</p>\n", escape(note))).collect();
-    table + &notes
+    table + &said + &notes
 }
 
 /// Four numbers with their intervals.

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use lowchurn_churn::{Flips, RunPoint};
+use lowchurn_churn::{Flips, Predicted, RunPoint};
+use lowchurn_data::{PredictionRow, write_row};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Usage;
@@ -72,4 +73,22 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     all.sort();
     Ok(all)
+}
+
+/// A line a row, as `predict` writes them.
+pub fn write_predictions(new: &Predicted, out: &mut dyn std::io::Write) -> Result<()> {
+    let classes = new.labels.len();
+    let name = |label: u32| new.labels.get(label as usize).cloned().unwrap_or_default();
+    for (row, id) in new.ids.iter().enumerate() {
+        let scores = new.scores.as_ref().map_or(&[][..], |all| &all[row * classes..][..classes]);
+        let row = PredictionRow {
+            id: id.clone(),
+            label: name(new.predicted[row]),
+            gold: new.gold[row].map(name),
+            scores: new.labels.iter().cloned().zip(scores.iter().copied()).collect(),
+            logits: None,
+        };
+        write_row(out, &row)?;
+    }
+    Ok(())
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
-use lowchurn_data::{PredictionRow, write_row};
 use lowchurn_distill::{Method, Plan, write_file, write_json};
 use serde_json::json;
 
@@ -18,7 +17,7 @@ use crate::between::Line;
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::grid;
-use crate::points::{PointFile, read_point, read_points};
+use crate::points::{PointFile, read_point, read_points, write_predictions};
 use crate::updating::{self, Updating};
 use crate::{output, signals, sweep_report};
 
@@ -113,7 +112,10 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
             let updating = match &mut opened {
                 Some(updating) => updating,
                 None => match open(args, seed, console)? {
-                    Some(updating) => opened.insert(updating),
+                    Some(updating) => {
+                        sweep_report::keep_old(&output, &updating, seed)?;
+                        opened.insert(updating)
+                    }
                     None => return Ok(INTERRUPTED),
                 },
             };
@@ -330,23 +332,6 @@ fn write_point(
     let file = PointFile { point, flips, made_from: made_from.clone(), train_seconds };
     console.event(&json!({ "event": "point", "point": &file.point, "flips": &file.flips }));
     Ok(write_json(&dir.join("point.json"), &file)?)
-}
-
-pub fn write_predictions(new: &Predicted, out: &mut dyn std::io::Write) -> Result<()> {
-    let classes = new.labels.len();
-    let name = |label: u32| new.labels.get(label as usize).cloned().unwrap_or_default();
-    for (row, id) in new.ids.iter().enumerate() {
-        let scores = new.scores.as_ref().map_or(&[][..], |all| &all[row * classes..][..classes]);
-        let row = PredictionRow {
-            id: id.clone(),
-            label: name(new.predicted[row]),
-            gold: new.gold[row].map(name),
-            scores: new.labels.iter().cloned().zip(scores.iter().copied()).collect(),
-            logits: None,
-        };
-        write_row(out, &row)?;
-    }
-    Ok(())
 }
 
 /// Whether another setting of the first seed had at least 0.5 points more accuracy and at most its churn, or 0.5 points less

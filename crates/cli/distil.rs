@@ -13,10 +13,10 @@ use crate::args::{Distil, Ensemble};
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::finetune::{self, Followed, Ready};
+use crate::found::{self, Teachers};
 use crate::job;
 use crate::progress::count;
 use crate::settings::Settings;
-use crate::updating::{self, Teachers};
 use crate::{base, dry_run, output, signals};
 
 pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
@@ -52,7 +52,7 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
         tables: &args.tables,
     };
     let train = &ready.rows.train;
-    let Some(followed) = updating::teacher(&asked, train, &job.hub, &job.device, console)? else {
+    let Some(followed) = found::teacher(&asked, train, &job.hub, &job.device, console)? else {
         return Ok(INTERRUPTED);
     };
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {

@@ -19,6 +19,7 @@ mod doctor;
 mod dry_run;
 mod eval;
 mod finetune;
+mod found;
 mod job;
 mod predict;
 mod rows;

@@ -23,8 +23,9 @@ use self::written::{already_done, write_manifest, write_model, write_report};
 use crate::args::Repair;
 use crate::console::Console;
 use crate::failure::Usage;
+use crate::found;
 use crate::progress::count;
-use crate::{golden, grid, output, reporting, updating};
+use crate::{golden, grid, output, reporting};
 
 pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     let alphas = grid::grid("--alpha", &args.alpha, (0.0, 1.0))?;
@@ -106,7 +107,7 @@ fn default_output(new: &str) -> PathBuf {
 
 /// What the result depends on.
 fn made_from(args: &Repair, models: &Models, split: &Split) -> Value {
-    let named = |found: &updating::Found| json!({ "name": found.name, "sha256": found.sha256 });
+    let named = |found: &found::Found| json!({ "name": found.name, "sha256": found.sha256 });
     let b = &args.budget;
     json!({
         "old": named(&models.old),

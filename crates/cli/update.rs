@@ -17,6 +17,7 @@ use crate::args::{BudgetFlags, Init, Update};
 use crate::between::Line;
 use crate::console::Console;
 use crate::failure::INTERRUPTED;
+use crate::found;
 use crate::golden::{self, GoldenRows};
 use crate::machine::peak_rss_mib;
 use crate::reporting::check_lines;
@@ -217,9 +218,9 @@ fn look_up(
 }
 
 fn golden_of_old(updating: &Updating, rows: &Split, console: &mut Console) -> Result<Vec<u32>> {
-    let table = updating::table(&updating.old, rows, &updating.tables, &updating.device, console)?;
+    let table = found::table(&updating.old, rows, &updating.tables, &updating.device, console)?;
     let table = table.ok_or_else(|| anyhow!("interrupted"))?;
-    let found = updating::predicted(&updating.old, rows, &table.labels, &table.logits)?;
+    let found = found::predicted(&updating.old, rows, &table.labels, &table.logits)?;
     Ok(found.predicted)
 }
 

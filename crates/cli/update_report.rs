@@ -8,9 +8,10 @@ use lowchurn_churn::{Asked, Certificate, Side, compare};
 
 use crate::args::Update;
 use crate::console::Console;
+use crate::found;
 use crate::reporting::{self, Told};
 use crate::update::{Trial, certification_rows};
-use crate::updating::{self, Updating};
+use crate::updating::Updating;
 
 pub fn write(
     updating: &Updating,
@@ -36,8 +37,8 @@ pub fn write(
         ..Asked::default()
     };
     let comparison = compare(&pair, &asked)?;
-    let new = updating::describe(&output.display().to_string(), output.to_path_buf())?;
-    let side = |found: &updating::Found| Side {
+    let new = found::describe(&output.display().to_string(), output.to_path_buf())?;
+    let side = |found: &found::Found| Side {
         name: found.name.clone(),
         sha256: Some(found.sha256.clone()),
         labels: found.labels.clone(),

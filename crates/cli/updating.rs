@@ -4,35 +4,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use candle_core::Device;
 use lowchurn_churn::Predicted;
-use lowchurn_data::{Encoded, Example, Rng, Split, TextEncoder, encode, parse_map};
+use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
-    Buffer, Combine, Event, Fingerprint, Guides, Method, OldWeights, Plan, Predictions, Provenance,
-    Scoring, SelectBy, Table, Teacher, fisher, load_fisher, predict, save_fisher, table_file_name,
+    Buffer, Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
+    fisher, load_fisher, save_fisher,
 };
 use lowchurn_hub::Hub;
-use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary};
+use lowchurn_models::{Classifier, Config, check_vocabulary};
 
 use crate::args::{Deployed, Ensemble, Init};
 use crate::console::Console;
-use crate::eval::trained_length;
 use crate::failure::Usage;
-use crate::progress::{Status, count};
+use crate::found::{
+    Found, Teachers, describe, logits, open_model, predicted, table, teacher, tokens_of,
+};
+use crate::progress::count;
 use crate::rows::{self, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training};
-use crate::{base, device, places, signals};
-
-/// A model as it lies on the disk.
-pub struct Found {
-    pub name: String,
-    pub folder: PathBuf,
-    pub sha256: String,
-    pub labels: Vec<String>,
-    pub max_length: usize,
-}
+use crate::{base, device, places};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -163,148 +156,6 @@ fn refuse_foreign_flags(flags: &Settings) -> Result<()> {
         .into()),
         None => Ok(()),
     }
-}
-
-/// What a folder holds, checked as far as that goes without its weights.
-pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
-    let config = Config::open(&folder)?;
-    if config.labels.is_empty() {
-        return Err(no_head(name));
-    }
-    let max_length = trained_length(&folder).min(config.max_positions);
-    let sha256 = base::sha256(&folder)?;
-    Ok(Found { name: name.into(), sha256, labels: config.labels, max_length, folder })
-}
-
-fn no_head(name: &str) -> anyhow::Error {
-    anyhow!(
-        "{name} has no classification head; train it first: lowchurn finetune DATA --model {name}"
-    )
-}
-
-pub fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
-    let opened = Classifier::open(&found.folder, Head::FromCheckpoint, device);
-    let (model, _) = opened.map_err(|error| match error {
-        ModelError::NoHead { .. } => no_head(&found.name),
-        error => error.into(),
-    })?;
-    Ok(model)
-}
-
-pub fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
-    let encoder = TextEncoder::open(&found.folder)?;
-    check_vocabulary(config, encoder.vocab_size(), &found.folder)?;
-    Ok(encode(&encoder, examples, found.max_length)?)
-}
-
-/// A model's logits on the rows of a split, from its table where there is one. `None` where it was interrupted.
-pub fn table(
-    found: &Found,
-    split: &Split,
-    tables: &Path,
-    device: &Device,
-    console: &mut Console,
-) -> Result<Option<Table>> {
-    let Found { name, folder, labels, max_length, .. } = found;
-    let fingerprint = Fingerprint::of(name, folder, labels, *max_length, &split.examples)?;
-    let path = tables.join(table_file_name(&fingerprint));
-    if path.exists() {
-        return Ok(Some(Table::open(&path, &fingerprint)?));
-    }
-    std::fs::create_dir_all(tables)?;
-    signals::work_begins();
-    let model = open_model(found, device)?;
-    let rows = tokens_of(found, &model.config, &split.examples)?;
-    let scoring =
-        Scoring { model: &model, rows: &rows, fingerprint: &fingerprint, batch_size: 64, device };
-    let (start, n) = (Instant::now(), rows.rows());
-    let mut status = Status::new();
-    status.evaluating = "scoring";
-    let table = Table::open_or_build(&path, &scoring, &signals::STOP, &mut |done| {
-        let event = Event::Evaluating { done, rows: n };
-        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
-    });
-    status.end(&mut console.err);
-    let table = table?;
-    if table.is_some() {
-        let rate = n as f64 / start.elapsed().as_secs_f64();
-        let n = count(n as u64);
-        console.say(&format!("{name} on {}: {n} rows scored once, {rate:.0} rows/s", split.name));
-    }
-    Ok(table)
-}
-
-/// Logits as predictions over `split`, with the labels that both know as gold.
-pub fn predicted(
-    found: &Found,
-    split: &Split,
-    labels: &[String],
-    logits: &[f32],
-) -> Result<Predicted> {
-    let ids = split.examples.iter().map(|row| row.id.clone()).collect();
-    // Gold labels are indices of the update's label set, of which the model's labels are the first ones.
-    let all = split.labels.names();
-    let gold = split.examples.iter().map(|row| row.label).collect::<Vec<_>>();
-    if labels == all {
-        return Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?);
-    }
-    let is_known = |label: &u32| (*label as usize) < labels.len();
-    let gold = gold.into_iter().map(|label| label.filter(is_known)).collect();
-    Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?)
-}
-
-/// A model's logits on encoded rows.
-pub fn logits(
-    model: &Classifier,
-    tokens: &Encoded,
-    device: &Device,
-    console: &mut Console,
-) -> Result<Predictions> {
-    let (start, rows) = (Instant::now(), tokens.rows());
-    let mut status = Status::new();
-    status.evaluating = "scoring";
-    let found = predict(model, tokens, 64, device, &mut |done| {
-        let event = Event::Evaluating { done, rows };
-        status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
-    });
-    status.end(&mut console.err);
-    Ok(found?)
-}
-
-/// Who is followed, as the user named them.
-pub struct Teachers<'t> {
-    pub names: &'t [String],
-    pub combine: Combine,
-    pub map: &'t [(String, String)],
-    pub tables: &'t Path,
-}
-
-/// What the teachers say on the rows of a split, with their names and the names of their tables. `None` where it was
-/// interrupted.
-pub fn teacher(
-    asked: &Teachers,
-    split: &Split,
-    hub: &Hub,
-    device: &Device,
-    console: &mut Console,
-) -> Result<Option<(Teacher, (String, String))>> {
-    let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
-    for name in asked.names {
-        let folder = base::find(name)?.folder(hub, console)?;
-        let found = describe(name, folder)?;
-        let Some(table) = table(&found, split, asked.tables, device, console)? else {
-            return Ok(None);
-        };
-        fingerprints.push(table_file_name(&table.teacher));
-        tables.push(table);
-    }
-    let ids: Vec<String> = split.examples.iter().map(|row| row.id.clone()).collect();
-    let labels = split.labels.names();
-    let teacher = Teacher::of(&tables, &ids, labels, asked.map, asked.combine)?;
-    for line in &teacher.said {
-        console.tell(&format!("teacher: {line}"))?;
-    }
-    Ok(Some((teacher, (asked.names.join(", "), fingerprints.join(" ")))))
 }
 
 impl Updating {

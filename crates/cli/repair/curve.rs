@@ -14,9 +14,10 @@ use super::models::{Models, Weights, between, reader};
 use crate::args::{Refit, Repair, Towards};
 use crate::console::Console;
 use crate::failure::Usage;
+use crate::found;
 use crate::golden::GoldenRows;
 use crate::rows::unique;
-use crate::updating::{self, calibration_rows};
+use crate::updating::calibration_rows;
 
 /// A model that may be chosen, and what it does on the held-out rows.
 pub struct Tried {
@@ -127,9 +128,9 @@ pub fn holdout(
         ))
         .into());
     }
-    let old_tokens = updating::tokens_of(&models.old, &weights.old.config, &split.examples)?;
+    let old_tokens = found::tokens_of(&models.old, &weights.old.config, &split.examples)?;
     let old = score(&weights.old, &old_tokens, models, console)?;
-    let old = updating::predicted(&models.old, &split, &models.old.labels, &old)?;
+    let old = found::predicted(&models.old, &split, &models.old.labels, &old)?;
     let golden = match golden {
         None => None,
         Some(rows) => {
@@ -137,13 +138,13 @@ pub fn holdout(
                 GoldenRows::Ids(_) => Vec::new(),
                 GoldenRows::Rows(rows) => rows.examples.clone(),
             };
-            let tokens = updating::tokens_of(&models.old, &weights.old.config, &examples)?;
+            let tokens = found::tokens_of(&models.old, &weights.old.config, &examples)?;
             let logits = score(&weights.old, &tokens, models, console)?;
             let tops = tops(&logits, models.old.labels.len());
-            Some((rows, updating::tokens_of(&models.new[0], &weights.new.config, &examples)?, tops))
+            Some((rows, found::tokens_of(&models.new[0], &weights.new.config, &examples)?, tops))
         }
     };
-    let tokens = updating::tokens_of(&models.new[0], &weights.new.config, &split.examples)?;
+    let tokens = found::tokens_of(&models.new[0], &weights.new.config, &split.examples)?;
     Ok(Holdout { split, alignment, tokens, calibration, measuring, old, golden })
 }
 
@@ -157,7 +158,7 @@ pub fn score(
     if tokens.rows() == 0 {
         return Ok(Vec::new());
     }
-    Ok(updating::logits(model, tokens, &models.device, console)?.logits)
+    Ok(found::logits(model, tokens, &models.device, console)?.logits)
 }
 
 pub fn tops(logits: &[f32], classes: usize) -> Vec<u32> {

@@ -13,9 +13,9 @@ use crate::args::Repair;
 use crate::console::Console;
 use crate::data::Wishes;
 use crate::failure::Usage;
+use crate::found::{self, Found};
 use crate::progress::count;
 use crate::rows::{self, Reader};
-use crate::updating::{self, Found};
 use crate::{base, device, places};
 
 /// The models as they lie on the disk.
@@ -41,7 +41,7 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
     let device = device::open(&args.device)?;
     let mut find = |name: &String| -> Result<Found> {
         let folder = base::find(name)?.folder(&hub, console)?;
-        updating::describe(name, folder)
+        found::describe(name, folder)
     };
     let old = find(&args.old)?;
     let new = args.new.iter().map(find).collect::<Result<Vec<_>>>()?;
@@ -89,11 +89,11 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
 
 /// Reads all weights, averages the new ones, and takes the Fisher information where it is asked for.
 pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<Weights> {
-    let old = updating::open_model(&models.old, &models.device)?;
+    let old = found::open_model(&models.old, &models.device)?;
     let new = models
         .new
         .iter()
-        .map(|found| updating::open_model(found, &models.device))
+        .map(|found| found::open_model(found, &models.device))
         .collect::<Result<Vec<_>>>()?;
     let params: Vec<&Params> = new.iter().map(|model| &model.params).collect();
     let mean = match params[..] {
@@ -106,7 +106,7 @@ pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<
         .with_context(|| format!("{} and {}", models.old.name, args.new.join(", ")))?;
     let Some(n_rows) = args.fisher else { return Ok(Weights { old, new, fisher: None }) };
     let examples = fisher_rows(args, models, console)?;
-    let tokens = updating::tokens_of(&models.old, &old.config, &examples)?;
+    let tokens = found::tokens_of(&models.old, &old.config, &examples)?;
     let n_rows = n_rows as usize;
     let n = count(n_rows.min(examples.len()) as u64);
     console.say(&format!("Fisher information of {n} rows, one at a time"));

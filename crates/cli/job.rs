@@ -220,7 +220,8 @@ impl Rows {
             seen: Vec::new(),
             hub: &job.hub,
         };
-        let mut parts = vec![Part { name: self.train.name, examples: self.train.examples }];
+        let mut parts =
+            vec![Part { name: self.train.name, examples: self.train.examples, ..Part::default() }];
         for source in sources {
             parts.push(reader.read(source, None, "train", Labels::Ignored, console)?);
         }

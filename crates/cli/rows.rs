@@ -17,6 +17,7 @@ use crate::console::Console;
 use crate::data::{self, CUT_SEED, Wishes};
 use crate::failure::Usage;
 use crate::settings::{self, Settings};
+use crate::slices::Slices;
 
 /// Old rows first, then new, then unlabelled; ids are unique.
 pub struct UpdateRows {
@@ -28,6 +29,8 @@ pub struct UpdateRows {
     pub holdout: Split,
     /// The first so many of them are like those that the deployed model was made for.
     pub n_old_holdout: usize,
+    /// Columns to slice the held-out rows by.
+    pub holdout_columns: Vec<(String, Vec<String>)>,
     /// What was done to the labels, for people and the report.
     pub alignment: Vec<String>,
     /// What the next update has to read again.
@@ -123,6 +126,7 @@ pub fn read(
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
+    let holdout_columns = columns(&held, &args.slice, hub, console)?;
     let held_name: Vec<String> = held.iter().map(|part| part.name.clone()).collect();
     let holdout = Split::new(&held_name.join(" + "), unique(held), labels);
     let shared = shared_texts(&train, &holdout);
@@ -139,15 +143,21 @@ pub fn read(
         n_unlabelled,
         holdout,
         n_old_holdout,
+        holdout_columns,
         alignment: reader.said,
         record,
     })
 }
 
 /// Rows of one source, their labels aligned already.
+#[derive(Default)]
 pub struct Part {
     pub name: String,
     pub examples: Vec<Example>,
+    /// What they were read from, with the ids of all of its rows.
+    pub source: String,
+    pub split: String,
+    pub ids: Vec<String>,
 }
 
 /// Reads sources one after the other, each aligned with the labels so far.
@@ -186,7 +196,7 @@ impl Reader<'_> {
         // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
         let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
             Ok(rows) if rows.labels == known => {
-                return Ok(Part { name: rows.name, examples: rows.examples });
+                return Ok(part(rows, source, split));
             }
             Ok(rows) => rows,
             // Rows of one class only don't make a label set of their own.
@@ -201,14 +211,41 @@ impl Reader<'_> {
         let aligned: Alignment =
             align_update(&self.labels, names, &entries_for(&self.map, names), self.new_classes)
                 .with_context(|| found.name.clone())?;
-        let mut examples = found.examples;
-        for row in &mut examples {
+        let mut found = part(found, source, split);
+        for row in &mut found.examples {
             row.label = row.label.and_then(|label| aligned.of_data.get(label as usize).copied());
         }
         self.labels = aligned.labels;
         self.said.extend(aligned.said);
-        Ok(Part { name: found.name, examples })
+        Ok(found)
     }
+}
+
+fn part(rows: Split, source: &str, split: String) -> Part {
+    let ids = rows.examples.iter().map(|row| row.id.clone()).collect();
+    Part { name: rows.name, examples: rows.examples, source: source.into(), split, ids }
+}
+
+/// Values of the held-out rows in these columns of what they were read from.
+fn columns(
+    held: &[Part],
+    wanted: &[String],
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Vec<(String, Vec<String>)>> {
+    let mut all: Vec<(String, Vec<String>)> =
+        wanted.iter().map(|column| (column.clone(), Vec::new())).collect();
+    for part in held.iter().filter(|_| !wanted.is_empty()) {
+        let data = data::open(&part.source, hub, console)?;
+        let values = data.read_columns(&part.split, wanted, hub, console)?;
+        let values = wanted.iter().cloned().zip(values).collect();
+        let slices = Slices::new(part.ids.iter().map(String::as_str), values);
+        let ids: Vec<String> = part.examples.iter().map(|row| row.id.clone()).collect();
+        for ((_, all), (_, found)) in all.iter_mut().zip(slices.of(&ids)) {
+            all.extend(found);
+        }
+    }
+    Ok(all)
 }
 
 fn is_of_labels(error: &anyhow::Error) -> bool {
@@ -261,17 +298,20 @@ fn wishes(before: &Settings, now: &Settings) -> Wishes {
 
 /// Held-out rows from the new ones, by class; they leave training.
 fn cut(new: &mut Vec<Part>, reader: &Reader, fraction: f64) -> Result<Part> {
-    let Some(part) = new.pop() else {
+    let Some(mut part) = new.pop() else {
         return Err(Usage(
             "no rows to hold out; give new rows with --new, or --holdout DATA".into(),
         )
         .into());
     };
-    let split = Split::new(&part.name, part.examples, LabelSet::new(reader.labels.clone())?);
+    let examples = std::mem::take(&mut part.examples);
+    let split = Split::new(&part.name, examples, LabelSet::new(reader.labels.clone())?);
     let (train, held) = stratified_cut(&split, fraction, CUT_SEED)?;
-    let name = part.name;
-    new.push(Part { name: format!("{name} without its held-out part"), examples: train.examples });
-    Ok(Part { name: format!("{:.0} % of {name}", 100.0 * fraction), examples: held.examples })
+    let name = part.name.clone();
+    let kept = format!("{name} without its held-out part");
+    new.push(Part { name: kept, examples: train.examples, ..Part::default() });
+    let name = format!("{:.0} % of {name}", 100.0 * fraction);
+    Ok(Part { name, examples: held.examples, ..part })
 }
 
 /// All rows with ids that are unique: where two sources share one, those of the later source get its number before theirs.
@@ -312,6 +352,7 @@ mod tests {
                 .iter()
                 .map(|id| Example { id: id.to_string(), text: "t".into(), pair: None, label: None })
                 .collect(),
+            ..Part::default()
         };
         let ids = |parts| unique(parts).into_iter().map(|row| row.id).collect::<Vec<_>>();
         assert_eq!(ids(vec![part(&["1", "2"]), part(&["3"])]), ["1", "2", "3"]);

@@ -1,5 +1,6 @@
 //! `update`: deployed model and new rows → trained candidates → calibration and certification → the next model and its report.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::args::{BudgetFlags, Init, Update};
 use crate::between::Line;
 use crate::console::Console;
-use crate::failure::INTERRUPTED;
+use crate::failure::{INTERRUPTED, Usage};
 use crate::found;
 use crate::golden::{self, GoldenRows};
 use crate::machine::peak_rss_mib;
@@ -50,6 +51,9 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     let Some(mut updating) = updating::open(&args.deployed, flags, console)? else {
         return Ok(INTERRUPTED);
     };
+    if args.budget.max_slice_nfr.is_some() && args.deployed.slice.is_empty() {
+        return Err(Usage("--max-slice-nfr needs slices; name a column with --slice".into()).into());
+    }
     let golden = match &args.budget.golden {
         Some(path) => Some(golden::read(path, &updating.old.labels, &updating.hub, console)?),
         None => None,
@@ -248,7 +252,7 @@ fn choose(
             calibration: flips(trial, true),
             certification: Measurements {
                 all: flips(trial, false),
-                slices: Vec::new(),
+                slices: slices(updating, trial),
                 golden: trial.golden.clone(),
             },
         })
@@ -258,6 +262,19 @@ fn choose(
     let chosen =
         chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));
     Ok((chosen.unwrap_or(0), Some(certificate)))
+}
+
+/// Counts on the certification rows by the values of the columns that were named.
+fn slices(updating: &Updating, trial: &Trial) -> Vec<(String, Flips)> {
+    let mut all: BTreeMap<String, Flips> = BTreeMap::new();
+    let pair = &trial.pair;
+    for (column, values) in &updating.rows.holdout_columns {
+        for row in certification_rows(updating) {
+            let flips = all.entry(format!("{column} = {}", values[row])).or_default();
+            flips.add(pair.old[row], pair.new[row], pair.gold[row]);
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// The chosen weights as an ordinary run's folder.

@@ -1,14 +1,15 @@
 //! The report of an update: measured on the rows that nothing was chosen by.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lowchurn_churn::{Asked, Certificate, Side, compare};
+use lowchurn_data::Example;
 
 use crate::args::Update;
 use crate::console::Console;
 use crate::found;
+use crate::nearest;
 use crate::reporting::{self, Told};
 use crate::update::{Trial, certification_rows};
 use crate::updating::Updating;
@@ -19,7 +20,7 @@ pub fn write(
     trial: &Trial,
     certificate: Option<Certificate>,
     output: &Path,
-    _console: &mut Console,
+    console: &mut Console,
 ) -> Result<Vec<PathBuf>> {
     let rows: Vec<u32> = match &certificate {
         Some(_) => certification_rows(updating).into_iter().map(|row| row as u32).collect(),
@@ -30,9 +31,18 @@ pub fn write(
         rows.iter().map(|&row| updating.rows.holdout.examples[row as usize].text.clone()).collect();
     let is_new: Vec<bool> =
         rows.iter().map(|&row| row as usize >= updating.rows.n_old_holdout).collect();
+    let of_rows =
+        |values: &Vec<String>| rows.iter().map(|&row| values[row as usize].clone()).collect();
+    let columns: Vec<(String, Vec<String>)> = updating
+        .rows
+        .holdout_columns
+        .iter()
+        .map(|(column, values)| (column.clone(), of_rows(values)))
+        .collect();
     let asked = Asked {
         confidence: args.budget.confidence,
         texts: Some(&texts),
+        slice_columns: &columns,
         is_new_row: (updating.rows.n_old_holdout > 0).then_some(&is_new[..]),
         ..Asked::default()
     };
@@ -44,6 +54,12 @@ pub fn write(
         labels: found.labels.clone(),
     };
     let holdout = &updating.rows.holdout;
+    let flips: Vec<(usize, Example)> = reporting::flipped(&pair)
+        .into_iter()
+        .map(|at| (at, holdout.examples[rows[at] as usize].clone()))
+        .collect();
+    let nearest =
+        nearest::of(&new, &flips, &updating.rows.train, NEAREST, &updating.device, console)?;
     let told = Told {
         title: format!("{} → {}", updating.old.name, output.display()),
         old: side(&updating.old),
@@ -54,13 +70,16 @@ pub fn write(
         texts: Some(&texts),
         comparison,
         certificate,
-        nearest: BTreeMap::new(),
+        nearest,
         frontier: Vec::new(),
         provenance: provenance(updating, args, trial),
     };
     reporting::write(&reporting::report(told), output)?;
     Ok(vec![output.join("report.html"), output.join("report.md"), output.join("report.json")])
 }
+
+/// Training rows shown for each changed row.
+const NEAREST: usize = 3;
 
 fn provenance(updating: &Updating, args: &Update, trial: &Trial) -> Vec<(String, String)> {
     let rows = &updating.rows;

@@ -37,6 +37,10 @@ pub struct Deployed {
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     pub holdout_fraction: f64,
 
+    /// A column of the held-out rows to slice the report by; may be given several times
+    #[arg(long, value_name = "COLUMN")]
+    pub slice: Vec<String>,
+
     /// Who is followed [default: the base]; several are an ensemble
     #[arg(long, value_name = "DIR|ID")]
     pub teacher: Vec<String>,
@@ -148,10 +152,6 @@ pub struct Update {
     /// How far back to the old weights candidates go: shares of the old weights, `0:1:0.1` or `none`
     #[arg(long, value_name = "FROM:TO:STEP", default_value = "0:1:0.1")]
     pub interpolate: String,
-
-    /// A column of the held-out rows to slice the report by; may be given several times
-    #[arg(long, value_name = "COLUMN")]
-    pub slice: Vec<String>,
 
     /// Folder of the new model [default: the base's name with -v2, -v3, …]
     #[arg(long, value_name = "DIR")]

@@ -66,7 +66,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let pair = Pair::align(&old_says, &new_says, &label_map, unmatched)?;
     let mut pair = facts.keep(pair, args.allow_partial, console)?;
     if is_same {
-        pair.alignment.insert(0, "both sides are the same: equal hashes".into());
+        pair.alignment.insert(0, "both sides are the same, by their hashes".into());
     }
     let mut others_say = Vec::new();
     for source in &others {
@@ -120,15 +120,14 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
 
 /// What can be refused before anything is read.
 fn check(args: &Compare) -> Result<Vec<(String, String)>> {
-    let usage = |error: lowchurn_churn::Error| Usage(error.to_string());
     if args.budget.is_set() {
         // Golden rows are read later; that there are some is enough here.
         let golden = args.budget.golden.iter().map(|_| String::new()).collect();
-        budget(&args.budget, golden).check().map_err(usage)?;
+        budget(&args.budget, golden).check()?;
     }
     let confidence = args.budget.confidence;
     if !(confidence > 0.5 && confidence < 1.0) {
-        return Err(usage(lowchurn_churn::Error::ConfidenceOutside { confidence }).into());
+        return Err(lowchurn_churn::Error::ConfidenceOutside { confidence }.into());
     }
     if args.scoring.batch_size == 0 {
         return Err(Usage("--batch-size 0: expected at least 1".into()).into());
@@ -349,9 +348,6 @@ fn provenance(args: &Compare) -> Vec<(String, String)> {
 }
 
 fn tell(report: &Report, is_same: bool, output: &Path, console: &mut Console) -> Result<()> {
-    if is_same {
-        console.tell("both sides are the same: equal hashes")?;
-    }
     for line in reporting::lines(report) {
         console.tell(&line)?;
     }

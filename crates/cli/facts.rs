@@ -48,12 +48,13 @@ pub fn read(
         label: args.scoring.label_column.clone(),
         id: args.scoring.id_column.clone(),
     };
-    let mut read = |columns: Columns| {
-        read_rows(&data, &split, &Wishes { columns }, known, hub, console)
-    };
+    let mut read =
+        |columns: Columns| read_rows(&data, &split, &Wishes { columns }, known, hub, console);
     let rows = match read(columns.clone()) {
         // Prediction files may call their ids otherwise than the data set does.
-        Err(error) if is_missing_id(&error) && known.is_none() => read(Columns { id: None, ..columns })?,
+        Err(error) if is_missing_id(&error) && known.is_none() => {
+            read(Columns { id: None, ..columns })?
+        }
         rows => rows?,
     };
     let slices = slices::read(&data, &split, &rows.examples, &args.slice, hub, console)?;
@@ -114,7 +115,11 @@ fn is_of_labels(error: &anyhow::Error) -> bool {
     let found = error.chain().find_map(|cause| cause.downcast_ref::<DataError>());
     matches!(
         found,
-        Some(DataError::UnknownLabel { .. } | DataError::LabelsDisagree { .. } | DataError::TooFewLabels { .. })
+        Some(
+            DataError::UnknownLabel { .. }
+                | DataError::LabelsDisagree { .. }
+                | DataError::TooFewLabels { .. }
+        )
     )
 }
 
@@ -175,7 +180,9 @@ fn absent(role: &str, column: &str, sides: &[(&Source, &Predicted)]) -> anyhow::
     let near = lowchurn_data::error::nearest(column, known.iter().map(String::as_str));
     let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
     let known = known.into_iter().collect::<Vec<_>>().join(", ");
-    anyhow::anyhow!("no {role} column {column:?} in the prediction files (columns: {known}), and no --data to find it in{hint}")
+    anyhow::anyhow!(
+        "no {role} column {column:?} in the prediction files (columns: {known}), and no --data to find it in{hint}"
+    )
 }
 
 impl Facts {
@@ -190,7 +197,9 @@ impl Facts {
             side.ids.iter().map(|id| self.gold.get(*self.place.get(id)?)?.as_deref()).collect();
         let names: BTreeSet<&str> = gold.iter().flatten().copied().collect();
         let is_known = |name: &&str| {
-            [&side.labels, &other.labels].into_iter().any(|labels| labels.iter().any(|known| known == name))
+            [&side.labels, &other.labels]
+                .into_iter()
+                .any(|labels| labels.iter().any(|known| known == name))
         };
         if !names.is_empty() && !names.iter().any(is_known) {
             let (side_name, labels) = (&side.name, side.labels.join(", "));

@@ -67,6 +67,9 @@ fn exit_code(error: &Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<lowchurn_data::Error>() {
             return data_code(error);
         }
+        if let Some(error) = cause.downcast_ref::<lowchurn_churn::Error>() {
+            return churn_code(error);
+        }
         match cause.downcast_ref::<Distill>() {
             Some(Distill::PlanValue { .. } | Distill::OtherRun { .. }) => return USAGE,
             Some(Distill::NotFinite { .. } | Distill::NotFiniteLogits { .. }) => return NUMERICS,
@@ -92,6 +95,26 @@ fn data_code(error: &lowchurn_data::Error) -> u8 {
         | Data::UnknownConfig { .. }
         | Data::ConfigNeeded { .. }
         | Data::TaskKind { .. } => USAGE,
+        _ => DATA,
+    }
+}
+
+/// The same of comparisons: limits, thresholds and label maps are asked for, everything else is found.
+fn churn_code(error: &lowchurn_churn::Error) -> u8 {
+    use lowchurn_churn::Error as Churn;
+    match error {
+        Churn::Data(error) => data_code(error),
+        Churn::MapUnknown { .. }
+        | Churn::MapTwice { .. }
+        | Churn::ThresholdLabel { .. }
+        | Churn::ThresholdOutside { .. }
+        | Churn::ThresholdWithoutScores { .. }
+        | Churn::ConfidenceOutside { .. }
+        | Churn::BudgetEmpty
+        | Churn::BudgetShare { .. }
+        | Churn::BudgetGain { .. }
+        | Churn::BudgetConfidence { .. }
+        | Churn::BudgetRows { .. } => USAGE,
         _ => DATA,
     }
 }

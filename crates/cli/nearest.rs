@@ -13,9 +13,9 @@ use lowchurn_models::{Classifier, Input};
 
 use crate::console::Console;
 use crate::data::{self, Wanted, Wishes};
+use crate::found::{self, Found};
 use crate::progress::{Status, count};
 use crate::rows;
-use crate::updating::{self, Found};
 use lowchurn_data::Columns;
 use lowchurn_hub::Hub;
 
@@ -52,9 +52,10 @@ pub fn of(
         count(sample.len() as u64),
         count(flips.len() as u64)
     ));
-    let classifier = updating::open_model(model, device)?;
+    let classifier = found::open_model(model, device)?;
     let asked: Vec<Example> = flips.iter().map(|(_, row)| row.clone()).collect();
-    let known: Vec<Example> = sample.iter().map(|row| train.examples[*row as usize].clone()).collect();
+    let known: Vec<Example> =
+        sample.iter().map(|row| train.examples[*row as usize].clone()).collect();
     let asked = vectors(&classifier, model, &asked, device, console)?;
     let vectors = vectors(&classifier, model, &known, device, console)?;
     let neighbour = |(row, similarity): (usize, f32)| Neighbour {
@@ -89,7 +90,7 @@ fn vectors(
     device: &Device,
     console: &mut Console,
 ) -> Result<Vec<Vec<f32>>> {
-    let tokens = updating::tokens_of(model, &classifier.config, examples)?;
+    let tokens = found::tokens_of(model, &classifier.config, examples)?;
     let (start, rows) = (Instant::now(), tokens.rows());
     let mut status = Status::new();
     status.evaluating = "looking for near rows";
@@ -141,10 +142,10 @@ pub fn trained_on(folder: &Path, hub: &Hub, console: &mut Console) -> Result<Opt
         let new = read(text, &wanted.wishes, hub, console)?;
         let names = new.labels.names();
         let label = |label: u32| all.labels.index_of(names.get(label as usize)?);
-        let more = new.examples.iter().map(|row| Example {
-            label: row.label.and_then(label),
-            ..row.clone()
-        });
+        let more = new
+            .examples
+            .iter()
+            .map(|row| Example { label: row.label.and_then(label), ..row.clone() });
         let more: Vec<Example> = more.collect();
         all.examples.extend(more);
     }

@@ -166,15 +166,25 @@ pub fn lines(report: &Report) -> Vec<String> {
         }
         None => "–".into(),
     };
+    let rows = |n: u64| format!("{} {}", count(n), if n == 1 { "row" } else { "rows" });
     let mut table = vec![
         ("rows", format!("{}, {} with a label", count(report.rows), count(all.flips.labelled))),
         ("accuracy, old", rate(&all.accuracy_old)),
         ("accuracy, new", rate(&all.accuracy_new)),
         ("gain", gain),
-        ("churn", format!("{}, {} rows", rate(&all.churn), count(all.flips.changed))),
-        ("negative flips", format!("{}, {} rows", rate(&all.nfr), count(all.flips.negative))),
-        ("positive flips", format!("{}, {} rows", rate(&all.pfr), count(all.flips.positive))),
+        ("churn", format!("{}, {}", rate(&all.churn), rows(all.flips.changed))),
+        ("negative flips", format!("{}, {}", rate(&all.nfr), rows(all.flips.negative))),
+        ("positive flips", format!("{}, {}", rate(&all.pfr), rows(all.flips.positive))),
     ];
+    let parts = [
+        ("on old rows", &report.comparison.old_rows),
+        ("on new rows", &report.comparison.new_rows),
+    ];
+    for (name, part) in parts {
+        let Some(part) = part else { continue };
+        let said = [&part.churn, &part.nfr].map(rate);
+        table.push((name, format!("churn {}, negative flips {}", said[0], said[1])));
+    }
     if let Some(test) = &all.mcnemar {
         table.push(("McNemar", format!("p = {:.4} exact, {:.4} mid-p", test.exact, test.mid)));
     }
@@ -184,24 +194,17 @@ pub fn lines(report: &Report) -> Vec<String> {
     if let Some(ratio) = report.comparison.churn_ratio {
         table.push(("of a retrain's", format!("{ratio:.2} × the churn of the plain retrain")));
     }
-    if let Some(worst) = report.comparison.slices.first() {
-        let flips = &worst.measured.flips;
-        let said = format!(
-            "{}: churn {}, {} rows",
-            worst.name,
-            rate(&worst.measured.churn),
-            count(flips.rows)
-        );
-        table.push(("worst slice", said));
+    let slices = report.comparison.slices.iter();
+    if let Some(worst) = slices.clone().find(|slice| slice.measured.flips.changed > 0) {
+        let measured = &worst.measured;
+        let said = [rate(&measured.churn), rows(measured.flips.rows)];
+        table.push(("worst slice", format!("{}: churn {}, {}", worst.name, said[0], said[1])));
     }
-    let only = (report.comparison.n_only_old, report.comparison.n_only_new);
-    if only != (0, 0) {
-        let (old, new) = (count(only.0), count(only.1));
-        table.push((
-            "left out",
-            format!("{old} rows that only the old has, {new} that only the new has"),
-        ));
+    let (old, new) = (report.comparison.n_only_old, report.comparison.n_only_new);
+    if (old, new) != (0, 0) {
+        let (old, new) = (rows(old), rows(new));
+        table.push(("left out", format!("{old} only in the old, {new} only in the new")));
     }
-    let names = report.alignment.iter().map(|line| format!("labels: {line}"));
+    let names = report.alignment.iter().cloned();
     names.chain(table.into_iter().map(|(name, said)| format!("{name:<15} {said}"))).collect()
 }

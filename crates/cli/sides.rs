@@ -15,14 +15,18 @@ use crate::args::{Compare, Scoring};
 use crate::base;
 use crate::console::Console;
 use crate::failure::Usage;
+use crate::found::{self, Found};
 use crate::progress::{Status, count};
-use crate::updating::{self, Found};
 
 /// What a name stands for, before anything is scored or read.
 pub enum Source {
     Model(Found),
     /// One file, or the shards of a folder in the order of their names.
-    Files { name: String, paths: Vec<PathBuf>, sha256: String },
+    Files {
+        name: String,
+        paths: Vec<PathBuf>,
+        sha256: String,
+    },
 }
 
 impl Source {
@@ -53,7 +57,8 @@ const SHARDS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
 /// A file is predictions; so is a folder that holds files of rows and no config.json. Everything else names a model.
 pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> Result<Source> {
     let path = Path::new(text);
-    let suffix = |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    let suffix =
+        |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
     let is_shard = |path: &Path| suffix(path).is_some_and(|suffix| SHARDS.contains(&&*suffix));
     let paths = match (path.is_file(), path.is_dir()) {
         (true, _) => {
@@ -61,7 +66,8 @@ pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> 
             vec![path.to_path_buf()]
         }
         (_, true) if !path.join("config.json").exists() => {
-            let entries = std::fs::read_dir(path).with_context(|| format!("{text}: can't be read"))?;
+            let entries =
+                std::fs::read_dir(path).with_context(|| format!("{text}: can't be read"))?;
             let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
             let is_hidden = |path: &Path| {
                 path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
@@ -81,12 +87,19 @@ pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> 
         let sha256 = sha256_of_files(&paths)?;
         return Ok(Source::Files { name: text.into(), paths, sha256 });
     }
-    let folder = base::find(text)?.folder(hub, console)?;
-    let mut found = updating::describe(text, folder)?;
+    // Its messages speak of the flag of other verbs.
+    let plain = |error: anyhow::Error| match error.downcast_ref::<Usage>() {
+        Some(Usage(said)) => Usage(said.trim_start_matches("--model ").into()).into(),
+        None => error,
+    };
+    let folder = base::find(text).map_err(plain)?.folder(hub, console)?;
+    let mut found = found::describe(text, folder)?;
     if let Some(asked) = scoring.max_length {
         let most = lowchurn_models::Config::open(&found.folder)?.max_positions;
         if asked > most {
-            return Err(Usage(format!("--max-length {asked}: {text} reads at most {most} tokens")).into());
+            return Err(
+                Usage(format!("--max-length {asked}: {text} reads at most {most} tokens")).into()
+            );
         }
         found.max_length = asked;
     }
@@ -117,8 +130,8 @@ pub fn predicted(
         Source::Model(found) => found,
         Source::Files { name, paths, .. } => return read(name, paths, &names(args)),
     };
-    let model = updating::open_model(found, device)?;
-    let tokens = updating::tokens_of(found, &model.config, examples)?;
+    let model = found::open_model(found, device)?;
+    let tokens = found::tokens_of(found, &model.config, examples)?;
     if tokens.n_truncated > 0 {
         let n = count(tokens.n_truncated as u64);
         let (name, length) = (&found.name, found.max_length);
@@ -170,7 +183,11 @@ fn append(all: &mut Predicted, mut shard: Predicted, rows: RowsBy) -> Result<()>
     }
     let seen: std::collections::HashSet<&str> = all.ids.iter().map(String::as_str).collect();
     if let Some(id) = shard.ids.iter().find(|id| seen.contains(id.as_str())) {
-        bail!("{}: id {id:?} is there already, in {} or a shard after it; ids must be unique", shard.name, all.name);
+        bail!(
+            "{}: id {id:?} is there already, in {} or a shard after it; ids must be unique",
+            shard.name,
+            all.name
+        );
     }
     let place = places(all, &shard.labels);
     widen(all);
@@ -214,9 +231,9 @@ fn widen(side: &mut Predicted) {
     let Some(scores) = &mut side.scores else { return };
     let own = if rows == 0 { classes } else { scores.len() / rows };
     if own < classes {
-        let wider = scores.chunks_exact(own).flat_map(|row| {
-            row.iter().copied().chain(std::iter::repeat_n(0.0, classes - own))
-        });
+        let wider = scores
+            .chunks_exact(own)
+            .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, classes - own)));
         *scores = wider.collect();
     }
 }
@@ -228,13 +245,20 @@ pub fn with_gold(
     from: &str,
     label_map: &[(String, String)],
 ) -> Result<()> {
-    let renamed =
-        |name: &str| label_map.iter().find(|(old, _)| old == name).map_or(name.to_string(), |(_, new)| new.clone());
+    let renamed = |name: &str| {
+        label_map
+            .iter()
+            .find(|(old, _)| old == name)
+            .map_or(name.to_string(), |(_, new)| new.clone())
+    };
     for ((own, gold), id) in side.gold.iter().zip(gold).zip(&side.ids) {
         let (Some(own), Some(gold)) = (own, gold) else { continue };
         let own = &side.labels[*own as usize];
         if renamed(own) != renamed(gold) {
-            bail!("row {id:?}: the true class is {own:?} in {} and {gold:?} in {from}; both must be judged by the same", side.name);
+            bail!(
+                "row {id:?}: the true class is {own:?} in {} and {gold:?} in {from}; both must be judged by the same",
+                side.name
+            );
         }
     }
     let names: Vec<String> = {

@@ -81,7 +81,12 @@ pub fn ids(
         (true, false) => {
             let lines =
                 std::fs::read_to_string(path).with_context(|| format!("{text}: can't be read"))?;
-            lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect()
+            lines
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(str::to_string)
+                .collect()
         }
         (true, true) => column_of_ids(flag, path, id_column)?,
         (false, true) => {

@@ -94,12 +94,13 @@ pub fn read_columns(
         for path in &find_split(dataset, &part.split)?.files {
             let cells = table::read(path, &wanted)?.cells;
             for ((own, cells), column) in own.iter_mut().zip(cells).zip(columns) {
-                own.extend(match (kind_of(&dataset.features, column), cells) {
-                    (Some(FeatureKind::Classes(names)), Cells::Integers(cells)) => {
-                        cells.into_iter().map(|cell| class_name(cell, names)).collect()
+                let cells = shown(cells).into_iter();
+                match kind_of(&dataset.features, column) {
+                    Some(FeatureKind::Classes(names)) => {
+                        own.extend(cells.map(|cell| class_name(cell, names)))
                     }
-                    (_, cells) => shown(cells),
-                });
+                    _ => own.extend(cells),
+                }
             }
         }
         for (selected, own) in selected.iter_mut().zip(own) {
@@ -109,9 +110,9 @@ pub fn read_columns(
     Ok(selected)
 }
 
-fn class_name(cell: Option<i64>, names: &[String]) -> String {
-    let name = |class: i64| names.get(usize::try_from(class).ok()?).cloned();
-    cell.map_or(String::new(), |class| name(class).unwrap_or_else(|| class.to_string()))
+fn class_name(cell: String, names: &[String]) -> String {
+    let name = cell.parse::<usize>().ok().and_then(|class| names.get(class)).cloned();
+    name.unwrap_or(cell)
 }
 
 /// Cells as text; empty where there is nothing.
@@ -301,4 +302,64 @@ fn examples(
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn write(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn further_columns_stand_in_the_order_of_the_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = write(&dir, "a.csv", "text,label,day,shop\nx,no,1,\ny,yes,2,west\n");
+        let second = write(
+            &dir,
+            "b.jsonl",
+            "{\"text\": \"z\", \"label\": \"no\", \"day\": 3, \"shop\": \"north\"}\n",
+        );
+        let dataset = Dataset::of_files(&[first, second]).unwrap();
+        let columns = ["day".to_owned(), "shop".to_owned()];
+        let check = |expression: &str, expected: [&[&str]; 2]| {
+            let found = read_columns(&dataset, expression, &columns).unwrap();
+            assert_eq!(found, expected);
+            let request =
+                Request { columns: Columns::default(), labels: Labels::Required, label_set: None };
+            let rows = read(&dataset, expression, &request).unwrap().examples.len();
+            assert_eq!(found[0].len(), rows, "{expression}");
+        };
+        check("train", [&["1", "2", "3"], &["", "west", "north"]]);
+        check("train[1:]", [&["2", "3"], &["west", "north"]]);
+        check("train[2:]+train[:2]", [&["3", "1", "2"], &["north", "", "west"]]);
+        assert_eq!(read_columns(&dataset, "train", &[]).unwrap(), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn further_columns_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(&dir, "a.csv", "text,airline\nx,Delta\n");
+        let dataset = Dataset::of_files(std::slice::from_ref(&path)).unwrap();
+        let message = |column: &str| {
+            read_columns(&dataset, "train", &[column.to_owned()]).unwrap_err().to_string()
+        };
+        let expected =
+            r#"no slice column "arline" (columns: text, airline); did you mean "airline"?"#;
+        assert_eq!(message("arline"), format!("{}: {expected}", path.display()));
+    }
+
+    #[test]
+    fn integers_of_a_column_with_class_names_are_those_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(&dir, "a.csv", "text,kind\nx,1\ny,0\nz,\nw,7\n");
+        let names = LabelSet::new(vec!["bad".to_owned(), "good".to_owned()]).unwrap();
+        let dataset = Dataset::of_files(&[path]).unwrap().with_classes("kind", &names);
+        let found = read_columns(&dataset, "train", &["kind".to_owned()]).unwrap();
+        assert_eq!(found, [["good", "bad", "", "7"]]);
+    }
 }

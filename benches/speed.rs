@@ -18,7 +18,9 @@ use lowchurn_data::{
     Batch, Columns, Dataset, Encoded, Labels, Request, Rng, Split, TextEncoder, collate, encode,
     epoch_order, padding_share, read,
 };
-use lowchurn_distill::{Guides, Plan, SelectBy, State, predict, step};
+use lowchurn_distill::{
+    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, Teacher, TeacherRows, predict, step,
+};
 use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool};
 use lowchurn_models::{Classifier, Config, Head};
 
@@ -67,6 +69,7 @@ fn bench() -> Result<()> {
         100.0 * padding_share(&lengths, &order)
     );
     training(&what, &plan, &split, &tokens, &order, peak)?;
+    updating(&what, &plan, &split, &tokens, &order)?;
     evaluation(&what, &split, &encoder)?;
     whole_command(&what)
 }
@@ -90,8 +93,15 @@ fn training(
     let (mut took, mut products, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for (i, batch) in batches.iter().enumerate() {
         let start = Instant::now();
-        let report =
-            step(&mut state, plan, tokens, &Guides::default(), std::slice::from_ref(batch), 10_000, &Device::Cpu)?;
+        let report = step(
+            &mut state,
+            plan,
+            tokens,
+            &Guides::default(),
+            std::slice::from_ref(batch),
+            10_000,
+            &Device::Cpu,
+        )?;
         let seconds = start.elapsed().as_secs_f64();
         // The first updates fill caches and ask for memory.
         if i >= 2 {
@@ -111,6 +121,48 @@ fn training(
     );
     println!("training:                      {:8.0} tokens/s", median(&mut rates));
     println!("matrix products of a step:     {:8.0} %", 100.0 * median(&mut products));
+    Ok(())
+}
+
+/// What following a teacher's table adds to an update: the same batches, once with labels alone and once with the teacher,
+/// turn by turn.
+fn updating(
+    what: &What,
+    plan: &Plan,
+    split: &Split,
+    tokens: &Encoded,
+    order: &[Vec<u32>],
+) -> Result<()> {
+    let (mut plain, mut followed) =
+        (State::new(model(what, split)?)?, State::new(model(what, split)?)?);
+    let classes = split.labels.len();
+    let logits = (0..tokens.rows() * classes).map(|i| (i % 7) as f32 * 0.3 - 0.9).collect();
+    let teacher = Teacher { logits, known: vec![true; classes], said: Vec::new() };
+    let guides = Guides { teacher: Some(&teacher), ..Guides::default() };
+    let method = Method::Distil {
+        lambda: Lambda::Constant(0.5),
+        temperature: 2.0,
+        divergence: Divergence::Kl,
+        rows: TeacherRows::All,
+    };
+    let with_teacher = Plan { method, ..plan.clone() };
+    let pad = plain.model.config.pad_token_id;
+    let mut ratios = Vec::new();
+    for (i, rows) in order.iter().take(what.steps + 2).enumerate() {
+        let batch = [collate(tokens, rows, pad)];
+        let start = Instant::now();
+        step(&mut plain, plan, tokens, &Guides::default(), &batch, 10_000, &Device::Cpu)?;
+        let alone = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        step(&mut followed, &with_teacher, tokens, &guides, &batch, 10_000, &Device::Cpu)?;
+        if i >= 2 {
+            ratios.push(start.elapsed().as_secs_f64() / alone);
+        }
+    }
+    println!(
+        "update with a teacher's table: {:8.3} of a plain update (median)",
+        median(&mut ratios)
+    );
     Ok(())
 }
 

@@ -186,7 +186,8 @@ pub fn lines(report: &Report) -> Vec<String> {
         table.push((name, format!("churn {}, negative flips {}", said[0], said[1])));
     }
     if let Some(test) = &all.mcnemar {
-        table.push(("McNemar", format!("p = {:.4} exact, {:.4} mid-p", test.exact, test.mid)));
+        let p = |p: f64| if p < 1e-4 { "p < 0.0001".into() } else { format!("p = {p:.4}") };
+        table.push(("McNemar", format!("{} exact, {} mid-p", p(test.exact), p(test.mid))));
     }
     if let Some(floor) = &report.comparison.seed_floor {
         table.push(("between seeds", format!("{} of rows differ", rate(&Some(*floor)))));

@@ -27,11 +27,18 @@ impl Guides<'_> {
     /// Whether everything is here that the method needs, and fits the rows.
     pub fn check(&self, method: &Method, rows: usize, classes: usize) -> Result<()> {
         let needs = method.needs();
+        // Without a row churn would be 0 for ever, and the teacher never followed.
+        let is_whole =
+            |buffer: &Buffer| buffer.rows.rows() == buffer.old.len() && !buffer.old.is_empty();
         let is_here = [
             (needs.teacher, self.teacher.is_some(), "a teacher"),
             (needs.old_weights, self.old_weights.is_some(), "the old model's weights"),
-            (needs.old_rows, self.is_old.is_some(), "to know which rows the old model has seen"),
-            (needs.buffer, self.buffer.is_some(), "held-out rows to measure churn on"),
+            (
+                needs.old_rows,
+                self.is_old.is_some_and(|marks| marks.len() == rows),
+                "to know which rows the old model has seen",
+            ),
+            (needs.buffer, self.buffer.is_some_and(is_whole), "held-out rows to measure churn on"),
         ];
         if let Some((_, _, what)) = is_here.iter().find(|(needed, here, _)| *needed && !here) {
             return Err(Error::MethodNeeds { method: method.name(), what });

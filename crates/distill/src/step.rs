@@ -76,6 +76,10 @@ pub fn step(
                 let others = peer.model.forward(&input, Mode::Train(&mut keys))?; // (B, K)
                 co_distil_rows(&logits, &others, &against, beta * rising)?
             }
+            (Method::CoDistil { .. }, None) => {
+                let (method, what) = (plan.method.name(), "a second student");
+                return Err(Error::MethodNeeds { method, what });
+            }
             _ => row_losses(&plan.method, &logits, &against)?,
         }; // (B,)
         let loss = losses.sum_all()?;

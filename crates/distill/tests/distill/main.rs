@@ -6,6 +6,8 @@
 mod finish;
 mod golden;
 mod gradients;
+mod guides;
+mod methods;
 mod refit;
 mod refusals;
 mod resume;

@@ -33,13 +33,11 @@ pub fn read(
     };
     let rows = match read(Columns::default()) {
         Ok(rows) => GoldenRows::Rows(Box::new(rows)),
-        Err(error) => match error.downcast_ref::<DataError>() {
-            Some(DataError::MissingColumn { .. }) => {
-                let rows = read(Columns { text: Some("id".into()), ..Columns::default() })?;
-                GoldenRows::Ids(rows.examples.into_iter().map(|row| row.text).collect())
-            }
-            _ => return Err(error),
-        },
+        Err(error) => {
+            let Some(column) = column_of_ids(&error) else { return Err(error) };
+            let rows = read(Columns { text: Some(column), ..Columns::default() })?;
+            GoldenRows::Ids(rows.examples.into_iter().map(|row| row.text).collect())
+        }
     };
     let is_empty = match &rows {
         GoldenRows::Ids(ids) => ids.is_empty(),
@@ -49,4 +47,14 @@ pub fn read(
         return Err(Usage(format!("--golden {name}: no row in it")).into());
     }
     Ok(rows)
+}
+
+/// Where the rows have no text.
+fn column_of_ids(error: &anyhow::Error) -> Option<String> {
+    let found = error.downcast_ref::<DataError>();
+    let Some(DataError::UnclearColumn { role: "text", columns, .. }) = found else { return None };
+    match &columns[..] {
+        [only] => Some(only.clone()),
+        _ => columns.iter().find(|column| *column == "id").cloned(),
+    }
 }

@@ -115,7 +115,8 @@ struct Row<'r> {
 
 enum Target<'r> {
     Class(usize),
-    Probabilities(&'r [f64]),
+    /// With their sum: of f32 it isn't 1 to the last digit, and over many rows that would shift all biases.
+    Probabilities(&'r [f64], f64),
 }
 
 impl Row<'_> {
@@ -131,7 +132,7 @@ impl Row<'_> {
     fn q(&self, class: usize) -> f64 {
         match self.target {
             Target::Class(label) => f64::from(u8::from(label == class)),
-            Target::Probabilities(q) => q[class],
+            Target::Probabilities(q, sum) => q[class] / sum,
         }
     }
 
@@ -140,9 +141,9 @@ impl Row<'_> {
         match self.target {
             Target::Class(label) => -log_p[label],
             // 0·log 0 is 0.
-            Target::Probabilities(q) => {
+            Target::Probabilities(q, sum) => {
                 let all = q.iter().zip(&log_p).filter(|(q, _)| **q > 0.0);
-                -all.map(|(q, log_p)| q * log_p).sum::<f64>()
+                -all.map(|(q, log_p)| q * log_p).sum::<f64>() / sum
             }
         }
     }
@@ -181,7 +182,7 @@ fn rows<'r>(logits: &'r [f32], classes: usize, to: RefitTo<'r>) -> Result<Vec<Ro
                         "row {row} has the probabilities {q:?}, expected shares that sum to 1"
                     ));
                 }
-                Target::Probabilities(q)
+                Target::Probabilities(q, sum)
             }
         };
         rows.push(Row { logits, target });

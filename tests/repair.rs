@@ -1,0 +1,436 @@
+//! `repair` and `distil` on a small problem that the shipped encoder learns in a second: a word decides the class, and later
+//! one word changes its class.
+
+mod util;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use util::Lab;
+
+const LABELS: [&str; 3] = ["returns", "delivery", "payment"];
+const WORDS: [[&str; 4]; 3] = [
+    ["refund", "return", "swap", "exchange"],
+    ["late", "courier", "parcel", "tracking"],
+    ["charged", "invoice", "card", "voucher"],
+];
+const OPENINGS: [&str; 7] =
+    ["hello", "please help", "hi there", "it is about", "again", "dear team", "urgent"];
+const ENDS: [&str; 5] = ["today", "thanks", "for my order", "of last week", "once more"];
+
+/// Lines of JSON from row `start` on; with the new rule "exchange" is payment.
+fn rows(start: usize, n: usize, is_new: bool, has_labels: bool) -> String {
+    let line = |row: usize| {
+        let class = row % 3;
+        let word = (row / 3 * 7 + row / 36) % 4;
+        let label = if is_new && class == 0 && word == 3 { 2 } else { class };
+        let text =
+            format!("{} {} {}", OPENINGS[row * 5 % 7], WORDS[class][word], ENDS[row * 3 % 5]);
+        match has_labels {
+            true => json!({ "id": format!("r{row}"), "text": text, "label": LABELS[label] }),
+            false => json!({ "id": format!("r{row}"), "text": text }),
+        }
+    };
+    (start..start + n).map(|row| format!("{}\n", line(row))).collect()
+}
+
+const TRAIN: &str = "--eval-split none --batch-size 16 --max-length 16 --dropout 0";
+
+/// An old model, a new one trained from it on later rows, and held-out rows of the new rule, with labels and without.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.write("old.jsonl", rows(0, 300, false, true));
+    lab.write("new.jsonl", rows(300, 300, true, true));
+    lab.write("hold.jsonl", rows(600, 400, true, true));
+    lab.write("bare.jsonl", rows(600, 400, true, false));
+    lab.ok(&format!("finetune $T/old.jsonl --model tiny {TRAIN} --max-steps 70 --output $T/old"));
+    lab.ok(&from_old("$T/new", 7));
+    lab
+}
+
+fn from_old(output: &str, seed: u32) -> String {
+    format!(
+        "finetune $T/new.jsonl --model $T/old {TRAIN} --max-steps 60 --learning-rate 5e-4 --seed {seed} --output {output}"
+    )
+}
+
+/// id → predicted label, and the mean of −log p(gold), from `predict`.
+fn predicted(lab: &Lab, model: &str) -> (BTreeMap<String, String>, f64) {
+    lab.ok(&format!("predict --model {model} --data $T/hold.jsonl --output $T/p.jsonl"));
+    let lines = lab.lines("p.jsonl");
+    let of_gold = |line: &Value| {
+        let gold = line["gold"].as_str().unwrap();
+        -line["scores"][gold].as_f64().unwrap().max(1e-12).ln()
+    };
+    let loss = lines.iter().map(of_gold).sum::<f64>() / lines.len() as f64;
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    (lines.iter().map(|line| (text(&line["id"]), text(&line["label"]))).collect(), loss)
+}
+
+fn point<'c>(curve: &'c Value, name: &str) -> &'c Value {
+    let points = curve["points"].as_array().unwrap();
+    points
+        .iter()
+        .find(|point| point["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {curve}"))
+}
+
+#[test]
+fn the_curve_leads_from_the_new_model_to_the_old_one() {
+    let lab = lab();
+    let line =
+        "repair $T/old $T/new --holdout $T/hold.jsonl --alpha 0:1:0.1 --fisher=16 --output $T/r";
+    let done = lab.ok(line);
+    let curve = lab.json("r/curve.json");
+    let (old, _) = predicted(&lab, "$T/old");
+    let (new, _) = predicted(&lab, "$T/new");
+    let changed = old.iter().filter(|(id, label)| new[*id] != **label).count();
+    assert!(changed > 10, "the problem is too easy: {changed} changed");
+    let counted = |name: &str| point(&curve, name)["flips"]["changed"].as_u64().unwrap();
+    assert_eq!((counted("α 0"), counted("α 1")), (changed as u64, 0));
+    // Plain and by Fisher information, whose ends are the same.
+    assert_eq!(curve["points"].as_array().unwrap().len(), 11 + 9);
+    assert_eq!(curve["measured_rows"], 400);
+
+    // The choice is the largest α of its kind that keeps the new model's accuracy, and below 1.
+    let chosen = point(&curve, curve["chosen"].as_str().unwrap());
+    let of_new = point(&curve, "α 0")["accuracy"].as_f64().unwrap();
+    let keeps = |point: &&Value| point["accuracy"].as_f64().unwrap() >= of_new;
+    let alpha = |point: &Value| point["alpha"].as_f64().unwrap();
+    let kind = |point: &&Value| point["is_fisher"] == chosen["is_fisher"] && point["alpha"] != 1.0;
+    let all = curve["points"].as_array().unwrap().iter().filter(kind).filter(keeps);
+    assert_eq!(alpha(chosen), all.map(alpha).fold(0.0, f64::max));
+    assert!(alpha(chosen) > 0.0);
+    assert!(
+        done.out.contains("the largest α whose accuracy on these rows isn't below"),
+        "{}",
+        done.out
+    );
+
+    let names = [
+        ".lock",
+        "config.json",
+        "curve.json",
+        "flips.jsonl",
+        "manifest.json",
+        "model.safetensors",
+        "report.html",
+        "report.json",
+        "report.md",
+        "run.toml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ];
+    assert_eq!(lab.names("r"), names);
+    assert!(lab.read("r/run.toml") == lab.read("new/run.toml"));
+    // What was measured is what the written weights do.
+    let (repaired, _) = predicted(&lab, "$T/r");
+    let changed = old.iter().filter(|(id, label)| repaired[*id] != **label).count() as u64;
+    assert_eq!(chosen["flips"]["changed"], changed);
+    assert_eq!(lab.lines("r/flips.jsonl").len() as u64, changed);
+    let manifest = lab.json("r/manifest.json");
+    assert_eq!(manifest["repair"]["made_from"]["old"]["name"], lab.path("old").to_str().unwrap());
+    assert_eq!(manifest["files"]["model.safetensors"].as_str().map(str::len), Some(64));
+
+    // All of the new weights are the new model's file.
+    lab.ok("repair $T/old $T/new --holdout $T/hold.jsonl --alpha 0 --output $T/same");
+    assert!(lab.read("same/model.safetensors") == lab.read("new/model.safetensors"));
+
+    // Again: nothing to do. Otherwise: refused, and everything left as it is.
+    let before = lab.tree("r");
+    let done = lab.ok(line);
+    assert!(done.out.contains("$T/r is finished; --fresh starts over\n"), "{}", done.out);
+    let refused = lab.run(&format!("{line} --refit temperature")).expect(2);
+    assert_eq!(
+        refused.error(),
+        "$T/r holds a repair with another refit; choose another --output, or --fresh to start over here"
+    );
+    let refused = lab.run("repair $T/old $T/new --holdout $T/hold.jsonl --output $T/old").expect(2);
+    assert!(refused.error().contains("the base model lies in $T/old"), "{}", refused.error());
+    assert!(lab.tree("r") == before);
+    lab.ok(&format!("{line} --refit temperature --fresh"));
+    assert!(lab.json("r/curve.json")["points"][0]["temperature"].is_f64());
+
+    // A training doesn't go on in the folder of a repair.
+    let refused = lab.run(&from_old("$T/r", 7));
+    assert_ne!(refused.code, Some(0), "{}", refused.out);
+
+    // Several new models are averaged first.
+    lab.ok(&from_old("$T/other", 8));
+    lab.ok("repair $T/old $T/new $T/other --holdout $T/hold.jsonl --alpha 0,0.1 --output $T/soup");
+    let curve = lab.json("soup/curve.json");
+    assert_eq!(curve["made_from"]["new"].as_array().unwrap().len(), 2);
+    assert!(lab.read("soup/model.safetensors") != lab.read("new/model.safetensors"));
+}
+
+#[test]
+fn a_refit_lowers_the_loss() {
+    let lab = lab();
+    let (new, before) = predicted(&lab, "$T/new");
+    lab.ok(
+        "repair $T/old $T/new --holdout $T/hold.jsonl --alpha 0 --refit temperature --output $T/t",
+    );
+    let (same, after) = predicted(&lab, "$T/t");
+    assert!(after < before, "{after} is not below {before}");
+    assert!(same == new, "a temperature changes no prediction");
+    let curve = lab.json("t/curve.json");
+    let n = |key: &str| curve[key].as_u64().unwrap();
+    assert_eq!(n("measured_rows") + n("calibration_rows"), 400);
+    assert!(n("calibration_rows") > 80 && n("calibration_rows") < 160, "{curve}");
+
+    // Half way to the old model, fitted to the labels, then back to the old scores, which needs no label.
+    let half = "repair $T/old $T/new --alpha 0.4 --max-churn 50% --holdout";
+    lab.ok(&format!("{half} $T/hold.jsonl --output $T/half"));
+    lab.ok(&format!("{half} $T/hold.jsonl --refit bias --output $T/b"));
+    assert!(predicted(&lab, "$T/b").1 < predicted(&lab, "$T/half").1);
+    lab.ok(&format!("{half} $T/bare.jsonl --refit bias --towards old --output $T/back"));
+    let bias = |run: &str| lab.json(&format!("{run}/manifest.json"))["repair"]["bias"].clone();
+    let sum =
+        |bias: Value| -> f64 { bias.as_array().unwrap().iter().map(|b| b.as_f64().unwrap()).sum() };
+    assert!(sum(bias("b")).abs() < 1e-6 && sum(bias("back")).abs() < 1e-6);
+    assert!(lab.json("back/curve.json")["points"][0]["accuracy"].is_null());
+}
+
+#[test]
+fn a_budget_decides_by_rows_that_nothing_was_chosen_by() {
+    let lab = lab();
+    let line = "repair $T/old $T/new --holdout $T/bare.jsonl --alpha 0:1:0.2";
+    let done = lab.ok(&format!("{line} --max-churn 40% --output $T/pass"));
+    assert!(done.out.contains("PASS"), "{}", done.out);
+    let curve = lab.json("pass/curve.json");
+    assert_eq!(curve["certificate"]["verdict"], "PASS");
+    let walked = curve["certificate"]["walked"].as_array().unwrap();
+    assert_eq!(walked.len(), 5, "all of the old weights is no update: {walked:?}");
+    assert_eq!(lab.json("pass/report.json")["certificate"]["verdict"], "PASS");
+    assert_eq!(lab.run("gate $T/pass/report.json").code, Some(0));
+
+    // The new model alone changes more than this.
+    let tight = "repair $T/old $T/new --holdout $T/bare.jsonl --alpha 0 --max-churn 2%";
+    let done = lab.run(&format!("{tight} --output $T/fail")).expect(10);
+    assert!(done.out.contains("none is certified; this is the safest one"), "{}", done.out);
+    assert_eq!(lab.run("gate $T/fail/report.json").code, Some(10));
+    // The verdict stays where there is nothing to do.
+    lab.run(&format!("{tight} --output $T/fail")).expect(10);
+
+    let never = lab.run(&format!("{line} --max-churn 0.1% --output $T/none")).expect(2);
+    let expected = "max churn 0.001 with confidence 0.95 can't be certified by 278 rows, ";
+    assert!(never.error().starts_with(expected), "{}", never.error());
+    lab.write("golden.csv", "id\nr600\nr603\n");
+    let done = lab.run(&format!("{line} --golden $T/golden.csv --output $T/golden"));
+    assert!(done.out.contains("golden rows"), "{}\n{}", done.out, done.err);
+    assert!(!lab.path("none").exists());
+}
+
+#[test]
+fn new_classes_come_from_the_new_model() {
+    let lab = lab();
+    let mut grown = rows(300, 150, true, true);
+    for row in 0..60 {
+        let text = format!("{} password {}", OPENINGS[row % 7], ENDS[row % 5]);
+        grown +=
+            &format!("{}\n", json!({ "id": format!("a{row}"), "text": text, "label": "account" }));
+    }
+    lab.write("grown.jsonl", &grown);
+    let update = "update --base $T/old --new $T/grown.jsonl --holdout $T/hold.jsonl --allow-new-classes --method retrain \
+                  --interpolate none --learning-rate 5e-4 --max-steps 60 --batch-size 16 --max-length 16 \
+                  --tables $T/tables --output $T/grown";
+    lab.ok(update);
+    lab.write("hold4.jsonl", grown);
+    let line = "repair $T/old $T/grown --holdout $T/hold4.jsonl --alpha 0,0.1,1";
+    lab.ok(&format!("{line} --output $T/r"));
+    let labels = &lab.json("r/config.json")["id2label"];
+    assert_eq!(labels["3"], "account");
+    // Re-fitted towards old scores the new class keeps its place beside the old ones.
+    lab.ok(&format!("{line} --refit bias --towards old --max-churn 90% --output $T/b"));
+    let bias = &lab.json("b/manifest.json")["repair"]["bias"];
+    assert_eq!((bias.as_array().unwrap().len(), &bias[3]), (4, &json!(0.0)));
+}
+
+#[test]
+fn what_cant_be_repaired_is_said() {
+    let lab = Lab::new();
+    lab.write("old.jsonl", rows(0, 60, false, true));
+    lab.write("hold.jsonl", rows(600, 60, true, true));
+    lab.write("bare.jsonl", rows(600, 60, true, false));
+    let short = format!("finetune $T/old.jsonl {TRAIN} --max-steps 1");
+    lab.ok(&format!("{short} --model tiny --output $T/old"));
+    lab.ok(&format!("{short} --model $T/old --output $T/new"));
+    let said =
+        |line: &str| lab.run(&format!("repair {line} --output $T/r")).expect(2).error().to_string();
+    let hold = "--holdout $T/hold.jsonl";
+    assert_eq!(
+        said(&format!("$T/old $T/old {hold}")),
+        "$T/old and $T/old are the same model; there is nothing between"
+    );
+    assert_eq!(
+        said(&format!("$T/old $T/new {hold} --alpha 1")),
+        "--alpha 1: expected at least one share below 1: all of the old weights is the old model"
+    );
+    assert!(
+        said(&format!("$T/old $T/new {hold} --alpha 0:2:1"))
+            .contains("is not a number from 0 to 1")
+    );
+    assert_eq!(
+        said("$T/old $T/new --holdout $T/bare.jsonl"),
+        "bare:train: no row has a label, so the new model's accuracy can't be kept; give labels, or a budget that needs \
+         none: --max-churn 2%"
+    );
+    assert_eq!(
+        said("$T/old $T/new --holdout $T/bare.jsonl --max-churn 20% --refit bias"),
+        "bare:train: no row has a label to re-fit by; give labels, or --towards old"
+    );
+    assert_eq!(
+        said(&format!("$T/old $T/new {hold} --max-slice-nfr 2%")),
+        "--max-slice-nfr: repair knows no slices; use compare"
+    );
+
+    // The same words in another order, and other labels.
+    let change = |name: &str, file: &str, from: &str, to: &str| {
+        lab.copy_run("new", name);
+        let path = format!("{name}/{file}");
+        let text = lab.text(&path);
+        assert!(text.contains(from), "{text}");
+        lab.write(&path, text.replace(from, to));
+    };
+    change("other", "tokenizer.json", "\"refund\"", "\"refnud\"");
+    assert_eq!(
+        said(&format!("$T/old $T/other {hold}")),
+        "$T/old and $T/other have different tokenizers, so there is no model between them; repair needs a model that was \
+         trained from $T/old: lowchurn update --base $T/old"
+    );
+    change("renamed", "config.json", "delivery", "shipping");
+    let text = said(&format!("$T/old $T/renamed {hold}"));
+    assert!(text.starts_with("$T/old has the labels "), "{text}");
+    assert!(
+        text.contains("weights are combined where the new model's labels begin with"),
+        "{text}"
+    );
+    lab.copy_run("old", "foreign");
+    std::fs::remove_file(lab.path("foreign/run.toml")).unwrap();
+    assert_eq!(
+        said(&format!("$T/foreign $T/new {hold} --fisher")),
+        "$T/foreign doesn't say which rows it was trained on; name some like them with --fisher-data DATA"
+    );
+    assert!(!lab.path("r").exists());
+}
+
+/// A folder's files, for a model that differs from a run's in one of them.
+trait CopyRun {
+    fn copy_run(&self, from: &str, to: &str);
+}
+
+impl CopyRun for Lab {
+    fn copy_run(&self, from: &str, to: &str) {
+        for (path, bytes) in self.tree(from) {
+            let below: &Path = path.strip_prefix(self.path(from)).unwrap();
+            self.write(&format!("{to}/{}", below.display()), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_student_follows_its_teacher() {
+    let lab = Lab::new();
+    lab.write("old.jsonl", rows(0, 300, false, true));
+    lab.write("few.jsonl", rows(300, 24, false, true));
+    lab.write("more.jsonl", rows(330, 200, false, false));
+    lab.write("hold.jsonl", rows(600, 200, false, true));
+    lab.ok(&format!(
+        "finetune $T/old.jsonl --model tiny {TRAIN} --max-steps 70 --output $T/teacher"
+    ));
+    let student = format!(
+        "$T/few.jsonl --model tiny {TRAIN} --max-steps 60 --learning-rate 1e-3 --tables $T/tables --teacher $T/teacher"
+    );
+    let line = format!("distil {student} --unlabelled $T/more.jsonl --output $T/student");
+    let done = lab.ok(&line);
+    assert!(done.out.contains("teacher: scores of $T/teacher\n"), "{}", done.out);
+    assert!(done.out.contains("distil:lambda=0.5,temperature=1,"), "{}", done.out);
+    // 24 labels alone don't tell the words; the teacher's scores of unlabelled rows do.
+    let (of_teacher, _) = predicted(&lab, "$T/teacher");
+    let agrees = |run: &str| {
+        let (found, _) = predicted(&lab, run);
+        found.iter().filter(|(id, label)| of_teacher[*id] == **label).count()
+    };
+    let alone = format!(
+        "finetune $T/few.jsonl --model tiny {TRAIN} --max-steps 60 --learning-rate 1e-3 --output $T/alone"
+    );
+    lab.ok(&alone);
+    let (followed, alone) = (agrees("$T/student"), agrees("$T/alone"));
+    assert!(followed > alone && followed > 190, "{followed} with a teacher, {alone} without");
+    let provenance = &lab.json("student/manifest.json")["provenance"];
+    assert_eq!(provenance["teacher"][0], lab.path("teacher").to_str().unwrap());
+    assert!(
+        provenance["train"].as_str().unwrap().contains("few:train + more:train"),
+        "{provenance}"
+    );
+
+    let before = lab.tree("student");
+    let done = lab.ok(&line);
+    assert!(done.out.contains("$T/student is finished; --fresh starts over\n"), "{}", done.out);
+    assert!(!done.err.contains("rows scored once"), "the table wasn't used: {}", done.err);
+    assert!(lab.tree("student") == before);
+    lab.ok(&format!("distil {student} --dry-run --output $T/student"));
+    let other =
+        lab.run(&format!("distil {student} --teacher $T/alone --output $T/student")).expect(2);
+    assert!(other.error().contains("holds a run with another "), "{}", other.error());
+
+    lab.ok(&format!(
+        "distil {student} --lambda 0.8 --temperature 2 --emit-soft-labels $T/soft.jsonl"
+    ));
+    let soft = lab.lines("soft.jsonl");
+    assert_eq!((soft.len(), &soft[0]["id"]), (24, &json!("r300")));
+    let sum: f64 = LABELS.iter().map(|label| soft[0]["target"][*label].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "{}", soft[0]);
+    assert!(soft[0]["target"][LABELS[0]].as_f64().unwrap() > 0.2, "{}", soft[0]);
+    let refused =
+        lab.run(&format!("distil {student} --method anchor --emit-soft-labels $T/x")).expect(2);
+    assert!(refused.error().starts_with("--emit-soft-labels writes "), "{}", refused.error());
+}
+
+#[test]
+fn each_method_has_its_verb() {
+    let lab = Lab::new();
+    lab.write("old.jsonl", rows(0, 60, false, true));
+    let run = format!("$T/old.jsonl --model tiny {TRAIN} --max-steps 2");
+    let said = |line: &str| lab.run(&format!("{line} --output $T/r")).expect(2).error().to_string();
+    assert_eq!(
+        said(&format!("finetune {run} --method distil")),
+        "method distil follows a teacher, and finetune has none; use lowchurn distil --teacher DIR, or lowchurn update \
+         --base DIR to follow a deployed model"
+    );
+    for (method, what) in [
+        ("ewc", "the weights of a deployed model"),
+        ("mixout", "the weights of a deployed model"),
+        ("l2-old", "the weights of a deployed model"),
+        ("shrink-perturb", "the weights of a deployed model"),
+        ("distil:rows=old", "to know which rows a deployed model has seen"),
+        ("distil:lambda=churn<=0.02", "held-out rows to measure churn on"),
+    ] {
+        let name = method.split(':').next().unwrap();
+        for verb in ["finetune", "distil --teacher tiny"] {
+            let text = said(&format!("{verb} {run} --method {method}"));
+            let verb = verb.split(' ').next().unwrap();
+            let expected = format!(
+                "method {name} needs {what}, and {verb} has none; use lowchurn update --base DIR --method {name}"
+            );
+            assert!(text.starts_with(&expected), "{text}");
+        }
+    }
+    assert_eq!(
+        said(&format!("distil --teacher tiny {run} --method retrain")),
+        "method retrain doesn't follow a teacher; use lowchurn finetune, or one of distil, anchor, anchor-rcp, focal, \
+         inhibition"
+    );
+    let bare = lab.run(&format!("distil --teacher tiny {run} --output $T/r")).expect(3);
+    assert!(
+        bare.error().starts_with("tiny has no classification head; train it first"),
+        "{}",
+        bare.error()
+    );
+    assert!(!lab.path("r").exists());
+    // Two students need no teacher.
+    lab.ok(&format!("finetune {run} --method co-distil:beta=0.5 --output $T/two"));
+    assert!(lab.text("two/run.toml").contains("method = \"co-distil:beta=0.5,warmup=0\"\n"));
+}

@@ -207,7 +207,7 @@ fn texts_of_the_data_stay_texts() {
         check.heads = document.querySelectorAll('h1').length;
         check.first = $('#flip-table tbody .text').textContent.length;
         const texts = Array.from(document.querySelectorAll('#flip-table p.text'), (text) => text.textContent);
-        check.script = texts.some((text) => text === \"<script>window.broken = 1; alert('in')</scr\" + 'ipt>');
+        check.script = texts.some((text) => text === \"<script>window.broken = 1; throw 'in'</scr\" + 'ipt>');
         check.lines = texts.some((text) => text.includes('line one\\nline two'));
         check.options = $('#flip-old').options.length;
         put('#flip-old', $('#flip-old').options[2].value);
@@ -218,7 +218,7 @@ fn texts_of_the_data_stay_texts() {
     let answer = ask(&browser, &nasty(), script);
     is_quiet(&answer);
     let expected = json!({
-        "title": "<script>window.broken = 1; alert('in')</script>", "made": 0, "heads": 1, "first": 320, "script": true,
+        "title": "<script>window.broken = 1; throw 'in'</script>", "made": 0, "heads": 1, "first": 320, "script": true,
         "lines": true, "options": 9, "filtered": [true, true], "wide": true, "rows": true
     });
     assert_eq!(answer["check"], expected);

@@ -84,9 +84,19 @@ pub fn read(
     if let Some(data) = &record.data {
         let rows =
             reader.read(data, record.train_split.as_deref(), "train", Labels::Required, console);
-        old.push(rows.context(
+        let mut rows = rows.context(
             "the rows that the base was trained on; --old names others, --old none leaves them out",
-        )?);
+        )?;
+        // What was cut off for its evaluation it hasn't seen.
+        if let Some(fraction) = record.eval_fraction {
+            let examples = std::mem::take(&mut rows.examples);
+            let labels = LabelSet::new(reader.labels.clone())?;
+            let (seen, _) =
+                stratified_cut(&Split::new(&rows.name, examples, labels), fraction, CUT_SEED)?;
+            rows.examples = seen.examples;
+            rows.name = format!("{} without its {:.0} % cut", rows.name, 100.0 * fraction);
+        }
+        old.push(rows);
     }
     let n_before = before.new.as_ref().map_or(0, Vec::len);
     let mut new = Vec::new();

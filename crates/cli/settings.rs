@@ -386,8 +386,14 @@ pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
 }
 
 pub fn to_toml(settings: &Settings) -> Result<String> {
-    let head =
-        "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n";
+    let head = match &settings.base {
+        Some(_) => {
+            "# What this update was made with; the next update reads here which rows the model has seen.\n"
+        }
+        None => {
+            "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n"
+        }
+    };
     Ok(format!("{head}{}", toml::to_string(settings).context("settings as TOML")?))
 }
 

@@ -104,7 +104,6 @@ pub fn rows_of(
     Ok((split, said))
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is another thing")]
 pub fn holdout(
     models: &Models,
     weights: &Weights,

@@ -220,7 +220,7 @@ fn fit(logits: &[f32], classes: usize, to: RefitTo, has_bias: bool) -> Result<Re
             next
         };
         let shares = (0..60).map(|n| 0.5f64.powi(n));
-        let better = shares.map(|share| moved(share)).find_map(|next| {
+        let better = shares.map(moved).find_map(|next| {
             let found = objective(&rows, &next);
             (found < value).then_some((next, found))
         });

@@ -359,6 +359,11 @@ fn wishes_that_can_not_be_met() {
     };
     compare("old.csv nwe.csv", "nwe.csv: there is no such file");
     compare("old.csv runs/none", "runs/none: there is no folder runs/none");
+    compare(
+        "old.csv new.csv --keyword refund",
+        "--keyword: there are no texts to find it in; name the rows with --data, or the column of a prediction file with \
+         --text-column",
+    );
     compare("old.csv new.csv --split train", "--split train: of which data? Name it with --data");
     compare(
         "old.csv new.csv --by-position --id-column id",

@@ -80,6 +80,14 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let floor = floor(&new_says, seeds, args.budget.confidence)?;
 
     let texts = facts.texts(&pair);
+    if texts.is_none() && !args.keyword.is_empty() {
+        return Err(Usage(
+            "--keyword: there are no texts to find it in; name the rows with --data, or the column of a prediction file with \
+             --text-column"
+                .into(),
+        )
+        .into());
+    }
     let columns = facts.slice_columns(&pair);
     let is_new = is_new_row(args, &pair, &hub, console)?;
     let comparison = measure(
@@ -327,7 +335,7 @@ fn near(
             }
         },
     };
-    match train {
+    match train.map(|train| facts.others(train)) {
         Some(train) => nearest::of(found, &flips, &train, args.nearest, device, console),
         None => Ok(BTreeMap::new()),
     }

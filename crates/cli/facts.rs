@@ -255,6 +255,16 @@ impl Facts {
         self.slices.iter().flat_map(|slices| slices.of(&pair.ids)).collect()
     }
 
+    /// Training rows without those that are compared: a held-out row of the same source isn't its own neighbour.
+    pub fn others(&self, train: Split) -> Split {
+        let is_compared = |row: &Example| {
+            let at = self.place.get(&row.id).copied();
+            at.and_then(|at| self.examples.get(at)).is_some_and(|own| own.text == row.text)
+        };
+        let rows = train.examples.into_iter().filter(|row| !is_compared(row)).collect();
+        Split { examples: rows, ..train }
+    }
+
     /// A row of the data set.
     pub fn example(&self, id: &str) -> Option<Example> {
         self.examples.get(*self.place.get(id)?).cloned()

@@ -331,6 +331,8 @@ mod tests {
             n_tokens: 900,
             learning_rate: 4.1e-5,
             gradient_norm: 1.0,
+            lambda: None,
+            n_agreed: 0,
         };
         Event::Stepped { step, total, report }
     }

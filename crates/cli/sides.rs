@@ -229,7 +229,7 @@ fn places(side: &mut Predicted, names: &[String]) -> Vec<u32> {
 fn widen(side: &mut Predicted) {
     let (rows, classes) = (side.rows(), side.labels.len());
     let Some(scores) = &mut side.scores else { return };
-    let own = if rows == 0 { classes } else { scores.len() / rows };
+    let own = scores.len().checked_div(rows).unwrap_or(classes);
     if own < classes {
         let wider = scores
             .chunks_exact(own)

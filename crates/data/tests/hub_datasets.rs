@@ -9,7 +9,7 @@ use lowchurn_data::columns::{Columns, Labels};
 use lowchurn_data::inspect::{fmt, inspect};
 use lowchurn_data::{
     Dataset, Error, Example, Request, Source, Split, Task, TextEncoder, encode, epoch_order,
-    eval_order, padding_share, read,
+    eval_order, padding_share, read, read_columns,
 };
 
 fn datasets() -> Option<PathBuf> {
@@ -54,6 +54,26 @@ fn request(text: &str, label: &str) -> Request {
 fn split(id: &str, config: Option<&str>, name: &str) -> Option<Split> {
     let dataset = Dataset::of_folder(&datasets()?.join(id), config).unwrap();
     Some(read(&dataset, name, &request("", "")).unwrap())
+}
+
+/// As counted with pandas: rows of each airline.
+#[test]
+fn a_further_column_has_the_values_that_pandas_counts() {
+    let Some(root) = datasets() else { return };
+    let folder = root.join("osanseviero/twitter-airline-sentiment");
+    let dataset = Dataset::of_folder(&folder, None).unwrap();
+    let found = read_columns(&dataset, "train", &["airline".to_owned()]).unwrap();
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    found[0].iter().for_each(|airline| *counts.entry(airline).or_default() += 1);
+    let expected = [
+        ("American", 2759),
+        ("Delta", 2222),
+        ("Southwest", 2420),
+        ("US Airways", 2913),
+        ("United", 3822),
+        ("Virgin America", 504),
+    ];
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]

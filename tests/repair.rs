@@ -135,7 +135,8 @@ fn the_curve_leads_from_the_new_model_to_the_old_one() {
     assert_eq!(manifest["files"]["model.safetensors"].as_str().map(str::len), Some(64));
 
     // All of the new weights are the new model's file.
-    lab.ok("repair $T/old $T/new --holdout $T/hold.jsonl --alpha 0 --output $T/same");
+    let done = lab.ok("repair $T/old $T/new --holdout $T/hold.jsonl --alpha 0 --output $T/same");
+    assert!(done.out.contains("; that is the new model itself\n"), "{}", done.out);
     assert!(lab.read("same/model.safetensors") == lab.read("new/model.safetensors"));
 
     // Again: nothing to do. Otherwise: refused, and everything left as it is.

@@ -196,6 +196,9 @@ fn choose(
         "chosen: {}, the largest α whose accuracy on these rows isn't below the new model's",
         tried[chosen].name()
     );
+    if tried[chosen].alpha == 0.0 && tried[chosen].rescaling.is_none() {
+        why += "; that is the new model itself";
+    }
     if new.right_old() >= new.right_new() {
         why += "; the old model's accuracy isn't below it either, so that nothing speaks for an update";
     }

@@ -183,6 +183,9 @@ fn texts_classes_and_slices_come_from_the_data_by_id() {
     for name in ["day = 0", "day = 1", "contains \"fine\"", "predicted = neg"] {
         assert!(slices.iter().any(|slice| slice["name"] == name), "{name}: {slices:?}");
     }
+    let first = slices.iter().find(|slice| slice["name"] == "day = 0").unwrap();
+    let flips = &first["measured"]["flips"];
+    assert_eq!((&flips["rows"], &flips["negative"]), (&5.into(), &1.into()));
     assert_eq!(report["flips"][0]["text"], "<script>alert(1)</script>");
     assert!(!lab.text("out/report.html").contains("<script>alert"));
     assert!(report["data_sha256"].is_string());
@@ -198,6 +201,10 @@ fn what_is_the_same_or_has_one_class_is_no_trouble() {
     let same = report(&lab, "compare-old-copy");
     assert_eq!((same["n_flips"].as_u64(), &same["flips"]), (Some(0), &Value::Array(Vec::new())));
     assert!(lab.text("compare-old-copy/report.html").contains("No prediction changed"));
+
+    lab.write("steer.csv", "id,y_true,y_pred\n1,\u{1b}[31m,\u{1b}[31m\n");
+    let done = lab.ok("compare steer.csv steer.csv --output steer --min-slice-rows 1");
+    assert!(done.out.contains("\u{fffd}[31m") && !done.out.contains('\u{1b}'), "{}", done.out);
 
     lab.write("one.csv", "id,y_true,y_pred\n1,a,a\n2,a,a\n");
     lab.write("two.csv", "id,y_true,y_pred\n2,a,a\n1,a,a\n");
@@ -415,6 +422,12 @@ fn the_gate_says_the_verdict_by_its_exit_code() {
         let done = lab.run(&format!("gate $T/out/report.json {limit}")).expect(code);
         assert_eq!(done.out.lines().next(), Some(word), "{limit}: {}", done.out);
     }
+    let done = lab.run("gate $T/out/report.json --max-churn 0.2%").expect(10);
+    assert_eq!(
+        done.out,
+        "FAIL\n  FAIL          churn: 4 of 400 rows changed (1.00%), the limit is 0.20%; with 95% confidence it is at least \
+         0.34%\n  note: judged by the limits given to gate, from the counts in the report\n"
+    );
     let done = lab.run("gate $T/out/report.json --max-churn 1.5% --json --format json").expect(11);
     let finished = done.json().pop().unwrap();
     assert_eq!(

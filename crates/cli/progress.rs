@@ -11,8 +11,8 @@ use std::time::Duration;
 use lowchurn_distill::{Event, Scores};
 
 pub use self::downloads::Downloads;
-pub use self::words::{bytes, count, duration};
-use self::words::{fit, painted, percent, printable, rate, seconds};
+pub use self::words::{bytes, count, duration, printable};
+use self::words::{fit, painted, percent, rate, seconds};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terminal {

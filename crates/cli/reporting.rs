@@ -12,7 +12,7 @@ use lowchurn_churn::{
 };
 use lowchurn_distill::write_file;
 
-use crate::progress::count;
+use crate::progress::{count, printable};
 
 /// Flips that `report.json` holds; the page shows no more of them, and `flips.jsonl` has the rest.
 pub const MAX_FLIPS: usize = 2_000;
@@ -137,14 +137,11 @@ pub fn check_lines(certificate: &Certificate) -> Vec<String> {
     };
     let mut lines = vec![word(certificate.verdict).to_string()];
     for check in &certificate.checks {
-        let needed = match check.rows_needed {
-            Some(rows) => format!("; {} rows would be needed", count(rows)),
-            None => String::new(),
-        };
-        lines.push(format!("  {:<12}  {}{needed}", word(check.verdict), check.said));
+        lines.push(format!("  {:<12}  {}: {}", word(check.verdict), check.name, check.said));
     }
     lines.extend(certificate.notes.iter().map(|note| format!("  note: {note}")));
-    lines
+    // Names of labels and slices come from data.
+    lines.iter().map(|line| printable(line)).collect()
 }
 
 /// The numbers of a report for a terminal.
@@ -207,5 +204,6 @@ pub fn lines(report: &Report) -> Vec<String> {
         table.push(("left out", format!("{old} only in the old, {new} only in the new")));
     }
     let names = report.alignment.iter().cloned();
-    names.chain(table.into_iter().map(|(name, said)| format!("{name:<15} {said}"))).collect()
+    let all = names.chain(table.into_iter().map(|(name, said)| format!("{name:<15} {said}")));
+    all.map(|line| printable(&line)).collect()
 }

@@ -191,7 +191,8 @@ impl Data {
             labels,
             label_set: label_set.or(self.task.as_ref().and_then(|t| t.label_set.as_ref())).cloned(),
         };
-        if !self.is_files() || plain.columns.id.is_some() {
+        let is_taken = plain.columns.text.as_deref() == Some("id");
+        if !self.is_files() || plain.columns.id.is_some() || is_taken {
             return self.read_as(split, &plain, hub, console);
         }
         let columns = Columns { id: Some("id".into()), ..plain.columns.clone() };

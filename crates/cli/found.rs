@@ -71,7 +71,10 @@ pub fn table(
     let fingerprint = Fingerprint::of(name, folder, labels, *max_length, &split.examples)?;
     let path = tables.join(table_file_name(&fingerprint));
     if path.exists() {
-        return Ok(Some(Table::open(&path, &fingerprint)?));
+        let mut table = Table::open(&path, &fingerprint)?;
+        // The same weights may have been scored under another name.
+        table.teacher.name.clone_from(name);
+        return Ok(Some(table));
     }
     std::fs::create_dir_all(tables)?;
     signals::work_begins();
@@ -88,7 +91,13 @@ pub fn table(
     });
     status.end(&mut console.err);
     let table = table?;
-    if table.is_some() {
+    if table.is_none() {
+        console.say(&format!(
+            "{name} on {}: stopped, what is scored is kept; go on with the same command: {}",
+            split.name,
+            signals::command_that_goes_on(),
+        ));
+    } else {
         let rate = n as f64 / start.elapsed().as_secs_f64();
         let n = count(n as u64);
         console.say(&format!("{name} on {}: {n} rows scored once, {rate:.0} rows/s", split.name));

@@ -98,7 +98,7 @@ pub fn read(
         }
         old.push(rows);
     }
-    let n_before = before.new.as_ref().map_or(0, Vec::len);
+    let n_before = record.new.len() - args.new.len();
     let mut new = Vec::new();
     for (at, data) in record.new.iter().enumerate() {
         let rows = reader.read(data, None, "train", Labels::Required, console)?;
@@ -274,7 +274,7 @@ fn record(args: &Deployed, before: &Settings) -> Result<Record> {
     let mut record = match args.old.as_deref() {
         Some("none") => Record::default(),
         Some(data) => Record { data: Some(data.into()), ..Record::default() },
-        None if before.data.is_some() => Record {
+        None if before.data.is_some() || before.new.is_some() => Record {
             data: before.data.clone(),
             train_split: before.train_split.clone(),
             eval_fraction: before.eval_fraction.filter(|_| before.eval_split.is_none()),

@@ -131,7 +131,16 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
 fn open(args: &Sweep, seed: u64, console: &mut Console) -> Result<Option<Updating>> {
     let base = args.deployed.base.replace("{seed}", &seed.to_string());
     let deployed = Deployed { base, ..args.deployed.clone() };
-    updating::open(&deployed, deployed.settings.clone(), console)
+    let opened = updating::open(&deployed, deployed.settings.clone(), console)?;
+    let holdout = opened.as_ref().map(|updating| &updating.rows.holdout);
+    if let Some(rows) = holdout.filter(|rows| rows.examples.iter().all(|row| row.label.is_none())) {
+        let name = &rows.name;
+        return Err(Usage(format!(
+            "{name}: no row has a label; a sweep's axes are churn and accuracy"
+        ))
+        .into());
+    }
+    Ok(opened)
 }
 
 /// All settings, each once, in the order of the flags.
@@ -216,7 +225,7 @@ fn point(
 ) -> Result<bool> {
     let plan = updating.plan(setting.method, setting.smoothing, Some(seed))?;
     let dir = place(output, &setting.folder(), seed);
-    let made_from = made_from(updating, &plan, setting.init)?;
+    let made_from = made_from(updating, &plan, setting.init);
     // Points between the weights are of the plain retrain: that is what is deployed without any method.
     let is_line = setting.method == Method::Retrain
         && setting.smoothing.is_none()
@@ -282,14 +291,23 @@ fn place(output: &Path, setting: &str, seed: u64) -> PathBuf {
     output.join("points").join(setting).join(format!("seed-{seed}"))
 }
 
-fn made_from(updating: &Updating, plan: &Plan, init: Init) -> Result<serde_json::Value> {
-    Ok(json!({
+fn made_from(updating: &Updating, plan: &Plan, init: Init) -> serde_json::Value {
+    let mut all = json!({
         "plan": plan,
         "init": init.name(),
         "old_sha256": updating.old.sha256,
         "train_sha256": updating.rows.train.sha256,
         "holdout_sha256": updating.rows.holdout.sha256,
-    }))
+    });
+    if plan.method.needs().teacher && !updating.teacher_hashes.is_empty() {
+        all["teachers_sha256"] = json!(updating.teacher_hashes);
+        all["teachers_as_one"] = json!(format!("{:?}", updating.combine));
+        all["teachers_labels"] = json!(updating.map);
+    }
+    if let (Some(encoder), Init::Cold) = (&updating.layers.settings.model, init) {
+        all["encoder"] = json!(encoder);
+    }
+    all
 }
 
 /// Predictions first, the point last: a folder with a point is whole.
@@ -309,14 +327,7 @@ fn write_point(
     write_file(&dir.join("predictions.jsonl"), &lines)?;
     let pair = Pair::align(&updating.old_on_holdout, &new, &[], Unmatched::Refuse)?;
     let flips = Flips::of(&pair.old, &pair.new, &pair.gold);
-    let Some(accuracy) = flips.accuracy_new() else {
-        let name = &updating.rows.holdout.name;
-        return Err(Usage(format!(
-            "{name}: no row has a label; a sweep's axes are churn and accuracy"
-        ))
-        .into());
-    };
-    point.accuracy = accuracy;
+    point.accuracy = flips.accuracy_new().unwrap_or(0.0); // `open` has seen a label
     (point.churn, point.nfr) = (flips.churn().unwrap_or(0.0), flips.nfr().unwrap_or(0.0));
     console.tell(&format!(
         "{} {} {} seed {}: accuracy {:.2} % (old {:.2} %), churn {:.2} %, negative flips {:.2} %",

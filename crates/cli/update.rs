@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow};
 use lowchurn_churn::{
@@ -67,8 +68,15 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
             rows.iter().filter(|row| labelled(row)).count() as u64,
         )?;
     }
+    output::refuse_foreign(&output, &updating.old.folder)?;
     if args.dry_run {
         return dry_run(&updating, &methods, args, &output, console);
+    }
+    // Before training: who stops it here has lost nothing.
+    if let Some(GoldenRows::Rows(rows)) = &golden
+        && golden_of_old(&updating, rows, console)?.is_none()
+    {
+        return Ok(INTERRUPTED);
     }
     if args.fresh {
         let _ = fs::remove_dir_all(output.join("candidates"));
@@ -81,16 +89,11 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         if updating.train(&plan, args.init, &dir, false, console)?.is_none() {
             return Ok(INTERRUPTED);
         }
-        trials.extend(try_all(
-            &updating,
-            args,
-            method,
-            &plan,
-            &dir,
-            &shares,
-            golden.as_ref(),
-            console,
-        )?);
+        let golden = golden.as_ref();
+        match try_all(&updating, args, method, &plan, &dir, &shares, golden, console)? {
+            Some(all) => trials.extend(all),
+            None => return Ok(INTERRUPTED),
+        }
     }
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
@@ -165,7 +168,7 @@ pub fn certification_rows(updating: &Updating) -> Vec<usize> {
     (0..updating.is_calibration.len()).filter(|&row| !updating.is_calibration[row]).collect()
 }
 
-/// The trained model and those between it and the old one, scored on every held-out row.
+/// The trained model and those between it and the old one, scored on every held-out row. `None` where it was interrupted.
 #[expect(clippy::too_many_arguments, reason = "each is another thing")]
 fn try_all(
     updating: &Updating,
@@ -176,7 +179,7 @@ fn try_all(
     shares: &[f64],
     golden: Option<&GoldenRows>,
     console: &mut Console,
-) -> Result<Vec<Trial>> {
+) -> Result<Option<Vec<Trial>>> {
     // All of the old weights is the old model, and no update.
     let mut shares: Vec<f64> = shares.iter().copied().filter(|share| *share < 1.0).collect();
     if args.init == Init::Cold {
@@ -188,7 +191,13 @@ fn try_all(
     }
     let line = Line::open(updating, dir)?;
     let mut trials = Vec::new();
+    signals::work_begins();
     for share in shares {
+        if signals::STOP.load(Ordering::Relaxed) {
+            let command = signals::command_that_goes_on();
+            console.say(&format!("stopped; the trained model is kept, go on with: {command}"));
+            return Ok(None);
+        }
         let name = match share {
             0.0 => method.to_string(),
             share => format!("{method}, {share} of the old weights"),
@@ -198,7 +207,7 @@ fn try_all(
         let golden = look_up(updating, &line, share, golden, &pair, console)?;
         trials.push(Trial { name, trained: dir.into(), plan: plan.clone(), share, pair, golden });
     }
-    Ok(trials)
+    Ok(Some(trials))
 }
 
 fn look_up(
@@ -215,17 +224,23 @@ fn look_up(
         Some(GoldenRows::Rows(rows)) => {
             let ids: Vec<String> = rows.examples.iter().map(|row| row.id.clone()).collect();
             let old = golden_of_old(updating, rows, console)?;
+            let old = old.ok_or_else(|| anyhow!("interrupted"))?; // never: it was scored before
             let new = line.predict(updating, share, &rows.examples, console)?;
             Ok(Golden::look_up(&ids, &ids, &old, &new))
         }
     }
 }
 
-fn golden_of_old(updating: &Updating, rows: &Split, console: &mut Console) -> Result<Vec<u32>> {
+/// `None` where it was interrupted.
+fn golden_of_old(
+    updating: &Updating,
+    rows: &Split,
+    console: &mut Console,
+) -> Result<Option<Vec<u32>>> {
     let table = found::table(&updating.old, rows, &updating.tables, &updating.device, console)?;
-    let table = table.ok_or_else(|| anyhow!("interrupted"))?;
+    let Some(table) = table else { return Ok(None) };
     let found = found::predicted(&updating.old, rows, &table.labels, &table.logits)?;
-    Ok(found.predicted)
+    Ok(Some(found.predicted))
 }
 
 /// With a budget the walk's choice, or where nothing is certified the safest; without one the trained model.

@@ -41,8 +41,10 @@ pub struct Updating {
     pub old_on_holdout: Predicted,
     teacher: Option<(Teacher, (String, String))>,
     teachers: Vec<String>,
-    combine: Combine,
-    map: Vec<(String, String)>,
+    /// The hash of each teacher, where --teacher names them.
+    pub teacher_hashes: Vec<String>,
+    pub combine: Combine,
+    pub map: Vec<(String, String)>,
     pub tables: PathBuf,
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
 }
@@ -109,6 +111,8 @@ pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<O
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
     let teachers =
         if args.teacher.is_empty() { vec![args.base.clone()] } else { args.teacher.clone() };
+    let hash = |name: &String| base::sha256(&base::find(name)?.folder(&hub, console)?);
+    let teacher_hashes = args.teacher.iter().map(hash).collect::<Result<_>>()?;
     let combine = match args.ensemble {
         Ensemble::Probabilities => Combine::Probabilities,
         Ensemble::Logits => Combine::Logits,
@@ -132,6 +136,7 @@ pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<O
         old_on_holdout,
         teacher: None,
         teachers,
+        teacher_hashes,
         combine,
         map,
         tables,
@@ -216,13 +221,17 @@ impl Updating {
     ) -> Result<Option<Ended>> {
         let started = Instant::now();
         let needs = plan.method.needs();
+        let start = self.start(plan, init, console)?;
         if needs.teacher && self.teacher.is_none() {
             self.teacher = self.read_teacher(console)?;
             if self.teacher.is_none() {
                 return Ok(None);
             }
         }
-        let start = self.start(plan, init, console)?;
+        if !needs.teacher && self.rows.n_unlabelled > 0 {
+            let (method, n) = (plan.method.name(), count(self.rows.n_unlabelled as u64));
+            console.say(&format!("{method} follows no teacher: {n} unlabelled rows are left out"));
+        }
         let key = (start.folder.clone(), plan.max_length, needs.teacher);
         let train = match self.tokens.remove(&key) {
             Some(tokens) => tokens,

@@ -207,6 +207,12 @@ impl Running {
         }
     }
 
+    /// Waits a moment; false once the process ended or a path is there.
+    pub fn until_not(&mut self, path: &Path) -> bool {
+        thread::sleep(Duration::from_millis(1));
+        !path.exists() && self.ended().is_none()
+    }
+
     fn ended(&mut self) -> Option<ExitStatus> {
         if self.started.elapsed() > LIMIT {
             self.child.kill().unwrap();

@@ -8,15 +8,26 @@ hub := env("LOWCHURN_HUB_DIR", "../shared/hub")
 _list:
     @just --list --unsorted
 
-# The whole job on what ships here: tickets and a tiny encoder, no network, under two minutes on two cores
+# The whole story on what ships here, no network: a first model, new rows, a plain retrain, a low-churn update, the gate
 [group('use')]
 demo:
-    @cargo build --release
-    @cargo run --release --quiet -- finetune tickets --model tiny --fresh --output runs/demo
-    @echo
-    @echo "The checkpoint is in runs/demo, in the hub's layout. Try it on the months that it has not seen:"
-    @echo "    just run eval --model runs/demo --data tickets:later"
-    @echo "A real run (downloads 90 MB): just finetune sst2"
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release
+    lowchurn() { target/release/lowchurn "$@"; }
+    say() { printf '\n== %s\n' "$1"; }
+    new=(--new 'tickets:later[:1000]' --holdout 'tickets:later[1000:]' --slice channel --tables runs/demo/tables --fresh)
+    say "1. A first model, on tickets of January to March"
+    lowchurn finetune tickets --model tiny --fresh --output runs/demo/first
+    say "2. April and May come in: words drift, and one labelling rule has changed. A plain retrain, judged on June"
+    lowchurn update --base runs/demo/first "${new[@]}" --method retrain --interpolate none --output runs/demo/retrained
+    say "3. The same rows, but at most 15 % of predictions may change, certified on rows that nothing was chosen by"
+    code=0
+    lowchurn update --base runs/demo/first "${new[@]}" --lambda 0.5 --max-churn 15% --output runs/demo/update || code=$?
+    say "4. What CI would see"
+    lowchurn gate runs/demo/update/report.json || code=$?
+    say "The report: runs/demo/update/report.html. A real first model (downloads 90 MB): just finetune sst2"
+    exit $code
 
 # Train a classifier: just finetune sst2 --epochs 1; Ctrl-C saves, the same command goes on
 [group('use')]
@@ -29,6 +40,12 @@ finetune TASK *ARGS:
 [no-exit-message]
 run *ARGS:
     @cargo run --release --quiet -- "$@"
+
+# The next model from a deployed one: just update --base runs/sst2 --new rows.jsonl --max-churn 2%
+[group('use')]
+[no-exit-message]
+update *ARGS:
+    @cargo run --release -- update "$@"
 
 # All tests, offline: units, crates, the program itself; those of the hub run where ../shared/hub is
 [group('check')]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, ChurnAtAccuracy, Mean, Names, Pair, Point, Predicted, RunPoint, Side, Unmatched,
-    churn_at_cold_accuracy, compare, cost_curves, points, seed_floor,
+    Asked, ChurnAtAccuracy, Mean, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
+    churn_at_cold_accuracy, compare, cost_curves, frontier_svg, points, seed_floor,
 };
 use lowchurn_distill::{write_file, write_json};
 use serde_json::json;
@@ -65,7 +65,10 @@ pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console)
     let table = table(&points, &at_cold);
     write_file(&output.join("frontier.md"), table.as_bytes())?;
     console.tell(table.trim_end())?;
-    if let Some(path) = report(output, all, &points, &at_cold)? {
+    let floor = cold_floor(all)?;
+    let svg = frontier_svg(&points, floor.map(|rate| rate.value));
+    write_file(&output.join("frontier.svg"), svg.as_bytes())?;
+    if let Some(path) = report(output, all, &points, &at_cold, floor)? {
         console.tell(&format!("report: {}", path.display()))?;
     }
     console.event(&json!({
@@ -88,6 +91,7 @@ fn report(
     all: &[(PathBuf, PointFile)],
     points: &[Point],
     at_cold: &[ChurnAtAccuracy],
+    floor: Option<Rate>,
 ) -> Result<Option<PathBuf>> {
     let Some(point) = shown(points, at_cold) else { return Ok(None) };
     let is_of = |run: &RunPoint, point: &Point| {
@@ -107,15 +111,11 @@ fn report(
     let (old, new) = (read(&old_path)?, read(&dir.join("predictions.jsonl"))?);
     let pair = Pair::align(&old, &new, &[], Unmatched::Refuse)?;
     let texts = texts(&kept.join(TEXTS), &pair)?;
-    let is_cold = |run: &RunPoint| run.method == "retrain" && run.init == "cold";
-    let retrains: Vec<&(PathBuf, PointFile)> =
-        all.iter().filter(|(_, file)| is_cold(&file.point)).collect();
-    let retrain = retrains.iter().find(|(_, file)| file.point.seed == seed);
-    let cold = retrains.iter().map(|(dir, _)| Ok(read(&dir.join("predictions.jsonl"))?));
+    let retrain = all.iter().find(|(_, file)| is_cold(&file.point) && file.point.seed == seed);
     let asked = Asked {
         texts: Some(&texts),
         retrain_churn: retrain.map(|(_, file)| file.point.churn),
-        seed_floor: seed_floor(&cold.collect::<Result<Vec<_>>>()?, 0.95)?,
+        seed_floor: floor,
         ..Asked::default()
     };
     let comparison = compare(&pair, &asked)?;
@@ -150,6 +150,18 @@ fn report(
     };
     reporting::write(&reporting::report(told), output)?;
     Ok(Some(output.join("report.html")))
+}
+
+fn is_cold(run: &RunPoint) -> bool {
+    run.method == "retrain" && run.init == "cold"
+}
+
+/// Churn between cold retrains that differ by their seed alone.
+fn cold_floor(all: &[(PathBuf, PointFile)]) -> Result<Option<Rate>> {
+    let runs = all.iter().filter(|(_, file)| is_cold(&file.point));
+    let read = |dir: &Path| Predicted::read(&dir.join("predictions.jsonl"), &Names::default());
+    let runs = runs.map(|(dir, _)| Ok(read(dir)?)).collect::<Result<Vec<_>>>()?;
+    Ok(seed_floor(&runs, 0.95)?)
 }
 
 /// Texts by row of the pair.

@@ -62,6 +62,7 @@ pub use interval::*;
 pub use markdown::markdown;
 pub use names::{Names, RowsBy};
 pub use pair::*;
+pub use plot::frontier_svg;
 pub use predicted::*;
 pub use report::*;
 pub use slices::{fisher_exact, holm};

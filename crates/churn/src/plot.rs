@@ -16,6 +16,7 @@ use plotters::prelude::{
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::Point;
 use crate::format::escape;
 
 mod frontier;
@@ -161,6 +162,14 @@ fn mark(area: &Area, series: usize, at: (i32, i32)) -> Drawn {
         _ => area.draw(&polygon(&[(0, 13), (12, -9), (-12, -9)]))?,
     }
     Ok(())
+}
+
+/// The frontier as an SVG file of its own, on white; the seed floor as a line where it is known.
+pub fn frontier_svg(points: &[Point], seed_floor: Option<f64>) -> String {
+    let inline = frontier(points, seed_floor, None);
+    let head = r#"<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif""#;
+    let body = inline.replacen("<svg", head, 1);
+    body.replacen('>', "><rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>", 1)
 }
 
 /// The mark alone, for a legend.

@@ -79,13 +79,18 @@ slow:
     lowchurn predict --model runs/slow/seed-42 --data sst2:validation --logits --output target/slow/sst2.jsonl
     "{{python}}" tests/golden/check_transformers.py runs/slow/seed-42 target/slow/sst2.jsonl "$rows" --text sentence
 
-# Make the golden numbers again with PyTorch (PYTHON); the diff shows what moved
+# Make the golden numbers and the report's schema again, with PyTorch and scikit-learn (PYTHON); the diff shows what moved
 [group('check')]
 golden:
     {{python}} tests/golden/make.py
     {{python}} tests/golden/make_updating.py
     {{python}} tests/golden/make_events.py
+    {{python}} tests/golden/make_intervals.py
+    {{python}} tests/golden/make_refit.py
+    {{python}} tests/golden/make_comparison.py
+    {{python}} tests/golden/papers_examples.py > tests/golden/papers_examples.json
     {{python}} crates/models/tests/pickle/make.py
+    {{python}} crates/churn/schema/make.py && mv report-v1.schema.json crates/churn/schema/
 
 # Step, products, padding, tokenisation, evaluation, peak memory: every number that is claimed
 [group('measure')]

@@ -1,6 +1,7 @@
 //! `update`: deployed model and new rows → trained candidates → calibration and certification → the next model and its report.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -67,6 +68,9 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
             rows.len() as u64,
             rows.iter().filter(|row| labelled(row)).count() as u64,
         )?;
+    }
+    if let Some(GoldenRows::Ids(ids)) = &golden {
+        refuse_missing(ids, &updating.rows.holdout)?;
     }
     output::refuse_foreign(&output, &updating.old.folder)?;
     if args.dry_run {
@@ -161,6 +165,17 @@ pub fn budget(flags: &BudgetFlags, golden: Option<&GoldenRows>) -> Result<Option
     };
     budget.check()?;
     Ok(Some(budget))
+}
+
+/// The certificate would say it too, but after training.
+fn refuse_missing(golden: &[String], holdout: &Split) -> Result<()> {
+    let ids: HashSet<&str> = holdout.examples.iter().map(|row| row.id.as_str()).collect();
+    let missing: Vec<&String> = golden.iter().filter(|id| !ids.contains(id.as_str())).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let first = missing.iter().take(3).map(|id| id.to_string()).collect();
+    Err(lowchurn_churn::Error::GoldenMissing { first, missing: missing.len() }.into())
 }
 
 /// Held-out rows that nothing is chosen by.

@@ -240,7 +240,7 @@ impl Updating {
         let old_weights =
             if needs.old_weights { Some(self.old_weights(plan, console)?) } else { None };
         let is_old = self.rows.is_old();
-        let buffer = if needs.buffer { Some(self.buffer(&start.folder)?) } else { None };
+        let buffer = if needs.buffer { Some(self.buffer(&start.folder, plan)?) } else { None };
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
         let holdout = &self.rows.holdout;
         let base = base::find(match start.head {
@@ -384,14 +384,13 @@ impl Updating {
         Ok(OldWeights { params: tensors.collect(), fisher })
     }
 
-    fn buffer(&self, folder: &Path) -> Result<Buffer> {
+    fn buffer(&self, folder: &Path, plan: &Plan) -> Result<Buffer> {
         let pick = |row: &usize| self.is_calibration[*row];
         let rows: Vec<usize> = (0..self.rows.holdout.examples.len()).filter(pick).collect();
         let examples: Vec<Example> =
             rows.iter().map(|&row| self.rows.holdout.examples[row].clone()).collect();
         let encoder = TextEncoder::open(folder)?;
-        let length = self.old.max_length;
         let old = rows.iter().map(|&row| self.old_on_holdout.predicted[row]).collect();
-        Ok(Buffer { rows: encode(&encoder, &examples, length)?, old })
+        Ok(Buffer { rows: encode(&encoder, &examples, plan.max_length)?, old })
     }
 }

@@ -97,10 +97,16 @@ golden:
 bench *ARGS:
     cargo bench --bench speed -- "$@"
 
+# Two prediction files of a million rows each, read, aligned and compared: seconds, rows/s, peak memory
+[group('measure')]
+bench-compare *ARGS:
+    cargo bench -p lowchurn-churn --bench million -- "$@"
+
 # The same in seconds, so that the benches keep working
 [group('measure')]
 bench-smoke:
     cargo bench --bench speed -- --smoke
+    cargo bench -p lowchurn-churn --bench million -- 20000
 
 # The same job in PyTorch with transformers' Trainer (PYTHON): just bench-peer --model DIR --data DIR
 [group('measure')]

@@ -163,6 +163,60 @@ fn a_cold_start_begins_at_the_encoder() {
     assert!(manifest["provenance"].get("share_of_old").is_none());
 }
 
+/// The shipped encoder, with its first so many positions alone.
+fn write_short_encoder(lab: &Lab, name: &str, positions: u64) {
+    lab.copy("models/tiny", name);
+    let weights = lab.read(&format!("{name}/model.safetensors"));
+    let (length, rest) = weights.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    header.as_object_mut().unwrap().shift_remove("__metadata__");
+    let mut cut = Vec::new();
+    for (name, tensor) in header.as_object_mut().unwrap() {
+        let at = |i: usize| tensor["data_offsets"][i].as_u64().unwrap() as usize;
+        let mut bytes = data.get(at(0)..at(1)).unwrap();
+        if name.contains("position_embeddings") {
+            let row = bytes.len() / tensor["shape"][0].as_u64().unwrap() as usize;
+            bytes = &bytes[..row * positions as usize];
+            tensor["shape"][0] = json!(positions);
+        }
+        tensor["data_offsets"] = json!([cut.len(), cut.len() + bytes.len()]);
+        cut.extend(bytes);
+    }
+    let header = header.to_string().into_bytes();
+    let length = (header.len() as u64).to_le_bytes();
+    lab.write(&format!("{name}/model.safetensors"), [&length[..], &header, &cut].concat());
+    let mut config = lab.json(&format!("{name}/config.json"));
+    config["max_position_embeddings"] = json!(positions);
+    lab.write(&format!("{name}/config.json"), config.to_string());
+}
+
+/// A cold start may be of other sizes than the deployed model; what needs the deployed weights is refused then.
+#[test]
+fn another_encoder_takes_over() {
+    let lab = deployed();
+    write_short_encoder(&lab, "short", 8);
+    let line =
+        format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --init cold --model $T/short");
+    let done = lab.run(&line).expect(2);
+    assert_eq!(done.error(), "--max-length 16: the model reads at most 8 tokens");
+    // Held-out rows on which churn is watched are longer than that.
+    let line = format!("{line} --max-length 8");
+    lab.ok(&format!("{line} --lambda churn<=0.02@2"));
+    assert_eq!(lab.json("shop-v2/config.json")["max_position_embeddings"], 8);
+    lab.ok("eval --model $T/shop-v2 --data $T/held.jsonl");
+    let done = lab.run(&format!("{line} --method l2-old --output $T/x")).expect(3);
+    assert!(done.error().contains("position_embeddings"), "{}", done.error());
+    // The next update starts from it, warm or cold.
+    for init in ["warm", "cold"] {
+        lab.ok(&format!(
+            "update --base $T/shop-v2 --tables $T/tables --max-steps 2 --new $T/new.jsonl --holdout $T/held.jsonl \
+             --interpolate 0.5 --init {init} --output $T/{init}"
+        ));
+        assert_eq!(lab.json(&format!("{init}/config.json"))["max_position_embeddings"], 8);
+    }
+}
+
 /// The three verdicts on the same model, and what the gate makes of the report.
 #[test]
 fn verdicts_are_exit_codes() {

@@ -29,9 +29,12 @@ impl Line {
         Ok(Line { old, new, tokens, folder: folder.into() })
     }
 
-    /// share·old + (1 − share)·new.
+    /// share·old + (1 − share)·new. Without a share the old model may be of another architecture.
     pub fn model(&self, share: f64) -> Result<Classifier> {
-        let params: Params = interpolate(&self.old.params, &self.new.params, share)?;
+        let params: Params = match share {
+            0.0 => self.new.params.clone(),
+            share => interpolate(&self.old.params, &self.new.params, share)?,
+        };
         Ok(Classifier::new(self.new.config.clone(), params)?)
     }
 

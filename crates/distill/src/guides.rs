@@ -89,6 +89,26 @@ fn beta(alpha: f64, rng: &mut Rng) -> f64 {
 mod tests {
     use super::*;
 
+    /// The same for the same update, so that a resume mixes as the run that was stopped; another for any other.
+    #[test]
+    fn partners_and_shares_are_a_function_of_the_update() {
+        let plan = Plan::default_with(crate::SelectBy::Accuracy);
+        let mix = |plan: &Plan, step, micro| {
+            let mix = mix_of(plan, 0.4, step, micro, 16);
+            assert!(mix.share.iter().all(|share| (0.0..=1.0).contains(share)));
+            let mut partners = mix.partner.clone();
+            partners.sort_unstable();
+            assert_eq!(partners, (0..16).collect::<Vec<u32>>());
+            (mix.partner, mix.share)
+        };
+        let first = mix(&plan, 3, 0);
+        assert_eq!(first, mix(&plan, 3, 0));
+        let other = Plan { seed: 1, ..plan.clone() };
+        for found in [mix(&plan, 4, 0), mix(&plan, 3, 1), mix(&other, 3, 0)] {
+            assert_ne!(first, found);
+        }
+    }
+
     /// Beta(α, α) has mean 1/2 and variance 1/(4(2α + 1)).
     #[test]
     fn beta_has_its_moments() {

@@ -117,6 +117,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         texts: texts.as_deref(),
         comparison,
         certificate,
+        rows_chose: None,
         nearest,
         frontier: Vec::new(),
         provenance: provenance(args),

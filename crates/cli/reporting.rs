@@ -29,6 +29,8 @@ pub struct Told<'a> {
     pub texts: Option<&'a [String]>,
     pub comparison: Comparison,
     pub certificate: Option<Certificate>,
+    /// What these rows chose; see [`Report::rows_chose`].
+    pub rows_chose: Option<String>,
     /// By row of the pair; see `nearest`.
     pub nearest: BTreeMap<usize, Vec<Neighbour>>,
     pub frontier: Vec<Point>,
@@ -53,6 +55,7 @@ pub fn report(mut told: Told) -> Report {
         data: told.data.into(),
         data_sha256: told.data_sha256,
         rows: pair.rows() as u64,
+        rows_chose: told.rows_chose,
         labels: pair.labels.clone(),
         alignment: pair.alignment.clone(),
         certificate: told.certificate,

@@ -135,6 +135,7 @@ fn report(
         texts: Some(&texts),
         comparison,
         certificate: None,
+        rows_chose: Some(format!("the setting that is shown, among {}", points.len())),
         nearest: BTreeMap::new(),
         frontier: points.to_vec(),
         provenance: vec![

@@ -70,6 +70,7 @@ pub fn write(
         texts: Some(&texts),
         comparison,
         certificate,
+        rows_chose: None,
         nearest,
         frontier: Vec::new(),
         provenance: provenance(updating, args, trial),

@@ -117,7 +117,7 @@ defs = {
                 "seed_floor": ref("rate"),
             },
         ),
-        {"n_small_slices": COUNT},
+        {"n_small_slices": COUNT, "column_slices": array(fixed(TEXT, ref("flips")))},
     ),
     "check": record(
         "One limit, judged by one-sided exact bounds.",
@@ -209,7 +209,7 @@ root = {
             "frontier": array(ref("point")),
             "provenance": array(fixed(TEXT, TEXT)),
         },
-        {"data_sha256": TEXT, "certificate": ref("certificate")},
+        {"data_sha256": TEXT, "certificate": ref("certificate"), "rows_chose": TEXT},
     ),
     "$defs": defs,
 }

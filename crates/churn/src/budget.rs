@@ -143,6 +143,23 @@ impl Budget {
         Ok(())
     }
 
+    /// Refuses a limit on slices that none of them has rows enough to certify even where nothing flips. `slices` are names
+    /// with labelled certification rows. To be asked before training.
+    ///
+    /// Errors: [`Error::BudgetSlices`].
+    pub fn check_slices(&self, slices: &[(String, u64)]) -> Result<()> {
+        let Some(value) = self.max_slice_nfr else { return Ok(()) };
+        let (confidence, needed) = (self.confidence, least_rows(value, self.confidence));
+        let largest = slices.iter().max_by_key(|(_, labelled)| *labelled);
+        match largest {
+            Some((_, found)) if *found >= needed => Ok(()),
+            _ => {
+                let (name, found) = largest.cloned().unwrap_or_else(|| ("none".into(), 0));
+                Err(Error::BudgetSlices { value, confidence, name, found, needed })
+            }
+        }
+    }
+
     fn shares(&self) -> Vec<(&'static str, f64)> {
         let all = [
             ("max churn", self.max_churn),

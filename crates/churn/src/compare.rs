@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::bootstrap_rows;
 use crate::interval::mcnemar;
 use crate::predicted::length;
-use crate::slices::{Cut, by_column, by_keyword, by_length, by_prediction, fisher_exact, holm};
+use crate::slices::{
+    Cut, by_column, by_keyword, by_length, by_prediction, column_slices, fisher_exact, holm,
+};
 use crate::soft::SoftSums;
 use crate::{Error, Estimate, Flips, McNemar, Pair, Predicted, Rate, Result, Soft, Unmatched};
 
@@ -122,6 +124,10 @@ pub struct Comparison {
     /// Slices that were left out, for they have fewer rows than was asked for.
     #[serde(default)]
     pub n_small_slices: u64,
+    /// By the values of the columns that were named, small ones too: what a budget's limit on slices is judged by, see
+    /// [`column_slices`].
+    #[serde(default)]
+    pub column_slices: Vec<(String, Flips)>,
     /// How the p-values of slices were corrected, for people; `None` where there are none.
     #[serde(default)]
     pub slice_correction: Option<String>,
@@ -162,6 +168,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
         classes,
         slices,
         n_small_slices,
+        column_slices: column_slices(pair, asked.slice_columns),
         slice_correction: (tests > 0).then(|| {
             format!("two-sided Fisher exact tests against the other rows, Holm over {tests} slices")
         }),

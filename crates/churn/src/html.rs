@@ -15,7 +15,7 @@ mod sweep;
 mod table;
 mod verdict;
 
-pub(crate) use verdict::{amount, bounds, limit, sentence, word};
+pub(crate) use verdict::{amount, bounds, limit, rows_chose, sentence, word};
 
 const STYLE: &str = include_str!("report/report.css");
 const SCRIPT: &str = include_str!("report/report.js");

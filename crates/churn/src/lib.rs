@@ -65,5 +65,5 @@ pub use pair::*;
 pub use plot::frontier_svg;
 pub use predicted::*;
 pub use report::*;
-pub use slices::{fisher_exact, holm};
+pub use slices::{column_slices, fisher_exact, holm};
 pub use soft::*;

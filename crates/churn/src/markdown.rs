@@ -1,7 +1,7 @@
 //! The report as Markdown, short enough for a comment on a pull request.
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
-use crate::html::{amount, bounds, limit, sentence, word};
+use crate::html::{amount, bounds, limit, rows_chose, sentence, word};
 use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
@@ -24,6 +24,9 @@ pub fn markdown(report: &Report) -> String {
         code(&report.data, 60),
         rows(report.rows)
     ));
+    if let Some(said) = rows_chose(report) {
+        out.push_str(&format!("\n{}\n", markdown_cell(&said)));
+    }
     out.push_str(&measures(report));
     out.push_str(&slices(&report.comparison.slices));
     out.push_str(&flips(report));

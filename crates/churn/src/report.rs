@@ -23,6 +23,10 @@ pub struct Report {
     pub data: String,
     pub data_sha256: Option<String>,
     pub rows: u64,
+    /// What these rows chose, such as the share of the old weights; `None` where they chose nothing. Rows that chose look
+    /// better than fresh ones and certify nothing.
+    #[serde(default)]
+    pub rows_chose: Option<String>,
     pub labels: Vec<String>,
     pub alignment: Vec<String>,
     pub certificate: Option<Certificate>,

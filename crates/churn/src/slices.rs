@@ -1,9 +1,9 @@
 //! Named subsets of rows: by the values of a column, by the old model's prediction, by length, by keyword; and the exact test
 //! of whether a subset changes as much as the other rows do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::Pair;
+use crate::{Flips, Pair};
 
 /// Rows that are cut into slices in one way.
 pub(crate) struct Cut {
@@ -75,6 +75,21 @@ pub(crate) fn by_keyword(texts: &[String], keywords: &[String]) -> Vec<Cut> {
         of_row,
     };
     keywords.iter().zip(of_rows).map(cut).collect()
+}
+
+/// Counts by the values of columns, in the order of the names: the slices that a budget's limit on slices is for, however few
+/// rows they have. Slices by prediction, length or keyword describe and promise nothing.
+pub fn column_slices(pair: &Pair, columns: &[(String, Vec<String>)]) -> Vec<(String, Flips)> {
+    let mut all: BTreeMap<String, Flips> = BTreeMap::new();
+    for (column, values) in columns {
+        let cut = by_column(column, values);
+        for (row, slice) in cut.of_row.iter().enumerate() {
+            let Some(name) = cut.names.get(*slice as usize) else { continue };
+            let flips = all.entry(name.clone()).or_default();
+            flips.add(pair.old[row], pair.new[row], pair.gold[row]);
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// Fisher's exact test, two-sided: the probability, with all margins as they are, of a table that is as unlikely as
@@ -192,6 +207,24 @@ mod tests {
         );
         assert_eq!(shown(&keywords[0]), "contains \"refund\" | - | -");
         assert_eq!(shown(&keywords[1]), "- | - | contains \"SPÄTE\"");
+    }
+
+    #[test]
+    fn slices_of_a_budget_are_those_of_columns_small_ones_too() {
+        let pair = Pair {
+            labels: texts(&["a", "b"]),
+            ids: texts(&["1", "2", "3"]),
+            old: vec![0, 1, 0],
+            new: vec![1, 1, 0],
+            gold: vec![Some(0), Some(1), None],
+            ..Pair::default()
+        };
+        let columns = [("shop".to_owned(), texts(&["north", "", "north"]))];
+        let found = column_slices(&pair, &columns);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["shop = (empty)", "shop = north"]);
+        assert_eq!((found[1].1.rows, found[1].1.labelled, found[1].1.negative), (2, 1, 1));
+        assert_eq!(column_slices(&pair, &[]), []);
     }
 
     proptest! {

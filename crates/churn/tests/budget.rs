@@ -366,6 +366,23 @@ fn slices_are_judged_each_and_small_ones_are_named() {
 }
 
 #[test]
+fn slices_too_small_for_their_limit_are_refused_before_training() {
+    let asked = Budget { max_slice_nfr: Some(0.05), ..budget() };
+    let sizes = |sizes: &[u64]| -> Vec<(String, u64)> {
+        sizes.iter().enumerate().map(|(at, n)| (format!("shop = {at}"), *n)).collect()
+    };
+    asked.check_slices(&sizes(&[3, 59])).unwrap();
+    let said = |slices: &[u64]| asked.check_slices(&sizes(slices)).unwrap_err().to_string();
+    assert_eq!(
+        said(&[3, 58]),
+        "max slice nfr 0.05 with confidence 0.95 can't be certified on any slice: it takes 59 labelled rows even where \
+         nothing flips, and the largest (shop = 1) has 58; hold out more rows, name a coarser column, or loosen the limit"
+    );
+    assert!(said(&[]).contains("the largest (none) has 0"));
+    Budget { max_slice_nfr: None, ..budget() }.check_slices(&[]).unwrap();
+}
+
+#[test]
 fn golden_rows_are_counted_and_a_missing_one_is_an_error() {
     let ids = |names: &[&str]| -> Vec<String> { names.iter().map(|s| (*s).to_owned()).collect() };
     let there = ids(&["a", "b", "c", "d"]);

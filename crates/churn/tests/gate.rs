@@ -1,8 +1,8 @@
 //! Certificates for machines: exit codes, JUnit that a parser reads, Markdown that nothing breaks out of.
 
 use lowchurn_churn::{
-    Budget, Candidate, Certificate, Flips, Measurements, Verdict, certify, exit_code,
-    gate_markdown, junit, walk,
+    Budget, Candidate, Certificate, Flips, Golden, Measurements, Verdict, certify, exit_code,
+    gate_markdown, junit, walk, withhold_pass,
 };
 use roxmltree::{Document, Node};
 
@@ -112,4 +112,32 @@ fn gains_are_in_points_and_the_chosen_candidate_is_named() {
     assert!(text.contains("λ &#124; 0.9 of 2 candidates"), "{text}");
     let (_, made) = walk(&[candidate("λ 0.5", 900)], &budget).unwrap();
     assert!(junit(&made, "gate").contains("none of 1 candidates was certified"));
+}
+
+/// The rows that chose a model can show that it breaks a limit, not that it keeps one.
+#[test]
+fn rows_that_chose_certify_nothing() {
+    let check = |max_churn, golden: &[&str], expected: Verdict| {
+        let budget = Budget {
+            max_churn,
+            max_nfr: None,
+            max_slice_nfr: None,
+            min_accuracy_gain: None,
+            golden: golden.iter().map(|id| id.to_string()).collect(),
+            confidence: 0.95,
+        };
+        let golden = Golden { asked: golden.len() as u64, ..Golden::default() };
+        let rows = Measurements { all: flips(5000, 72), golden, ..Measurements::default() };
+        let made = withhold_pass(&certify(&budget, &rows).unwrap(), "the share of the old weights");
+        assert_eq!(made.verdict, expected, "{made:?}");
+        let note = made.notes.last().unwrap();
+        assert!(note.starts_with("these rows chose the share of the old weights; "), "{note}");
+        made
+    };
+    let made = check(Some(0.05), &[], Verdict::Inconclusive);
+    assert_eq!(made.checks[0].verdict, Verdict::Inconclusive);
+    let said = &made.checks[0].said;
+    assert!(said.ends_with("; but these rows chose the model, so they certify nothing"), "{said}");
+    check(Some(0.005), &[], Verdict::Fail);
+    check(None, &["a"], Verdict::Pass);
 }

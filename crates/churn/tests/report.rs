@@ -193,6 +193,29 @@ fn a_measured_report_is_what_the_schema_says_and_is_shown_whole() {
     assert!(markdown(&report).lines().count() < 60);
 }
 
+/// A slice may be called after anything; only a floor is in points.
+#[test]
+fn units_follow_the_sense_of_a_check() {
+    let mut report = full();
+    let checks = &mut report.certificate.as_mut().unwrap().checks;
+    let share = checks.iter().position(|check| check.name.starts_with("nfr")).unwrap();
+    checks[share].name = "nfr of topic = weight gain".to_string();
+    checks[share].limit = 0.0125;
+    assert!(html(&report).contains("≤ 1.25%"), "a share");
+    assert!(markdown(&report).contains("| nfr of topic = weight gain | PASS | ≤ 1.25% |"));
+}
+
+#[test]
+fn rows_that_chose_are_told_of() {
+    let said = "These rows chose the share of the old weights: fresh rows will look worse, and no limit is certified on these.";
+    for text in [html(&minimal()), markdown(&minimal())] {
+        assert!(text.contains(said), "{text}");
+    }
+    for text in [html(&full()), markdown(&full())] {
+        assert!(!text.contains("These rows chose"), "{text}");
+    }
+}
+
 #[test]
 fn damaged_reports_are_not() {
     for (path, new) in DAMAGES {
@@ -292,7 +315,7 @@ fn what_is_no_report_is_refused() {
     check(
         &full()
             .to_json()
-            .replace("\"rows\": 4000,\n  \"labels\"", "\"rows\": \"all\",\n  \"labels\""),
+            .replace("\"rows\": 4000,\n  \"rows_chose\"", "\"rows\": \"all\",\n  \"rows_chose\""),
         "old/report.json: not a report that can be read: invalid type: string \"all\", expected u64 at line 24 column 15; was it cut or edited by hand? Make it again with `lowchurn compare`",
     );
     let error = Report::read(Path::new("no/such/report.json")).unwrap_err().to_string();

@@ -130,6 +130,7 @@ pub fn write_report(
         pair: &pair,
         texts: Some(&texts),
         comparison,
+        rows_chose: certificate.is_none().then(|| "the share of the old weights".into()),
         certificate,
         nearest: BTreeMap::new(),
         frontier: Vec::new(),

@@ -24,8 +24,9 @@ pub(super) fn verdict(report: &Report) -> String {
         ),
     };
     format!(
-        "<section class=\"verdict {class}\" aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">{word}</h2>\n<p>{}</p>\n{checks}</section>\n{}",
+        "<section class=\"verdict {class}\" aria-labelledby=\"verdict\">\n<h2 id=\"verdict\">{word}</h2>\n<p>{}</p>\n{}{checks}</section>\n{}",
         escape(&sentence),
+        rows_chose(report).map_or(String::new(), |said| format!("<p>{}</p>\n", escape(&said))),
         key_figures(report),
     )
 }
@@ -92,6 +93,14 @@ pub(crate) fn sentence(certificate: &Certificate) -> String {
     }
 }
 
+/// What a reader must know of rows that took part in choosing.
+pub(crate) fn rows_chose(report: &Report) -> Option<String> {
+    let what = report.rows_chose.as_ref()?;
+    Some(format!(
+        "These rows chose {what}: fresh rows will look worse, and no limit is certified on these."
+    ))
+}
+
 /// The limit with the side that is allowed.
 pub(crate) fn limit(check: &Check) -> String {
     let sign = match check.sense {
@@ -104,15 +113,18 @@ pub(crate) fn limit(check: &Check) -> String {
 /// Both bounds, in the unit of the check.
 pub(crate) fn bounds(check: &Check) -> String {
     let interval = Interval { low: check.low, high: check.high, confidence: check.confidence };
-    match check.name.contains("gain") {
-        true => format!("{} points", format::signed_range(&interval)),
-        false => format::range(&interval),
+    match check.sense {
+        Sense::AtLeast => format!("{} points", format::signed_range(&interval)),
+        Sense::AtMost => format::range(&interval),
     }
 }
 
-/// A gain is a difference and has a sign; the rest are shares.
+/// What is at least something is a gain, a difference with a sign; the rest are shares.
 pub(crate) fn amount(check: &Check, value: f64) -> String {
-    if check.name.contains("gain") { points(value) } else { percent(value) }
+    match check.sense {
+        Sense::AtLeast => points(value),
+        Sense::AtMost => percent(value),
+    }
 }
 
 fn checks(certificate: &Certificate) -> String {

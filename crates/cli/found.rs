@@ -9,6 +9,7 @@ use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Split, TextEncoder, encode};
 use lowchurn_distill::{
     Combine, Event, Fingerprint, Predictions, Scoring, Table, Teacher, predict, table_file_name,
+    teacher_key,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary};
@@ -175,5 +176,7 @@ pub fn teacher(
     for line in &teacher.said {
         console.tell(&format!("teacher: {line}"))?;
     }
-    Ok(Some((teacher, (asked.names.join(", "), fingerprints.join(" ")))))
+    let name = asked.names.join(", ");
+    let key = teacher_key(&fingerprints, asked.combine, asked.map);
+    Ok(Some((teacher, (name, key))))
 }

@@ -69,6 +69,7 @@ struct Update {
     loss_sum: f64,
     n_correct: u64,
     n_rows: u64,
+    n_labelled: u64,
     n_agreed: Option<u64>,
 }
 
@@ -126,10 +127,15 @@ impl Status {
         match *event {
             Event::Stepped { step, total, report } => {
                 (self.step, self.total, self.learning_rate) = (step, total, report.learning_rate);
-                let (loss_sum, n_correct, n_rows) =
-                    (report.loss_sum, report.n_correct, report.n_rows);
-                let n_agreed = report.lambda.map(|_| report.n_agreed);
-                self.updates.push_back(Update { took, loss_sum, n_correct, n_rows, n_agreed });
+                let n_rows = report.n_rows;
+                self.updates.push_back(Update {
+                    took,
+                    loss_sum: report.loss_sum,
+                    n_correct: report.n_correct,
+                    n_rows,
+                    n_labelled: n_rows.saturating_sub(report.n_unlabelled),
+                    n_agreed: report.lambda.map(|_| report.n_agreed),
+                });
                 if self.updates.len() > TIMED {
                     self.updates.pop_front();
                 }
@@ -176,14 +182,16 @@ fn line(status: &Status, width: usize) -> String {
             fields.push((0, format!("step {}/{}", count(status.step), count(status.total))));
             fields.extend(percent(status.step, status.total).map(|text| (5, text)));
             fields.extend(status.eta().map(|eta| (1, format!("ETA {}", duration(eta)))));
-            let recent = status.updates.iter().rev().take(SMOOTHED);
-            let (loss, correct, rows) =
-                recent.fold((0.0, 0, 0), |(loss, correct, rows), update| {
-                    (loss + update.loss_sum, correct + update.n_correct, rows + update.n_rows)
-                });
+            let recent = || status.updates.iter().rev().take(SMOOTHED);
+            let loss: f64 = recent().map(|update| update.loss_sum).sum();
+            let of = |count: fn(&Update) -> u64| recent().map(count).sum::<u64>();
+            let (rows, labelled) = (of(|update| update.n_rows), of(|update| update.n_labelled));
             if rows > 0 {
                 fields.push((2, format!("loss {:.4}", loss / rows as f64)));
-                fields.push((3, format!("accuracy {:.1}%", 100.0 * correct as f64 / rows as f64)));
+            }
+            if labelled > 0 {
+                let share = 100.0 * of(|update| update.n_correct) as f64 / labelled as f64;
+                fields.push((3, format!("accuracy {share:.1}%")));
             }
             let agreed: Option<u64> =
                 status.updates.iter().rev().take(SMOOTHED).map(|update| update.n_agreed).sum();
@@ -328,6 +336,7 @@ mod tests {
             loss_sum: 16.0,
             n_correct: 24,
             n_rows: 32,
+            n_unlabelled: 0,
             n_tokens: 900,
             learning_rate: 4.1e-5,
             gradient_norm: 1.0,

@@ -91,7 +91,7 @@ pub fn as_json(event: &Event) -> Value {
         }
         Event::Stepped { step, total, report: r } => json!({
             "event": "step", "step": step, "total": total, "loss": r.loss_sum / r.n_rows as f64,
-            "correct": r.n_correct, "rows": r.n_rows, "tokens": r.n_tokens,
+            "correct": r.n_correct, "rows": r.n_rows, "unlabelled": r.n_unlabelled, "tokens": r.n_tokens,
             "learning_rate": r.learning_rate, "gradient_norm": r.gradient_norm,
         }),
         Event::Churned { step, churn, lambda } => {

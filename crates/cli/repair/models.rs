@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};
 use lowchurn_data::{Columns, Example, Labels, NewClasses, parse_map};
-use lowchurn_distill::{Fingerprint, fisher, interpolate, interpolate_fisher, soup};
+use lowchurn_distill::{Fingerprint, interpolate, interpolate_fisher, soup};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Params};
 
@@ -14,9 +14,8 @@ use crate::console::Console;
 use crate::data::Wishes;
 use crate::failure::Usage;
 use crate::found::{self, Found};
-use crate::progress::count;
 use crate::rows::{self, Reader};
-use crate::{base, device, places};
+use crate::{base, device, information, places};
 
 /// The models as they lie on the disk.
 pub struct Models {
@@ -106,12 +105,10 @@ pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<
         .with_context(|| format!("{} and {}", models.old.name, args.new.join(", ")))?;
     let Some(n_rows) = args.fisher else { return Ok(Weights { old, new, fisher: None }) };
     let examples = fisher_rows(args, models, console)?;
-    let tokens = found::tokens_of(&models.old, &old.config, &examples)?;
-    let n_rows = n_rows as usize;
-    let n = count(n_rows.min(examples.len()) as u64);
-    console.say(&format!("Fisher information of {n} rows, one at a time"));
-    let found = fisher(&old, &tokens, n_rows, 0, &models.device, &mut |_| {})?;
-    Ok(Weights { old, new, fisher: Some(found) })
+    let (n_rows, device) = (n_rows as usize, &models.device);
+    let found = information::take(&models.old, &old, &examples, n_rows, device, console)?;
+    let fisher = found.ok_or_else(|| anyhow!("interrupted"))?; // never: repair leaves signals as they are
+    Ok(Weights { old, new, fisher: Some(fisher) })
 }
 
 pub fn fisher_rows(args: &Repair, models: &Models, console: &mut Console) -> Result<Vec<Example>> {

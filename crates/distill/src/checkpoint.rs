@@ -393,7 +393,13 @@ mod tests {
         let eval = (x[1], x[2]);
         Progress {
             n_tokens_seen: n,
-            since_log: Sums { loss_sum: x[5], n_correct: n / 2, n_rows: n, n_agreed: n / 3 },
+            since_log: Sums {
+                loss_sum: x[5],
+                n_correct: n / 2,
+                n_rows: n,
+                n_agreed: n / 3,
+                n_unlabelled: n / 4,
+            },
             best: Some(Best { step: n, value: x[4], scores }),
             n_evals_without_gain: 3,
             is_stopped_early: false,

@@ -54,7 +54,7 @@ pub use schedule::Schedule;
 pub use state::{LogEntry, Peer, State};
 pub use step::{StepReport, step};
 pub use teacher::{
-    Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, write_soft_labels,
+    Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,
 };
 pub use train::{Event, Outcome, Run, train};
 pub use weights::{

@@ -32,7 +32,8 @@ pub enum Method {
     ConfidencePenalty { beta: f64 },
     /// (1−α)·CE + α·H(p): pushes confidence up (Bhojanapalli et al. 2021).
     EntropyMinimisation { alpha: f64 },
-    /// Two students, CE each plus β·(KL both ways), β rising over `warmup` updates; the first is kept.
+    /// Two students, CE each plus β·(KL both ways), β rising over `warmup` updates; the first is kept. Where both start
+    /// from the same head (a warm start), it is their dropout that tells them apart.
     CoDistil { beta: f64, warmup: u64 },
     /// Starts from shrink·old + perturb·fresh weights, labels only.
     ShrinkPerturb { shrink: f64, perturb: f64 },

@@ -45,6 +45,8 @@ pub struct Sums {
     pub n_rows: u64,
     #[serde(default)]
     pub n_agreed: u64,
+    #[serde(default)]
+    pub n_unlabelled: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,7 @@ pub enum LogEntry {
         step: u64,
         epoch: f64,
         loss: f64,
+        /// Of the rows with a label.
         accuracy: f64,
         grad_norm: f64,
         learning_rate: f64,
@@ -107,17 +110,19 @@ impl Progress {
         self.since_log.n_correct += means.n_correct;
         self.since_log.n_rows += means.n_rows;
         self.since_log.n_agreed += means.n_agreed;
+        self.since_log.n_unlabelled += means.n_unlabelled;
     }
 
     /// Closes the sums into a line of the log.
     pub fn log_training(&mut self, step: u64, epoch: f64, means: &StepReport) -> LogEntry {
         let sums = std::mem::take(&mut self.since_log);
         let n = sums.n_rows.max(1) as f64;
+        let n_labelled = sums.n_rows.saturating_sub(sums.n_unlabelled).max(1) as f64;
         let entry = LogEntry::Train {
             step,
             epoch,
             loss: sums.loss_sum / n,
-            accuracy: sums.n_correct as f64 / n,
+            accuracy: sums.n_correct as f64 / n_labelled,
             grad_norm: means.gradient_norm,
             learning_rate: means.learning_rate,
             lambda: means.lambda,

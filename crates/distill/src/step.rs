@@ -15,8 +15,11 @@ use crate::{Error, Grads, Guides, Method, Plan, Result, State, Teacher, clip_fac
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepReport {
     pub loss_sum: f64,
+    /// Of the rows with a label.
     pub n_correct: u64,
     pub n_rows: u64,
+    /// Rows without a label, which follow the teacher alone.
+    pub n_unlabelled: u64,
     /// Real tokens, padding left out.
     pub n_tokens: u64,
     pub learning_rate: f64,
@@ -85,6 +88,7 @@ pub fn step(
         let loss = losses.sum_all()?;
         means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
         let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        means.n_unlabelled += labels.iter().filter(|label| label.is_none()).count() as u64;
         means.n_correct +=
             predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
         if let Some(teacher) = guides.teacher {

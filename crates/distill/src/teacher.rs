@@ -14,7 +14,7 @@ use lowchurn_data::{align_teacher, entries_for};
 
 use crate::{Error, Result};
 
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, teacher_key};
 pub use soft_labels::write_soft_labels;
 pub use table::{Scoring, Table, table_file_name};
 

@@ -11,8 +11,8 @@ use lowchurn_models::Config;
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, Guides, Lambda, LogEntry, Plan, Release, Result, Scores, State, StepReport, ascend,
-    evaluate, predict, release, step,
+    Error, Guides, Lambda, LogEntry, Method, Plan, Release, Result, Scores, State, StepReport,
+    ascend, evaluate, predict, release, step,
 };
 
 /// What a run is given; nothing of it changes.
@@ -98,6 +98,7 @@ pub fn train(
         config.attention_dropout = p as f32;
         config.classifier_dropout = p as f32;
     }
+    refuse_twins(plan, state)?;
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
     let device = state.device();
@@ -141,6 +142,21 @@ pub fn train(
     let epoch = state.step as f64 / per_epoch as f64;
     let done = release(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     Ok(Outcome::Finished(done))
+}
+
+/// Two students of the same weights get the same gradients, unless dropout tells them apart.
+fn refuse_twins(plan: &Plan, state: &State) -> Result<()> {
+    let (Method::CoDistil { .. }, Some(peer)) = (plan.method, &state.peer) else { return Ok(()) };
+    let config = &state.model.config;
+    let dropouts = [config.hidden_dropout, config.attention_dropout, config.classifier_dropout];
+    if dropouts.iter().any(|p| *p > 0.0)
+        || state.model.params.fingerprint()? != peer.model.params.fingerprint()?
+    {
+        return Ok(());
+    }
+    let reason = "co-distil: both students start from the same weights, and without dropout they stay the same; set \
+                  dropout above 0, or start cold, where each has a head of its own";
+    Err(Error::Method { reason: reason.into() })
 }
 
 /// What would otherwise stop the run hours later: rows that can't be learnt from, or not by this model.

@@ -8,7 +8,7 @@ use lowchurn_data::Example;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, files};
+use crate::{Combine, Error, Result, files};
 
 /// Of the files of tables and of unfinished ones: f32 logits, ids as bytes.
 const FORMAT: u32 = 1;
@@ -87,6 +87,27 @@ impl Fingerprint {
     }
 }
 
+/// What the numbers of a [`crate::Teacher`] depend on: its tables' file names, and how several are one and classes are named,
+/// where that was said. The classes that it knows follow from these and the labels of the run.
+pub fn teacher_key(tables: &[String], combine: Combine, map: &[(String, String)]) -> String {
+    let how = match (tables, combine) {
+        ([_], _) => "",
+        (_, Combine::Probabilities) => "mean of probabilities",
+        (_, Combine::Logits) => "mean of logits",
+    };
+    let tables = tables.join(" ");
+    if how.is_empty() && map.is_empty() {
+        return tables;
+    }
+    // Hashed as a whole: messages show no more than the beginning.
+    let mut hash = Sha256::new();
+    let mut map = map.to_vec();
+    map.sort();
+    let names = map.iter().flat_map(|(teacher, student)| [teacher.as_str(), student.as_str()]);
+    [how, &tables].into_iter().chain(names).for_each(|text| field(&mut hash, text.as_bytes()));
+    files::hex(&hash.finalize())
+}
+
 fn short(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
@@ -152,4 +173,28 @@ fn file_names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn teachers_that_say_other_things_have_other_keys() {
+        let both = ["a", "b"].map(String::from);
+        let one = &both[..1];
+        let map = [("neg".to_string(), "negative".to_string())];
+        // Runs of before have this one.
+        assert_eq!(teacher_key(one, Combine::Probabilities, &[]), "a");
+        assert_eq!(teacher_key(one, Combine::Logits, &[]), "a", "one teacher is taken as it is");
+        let keys = [
+            teacher_key(one, Combine::Probabilities, &[]),
+            teacher_key(one, Combine::Probabilities, &map),
+            teacher_key(&both, Combine::Probabilities, &[]),
+            teacher_key(&both, Combine::Logits, &[]),
+            teacher_key(&both, Combine::Logits, &map),
+        ];
+        let shown: std::collections::BTreeSet<String> = keys.iter().map(|key| short(key)).collect();
+        assert_eq!(shown.len(), keys.len(), "{keys:?}");
+    }
 }

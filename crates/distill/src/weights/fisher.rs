@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use lowchurn_data::{Encoded, Rng, collate};
@@ -19,15 +20,17 @@ use crate::{Error, Predictions, Result};
 ///
 /// Diagonal empirical Fisher information at predicted labels, one row at a time (a batch would give the square of a sum),
 /// without dropout: Schumann et al. 2024 (BCWI, EACL). `n_rows` of the rows are drawn by seed, all where there are no more;
-/// labels aren't read. One forward and one backward pass a row; `on` is told how many rows are done. On the CPU, in f32.
+/// labels aren't read. One forward and one backward pass a row; `on` is told how many rows are done, and `None` is said where
+/// `stop` came first. On the CPU, in f32.
 pub fn fisher(
     model: &Classifier,
     rows: &Encoded,
     n_rows: usize,
     seed: u64,
     device: &Device,
+    stop: &AtomicBool,
     on: &mut dyn FnMut(usize),
-) -> Result<BTreeMap<String, Tensor>> {
+) -> Result<Option<BTreeMap<String, Tensor>>> {
     let tracked = model.params.tensors().map(|(name, var)| (name.to_string(), var.clone()));
     let tracked: BTreeMap<String, Tensor> = tracked.collect();
     let zeros = |(name, var): (&str, &Tensor)| (name.to_string(), vec![0f32; var.elem_count()]);
@@ -37,6 +40,9 @@ pub fn fisher(
         return Err(Error::NoFisherRows);
     }
     for (n_done, &row) in chosen.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let id = || rows.ids.get(row as usize).cloned().unwrap_or_default();
         let batch = collate(rows, &[row], model.config.pad_token_id);
         if batch.width == 0 {
@@ -71,7 +77,7 @@ pub fn fisher(
         let scaled = sums.iter().map(|&sum| (f64::from(sum) * scale) as f32).collect();
         fisher.insert(name, Tensor::from_vec::<_, f32>(scaled, var.shape(), &Device::Cpu)?);
     }
-    Ok(fisher)
+    Ok(Some(fisher))
 }
 
 /// Which rows, in their own order: that of the sums.

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use lowchurn_data::Encoded;
 use lowchurn_distill::{
-    Buffer, Event, Guides, Method, Plan, Provenance, State, Teacher, ascend, finished,
-    sha256_of_file, step,
+    Buffer, Event, Guides, Method, Plan, Provenance, Run, State, Teacher, ascend, finished,
+    sha256_of_file, step, train,
 };
 use serde_json::{Value, json};
 
@@ -57,6 +57,30 @@ fn what_a_method_needs_is_asked_for() {
     let mut plain = Lesson::of("retrain", |_| {});
     plain.teacher = None;
     plain.finish();
+}
+
+/// A warm start gives both the same head: without dropout they would be one.
+#[test]
+fn students_that_nothing_tells_apart_are_refused() {
+    let outcome = |p: f64| {
+        let lesson = Lesson::of("co-distil", |plan| plan.dropout = Some(p));
+        let mut state = toy_state(7).with_peer(toy_state(7).model).unwrap();
+        let run = Run {
+            provenance: &lesson.toy.provenance,
+            train: &lesson.toy.train,
+            eval: None,
+            guides: lesson.guides(),
+            dir: &lesson.toy.run_dir(),
+            tokenizer_from: &lesson.toy.dir.path().join("base"),
+        };
+        train(&run, &mut state, &AtomicBool::new(false), &mut |_| {}).map_err(|e| e.to_string())
+    };
+    assert_eq!(
+        outcome(0.0).unwrap_err(),
+        "co-distil: both students start from the same weights, and without dropout they stay the same; set dropout above \
+         0, or start cold, where each has a head of its own"
+    );
+    assert!(outcome(0.1).is_ok());
 }
 
 #[test]
@@ -132,12 +156,24 @@ fn unlabelled_rows_move_the_model_only_through_the_teacher() {
 /// Labelled and unlabelled rows in one run: no row without a label is refused where there is a teacher.
 #[test]
 fn a_run_with_unlabelled_rows_learns() {
-    let mut lesson = Lesson::of("distil:lambda=0.5", |plan| plan.epochs = 2);
+    let mut lesson = Lesson::of("distil:lambda=0.5", |plan| {
+        (plan.epochs, plan.logging_steps) = (2, 12);
+    });
     for row in (0..22).step_by(3) {
         lesson.toy.train.labels[row] = None;
     }
-    let (_, events, _) = lesson.finish();
-    assert_eq!(reports(&events).iter().map(|report| report.n_rows).sum::<u64>(), 44);
+    let (_, events, state) = lesson.finish();
+    let seen = reports(&events);
+    assert_eq!(seen.iter().map(|report| report.n_rows).sum::<u64>(), 44);
+    assert_eq!(seen.iter().map(|report| report.n_unlabelled).sum::<u64>(), 16);
+    // What can't be right isn't counted as wrong.
+    let (correct, labelled) = seen.iter().fold((0, 0), |(correct, labelled), report| {
+        (correct + report.n_correct, labelled + report.n_rows - report.n_unlabelled)
+    });
+    let logged = serde_json::to_value(&state.progress.log).unwrap();
+    let lines = logged.as_array().unwrap().iter().filter(|line| line.get("loss").is_some());
+    let accuracy: Vec<f64> = lines.map(|line| line["accuracy"].as_f64().unwrap()).collect();
+    assert_eq!(accuracy, [correct as f64 / labelled as f64], "one line at the end");
     let mut plain = Toy::plain();
     plain.train.labels[4] = None;
     assert_eq!(

@@ -13,7 +13,7 @@ use lowchurn_models::Classifier;
 use tempfile::TempDir;
 
 use crate::{
-    CPU, Toy, batch, copy_folder, distance, names, numbers, plan, toy_rows, toy_state, values,
+    CPU, GO, Toy, batch, copy_folder, distance, names, numbers, plan, toy_rows, toy_state, values,
 };
 
 /// A toy run by a method, with all that the method asks for. The old model is one that learnt the toy's first ten rows.
@@ -42,8 +42,8 @@ impl Lesson {
         };
         let weights = || {
             let copy = OldWeights::copy_of(&old.params).unwrap();
-            let fisher = fisher(&old, &toy_rows(10, 1), 10, 0, &CPU, &mut |_| {}).unwrap();
-            OldWeights { fisher: Some(fisher), ..copy }
+            let fisher = fisher(&old, &toy_rows(10, 1), 10, 0, &CPU, &GO, &mut |_| {}).unwrap();
+            OldWeights { fisher, ..copy }
         };
         Lesson {
             teacher: needs.teacher.then(|| teacher_of(&old, &toy.train)),

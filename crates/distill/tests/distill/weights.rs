@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Tensor, Var};
 use lowchurn_data::Encoded;
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{CPU, encoded, golden_folder, numbers, toy_rows};
+use crate::{CPU, GO, encoded, golden_folder, numbers, toy_rows};
 
 const NAMES: [&str; 3] = ["a.weight", "b.bias", "classifier.weight"];
 
@@ -193,7 +194,7 @@ fn fisher_information_is_that_of_pytorch() {
     let path = golden_folder().join("updating.safetensors");
     let expected = candle_core::safetensors::load(path, &CPU).unwrap();
     let (model, rows) = (golden_model(), golden_rows());
-    let found = fisher(&model, &rows, 100, 1, &CPU, &mut |_| {}).unwrap();
+    let found = fisher(&model, &rows, 100, 1, &CPU, &GO, &mut |_| {}).unwrap().unwrap();
     let mut n_checked = 0;
     for (name, expected) in &expected {
         let Some(name) = name.strip_prefix("fisher.") else { continue };
@@ -214,7 +215,7 @@ fn fisher_information_is_that_of_pytorch() {
 fn fisher_information_of_the_head_has_a_closed_form() {
     let (mut model, rows) = (golden_model(), golden_rows());
     model.config.hidden_dropout = 0.5; // has no part in it
-    let found = fisher(&model, &rows, 100, 1, &CPU, &mut |_| {}).unwrap();
+    let found = fisher(&model, &rows, 100, 1, &CPU, &GO, &mut |_| {}).unwrap().unwrap();
     let (mut bias, mut weight) = (vec![0f64; 3], vec![0f64; 3 * 32]);
     for row in 0..rows.rows() as u32 {
         let (logits, pooled) = model.pooled(&input(&rows, row)).unwrap();
@@ -243,7 +244,7 @@ fn fisher_information_of_the_head_has_a_closed_form() {
 #[test]
 fn fisher_information_is_that_of_finite_differences() {
     let (model, rows) = (golden_model(), encoded(&[(vec![2, 17, 45, 99, 3], None)]));
-    let found = fisher(&model, &rows, 1, 1, &CPU, &mut |_| {}).unwrap();
+    let found = fisher(&model, &rows, 1, 1, &CPU, &GO, &mut |_| {}).unwrap().unwrap();
     let logits = || numbers(&model.forward(&input(&rows, 0), Mode::Eval).unwrap());
     let before = logits();
     let best = (0..3).max_by(|&a, &b| before[a].total_cmp(&before[b])).unwrap();
@@ -284,9 +285,9 @@ fn fisher_information_depends_on_seed_and_rows_alone() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let mut told = Vec::new();
         let made =
-            pool.install(|| fisher(&model, &rows, n_rows, seed, &CPU, &mut |n| told.push(n)));
+            pool.install(|| fisher(&model, &rows, n_rows, seed, &CPU, &GO, &mut |n| told.push(n)));
         assert_eq!(told, (1..=n_rows.min(12)).collect::<Vec<_>>());
-        made.unwrap().values().flat_map(numbers).map(f32::to_bits).collect::<Vec<_>>()
+        made.unwrap().unwrap().values().flat_map(numbers).map(f32::to_bits).collect::<Vec<_>>()
     };
     assert_eq!(bytes(4, 1, 1), bytes(4, 1, 3));
     assert_ne!(bytes(4, 1, 1), bytes(4, 2, 1));
@@ -295,9 +296,21 @@ fn fisher_information_depends_on_seed_and_rows_alone() {
 }
 
 #[test]
+fn fisher_information_can_be_stopped() {
+    let (stop, mut told) = (AtomicBool::new(false), Vec::new());
+    let mut on = |n| {
+        told.push(n);
+        stop.store(n == 3, Ordering::Relaxed);
+    };
+    let found = fisher(&golden_model(), &toy_rows(12, 3), 9, 1, &CPU, &stop, &mut on);
+    assert!(found.unwrap().is_none());
+    assert_eq!(told, [1, 2, 3]);
+}
+
+#[test]
 fn fisher_information_that_cannot_be_had() {
     let check = |model: &Classifier, rows: &Encoded, expected: &str| {
-        let found = fisher(model, rows, 9, 1, &CPU, &mut |_| {});
+        let found = fisher(model, rows, 9, 1, &CPU, &GO, &mut |_| {});
         assert_eq!(found.unwrap_err().to_string(), expected);
     };
     let model = golden_model();

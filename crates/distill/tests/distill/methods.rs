@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::Var;
 use lowchurn_data::Encoded;
 use lowchurn_distill::{
     Buffer, Divergence, Event, Guides, METHODS, Method, OldWeights, Outcome, Plan, Result, Run,
     State, StepReport, Teacher, evaluate, finished, fisher, predict, shrink_perturb, step, train,
 };
-use lowchurn_models::Classifier;
+use lowchurn_models::{Classifier, Params};
 use tempfile::TempDir;
 
 use crate::{
@@ -115,12 +117,20 @@ impl Lesson {
     }
 }
 
-/// Trained on ten of the toy's rows, from another head.
+/// Trained on ten of the toy's rows, from another head. Once; each caller has a copy, as training moves variables in place.
 pub fn old_model() -> Classifier {
-    let mut toy = Toy::with(|plan| plan.epochs = 8);
-    toy.train = toy_rows(10, 1);
-    toy.head_seed = 3;
-    toy.finish().2.model
+    static TRAINED: OnceLock<Classifier> = OnceLock::new();
+    let trained = TRAINED.get_or_init(|| {
+        let mut toy = Toy::with(|plan| plan.epochs = 8);
+        toy.train = toy_rows(10, 1);
+        toy.head_seed = 3;
+        toy.finish().2.model
+    });
+    let copy = |(name, var): (&String, &Var)| {
+        (name.clone(), Var::from_tensor(&var.as_tensor().copy().unwrap()).unwrap())
+    };
+    let params = Params(trained.params.0.iter().map(copy).collect());
+    Classifier::new(trained.config.clone(), params).unwrap()
 }
 
 pub fn teacher_of(model: &Classifier, rows: &Encoded) -> Teacher {

@@ -4,6 +4,7 @@
 mod util;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -151,6 +152,15 @@ fn the_curve_leads_from_the_new_model_to_the_old_one() {
     let refused = lab.run("repair $T/old $T/new --holdout $T/hold.jsonl --output $T/old").expect(2);
     assert!(refused.error().contains("the base model lies in $T/old"), "{}", refused.error());
     assert!(lab.tree("r") == before);
+    // Killed before its manifest: the same goes on, another one doesn't.
+    fs::remove_file(lab.path("r/manifest.json")).unwrap();
+    let refused = lab.run(&format!("{line} --refit temperature")).expect(2);
+    assert_eq!(
+        refused.error(),
+        "$T/r holds a model without a manifest; choose another --output, or --fresh to start over here"
+    );
+    lab.ok(line);
+    assert!(lab.tree("r") == before);
     lab.ok(&format!("{line} --refit temperature --fresh"));
     assert!(lab.json("r/curve.json")["points"][0]["temperature"].is_f64());
 
@@ -222,6 +232,14 @@ fn a_budget_decides_by_rows_that_nothing_was_chosen_by() {
     let done = lab.run(&format!("{line} --golden $T/golden.csv --output $T/golden"));
     assert!(done.out.contains("golden rows"), "{}\n{}", done.out, done.err);
     assert!(!lab.path("none").exists());
+    // Other rows under the same name are another repair.
+    lab.write("golden.csv", "id\nr600\nr606\n");
+    let refused = lab.run(&format!("{line} --golden $T/golden.csv --output $T/golden")).expect(2);
+    assert!(
+        refused.error().contains("holds a repair with another budget; "),
+        "{}",
+        refused.error()
+    );
 }
 
 #[test]
@@ -309,7 +327,7 @@ fn what_cant_be_repaired_is_said() {
         "{text}"
     );
     lab.copy_run("old", "foreign");
-    std::fs::remove_file(lab.path("foreign/run.toml")).unwrap();
+    fs::remove_file(lab.path("foreign/run.toml")).unwrap();
     assert_eq!(
         said(&format!("$T/foreign $T/new {hold} --fisher")),
         "$T/foreign doesn't say which rows it was trained on; name some like them with --fisher-data DATA"

@@ -818,14 +818,16 @@ fn a_sweep_goes_on_point_by_point() {
     // Points of other data, of another teacher, of other settings.
     let other =
         "holds a point of other data, models or settings; choose another --output or remove it";
-    for changed in [
-        line.replace("$T/changed.jsonl", "$T/new.jsonl"),
-        line.replace("held-changed", "held"),
-        format!("{line} --batch-size 4"),
+    for (changed, what) in [
+        (line.replace("$T/changed.jsonl", "$T/new.jsonl"), "training"),
+        (line.replace("held-changed", "held"), "held-out"),
     ] {
         let done = lab.run(&changed).expect(2);
-        assert!(done.error().ends_with(other), "{}", done.error());
+        let said = format!(" and this sweep have other {what} rows (");
+        assert!(done.error().contains(&said), "{}", done.error());
     }
+    let done = lab.run(&format!("{line} --batch-size 4")).expect(2);
+    assert!(done.error().ends_with(other), "{}", done.error());
     lab.ok(&format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl"));
     let done = lab.run(&format!("{line} --teacher $T/shop-v2")).expect(2);
     assert!(done.error().contains("distil-warm-l-0.5"), "{}", done.error());

@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use self::curve::{
     CurvePoint, Holdout, Tried, curve_point, holdout, numbers, plain_new, rows_of, try_all,
 };
-use self::models::{Models, open_models, weights};
+use self::models::{Models, columns, open_models, weights};
 use self::written::{already_done, write_manifest, write_model, write_report};
 use crate::args::Repair;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::found;
+use crate::golden::GoldenRows;
 use crate::progress::count;
 use crate::{golden, grid, output, reporting};
 
@@ -43,12 +44,16 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
         output::refuse_foreign(&output, &found.folder)?;
     }
     let golden = match &args.budget.golden {
-        Some(path) => Some(golden::read(path, &models.old.labels, &models.hub, console)?),
+        Some(path) => {
+            let (labels, columns) = (&models.old.labels, columns(args));
+            Some(golden::read(path, labels, &columns, &models.hub, console)?)
+        }
         None => None,
     };
     let budget = crate::update::budget(&args.budget, golden.as_ref())?;
     let (split, alignment) = rows_of(args, &models, budget.as_ref(), console)?;
-    let made_from = made_from(args, &models, &split);
+    golden::refuse_missing(golden.as_ref(), &split)?;
+    let made_from = made_from(args, &models, &split, golden.as_ref());
     if !args.fresh
         && let Some(code) = already_done(&output, &made_from, console)?
     {
@@ -77,9 +82,9 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     // Its manifest first, so that a kill in between leaves no half of it believed.
     let _ = fs::remove_file(output.join("manifest.json"));
     lowchurn_distill::write_json(&output.join("curve.json"), &record)?;
-    let names = write_model(&models, &weights, chosen, &output)?;
-    write_report(args, &models, &holdout, chosen, certificate.clone(), &made_from, &output)?;
-    write_manifest(&output, &names, chosen, &made_from, code)?;
+    let written = write_model(&models, &weights, chosen, &output)?;
+    write_report(args, &models, &holdout, chosen, certificate.clone(), &made_from, &written)?;
+    write_manifest(&written, chosen, &made_from, code)?;
     console.tell(&why)?;
     if let Some(certificate) = &certificate {
         for line in reporting::check_lines(certificate) {
@@ -106,10 +111,10 @@ fn default_output(new: &str) -> PathBuf {
 }
 
 /// What the result depends on.
-fn made_from(args: &Repair, models: &Models, split: &Split) -> Value {
+fn made_from(args: &Repair, models: &Models, split: &Split, golden: Option<&GoldenRows>) -> Value {
     let named = |found: &found::Found| json!({ "name": found.name, "sha256": found.sha256 });
     let b = &args.budget;
-    json!({
+    let mut all = json!({
         "old": named(&models.old),
         "new": models.new.iter().map(named).collect::<Vec<_>>(),
         "holdout": { "name": split.name, "sha256": split.sha256 },
@@ -123,7 +128,11 @@ fn made_from(args: &Repair, models: &Models, split: &Split) -> Value {
             "golden": b.golden, "confidence": b.confidence,
         },
         "lowchurn_version": env!("CARGO_PKG_VERSION"),
-    })
+    });
+    if let Some(golden) = golden {
+        all["budget"]["golden_sha256"] = json!(golden.sha256(&split.labels));
+    }
+    all
 }
 
 fn tell_curve(

@@ -3,6 +3,8 @@
 //! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
 //! point by point, shards of it are folders, and merging is reading.
 
+mod setting;
+
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -10,89 +12,44 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
 use lowchurn_distill::{Method, Plan, write_file, write_json};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::setting::{Setting, settings};
 use crate::args::{Deployed, Init, Sweep};
 use crate::between::Line;
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::grid;
-use crate::points::{PointFile, read_point, read_points, write_predictions};
+use crate::points::{
+    PointFile, is_same, read_point, read_points, refuse_other_rows, write_predictions,
+};
+use crate::rows::SharedTexts;
+use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{output, signals, sweep_report};
-
-/// One setting, without its seed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
-    pub method: Method,
-    pub smoothing: Option<f64>,
-    pub init: Init,
-}
-
-impl Setting {
-    /// As it is called in tables and plots.
-    pub fn method_name(&self) -> String {
-        match self.smoothing {
-            Some(_) => "label-smoothing".into(),
-            None => self.method.name().into(),
-        }
-    }
-
-    /// What tells it apart from other settings of its method, without what is at its default.
-    pub fn said(&self) -> String {
-        if let Some(smoothing) = self.smoothing {
-            return format!("α {smoothing}");
-        }
-        let line = self.method.to_string();
-        let default =
-            self.method.name().parse::<Method>().map(|d| d.to_string()).unwrap_or_default();
-        let usual: Vec<&str> = keys(&default).collect();
-        let is_lambda = |key: &&str| key.starts_with("lambda=");
-        let kept = keys(&line).filter(|key| is_lambda(key) || !usual.contains(key));
-        kept.map(|key| key.replace("lambda=", "λ ").replace("temperature=", "T ").replace('=', " "))
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    fn init_name(&self) -> &'static str {
-        match self.method {
-            Method::ShrinkPerturb { .. } => "",
-            _ => self.init.name(),
-        }
-    }
-
-    fn folder(&self) -> String {
-        let name = format!("{} {} {}", self.method_name(), self.init_name(), self.said());
-        let plain = |c: char| match c {
-            'λ' => "l".to_string(),
-            'α' => "a".to_string(),
-            c if c.is_ascii_alphanumeric() || c == '.' => c.to_string(),
-            _ => "-".to_string(),
-        };
-        let name: String = name.chars().map(plain).collect();
-        name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
-    }
-}
-
-fn keys(line: &str) -> impl Iterator<Item = &str> {
-    line.split_once(':').map_or("", |(_, keys)| keys).split(',').filter(|key| !key.is_empty())
-}
+use crate::{base, output, signals, sweep_report};
 
 pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
     signals::listen()?;
-    let settings = settings(args)?;
-    let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
-    let shard = args.shard.as_deref().map(shard).transpose()?;
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => PathBuf::from(format!("{}-sweep", args.deployed.base.replace("{seed}", "all"))),
-    };
-    output::check(&output)?;
     if !args.merge.is_empty() {
+        let output = output_of(args)?;
+        output::check(&output)?;
         return finish(args, &output, &args.merge, console);
     }
+    let typed = updating::typed(&args.deployed, &args.deployed.settings)?;
+    let settings = settings(args, &typed)?;
+    let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
+    let shard = args.shard.as_deref().map(shard).transpose()?;
+    if shard.is_some() && args.drop_dominated {
+        return Err(Usage(
+            "--drop-dominated with --shard: a shard doesn't see the points that dominate; leave one of them out"
+                .into(),
+        )
+        .into());
+    }
+    let output = output_of(args)?;
+    output::check(&output)?;
     fs::create_dir_all(&output)?;
-    let first = args.deployed.settings.seed.unwrap_or(42);
+    let first = typed.seed.unwrap_or(42);
     let mut at = 0;
     for n in 0..u64::from(args.seeds) {
         let seed = first.saturating_add(n);
@@ -111,8 +68,9 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
             }
             let updating = match &mut opened {
                 Some(updating) => updating,
-                None => match open(args, seed, console)? {
+                None => match open(args, &typed, seed, console)? {
                     Some(updating) => {
+                        refuse_other_rows(&output, &rows_of(&updating), seed)?;
                         sweep_report::keep_old(&output, &updating, seed)?;
                         opened.insert(updating)
                     }
@@ -127,11 +85,32 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
     finish(args, &output, std::slice::from_ref(&output), console)
 }
 
+/// Beside the base's folder; below `runs` where that is elsewhere.
+fn output_of(args: &Sweep) -> Result<PathBuf> {
+    if let Some(output) = &args.output {
+        return Ok(output.clone());
+    }
+    let base = args.deployed.base.replace("{seed}", "all");
+    if base.is_empty() {
+        return Err(Usage("--merge: where to? Name a folder with --output DIR".into()).into());
+    }
+    // The base of a seed is in the folder that all of them are in.
+    let is_here = Path::new(&args.deployed.base).parent().is_some_and(Path::is_dir);
+    let is_many = base != args.deployed.base;
+    let folder = if is_many && is_here { base } else { updating::beside(&base) };
+    Ok(PathBuf::from(format!("{folder}-sweep")))
+}
+
 /// The deployed model may be another one for each seed: `runs/old/seed-{seed}`.
-fn open(args: &Sweep, seed: u64, console: &mut Console) -> Result<Option<Updating>> {
+fn open(
+    args: &Sweep,
+    typed: &Settings,
+    seed: u64,
+    console: &mut Console,
+) -> Result<Option<Updating>> {
     let base = args.deployed.base.replace("{seed}", &seed.to_string());
     let deployed = Deployed { base, ..args.deployed.clone() };
-    let opened = updating::open(&deployed, deployed.settings.clone(), console)?;
+    let opened = updating::open(&deployed, typed, SharedTexts::Kept, console)?;
     let holdout = opened.as_ref().map(|updating| &updating.rows.holdout);
     if let Some(rows) = holdout.filter(|rows| rows.examples.iter().all(|row| row.label.is_none())) {
         let name = &rows.name;
@@ -141,64 +120,6 @@ fn open(args: &Sweep, seed: u64, console: &mut Console) -> Result<Option<Updatin
         .into());
     }
     Ok(opened)
-}
-
-/// All settings, each once, in the order of the flags.
-fn settings(args: &Sweep) -> Result<Vec<Setting>> {
-    let default = ["retrain".to_string(), "distil".to_string()];
-    let methods = if args.method.is_empty() { &default[..] } else { &args.method[..] };
-    let lambdas = grid::grid("--lambda", &args.lambda, (0.0, 1.0))?;
-    let temperatures =
-        grid::grid("--temperature", &args.temperature, (f64::MIN_POSITIVE, f64::MAX))?;
-    let smoothings = match &args.smoothing {
-        Some(text) => grid::grid("--smoothing", text, (0.0, 1.0))?,
-        None => Vec::new(),
-    };
-    let mut all: Vec<Setting> = Vec::new();
-    let mut add = |setting: Setting| {
-        let is_there = all.iter().any(|known| known.folder() == setting.folder());
-        if !is_there {
-            all.push(setting);
-        }
-    };
-    for line in methods {
-        let plain: Method = line.parse().map_err(Usage)?;
-        for method in spread(line, &plain, &lambdas, &temperatures)? {
-            for &init in &args.init {
-                add(Setting { method, smoothing: None, init });
-            }
-        }
-    }
-    for smoothing in smoothings {
-        for &init in &args.init {
-            add(Setting { method: Method::Retrain, smoothing: Some(smoothing), init });
-        }
-    }
-    Ok(all)
-}
-
-/// A method at every λ and T of the grids that it has and doesn't set itself.
-fn spread(
-    line: &str,
-    plain: &Method,
-    lambdas: &[f64],
-    temperatures: &[f64],
-) -> Result<Vec<Method>> {
-    let has = |key: &str| keys(&plain.to_string()).any(|known| known.starts_with(key));
-    let sets = |key: &str| keys(line).any(|known| known.trim().starts_with(key));
-    let is_free = |key: &str| has(key) && !sets(key);
-    let mut lines = vec![line.to_string()];
-    for (key, values) in [("lambda=", lambdas), ("temperature=", temperatures)] {
-        if is_free(key) {
-            let with = |line: &String, value: &f64| {
-                let mark = if line.contains(':') { ',' } else { ':' };
-                format!("{line}{mark}{key}{value}")
-            };
-            lines =
-                lines.iter().flat_map(|line| values.iter().map(move |v| with(line, v))).collect();
-        }
-    }
-    lines.iter().map(|line| Ok(line.parse::<Method>().map_err(Usage)?)).collect()
 }
 
 fn shard(text: &str) -> Result<(usize, usize)> {
@@ -225,7 +146,7 @@ fn point(
 ) -> Result<bool> {
     let plan = updating.plan(setting.method, setting.smoothing, Some(seed))?;
     let dir = place(output, &setting.folder(), seed);
-    let made_from = made_from(updating, &plan, setting.init);
+    let made_from = made_from(updating, &plan, setting.init, console)?;
     // Points between the weights are of the plain retrain: that is what is deployed without any method.
     let is_line = setting.method == Method::Retrain
         && setting.smoothing.is_none()
@@ -233,7 +154,7 @@ fn point(
     let between: Vec<f64> = shares.iter().copied().filter(|_| is_line).collect();
     let is_done = |dir: &Path| {
         Ok::<bool, anyhow::Error>(match read_point(dir)? {
-            Some(there) if there.made_from == made_from => true,
+            Some(there) if is_same(&there.made_from, &made_from) => true,
             Some(_) => {
                 return Err(Usage(format!(
                 "{} holds a point of other data, models or settings; choose another --output or remove it",
@@ -291,23 +212,38 @@ fn place(output: &Path, setting: &str, seed: u64) -> PathBuf {
     output.join("points").join(setting).join(format!("seed-{seed}"))
 }
 
-fn made_from(updating: &Updating, plan: &Plan, init: Init) -> serde_json::Value {
-    let mut all = json!({
-        "plan": plan,
-        "init": init.name(),
+/// What all points of a seed share.
+fn rows_of(updating: &Updating) -> Value {
+    json!({
         "old_sha256": updating.old.sha256,
         "train_sha256": updating.rows.train.sha256,
         "holdout_sha256": updating.rows.holdout.sha256,
-    });
+    })
+}
+
+/// What a point depends on.
+fn made_from(updating: &Updating, plan: &Plan, init: Init, console: &mut Console) -> Result<Value> {
+    let mut all = rows_of(updating);
+    all["plan"] = json!(plan);
+    all["init"] = json!(init.name());
     if plan.method.needs().teacher && !updating.teacher_hashes.is_empty() {
         all["teachers_sha256"] = json!(updating.teacher_hashes);
         all["teachers_as_one"] = json!(format!("{:?}", updating.combine));
+    }
+    if plan.method.needs().teacher
+        && !(updating.teacher_hashes.is_empty() && updating.map.is_empty())
+    {
         all["teachers_labels"] = json!(updating.map);
     }
-    if let (Some(encoder), Init::Cold) = (&updating.layers.settings.model, init) {
+    let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
+    if let (Some(encoder), true) = (&updating.layers.settings.model, init == Init::Cold) {
         all["encoder"] = json!(encoder);
     }
-    all
+    if let (Some(encoder), true) = (&updating.encoder, is_cold) {
+        let folder = base::find(encoder)?.folder(&updating.hub, console)?;
+        all["encoder_sha256"] = json!(base::sha256(&folder)?);
+    }
+    Ok(all)
 }
 
 /// Predictions first, the point last: a folder with a point is whole.
@@ -316,7 +252,7 @@ fn write_point(
     updating: &Updating,
     new: Predicted,
     mut point: RunPoint,
-    made_from: &serde_json::Value,
+    made_from: &Value,
     train_seconds: f64,
     console: &mut Console,
 ) -> Result<()> {

@@ -1,19 +1,24 @@
 //! What a sweep leaves at the top of its folder: the frontier as JSON and as a table, and a report of the setting that keeps
 //! most predictions among those as accurate as a cold retrain.
 
-use std::collections::{BTreeMap, HashMap};
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, ChurnAtAccuracy, Mean, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
-    churn_at_cold_accuracy, compare, cost_curves, frontier_svg, points, seed_floor,
+    Asked, ChurnAtAccuracy, Flips, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
+    bootstrap_runs, churn_at_cold_accuracy, compare, cost_curves, frontier_svg, paired_difference,
+    points, seed_floor,
 };
 use lowchurn_distill::{write_file, write_json};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use self::table::{ChurnInterval, Difference, Setting};
 use crate::console::Console;
 use crate::points::{PointFile, write_predictions};
 use crate::reporting::{self, Told};
@@ -25,28 +30,54 @@ const SCHEMA: &str = "lowchurn.frontier.v1";
 const OLD: &str = "old";
 const TEXTS: &str = "texts.jsonl";
 
-/// Keeps what the report will need of one seed's deployed model: its predictions, and the texts of the rows.
+/// What the report says of a held-out row beside its predictions.
+#[derive(Default, Serialize, Deserialize)]
+struct KeptRow {
+    id: String,
+    text: String,
+    /// Of --old-holdout.
+    #[serde(default)]
+    is_old: bool,
+    /// By column of --slice.
+    #[serde(default)]
+    slices: BTreeMap<String, String>,
+}
+
+/// Keeps what the report will need of one seed's deployed model: its predictions, and the texts and slices of the rows.
+/// Another command's, such as one with other slices, are written over.
 pub fn keep_old(output: &Path, updating: &Updating, seed: u64) -> Result<()> {
     let path = output.join(OLD).join(format!("seed-{seed}.jsonl"));
-    if path.exists() {
-        return Ok(());
-    }
     fs::create_dir_all(output.join(OLD))?;
     let lines = |write: &dyn Fn(&mut BufWriter<Vec<u8>>) -> Result<()>| -> Result<Vec<u8>> {
         let mut out = BufWriter::new(Vec::new());
         write(&mut out)?;
         Ok(out.into_inner().map_err(|error| error.into_error())?)
     };
+    let rows = &updating.rows;
     let texts = lines(&|out| {
-        for row in &updating.rows.holdout.examples {
-            serde_json::to_writer(&mut *out, &json!({ "id": row.id, "text": row.text }))?;
+        for (at, row) in rows.holdout.examples.iter().enumerate() {
+            let columns = rows.holdout_columns.iter();
+            let kept = KeptRow {
+                id: row.id.clone(),
+                text: row.text.clone(),
+                is_old: at < rows.n_old_holdout,
+                slices: columns.map(|(name, all)| (name.clone(), all[at].clone())).collect(),
+            };
+            serde_json::to_writer(&mut *out, &kept)?;
             std::io::Write::write_all(out, b"\n")?;
         }
         Ok(())
     })?;
-    write_file(&output.join(OLD).join(TEXTS), &texts)?;
+    write_if_other(&output.join(OLD).join(TEXTS), &texts)?;
     let predictions = lines(&|out| write_predictions(&updating.old_on_holdout, out))?;
-    Ok(write_file(&path, &predictions)?)
+    write_if_other(&path, &predictions)
+}
+
+fn write_if_other(path: &Path, bytes: &[u8]) -> Result<()> {
+    match fs::read(path) {
+        Ok(there) if there == bytes => Ok(()),
+        _ => Ok(write_file(path, bytes)?),
+    }
 }
 
 pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console) -> Result<()> {
@@ -54,15 +85,22 @@ pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console)
     let points = points(&runs);
     let cold = points.iter().find(|point| point.method == "retrain" && point.init == "cold");
     let at_cold = cold.map(|cold| churn_at_cold_accuracy(&points, cold)).unwrap_or_default();
+    let told = table::Told {
+        differences: differences(&runs, &points),
+        intervals: intervals(all, &points)?,
+        points: &points,
+        at_cold: &at_cold,
+    };
     fs::create_dir_all(output)?;
     write_json(
         &output.join("frontier.json"),
         &json!({
             "schema": SCHEMA, "runs": runs, "points": points, "churn_at_cold_accuracy": at_cold,
-            "cost_curves": cost_curves(&points, 20),
+            "differences": told.differences, "churn_over_rows_and_seeds": told.intervals,
+            "cost_curves": cost_curves(&points, 20), "rows_chose": table::CHOSE,
         }),
     )?;
-    let table = table(&points, &at_cold);
+    let table = table::markdown(&told);
     write_file(&output.join("frontier.md"), table.as_bytes())?;
     console.tell(table.trim_end())?;
     let floor = cold_floor(all)?;
@@ -75,6 +113,55 @@ pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console)
         "event": "finished", "output": output, "points": points, "churn_at_cold_accuracy": at_cold,
     }));
     Ok(())
+}
+
+/// Every setting against each plain retrain that there is, over the seeds that both have.
+fn differences(runs: &[RunPoint], points: &[Point]) -> Vec<Difference> {
+    let retrains = points.iter().filter(|point| point.method == "retrain");
+    let pairs = retrains.flat_map(|baseline| points.iter().map(move |point| (point, baseline)));
+    let others = pairs.filter(|(point, baseline)| point != baseline);
+    let difference = |(point, baseline): (&Point, &Point)| {
+        let difference = paired_difference(runs, point, baseline)?;
+        let setting = Setting::of(point);
+        Some(Difference { setting, baseline: Setting::of(baseline), difference })
+    };
+    others.filter_map(difference).collect()
+}
+
+/// Churn of each setting with its interval over rows and seeds; without those whose predictions aren't here.
+fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<ChurnInterval>> {
+    let mut found = Vec::new();
+    for point in points {
+        let of_point = all.iter().filter(|(_, file)| is_of(&file.point, point));
+        let pairs: Option<Vec<Pair>> =
+            of_point.map(|(dir, file)| pair(dir, file.point.seed)).collect::<Result<_>>()?;
+        let Some(pairs) = pairs else { continue };
+        if let Some(churn) = bootstrap_runs(&pairs, Flips::churn, 0.95, 0)? {
+            found.push(ChurnInterval { setting: Setting::of(point), churn });
+        }
+    }
+    Ok(found)
+}
+
+fn is_of(run: &RunPoint, point: &Point) -> bool {
+    run.method == point.method && run.init == point.init && run.setting == point.setting
+}
+
+/// Where the sweep of a point's folder keeps the deployed model's predictions of a seed; `None` where it doesn't.
+fn kept(dir: &Path, seed: u64) -> Option<(PathBuf, PathBuf)> {
+    let folder = dir.ancestors().nth(3)?.join(OLD);
+    let predictions = folder.join(format!("seed-{seed}.jsonl"));
+    predictions.exists().then(|| (predictions, folder.join(TEXTS)))
+}
+
+fn pair(dir: &Path, seed: u64) -> Result<Option<Pair>> {
+    let Some((old, _)) = kept(dir, seed) else { return Ok(None) };
+    let (old, new) = (read(&old)?, read(&dir.join("predictions.jsonl"))?);
+    Ok(Some(Pair::align(&old, &new, &[], Unmatched::Refuse)?))
+}
+
+fn read(path: &Path) -> Result<Predicted> {
+    Ok(Predicted::read(path, &Names::default())?)
 }
 
 /// The setting worth looking at: lowest churn at the accuracy of a cold retrain, else the retrain itself.
@@ -94,26 +181,27 @@ fn report(
     floor: Option<Rate>,
 ) -> Result<Option<PathBuf>> {
     let Some(point) = shown(points, at_cold) else { return Ok(None) };
-    let is_of = |run: &RunPoint, point: &Point| {
-        run.method == point.method && run.init == point.init && run.setting == point.setting
-    };
     let Some((dir, file)) = all.iter().find(|(_, file)| is_of(&file.point, point)) else {
         return Ok(None);
     };
     let seed = file.point.seed;
-    let folder = |dir: &Path| dir.ancestors().nth(3).map(|sweep| sweep.join(OLD));
-    let Some(kept) = folder(dir) else { return Ok(None) };
-    let old_path = kept.join(format!("seed-{seed}.jsonl"));
-    if !old_path.exists() {
-        return Ok(None);
-    }
-    let read = |path: &Path| Predicted::read(path, &Names::default());
-    let (old, new) = (read(&old_path)?, read(&dir.join("predictions.jsonl"))?);
+    let Some((old, rows)) = kept(dir, seed) else { return Ok(None) };
+    let (old, new) = (read(&old)?, read(&dir.join("predictions.jsonl"))?);
     let pair = Pair::align(&old, &new, &[], Unmatched::Refuse)?;
-    let texts = texts(&kept.join(TEXTS), &pair)?;
+    let rows = kept_rows(&rows, &pair)?;
+    let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
+    let is_new: Vec<bool> = rows.iter().map(|row| !row.is_old).collect();
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.slices.keys()).collect();
+    let value = |row: &KeptRow, name: &String| row.slices.get(name).cloned().unwrap_or_default();
+    let columns: Vec<(String, Vec<String>)> = names
+        .into_iter()
+        .map(|name| (name.clone(), rows.iter().map(|row| value(row, name)).collect()))
+        .collect();
     let retrain = all.iter().find(|(_, file)| is_cold(&file.point) && file.point.seed == seed);
     let asked = Asked {
         texts: Some(&texts),
+        slice_columns: &columns,
+        is_new_row: is_new.contains(&false).then_some(&is_new[..]),
         retrain_churn: retrain.map(|(_, file)| file.point.churn),
         seed_floor: floor,
         ..Asked::default()
@@ -160,65 +248,19 @@ fn is_cold(run: &RunPoint) -> bool {
 /// Churn between cold retrains that differ by their seed alone.
 fn cold_floor(all: &[(PathBuf, PointFile)]) -> Result<Option<Rate>> {
     let runs = all.iter().filter(|(_, file)| is_cold(&file.point));
-    let read = |dir: &Path| Predicted::read(&dir.join("predictions.jsonl"), &Names::default());
-    let runs = runs.map(|(dir, _)| Ok(read(dir)?)).collect::<Result<Vec<_>>>()?;
+    let runs = runs.map(|(dir, _)| read(&dir.join("predictions.jsonl")));
+    let runs = runs.collect::<Result<Vec<_>>>()?;
     Ok(seed_floor(&runs, 0.95)?)
 }
 
-/// Texts by row of the pair.
-fn texts(path: &Path, pair: &Pair) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Row {
-        id: String,
-        text: String,
-    }
+/// By row of the pair.
+fn kept_rows(path: &Path, pair: &Pair) -> Result<Vec<KeptRow>> {
     let lines = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut by_id = HashMap::new();
     for line in lines.lines() {
-        let row: Row = serde_json::from_str(line).with_context(|| path.display().to_string())?;
-        by_id.insert(row.id, row.text);
+        let row: KeptRow =
+            serde_json::from_str(line).with_context(|| path.display().to_string())?;
+        by_id.insert(row.id.clone(), row);
     }
     Ok(pair.ids.iter().map(|id| by_id.remove(id).unwrap_or_default()).collect())
-}
-
-/// A line a setting, in percent: mean ± standard error over seeds.
-fn table(points: &[Point], at_cold: &[ChurnAtAccuracy]) -> String {
-    let show = |mean: &Mean| match mean.standard_error {
-        Some(error) => format!("{:.2} ± {:.2}", 100.0 * mean.value, 100.0 * error),
-        None => format!("{:.2}", 100.0 * mean.value),
-    };
-    let mut lines = vec![
-        "| method | start | setting | seeds | accuracy % | churn % | negative flips % | frontier |"
-            .to_string(),
-        "|---|---|---|---:|---:|---:|---:|---|".to_string(),
-    ];
-    for p in points {
-        let seeds = match p.missing_seeds.len() {
-            0 => p.seeds.len().to_string(),
-            n => format!("{} ({n} missing)", p.seeds.len()),
-        };
-        lines.push(format!(
-            "| {} | {} | {} | {seeds} | {} | {} | {} | {} |",
-            p.method,
-            p.init,
-            p.setting,
-            show(&p.accuracy),
-            show(&p.churn),
-            show(&p.nfr),
-            if p.is_on_frontier { "yes" } else { "" },
-        ));
-    }
-    lines.push(String::new());
-    lines.push("Lowest churn at the accuracy of a cold retrain, by method:".into());
-    lines.push(String::new());
-    for best in at_cold {
-        let found = match &best.attained {
-            Some(p) => {
-                format!("{} % at {} % accuracy ({})", show(&p.churn), show(&p.accuracy), p.setting)
-            }
-            None => "not attained".into(),
-        };
-        lines.push(format!("- {} {}: {found}", best.method, best.init));
-    }
-    lines.join("\n") + "\n"
 }

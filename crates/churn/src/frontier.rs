@@ -206,25 +206,6 @@ pub fn cost_curves(points: &[Point], steps: usize) -> Vec<CostCurve> {
     of_methods.chain(envelope).collect()
 }
 
-/// The mixture of models with the lowest expected error whose expected churn keeps the budget: (index, weight), weights
-/// adding to 1; `None` where every point is above it.
-///
-/// min Σ wᵢ·(1 − accuracyᵢ) with Σ wᵢ·churnᵢ ≤ budget, w in the simplex: two constraints, so at most two weights are above 0
-/// (papers.md §5.4). Says what one model loses against a random mix; a mix in production would itself be churn.
-pub fn mixture(points: &[Point], budget: f64) -> Option<Vec<(usize, f64)>> {
-    let place = |i: usize| (points[i].churn.value, 1.0 - points[i].accuracy.value);
-    let is_within = |i: &usize| place(*i).0 <= budget;
-    let (within, above): (Vec<usize>, Vec<usize>) = (0..points.len()).partition(is_within);
-    let alone = within.iter().map(|&i| (place(i).1, vec![(i, 1.0)]));
-    let pairs = within.iter().flat_map(|&i| above.iter().map(move |&j| (i, j))).map(|(i, j)| {
-        let ((churn_i, error_i), (churn_j, error_j)) = (place(i), place(j));
-        let weight = (budget - churn_i) / (churn_j - churn_i);
-        ((1.0 - weight) * error_i + weight * error_j, vec![(i, 1.0 - weight), (j, weight)])
-    });
-    let best = alone.chain(pairs).min_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.map(|(_, weights)| weights.into_iter().filter(|(_, weight)| *weight > 0.0).collect())
-}
-
 // Method and init, in the order in which they come first.
 fn methods(points: &[Point]) -> Vec<(&str, &str)> {
     let mut seen: Vec<(&str, &str)> = Vec::new();

@@ -1,7 +1,7 @@
 //! Settings on the axes churn and accuracy, against the papers' worked numbers and closed forms.
 
 use lowchurn_churn::{
-    Mean, Point, RunPoint, churn_at_cold_accuracy, cost_curves, mixture, paired_difference, points,
+    Mean, Point, RunPoint, churn_at_cold_accuracy, cost_curves, paired_difference, points,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -42,35 +42,6 @@ fn churn_at_cold_accuracy_is_that_of_the_papers() {
     near(attained.churn.value, number(&answer["churn"]));
     assert_eq!(found[0].attained.as_ref(), Some(&points[0]), "a cold retrain attains itself");
     assert_eq!(found[2].attained, None, "less accurate is not attained, whatever its churn");
-}
-
-#[test]
-fn mixtures_are_those_of_the_papers() {
-    let golden = &golden()["C5_lp_mixture"];
-    let candidates = golden["candidates"].as_array().unwrap();
-    let name = |candidate: &Value| candidate["lam"].to_string();
-    let runs: Vec<RunPoint> = candidates
-        .iter()
-        .map(|given| {
-            run("distil", &name(given), 0, 1.0 - number(&given["risk"]), number(&given["churn"]))
-        })
-        .collect();
-    let points = points(&runs);
-    let solutions = golden["solution"].as_object().unwrap();
-    assert_eq!(solutions.len(), 4);
-    for (budget, solution) in solutions {
-        let found = mixture(&points, budget.parse().unwrap()).unwrap();
-        let weights = solution["weights"].as_object().unwrap();
-        assert_eq!(found.len(), weights.len(), "budget {budget}: {found:?}");
-        let mut risk = 0.0;
-        for (i, weight) in found {
-            near(weight, number(&weights[&points[i].setting]));
-            risk += weight * (1.0 - points[i].accuracy.value);
-        }
-        near(risk, number(&solution["risk"]));
-    }
-    assert_eq!(mixture(&points, 0.02), None, "all points are above it");
-    assert_eq!(mixture(&[], 0.02), None);
 }
 
 #[test]
@@ -172,23 +143,6 @@ proptest! {
                     && q.accuracy.value >= p.accuracy.value
             });
             prop_assert_eq!(p.is_on_frontier, !is_beaten, "{:?}", p);
-        }
-    }
-
-    #[test]
-    fn a_mixture_keeps_the_budget_and_no_single_model_within_it_is_better(runs in some_runs(), budget in 0.0..0.2f64) {
-        let points = points(&runs);
-        let within: Vec<&Point> = points.iter().filter(|p| p.churn.value <= budget).collect();
-        let Some(found) = mixture(&points, budget) else {
-            prop_assert!(within.is_empty());
-            return Ok(());
-        };
-        let sum = |of: fn(&Point) -> f64| -> f64 { found.iter().map(|(i, w)| w * of(&points[*i])).sum() };
-        prop_assert!(found.len() <= 2 && found.iter().all(|(_, weight)| *weight > 0.0));
-        prop_assert!((found.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
-        prop_assert!(sum(|p| p.churn.value) <= budget + 1e-12);
-        for p in within {
-            prop_assert!(sum(|p| p.accuracy.value) >= p.accuracy.value - 1e-12);
         }
     }
 }

@@ -137,16 +137,19 @@ pub fn between(weights: &Weights, alpha: f64, is_fisher: bool) -> Result<Classif
     Ok(Classifier::new(weights.new.config.clone(), params)?)
 }
 
+/// Of all rows that the user names.
+pub fn columns(args: &Repair) -> Columns {
+    Columns {
+        text: args.text_column.clone(),
+        pair: args.pair_column.clone(),
+        label: args.label_column.clone(),
+        id: args.id_column.clone(),
+    }
+}
+
 pub fn reader<'m>(args: &Repair, models: &'m Models) -> Result<Reader<'m>> {
     Ok(Reader {
-        wishes: Wishes {
-            columns: Columns {
-                text: args.text_column.clone(),
-                pair: args.pair_column.clone(),
-                label: args.label_column.clone(),
-                id: args.id_column.clone(),
-            },
-        },
+        wishes: Wishes { columns: columns(args) },
         labels: models.new[0].labels.clone(),
         map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
         new_classes: NewClasses::Refused,

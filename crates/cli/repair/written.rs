@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Asked, Certificate, Side, compare};
-use lowchurn_distill::{sha256_of_file, write_file, write_json};
+use lowchurn_distill::{distance, sha256_of_file, write_file, write_json};
 use lowchurn_models::save;
 use serde_json::{Value, json};
 
@@ -19,11 +19,12 @@ use crate::failure::Usage;
 use crate::reporting::{self, Told};
 use crate::settings::{self, Settings};
 
-/// The exit code of the same repair where it is in the folder already; another one there is an error.
+/// The exit code of the same repair where it is in the folder already; another one there is an error, and one that was
+/// interrupted while it was written begins anew.
 pub fn already_done(output: &Path, made_from: &Value, console: &mut Console) -> Result<Option<u8>> {
     let path = output.join("manifest.json");
     if !path.exists() {
-        if output.join("config.json").exists() {
+        if output.join("config.json").exists() && begun(output).as_ref() != Some(made_from) {
             return Err(other_model(output, "a model without a manifest"));
         }
         return Ok(None);
@@ -46,19 +47,35 @@ pub fn already_done(output: &Path, made_from: &Value, console: &mut Console) -> 
     Ok(Some(code.unwrap_or(0)))
 }
 
+/// What the repair was made from whose curve lies here: it is written before the model.
+fn begun(output: &Path) -> Option<Value> {
+    let text = fs::read(output.join("curve.json")).ok()?;
+    let mut curve: Value = serde_json::from_slice(&text).ok()?;
+    Some(curve["made_from"].take())
+}
+
 pub fn other_model(output: &Path, what: &str) -> anyhow::Error {
     let output = output.display();
     Usage(format!("{output} holds {what}; choose another --output, or --fresh to start over here"))
         .into()
 }
 
-/// Weights, config, tokenizer and `run.toml`; gives the names of what was written.
+/// The model as it was written.
+pub struct Written {
+    pub folder: PathBuf,
+    /// Its files.
+    pub names: Vec<String>,
+    /// √Σ (θ_old − θ)² over what both have.
+    pub distance: f64,
+}
+
+/// Weights, config, tokenizer and `run.toml`.
 pub fn write_model(
     models: &Models,
     weights: &Weights,
     chosen: &Tried,
     output: &Path,
-) -> Result<Vec<String>> {
+) -> Result<Written> {
     let model = between(weights, chosen.alpha, chosen.is_fisher)?;
     let params = match &chosen.rescaling {
         Some(rescaling) => rescaling.fold(&model.params)?,
@@ -87,7 +104,8 @@ pub fn write_model(
         }
     }
     names.sort();
-    Ok(names)
+    let distance = distance(&weights.old.params, &params)?;
+    Ok(Written { folder: output.into(), names, distance })
 }
 
 pub fn write_report(
@@ -97,10 +115,11 @@ pub fn write_report(
     chosen: &Tried,
     certificate: Option<Certificate>,
     made_from: &Value,
-    output: &Path,
+    written: &Written,
 ) -> Result<()> {
+    let output = &written.folder;
     let pair = pair(models, holdout, &chosen.logits)?.subset(&holdout.measuring);
-    let of_row = |row: &u32| holdout.split.examples[*row as usize].text.clone();
+    let of_row = |row: &u32| reporting::both_texts(&holdout.split.examples[*row as usize]);
     let texts: Vec<String> = holdout.measuring.iter().map(of_row).collect();
     let asked =
         Asked { confidence: args.budget.confidence, texts: Some(&texts), ..Asked::default() };
@@ -134,22 +153,26 @@ pub fn write_report(
         certificate,
         nearest: BTreeMap::new(),
         frontier: Vec::new(),
-        provenance: provenance.chain([("chosen".to_string(), chosen.name())]).collect(),
+        provenance: provenance
+            .chain([
+                ("chosen".to_string(), chosen.name()),
+                ("distance to the old weights".into(), format!("{:.4}", written.distance)),
+            ])
+            .collect(),
     });
     reporting::write(&report, output)
 }
 
 /// Last of all: a folder with it is whole. Not the manifest of a training, so that no training goes on here.
 pub fn write_manifest(
-    output: &Path,
-    names: &[String],
+    written: &Written,
     chosen: &Tried,
     made_from: &Value,
     exit_code: u8,
 ) -> Result<()> {
     let mut files = BTreeMap::new();
-    for name in names {
-        files.insert(name, sha256_of_file(&output.join(name))?);
+    for name in &written.names {
+        files.insert(name, sha256_of_file(&written.folder.join(name))?);
     }
     let manifest = json!({
         "format": 1,
@@ -162,5 +185,5 @@ pub fn write_manifest(
         },
         "files": files,
     });
-    Ok(write_json(&output.join("manifest.json"), &manifest)?)
+    Ok(write_json(&written.folder.join("manifest.json"), &manifest)?)
 }

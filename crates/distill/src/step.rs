@@ -48,7 +48,7 @@ pub fn step(
     let mut grads = Grads::default();
     let mut peers = Grads::default();
     for (at, batch) in micro.iter().enumerate() {
-        let labels = labels_of(rows, batch, state.model.labels().len(), lambda.is_some())?;
+        let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
         let mut input =
             Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
         if let Method::Mixup { alpha } = plan.method {
@@ -174,7 +174,7 @@ fn labels_of(
     rows: &Encoded,
     batch: &Batch,
     classes: usize,
-    has_teacher: bool,
+    method: Method,
 ) -> Result<Vec<Option<u32>>> {
     let label = |&row: &u32| {
         let row = row as usize;
@@ -182,7 +182,7 @@ fn labels_of(
             Some(label) if label as usize >= classes => {
                 Err(Error::LabelIndex { row, label, classes })
             }
-            None if !has_teacher => {
+            None if !method.needs().teacher => {
                 Err(Error::Unlabelled { id: rows.ids.get(row).cloned().unwrap_or_default() })
             }
             label => Ok(label),

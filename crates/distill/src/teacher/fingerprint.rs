@@ -99,13 +99,13 @@ pub fn teacher_key(tables: &[String], combine: Combine, map: &[(String, String)]
     if how.is_empty() && map.is_empty() {
         return tables;
     }
-    // Hashed as a whole: messages show no more than the beginning.
+    // Before the tables, for messages show no more than the beginning.
     let mut hash = Sha256::new();
     let mut map = map.to_vec();
     map.sort();
     let names = map.iter().flat_map(|(teacher, student)| [teacher.as_str(), student.as_str()]);
     [how, &tables].into_iter().chain(names).for_each(|text| field(&mut hash, text.as_bytes()));
-    files::hex(&hash.finalize())
+    format!("{} {tables}", files::hex(&hash.finalize()))
 }
 
 fn short(hash: &str) -> String {

@@ -1,0 +1,168 @@
+//! Which settings a sweep trains: methods × grids × starts.
+
+use anyhow::Result;
+use lowchurn_distill::{Divergence, Method};
+
+use crate::args::{Init, Sweep};
+use crate::failure::Usage;
+use crate::grid;
+use crate::settings::Settings;
+
+/// One setting, without its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    pub method: Method,
+    pub smoothing: Option<f64>,
+    pub init: Init,
+}
+
+impl Setting {
+    /// As it is called in tables and plots.
+    pub fn method_name(&self) -> String {
+        match self.smoothing {
+            Some(_) => "label-smoothing".into(),
+            None => self.method.name().into(),
+        }
+    }
+
+    /// What tells it apart from other settings of its method, without what is at its default.
+    pub fn said(&self) -> String {
+        if let Some(smoothing) = self.smoothing {
+            return format!("α {smoothing}");
+        }
+        let line = self.method.to_string();
+        let default =
+            self.method.name().parse::<Method>().map(|d| d.to_string()).unwrap_or_default();
+        let usual: Vec<&str> = keys(&default).collect();
+        let is_lambda = |key: &&str| key.starts_with("lambda=");
+        let kept = keys(&line).filter(|key| is_lambda(key) || !usual.contains(key));
+        kept.map(|key| key.replace("lambda=", "λ ").replace("temperature=", "T ").replace('=', " "))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    pub fn init_name(&self) -> &'static str {
+        match self.method {
+            Method::ShrinkPerturb { .. } => "",
+            _ => self.init.name(),
+        }
+    }
+
+    pub fn folder(&self) -> String {
+        let name = format!("{} {} {}", self.method_name(), self.init_name(), self.said());
+        let plain = |c: char| match c {
+            'λ' => "l".to_string(),
+            'α' => "a".to_string(),
+            c if c.is_ascii_alphanumeric() || c == '.' => c.to_string(),
+            _ => "-".to_string(),
+        };
+        let name: String = name.chars().map(plain).collect();
+        name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    }
+}
+
+fn keys(line: &str) -> impl Iterator<Item = &str> {
+    line.split_once(':').map_or("", |(_, keys)| keys).split(',').filter(|key| !key.is_empty())
+}
+
+/// All settings, each once, in the order of the flags.
+///
+/// `plan` is the plan file with the flags over it: its method, λ and temperature count where a sweep's own flags aren't typed.
+pub fn settings(args: &Sweep, plan: &Settings) -> Result<Vec<Setting>> {
+    let methods = match (&args.method[..], &plan.method) {
+        ([], Some(method)) => vec![method.clone()],
+        ([], None) => vec!["retrain".into(), "distil".into()],
+        (typed, _) => typed.to_vec(),
+    };
+    let lambdas = typed("--lambda", &args.lambda.clone().or(plan.lambda.clone()), (0.0, 1.0))?;
+    let temperature = args.temperature.clone().or(plan.temperature.map(|t| t.to_string()));
+    let temperatures = typed("--temperature", &temperature, (f64::MIN_POSITIVE, f64::MAX))?;
+    let smoothings = typed("--smoothing", &args.smoothing, (0.0, 1.0))?;
+    let mut all: Vec<Setting> = Vec::new();
+    let mut add = |setting: Setting| {
+        let is_there = all.iter().any(|known| known.folder() == setting.folder());
+        if !is_there {
+            all.push(setting);
+        }
+    };
+    for line in &methods {
+        let plain: Method = line.parse().map_err(Usage)?;
+        for method in spread(line, &plain, &lambdas, &temperatures)? {
+            for &init in &args.init {
+                add(Setting { method, smoothing: None, init });
+            }
+        }
+    }
+    for smoothing in smoothings {
+        for &init in &args.init {
+            add(Setting { method: Method::Retrain, smoothing: Some(smoothing), init });
+        }
+    }
+    Ok(all)
+}
+
+/// The values of a grid; none where it wasn't typed.
+fn typed(flag: &str, text: &Option<String>, bounds: (f64, f64)) -> Result<Vec<f64>> {
+    text.as_deref().map_or(Ok(Vec::new()), |text| grid::grid(flag, text, bounds))
+}
+
+/// A method at every λ and T of the grids that it has and doesn't set itself. Without a grid it keeps its own default.
+fn spread(
+    line: &str,
+    plain: &Method,
+    lambdas: &[f64],
+    temperatures: &[f64],
+) -> Result<Vec<Method>> {
+    // They have one, but no other.
+    let is_exact_at_one = matches!(
+        plain,
+        Method::Distil { divergence: Divergence::MixedLabel | Divergence::LogitMse, .. }
+    );
+    let has = |key: &str| keys(&plain.to_string()).any(|known| known.starts_with(key));
+    let sets = |key: &str| keys(line).any(|known| known.trim().starts_with(key));
+    let mut lines = vec![line.to_string()];
+    for (key, values) in [("lambda=", lambdas), ("temperature=", temperatures)] {
+        let is_fixed = key == "temperature=" && is_exact_at_one;
+        if has(key) && !sets(key) && !is_fixed && !values.is_empty() {
+            let with = |line: &String, value: &f64| {
+                let mark = if line.contains(':') { ',' } else { ':' };
+                format!("{line}{mark}{key}{value}")
+            };
+            lines =
+                lines.iter().flat_map(|line| values.iter().map(move |v| with(line, v))).collect();
+        }
+    }
+    lines.iter().map(|line| Ok(line.parse::<Method>().map_err(Usage)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_are_for_what_was_typed_and_can_be_set() {
+        let check = |line: &str, lambdas: &[f64], temperatures: &[f64], expected: &[&str]| {
+            let plain = line.parse().unwrap();
+            let found = spread(line, &plain, lambdas, temperatures).unwrap();
+            let expected: Vec<Method> = expected.iter().map(|line| line.parse().unwrap()).collect();
+            assert_eq!(found, expected, "{line}");
+        };
+        let two = &[1.0, 4.0];
+        check("distil", &[], &[], &["distil"]);
+        check(
+            "distil:divergence=standardised",
+            &[],
+            &[],
+            &["distil:divergence=standardised,temperature=2"],
+        );
+        check("distil:lambda=0.3", &[0.5, 0.8], &[], &["distil:lambda=0.3"]);
+        check("anchor", &[0.5, 0.8], two, &["anchor:lambda=0.5", "anchor:lambda=0.8"]);
+        check("focal", &[], two, &["focal:temperature=1", "focal:temperature=4"]);
+        check("distil:temperature=3", &[], two, &["distil:temperature=3"]);
+        for divergence in ["mixed-label", "logit-mse"] {
+            let line = format!("distil:divergence={divergence}");
+            check(&line, &[], two, &[&line]);
+        }
+        check("retrain", &[0.5], two, &["retrain"]);
+    }
+}

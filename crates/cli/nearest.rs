@@ -7,17 +7,18 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::Device;
 use lowchurn_churn::Neighbour;
-use lowchurn_data::{Example, Rng, Split, collate, eval_order};
+use lowchurn_data::{Example, LabelSet, NewClasses, Rng, Split, collate, eval_order};
 use lowchurn_distill::Event;
+use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Input};
 
 use crate::console::Console;
-use crate::data::{self, Wanted, Wishes};
+use crate::data::{self, Wishes};
+use crate::earlier::{self, Record};
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
-use crate::rows;
-use lowchurn_data::Columns;
-use lowchurn_hub::Hub;
+use crate::reporting::both_texts;
+use crate::rows::{self, Part, Reader, unique};
 
 /// Changed rows that are looked up: the first ones, which are the negative flips that the model is surest of.
 pub const MAX_FLIPS: usize = 200;
@@ -60,10 +61,7 @@ pub fn of(
     let vectors = vectors(&classifier, model, &known, device, console)?;
     let neighbour = |(row, similarity): (usize, f32)| Neighbour {
         id: known[row].id.clone(),
-        text: match &known[row].pair {
-            Some(pair) => format!("{}\n{pair}", known[row].text),
-            None => known[row].text.clone(),
-        },
+        text: both_texts(&known[row]),
         label: known[row].label.and_then(|l| train.labels.names().get(l as usize).cloned()),
         similarity: f64::from(similarity),
     };
@@ -121,35 +119,25 @@ fn normal(mut vector: Vec<f32>) -> Vec<f32> {
 
 /// The rows that a run's folder says it was trained on; `None` where it says nothing.
 pub fn trained_on(folder: &Path, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
-    let settings = rows::settings_of(folder)?;
-    let Some(name) = &settings.data else { return Ok(None) };
-    let data = data::open(name, hub, console)?;
-    let first = data.split_names().first().cloned().unwrap_or_else(|| "train".into());
-    let columns = Columns {
-        text: settings.text_column.clone(),
-        pair: settings.pair_column.clone(),
-        label: settings.label_column.clone(),
-        id: settings.id_column.clone(),
-    };
-    let wanted = Wanted {
-        train: settings.train_split.clone().or(data.split.clone()).unwrap_or(first),
-        eval: settings.eval_split.clone(),
-        eval_fraction: settings.eval_fraction,
-        wishes: Wishes { columns },
-    };
-    let (mut all, _) = data.train_and_eval(&wanted, hub, console)?;
-    for text in settings.new.iter().flatten() {
-        let new = read(text, &wanted.wishes, hub, console)?;
-        let names = new.labels.names();
-        let label = |label: u32| all.labels.index_of(names.get(label as usize)?);
-        let more = new
-            .examples
-            .iter()
-            .map(|row| Example { label: row.label.and_then(label), ..row.clone() });
-        let more: Vec<Example> = more.collect();
-        all.examples.extend(more);
+    let mut record = Record::of(&rows::settings_of(folder)?);
+    if record.is_empty() {
+        return Ok(None);
     }
-    Ok(Some(all))
+    let model = found::describe(&folder.display().to_string(), folder.to_path_buf())?;
+    let mut reader = Reader {
+        wishes: Wishes::default(),
+        labels: model.labels.clone(),
+        map: Vec::new(),
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub,
+    };
+    let all = earlier::read(&mut record, &model, &mut reader, console)?;
+    let seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
+    let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
+    let name = names.join(" + ");
+    Ok(Some(Split::new(&name, unique(seen), LabelSet::new(model.labels)?)))
 }
 
 /// Labelled rows, by any name of a data set; of several splits `train`.

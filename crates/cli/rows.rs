@@ -1,7 +1,7 @@
 //! The rows of an update: those the deployed model was trained on, new ones, unlabelled ones, and held-out ones, with the
 //! labels of all brought to the deployed model's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,8 +15,11 @@ use lowchurn_hub::Hub;
 use crate::args::Deployed;
 use crate::console::Console;
 use crate::data::{self, CUT_SEED, Wishes};
+use crate::earlier::{self, Record, source_of};
 use crate::failure::Usage;
-use crate::settings::{self, Settings};
+use crate::found::Found;
+use crate::progress::count;
+use crate::settings::{self, Settings, Source};
 use crate::slices::Slices;
 
 /// Old rows first, then new, then unlabelled; ids are unique.
@@ -29,6 +32,8 @@ pub struct UpdateRows {
     pub holdout: Split,
     /// The first so many of them are like those that the deployed model was made for.
     pub n_old_holdout: usize,
+    /// Held-out rows that were left out because their text is trained on.
+    pub n_dropped: usize,
     /// Columns to slice the held-out rows by.
     pub holdout_columns: Vec<(String, Vec<String>)>,
     /// What was done to the labels, for people and the report.
@@ -37,13 +42,13 @@ pub struct UpdateRows {
     pub record: Record,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Record {
-    pub data: Option<String>,
-    pub train_split: Option<String>,
-    /// Of the first run's rows, held out by the same cut every time.
-    pub eval_fraction: Option<f64>,
-    pub new: Vec<String>,
+/// What becomes of held-out rows whose text is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedTexts {
+    /// Nothing may be certified by them: on rows that both models have learnt, too little changes.
+    Dropped,
+    /// A sweep certifies nothing, and its points stay comparable with those that are there.
+    Kept,
 }
 
 impl UpdateRows {
@@ -59,73 +64,105 @@ pub fn settings_of(base: &Path) -> Result<Settings> {
     if path.is_file() { settings::read_plan(&path) } else { Ok(Settings::default()) }
 }
 
-/// Reads everything, aligns it with `old_labels`, and says what it found.
+/// Reads everything, aligns it with the deployed model's labels, and says what it found. `typed` is the plan file with the
+/// flags over it, `before` the deployed model's own run.
+///
+/// Typed columns are of the sources that are typed: what the model was trained on is read as its record says.
 pub fn read(
     args: &Deployed,
-    before: &Settings,
-    old_labels: &[String],
+    typed: &Settings,
+    (model, before): (&Found, &Settings),
+    shared: SharedTexts,
     hub: &Hub,
     console: &mut Console,
 ) -> Result<UpdateRows> {
-    let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
-    let new_classes =
-        if args.allow_new_classes { NewClasses::Allowed } else { NewClasses::Refused };
     let mut reader = Reader {
-        wishes: wishes(before, &args.settings),
-        labels: old_labels.to_vec(),
-        map,
-        new_classes,
+        wishes: wishes(typed),
+        labels: model.labels.clone(),
+        map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
+        new_classes: match args.allow_new_classes {
+            true => NewClasses::Allowed,
+            false => NewClasses::Refused,
+        },
         said: Vec::new(),
         seen: Vec::new(),
         hub,
     };
-    let record = record(args, before)?;
-    let mut old = Vec::new();
-    if let Some(data) = &record.data {
-        let rows =
-            reader.read(data, record.train_split.as_deref(), "train", Labels::Required, console);
-        let mut rows = rows.context(
-            "the rows that the base was trained on; --old names others, --old none leaves them out",
-        )?;
-        // What was cut off for its evaluation it hasn't seen.
-        if let Some(fraction) = record.eval_fraction {
-            let examples = std::mem::take(&mut rows.examples);
-            let labels = LabelSet::new(reader.labels.clone())?;
-            let (seen, _) =
-                stratified_cut(&Split::new(&rows.name, examples, labels), fraction, CUT_SEED)?;
-            rows.examples = seen.examples;
-            rows.name = format!("{} without its {:.0} % cut", rows.name, 100.0 * fraction);
+    let mut record = Record::default();
+    let (mut old, mut held_before) = (Vec::new(), Vec::new());
+    match args.old.as_deref() {
+        Some("none") => {}
+        Some(data) => {
+            let part = reader.read(data, None, "train", Labels::Required, console)?;
+            record.data = Some(source_of(&part, &reader.labels)?);
+            old.push(part);
         }
-        old.push(rows);
+        None => {
+            record = Record::of(before);
+            if record.is_empty() {
+                return Err(earlier::unnamed(&args.base));
+            }
+            for earlier in earlier::read(&mut record, model, &mut reader, console)? {
+                old.push(earlier.seen);
+                held_before.push(earlier.held_out);
+            }
+        }
     }
-    let n_before = record.new.len() - args.new.len();
+    let n_before = record.new.len();
     let mut new = Vec::new();
-    for (at, data) in record.new.iter().enumerate() {
-        let rows = reader.read(data, None, "train", Labels::Required, console)?;
-        if at < n_before { old.push(rows) } else { new.push(rows) }
+    for data in &args.new {
+        let part = reader.read(data, None, "train", Labels::Required, console)?;
+        record.new.push(source_of(&part, &reader.labels)?);
+        new.push(part);
     }
     let mut unlabelled = Vec::new();
     for data in &args.unlabelled {
         unlabelled.push(reader.read(data, None, "train", Labels::Ignored, console)?);
     }
-    let holdout = match &args.holdout {
-        Some(data) => reader.read(data, None, "validation", Labels::IfPresent, console)?,
-        None => cut(&mut new, &reader, args.holdout_fraction)?,
-    };
+    // A label column that was named for new rows may be absent here.
+    let as_there = Labels::IfColumnPresent;
+    let mut held = Vec::new();
+    if let Some(data) = &args.old_holdout {
+        held.push(reader.read(data, None, "validation", as_there, console)?);
+    }
+    let n_old_parts = held.len();
+    match &args.holdout {
+        Some(data) => held.push(reader.read(data, None, "validation", as_there, console)?),
+        None => held.extend(cut(
+            &mut new,
+            &mut record.new[n_before..],
+            &reader.labels,
+            args.holdout_fraction,
+        )?),
+    }
+    if let Some(column) = &typed.label_column {
+        let is_unlabelled = |part: &&Part| part.examples.iter().all(|row| row.label.is_none());
+        for part in held.iter().filter(is_unlabelled) {
+            console.say(&format!("{}: no label in column {column:?}; measured without", part.name));
+        }
+    }
     // A teacher of another origin may have use for an entry that no data has.
     if args.teacher.is_empty() {
         let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
         refuse_unused(&reader.map, &seen)?;
     }
-    let mut held = Vec::new();
-    if let Some(data) = &args.old_holdout {
-        held.push(reader.read(data, None, "validation", Labels::IfPresent, console)?);
+    // What an earlier update held out the model hasn't seen. It is trained on now, as new rows, unless it is to measure again.
+    let n_first = usize::from(record.data.is_some());
+    let measured: HashSet<Text> = held.iter().flat_map(|part| &part.examples).map(text).collect();
+    let mut released = Vec::new();
+    for (at, part) in held_before.into_iter().enumerate() {
+        let Some(part) = part else { continue };
+        if !part.examples.iter().any(|row| measured.contains(&text(row))) {
+            let n = count(part.examples.len() as u64);
+            console.say(&format!("{}: {n} rows, held out then, are new rows now", part.name));
+            record.new[at - n_first].held_out_fraction = None;
+            released.push(part);
+        }
     }
-    let n_old_holdout = held.first().map_or(0, |part: &Part| part.examples.len());
-    held.push(holdout);
+    let new: Vec<Part> = released.into_iter().chain(new).collect();
     let labels = LabelSet::new(reader.labels.clone())?;
-    let count = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
-    let (n_old, n_new) = (count(&old), count(&new));
+    let rows_of = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
+    let (n_old, n_new) = (rows_of(&old), rows_of(&new));
     let names: Vec<&str> = old.iter().chain(&new).map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     let parts: Vec<Part> = old.into_iter().chain(new).chain(unlabelled).collect();
@@ -136,16 +173,11 @@ pub fn read(
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
+    let n_dropped = leave_out_shared(&mut held, &train, shared, console)?;
+    let n_old_holdout = rows_of(&held[..n_old_parts]);
     let holdout_columns = columns(&held, &args.slice, hub, console)?;
     let held_name: Vec<String> = held.iter().map(|part| part.name.clone()).collect();
     let holdout = Split::new(&held_name.join(" + "), unique(held), labels);
-    let shared = shared_texts(&train, &holdout);
-    if shared > 0 {
-        console.say(&format!(
-            "{shared} of {} held-out rows have a text that is trained on too; churn there is too low",
-            holdout.examples.len()
-        ));
-    }
     Ok(UpdateRows {
         train,
         n_old,
@@ -153,6 +185,7 @@ pub fn read(
         n_unlabelled,
         holdout,
         n_old_holdout,
+        n_dropped,
         holdout_columns,
         alignment: reader.said,
         record,
@@ -160,7 +193,7 @@ pub fn read(
 }
 
 /// Rows of one source, their labels aligned already.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Part {
     pub name: String,
     pub examples: Vec<Example>,
@@ -168,6 +201,23 @@ pub struct Part {
     pub source: String,
     pub split: String,
     pub ids: Vec<String>,
+    /// As named, by the user or the task.
+    pub columns: Columns,
+    /// (DATA, LABEL): entries of the label map that named labels of this source.
+    pub map: Vec<(String, String)>,
+}
+
+impl Part {
+    /// What stays, and about `fraction` of each class. `labels` are the model's.
+    pub fn cut(mut self, labels: &[String], fraction: f64) -> Result<(Part, Part), DataError> {
+        let examples = std::mem::take(&mut self.examples);
+        let rows = Split::new(&self.name, examples, LabelSet::new(labels.to_vec())?);
+        let (kept, held) = stratified_cut(&rows, fraction, CUT_SEED)?;
+        let name = format!("{} without its held-out part", self.name);
+        let kept = Part { name, examples: kept.examples, ..self.clone() };
+        let name = format!("{:.0} % of {}", 100.0 * fraction, self.name);
+        Ok((kept, Part { name, examples: held.examples, ..self }))
+    }
 }
 
 /// Reads sources one after the other, each aligned with the labels so far.
@@ -199,6 +249,7 @@ impl Reader<'_> {
             _ => default.to_string(),
         };
         let split = split.map(str::to_string).or(data.split.clone()).unwrap_or(first);
+        let columns = data.columns(&self.wishes);
         let known = LabelSet::new(self.labels.clone())?;
         let mut read = |known: Option<&LabelSet>| {
             data.read(&split, &self.wishes, labels, known, self.hub, console)
@@ -206,10 +257,10 @@ impl Reader<'_> {
         // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
         let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
             Ok(rows) if rows.labels == known => {
-                return Ok(part(rows, source, split));
+                return Ok(part(rows, source, split, columns));
             }
             Ok(rows) => rows,
-            // Rows of one class only don't make a label set of their own.
+            // Rows of one class, or without labels, don't make a label set of their own.
             Err(error) if is_of_labels(&error) => {
                 let other = if self.map.is_empty() { read(None) } else { read(Some(&known)) };
                 other.map_err(|own| if is_of_labels(&own) { error } else { own })?
@@ -218,10 +269,10 @@ impl Reader<'_> {
         };
         let names = found.labels.names();
         self.seen.push(names.to_vec());
-        let aligned: Alignment =
-            align_update(&self.labels, names, &entries_for(&self.map, names), self.new_classes)
-                .with_context(|| found.name.clone())?;
-        let mut found = part(found, source, split);
+        let map = entries_for(&self.map, names);
+        let aligned: Alignment = align_update(&self.labels, names, &map, self.new_classes)
+            .with_context(|| found.name.clone())?;
+        let mut found = Part { map, ..part(found, source, split, columns) };
         for row in &mut found.examples {
             row.label = row.label.and_then(|label| aligned.of_data.get(label as usize).copied());
         }
@@ -231,9 +282,10 @@ impl Reader<'_> {
     }
 }
 
-fn part(rows: Split, source: &str, split: String) -> Part {
+fn part(rows: Split, source: &str, split: String, columns: Columns) -> Part {
     let ids = rows.examples.iter().map(|row| row.id.clone()).collect();
-    Part { name: rows.name, examples: rows.examples, source: source.into(), split, ids }
+    let (name, examples, source) = (rows.name, rows.examples, source.to_string());
+    Part { name, examples, source, split, ids, columns, map: Vec::new() }
 }
 
 /// Values of the held-out rows in these columns of what they were read from.
@@ -266,62 +318,51 @@ fn is_of_labels(error: &anyhow::Error) -> bool {
             DataError::UnknownLabel { .. }
                 | DataError::LabelsDisagree { .. }
                 | DataError::TooFewLabels { .. }
+                | DataError::NoLabels { .. }
         )
     )
 }
 
-fn record(args: &Deployed, before: &Settings) -> Result<Record> {
-    let mut record = match args.old.as_deref() {
-        Some("none") => Record::default(),
-        Some(data) => Record { data: Some(data.into()), ..Record::default() },
-        None if before.data.is_some() || before.new.is_some() => Record {
-            data: before.data.clone(),
-            train_split: before.train_split.clone(),
-            eval_fraction: before.eval_fraction.filter(|_| before.eval_split.is_none()),
-            new: before.new.clone().unwrap_or_default(),
-        },
-        None => {
-            return Err(Usage(format!(
-                "{}: it doesn't say which rows it was trained on; name them with --old DATA, or --old none to \
-                 train on the new ones alone",
-                args.base
-            ))
-            .into());
+pub fn wishes(typed: &Settings) -> Wishes {
+    let s = typed.clone();
+    let columns = Columns {
+        text: s.text_column,
+        pair: s.pair_column,
+        label: s.label_column,
+        id: s.id_column,
+    };
+    Wishes { columns }
+}
+
+/// Held-out rows from each of the new sources, by class; they leave training, and `sources` say so. A source that is too
+/// small to be cut stays whole, unless all are.
+fn cut(
+    new: &mut [Part],
+    sources: &mut [Source],
+    labels: &[String],
+    fraction: f64,
+) -> Result<Vec<Part>> {
+    let mut all = Vec::new();
+    let mut too_small = None;
+    for (part, source) in new.iter_mut().zip(sources) {
+        match part.clone().cut(labels, fraction) {
+            Ok((kept, held)) => {
+                *part = kept;
+                source.held_out_fraction = Some(fraction);
+                all.push(held);
+            }
+            Err(error @ DataError::CutTooSmall { .. }) => too_small = Some(error),
+            Err(error) => return Err(error.into()),
         }
-    };
-    record.new.extend(args.new.iter().cloned());
-    Ok(record)
-}
-
-/// The columns that the user names, else those of the base's own run.
-fn wishes(before: &Settings, now: &Settings) -> Wishes {
-    let pick = |now: &Option<String>, before: &Option<String>| now.clone().or(before.clone());
-    Wishes {
-        columns: Columns {
-            text: pick(&now.text_column, &before.text_column),
-            pair: pick(&now.pair_column, &before.pair_column),
-            label: pick(&now.label_column, &before.label_column),
-            id: pick(&now.id_column, &before.id_column),
-        },
     }
-}
-
-/// Held-out rows from the new ones, by class; they leave training.
-fn cut(new: &mut Vec<Part>, reader: &Reader, fraction: f64) -> Result<Part> {
-    let Some(mut part) = new.pop() else {
-        return Err(Usage(
-            "no rows to hold out; give new rows with --new, or --holdout DATA".into(),
-        )
-        .into());
-    };
-    let examples = std::mem::take(&mut part.examples);
-    let split = Split::new(&part.name, examples, LabelSet::new(reader.labels.clone())?);
-    let (train, held) = stratified_cut(&split, fraction, CUT_SEED)?;
-    let name = part.name.clone();
-    let kept = format!("{name} without its held-out part");
-    new.push(Part { name: kept, examples: train.examples, ..Part::default() });
-    let name = format!("{:.0} % of {name}", 100.0 * fraction);
-    Ok(Part { name, examples: held.examples, ..part })
+    match (all.is_empty(), too_small) {
+        (false, _) => Ok(all),
+        (true, Some(error)) => Err(error.into()),
+        (true, None) => {
+            let hint = "no rows to hold out; give new rows with --new, or --holdout DATA";
+            Err(Usage(hint.into()).into())
+        }
+    }
 }
 
 /// All rows with ids that are unique: where two sources share one, those of the later source get its number before theirs.
@@ -343,11 +384,45 @@ pub fn unique(parts: Vec<Part>) -> Vec<Example> {
     all
 }
 
-fn shared_texts(train: &Split, holdout: &Split) -> usize {
-    let trained: std::collections::HashSet<(&str, Option<&str>)> =
-        train.examples.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
-    let is_shared = |row: &&Example| trained.contains(&(row.text.as_str(), row.pair.as_deref()));
-    holdout.examples.iter().filter(is_shared).count()
+type Text<'r> = (&'r str, &'r str);
+
+/// As a cut tells texts apart.
+fn text(row: &Example) -> Text<'_> {
+    (row.text.trim(), row.pair.as_deref().unwrap_or("").trim())
+}
+
+/// The number of held-out rows that were left out.
+fn leave_out_shared(
+    held: &mut [Part],
+    train: &Split,
+    shared: SharedTexts,
+    console: &mut Console,
+) -> Result<usize> {
+    let trained: HashSet<Text> = train.examples.iter().map(text).collect();
+    let rows = |held: &[Part]| held.iter().map(|part| part.examples.len()).sum::<usize>();
+    let of = rows(held);
+    let is_shared = |row: &&Example| trained.contains(&text(row));
+    let n: usize = held.iter().map(|part| part.examples.iter().filter(is_shared).count()).sum();
+    if n == 0 {
+        return Ok(0);
+    }
+    let said = format!("{n} of {of} held-out rows have a text that is trained on too");
+    if shared == SharedTexts::Kept {
+        console.say(&format!("{said}; churn there is too low"));
+        return Ok(0);
+    }
+    if n == of {
+        return Err(Usage(format!(
+            "{said}, so nothing can be measured on them; give others with --holdout, or take them out of {}",
+            train.name
+        ))
+        .into());
+    }
+    console.say(&format!("{said}; they are left out"));
+    for part in held {
+        part.examples.retain(|row| !trained.contains(&text(row)));
+    }
+    Ok(n)
 }
 
 #[cfg(test)]

@@ -59,11 +59,15 @@ pub struct Settings {
     #[arg(skip)]
     pub temperature: Option<f64>,
 
-    /// In an update's record: the deployed model, and the rows that came after `data`
+    /// In an update's record: the deployed model, the rows that came after `data`, and what else it takes to read `data` again
     #[arg(skip)]
     pub base: Option<String>,
     #[arg(skip)]
-    pub new: Option<Vec<String>>,
+    pub data_sha256: Option<String>,
+    #[arg(skip)]
+    pub label_map: Option<Vec<(String, String)>>,
+    #[arg(skip)]
+    pub new: Option<Vec<Source>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]
@@ -173,11 +177,28 @@ pub struct Settings {
     pub select_by: Option<SelectBy>,
 }
 
+/// Rows that a model was trained on, with what it takes to read them again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub data: String,
+    pub split: Option<String>,
+    pub text_column: Option<String>,
+    pub pair_column: Option<String>,
+    pub label_column: Option<String>,
+    pub id_column: Option<String>,
+    /// (DATA, LABEL): names that the data has for the model's.
+    pub label_map: Option<Vec<(String, String)>>,
+    /// Of all of its rows, before any are held out.
+    pub sha256: Option<String>,
+    /// Cut off by class and not trained on.
+    pub held_out_fraction: Option<f64>,
+}
+
 /// How one run is trained. A sweep has lists of the same flags.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq)]
 pub struct MethodFlags {
-    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update with a
-    /// budget, distil]
+    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update, distil]
     #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
     pub method: Option<String>,
 

@@ -10,7 +10,6 @@ use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
     Buffer, Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
-    fisher, load_fisher, save_fisher,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, check_vocabulary};
@@ -22,10 +21,10 @@ use crate::found::{
     Found, Teachers, describe, logits, open_model, predicted, table, teacher, tokens_of,
 };
 use crate::progress::count;
-use crate::rows::{self, UpdateRows};
+use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training};
-use crate::{base, device, places};
+use crate::{base, device, information, places};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -38,6 +37,7 @@ pub struct Updating {
     pub rows: UpdateRows,
     /// The part of the held-out rows that may be looked at while choosing; the rest is for certification.
     pub is_calibration: Vec<bool>,
+    /// Nothing before [`Updating::score_old`].
     pub old_on_holdout: Predicted,
     teacher: Option<(Teacher, (String, String))>,
     teachers: Vec<String>,
@@ -78,26 +78,64 @@ fn recipe_of(before: &Settings) -> Settings {
     }
 }
 
-/// Finds the base, reads and aligns all rows, and lets the base score the held-out ones. `None` where it was interrupted.
-pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<Option<Updating>> {
-    refuse_foreign_flags(&flags)?;
+/// The base's own folder, or one below `runs` for a base that lies elsewhere, such as on the hub.
+pub fn beside(base: &str) -> String {
+    let base = base.trim_end_matches('/');
+    if Path::new(base).is_dir() {
+        return base.to_string();
+    }
+    let name = base.rsplit('/').next().unwrap_or(base);
+    format!("runs/{}", name.split('@').next().unwrap_or(name))
+}
+
+/// The plan file with what was typed over it. A method that is typed brings its own λ and temperature.
+pub fn typed(args: &Deployed, flags: &Settings) -> Result<Settings> {
+    if args.base.is_empty() {
+        return Err(Usage("which model is deployed? Name it with --base DIR|ID".into()).into());
+    }
+    refuse_foreign(flags, "")?;
+    let Some(path) = &args.plan else { return Ok(flags.clone()) };
+    let mut plan = settings::read_plan(path)?;
+    let origin = path.display().to_string();
+    refuse_foreign(&plan, &format!("{origin}: "))?;
+    if flags.method.is_some() {
+        (plan.lambda, plan.temperature) = (None, None);
+    }
+    Ok(Layers::default().over(&plan, &origin)?.over(flags, "flag")?.settings)
+}
+
+/// [`read`], and what the base says on the held-out rows. `None` where it was interrupted.
+pub fn open(
+    args: &Deployed,
+    typed: &Settings,
+    shared: SharedTexts,
+    console: &mut Console,
+) -> Result<Option<Updating>> {
+    let mut updating = read(args, typed, shared, console)?;
+    let scored = updating.score_old(console)?;
+    Ok(scored.map(|()| updating))
+}
+
+/// Finds the base, reads and aligns all rows. Scores nothing.
+pub fn read(
+    args: &Deployed,
+    typed: &Settings,
+    shared: SharedTexts,
+    console: &mut Console,
+) -> Result<Updating> {
     let hub = places::hub()?;
     let found = base::find(&args.base)?;
     let folder = found.folder(&hub, console)?;
     let before = rows::settings_of(&folder)?;
-    let plan_file = match &args.plan {
-        Some(path) => settings::read_plan(path)?,
-        None => Settings::default(),
-    };
-    let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
+    // Which methods are trained is the verb's to say.
+    let typed = Settings { method: None, lambda: None, temperature: None, ..typed.clone() };
     let layers = Layers::default()
         .over(&recipe_of(&before), &format!("{}/run.toml", args.base))?
-        .over(&plan_file, &origin)?
-        .over(&flags, "flag")?;
+        .over(&typed, "typed")?;
     settings::plan(&layers.settings, SelectBy::Accuracy)?;
     let device = device::open(layers.settings.device.as_deref().unwrap_or("auto"))?;
     let old = describe(&args.base, folder)?;
-    let rows = rows::read(args, &before, &old.labels, &hub, console)?;
+    let rows = rows::read(args, &typed, (&old, &before), shared, &hub, console)?;
     console.tell(&format!(
         "rows: {} old, {} new, {} unlabelled; {} held out",
         count(rows.n_old as u64),
@@ -120,12 +158,9 @@ pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<O
     let encoder = layers.settings.model.clone().or(before.model.clone());
     let is_calibration = calibration_rows(rows.holdout.examples.len());
     let tables = args.tables.clone();
-    let Some(table) = table(&old, &rows.holdout, &tables, &device, console)? else {
-        return Ok(None);
-    };
-    let old_on_holdout = predicted(&old, &rows.holdout, &table.labels, &table.logits)?;
+    let old_on_holdout = Predicted::default();
     let tokens = BTreeMap::new();
-    Ok(Some(Updating {
+    Ok(Updating {
         hub,
         device,
         layers,
@@ -141,29 +176,45 @@ pub fn open(args: &Deployed, flags: Settings, console: &mut Console) -> Result<O
         map,
         tables,
         tokens,
-    }))
+    })
 }
 
-/// Flags of a fine-tuning that mean nothing here.
-fn refuse_foreign_flags(flags: &Settings) -> Result<()> {
+/// Settings of a fine-tuning that mean nothing here, typed or in a plan file.
+fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
+    let s = settings;
     let foreign = [
-        ("--train-split", flags.train_split.is_some()),
-        ("--eval-split", flags.eval_split.is_some()),
-        ("--eval-fraction", flags.eval_fraction.is_some()),
-        ("--fresh-head", flags.fresh_head.is_some()),
-        ("--patience", flags.patience.is_some()),
+        ("data", s.data.is_some() || s.data_sha256.is_some()),
+        ("base", s.base.is_some()),
+        ("new", s.new.is_some()),
+        ("label-map", s.label_map.is_some()),
+        ("train-split", s.train_split.is_some()),
+        ("eval-split", s.eval_split.is_some()),
+        ("eval-fraction", s.eval_fraction.is_some()),
+        ("fresh-head", s.fresh_head.is_some()),
+        ("patience", s.patience.is_some()),
     ];
-    match foreign.iter().find(|(_, is_set)| *is_set) {
-        Some((flag, _)) => Err(Usage(format!(
-            "{flag} is for finetune; an update's rows are --old, --new and --holdout, and held-out rows choose nothing \
-             while it trains"
-        ))
-        .into()),
-        None => Ok(()),
-    }
+    let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) else { return Ok(()) };
+    let name = match origin {
+        "" => format!("--{name}"),
+        _ => format!("{origin}{}", name.replace('-', "_")),
+    };
+    Err(Usage(format!(
+        "{name} is for finetune; an update's rows are --old, --new and --holdout, and held-out rows choose nothing \
+         while it trains"
+    ))
+    .into())
 }
 
 impl Updating {
+    /// Lets the base score the held-out rows. `None` where it was interrupted.
+    pub fn score_old(&mut self, console: &mut Console) -> Result<Option<()>> {
+        let (old, holdout) = (&self.old, &self.rows.holdout);
+        let table = table(old, holdout, &self.tables, &self.device, console)?;
+        let Some(table) = table else { return Ok(None) };
+        self.old_on_holdout = predicted(old, holdout, &table.labels, &table.logits)?;
+        Ok(Some(()))
+    }
+
     /// The plan of one training.
     pub fn plan(
         &self,
@@ -237,8 +288,13 @@ impl Updating {
             Some(tokens) => tokens,
             None => self.train_tokens(&start, plan, needs.teacher)?,
         };
-        let old_weights =
-            if needs.old_weights { Some(self.old_weights(plan, console)?) } else { None };
+        let old_weights = match needs.old_weights {
+            true => match self.old_weights(plan, console)? {
+                Some(found) => Some(found),
+                None => return Ok(None),
+            },
+            false => None,
+        };
         let is_old = self.rows.is_old();
         let buffer = if needs.buffer { Some(self.buffer(&start.folder, plan)?) } else { None };
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
@@ -293,16 +349,10 @@ impl Updating {
 
     /// What the run's `run.toml` says; the next update reads it.
     pub fn settings(&self, plan: &Plan) -> Result<Settings> {
-        let record = &self.rows.record;
         let settings = Settings {
-            data: record.data.clone(),
-            train_split: record.train_split.clone(),
-            eval_split: record.eval_fraction.is_none().then(|| "none".into()),
-            eval_fraction: record.eval_fraction,
-            new: (!record.new.is_empty()).then(|| record.new.clone()),
             base: Some(self.old.name.clone()),
             model: self.encoder.clone(),
-            ..self.layers.settings.clone()
+            ..self.rows.record.onto(&self.layers.settings)
         };
         settings::resolved(&settings, plan)
     }
@@ -352,36 +402,31 @@ impl Updating {
         teacher(&asked, &self.rows.train, &self.hub, &self.device, console)
     }
 
-    fn old_weights(&self, plan: &Plan, console: &mut Console) -> Result<OldWeights> {
+    /// `None` where it was interrupted.
+    fn old_weights(&self, plan: &Plan, console: &mut Console) -> Result<Option<OldWeights>> {
         let model = open_model(&self.old, &self.device)?;
         let fisher = match plan.method {
             Method::Ewc { rows, .. } => {
-                let path = self
-                    .tables
-                    .join(format!("fisher-{}-{rows}.safetensors", &self.old.sha256[..16]));
-                let key = format!("{rows} of {}", self.rows.train.sha256);
-                match load_fisher(&path, &model.params, &key) {
-                    Ok(found) => Some(found),
-                    Err(_) => {
-                        let examples = &self.rows.train.examples;
-                        let n = if self.rows.n_old > 0 { self.rows.n_old } else { examples.len() };
-                        let tokens = tokens_of(&self.old, &model.config, &examples[..n])?;
-                        console.say(&format!(
-                            "Fisher information of {} rows, one at a time",
-                            count(rows.min(n) as u64)
-                        ));
-                        let found = fisher(&model, &tokens, rows, 0, &self.device, &mut |_| {})?;
-                        std::fs::create_dir_all(&self.tables)?;
-                        save_fisher(&path, &found, &model.params, &key)?;
-                        Some(found)
-                    }
-                }
+                let examples = &self.rows.train.examples;
+                let n = if self.rows.n_old > 0 { self.rows.n_old } else { examples.len() };
+                let (old, tables) = (&self.old, &self.tables);
+                let found = information::read_or_take(
+                    old,
+                    &model,
+                    &examples[..n],
+                    rows,
+                    tables,
+                    &self.device,
+                    console,
+                )?;
+                let Some(found) = found else { return Ok(None) };
+                Some(found)
             }
             _ => None,
         };
         let tensors =
             model.params.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone()));
-        Ok(OldWeights { params: tensors.collect(), fisher })
+        Ok(Some(OldWeights { params: tensors.collect(), fisher }))
     }
 
     fn buffer(&self, folder: &Path, plan: &Plan) -> Result<Buffer> {

@@ -9,8 +9,9 @@ use crate::settings::{MethodFlags, Settings};
 /// What an update is made of, whatever is done with it.
 #[derive(clap::Args, Clone)]
 pub struct Deployed {
-    /// The deployed model: a run's folder, a hub id, any folder in the hub's layout
-    #[arg(long, value_name = "DIR|ID")]
+    /// The deployed model: a run's folder, a hub id, any folder in the hub's layout; must be given
+    // Not by clap: a sweep that only merges has none.
+    #[arg(long, value_name = "DIR|ID", default_value = "", hide_default_value = true)]
     pub base: String,
 
     /// New labelled rows: a file, a data set or `task:split`; may be given several times
@@ -176,13 +177,14 @@ pub struct Sweep {
     #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
     pub method: Vec<String>,
 
-    /// Grid of the teacher's weight, for methods with a teacher that don't set it: `0.2,0.5` or `0:1:0.1`
-    #[arg(long, value_name = "GRID", default_value = "0.5")]
-    pub lambda: String,
+    /// Grid of the teacher's weight, for methods with a teacher that don't set it: `0.2,0.5` or `0:1:0.1` [default: the
+    /// method's own, 0.5]
+    #[arg(long, value_name = "GRID")]
+    pub lambda: Option<String>,
 
-    /// Grid of temperatures, for methods that have one and don't set it
-    #[arg(long, value_name = "GRID", default_value = "1")]
-    pub temperature: String,
+    /// Grid of temperatures, for methods that have one and don't set it [default: the method's own]
+    #[arg(long, value_name = "GRID")]
+    pub temperature: Option<String>,
 
     /// Grid of label smoothing: a retrain each, cold
     #[arg(long, value_name = "GRID")]

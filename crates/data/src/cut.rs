@@ -10,6 +10,9 @@ use crate::example::{Example, Split};
 use crate::rng::Rng;
 
 /// (train, eval): about `fraction` of each class's rows go to eval, rows keep their order and ids.
+///
+/// Which rows depends on the order of the label set: who cuts the same rows again does so before they are brought to another
+/// model's order.
 pub fn stratified_cut(split: &Split, fraction: f64, seed: u64) -> Result<(Split, Split)> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::BadFraction { fraction });

@@ -1,0 +1,288 @@
+//! The rows that a model has seen, as its run's record names them, read again.
+
+use std::collections::{BTreeSet, HashSet};
+
+use anyhow::{Context, Result};
+use lowchurn_data::{
+    Columns, Example, LabelSet, Labels, NewClasses, Split, labelled, stratified_cut,
+};
+use lowchurn_distill::finished_provenance;
+
+use crate::console::Console;
+use crate::data::{self, CUT_SEED, Wishes};
+use crate::failure::Usage;
+use crate::found::Found;
+use crate::rows::{Part, Reader};
+use crate::settings::{Settings, Source};
+
+/// What a run writes down of the rows that its model has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Of the first run, whose held-out rows are cut off in the data's own order of the classes.
+    pub data: Option<Source>,
+    /// Of the updates since, the earliest first.
+    pub new: Vec<Source>,
+}
+
+/// One source, read again.
+pub struct Earlier {
+    pub seen: Part,
+    /// What an update held out of its new rows. The first run's are left out for good: its best checkpoint was chosen by them.
+    pub held_out: Option<Part>,
+}
+
+impl Record {
+    pub fn of(run: &Settings) -> Record {
+        let s = run.clone();
+        let data = s.data.map(|data| Source {
+            data,
+            split: s.train_split,
+            text_column: s.text_column,
+            pair_column: s.pair_column,
+            label_column: s.label_column,
+            id_column: s.id_column,
+            label_map: s.label_map,
+            sha256: s.data_sha256,
+            held_out_fraction: s.eval_fraction.filter(|_| s.eval_split.is_none()),
+        });
+        Record { data, new: s.new.unwrap_or_default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.data.is_none() && self.new.is_empty()
+    }
+
+    /// [`Record::of`] gives it back.
+    pub fn onto(&self, settings: &Settings) -> Settings {
+        let data = self.data.clone().unwrap_or_default();
+        Settings {
+            data: self.data.as_ref().map(|data| data.data.clone()),
+            train_split: data.split,
+            text_column: data.text_column,
+            pair_column: data.pair_column,
+            label_column: data.label_column,
+            id_column: data.id_column,
+            label_map: data.label_map,
+            data_sha256: data.sha256,
+            eval_split: data.held_out_fraction.is_none().then(|| "none".into()),
+            eval_fraction: data.held_out_fraction,
+            new: (!self.new.is_empty()).then(|| self.new.clone()),
+            ..settings.clone()
+        }
+    }
+}
+
+/// What it takes to read a part again.
+pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
+    let columns = part.columns.clone();
+    Ok(Source {
+        data: part.source.clone(),
+        // `tickets:later` names its split itself.
+        split: None,
+        text_column: columns.text,
+        pair_column: columns.pair,
+        label_column: columns.label,
+        id_column: columns.id,
+        label_map: (!part.map.is_empty()).then(|| part.map.clone()),
+        sha256: Some(fingerprint(&part.examples, labels)?),
+        held_out_fraction: None,
+    })
+}
+
+/// Reads all of a record's sources, in their order, with `reader`'s labels; fills in hashes that the record lacks.
+///
+/// Errors: as reading; rows that are no longer those that `model` was trained on.
+pub fn read(
+    record: &mut Record,
+    model: &Found,
+    reader: &mut Reader,
+    console: &mut Console,
+) -> Result<Vec<Earlier>> {
+    let mut all = Vec::new();
+    if let Some(source) = &mut record.data {
+        let mut part = read_source(source, model, reader, console)?;
+        if let Some(fraction) = source.held_out_fraction {
+            let seen = own_cut(source, &part, fraction, reader, console)?;
+            part.examples.retain(|row| seen.contains(&row.id));
+            part.name = format!("{} without its {:.0} % cut", part.name, 100.0 * fraction);
+        }
+        if record.new.is_empty() {
+            check_first_run(&part, model)?;
+        }
+        all.push(Earlier { seen: part, held_out: None });
+    }
+    for source in &mut record.new {
+        let part = read_source(source, model, reader, console)?;
+        all.push(match source.held_out_fraction {
+            None => Earlier { seen: part, held_out: None },
+            Some(fraction) => {
+                let (seen, held_out) = part.cut(&reader.labels, fraction)?;
+                Earlier { seen, held_out: Some(held_out) }
+            }
+        });
+    }
+    Ok(all)
+}
+
+/// By the source's own columns and label names, whatever was typed for new rows.
+fn read_source(
+    source: &mut Source,
+    model: &Found,
+    reader: &mut Reader,
+    console: &mut Console,
+) -> Result<Part> {
+    let mut own = Reader {
+        wishes: wishes(source),
+        labels: reader.labels.clone(),
+        map: source.label_map.clone().unwrap_or_default(),
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub: reader.hub,
+    };
+    let part = own
+        .read(&source.data, source.split.as_deref(), "train", Labels::Required, console)
+        .context(
+            "the rows that the base was trained on; --old names others, --old none leaves them out",
+        )?;
+    reader.said.extend(own.said);
+    let found = fingerprint(&part.examples, &reader.labels)?;
+    match &source.sha256 {
+        Some(recorded) if *recorded != found => {
+            return Err(changed(&part.name, model, recorded, &found));
+        }
+        _ => source.sha256 = Some(found),
+    }
+    Ok(part)
+}
+
+/// Ids of the rows that were not cut off. The cut goes by the data's own order of the classes; the model's may be another.
+fn own_cut(
+    source: &Source,
+    part: &Part,
+    fraction: f64,
+    reader: &Reader,
+    console: &mut Console,
+) -> Result<HashSet<String>> {
+    let data = data::open(&source.data, reader.hub, console)?;
+    let own =
+        data.read(&part.split, &wishes(source), Labels::Required, None, reader.hub, console)?;
+    let (seen, _) = stratified_cut(&own, fraction, CUT_SEED)?;
+    Ok(seen.examples.into_iter().map(|row| row.id).collect())
+}
+
+/// Against the manifest of a fine-tuning. One that followed a teacher may have seen unlabelled rows, of which it says nothing.
+fn check_first_run(part: &Part, model: &Found) -> Result<()> {
+    let Ok(manifest) = finished_provenance(&model.folder) else { return Ok(()) };
+    let is_plain = manifest.old.is_none() && manifest.teacher.is_none();
+    if !is_plain || manifest.labels != model.labels {
+        return Ok(());
+    }
+    let labels = LabelSet::new(model.labels.clone())?;
+    let found = labelled(&Split::new("", part.examples.clone(), labels)).sha256;
+    match found == manifest.train_sha256 {
+        true => Ok(()),
+        false => Err(changed(&part.name, model, &manifest.train_sha256, &found)),
+    }
+}
+
+fn changed(rows: &str, model: &Found, recorded: &str, found: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{rows}: not the rows that {} was trained on (sha256 {recorded} then, {found} now); put those back, or name what \
+         it was trained on with --old DATA, or leave it out with --old none",
+        model.name
+    )
+}
+
+/// Of rows with their classes by name, whatever order the model has them in and how many more it got since.
+fn fingerprint(rows: &[Example], labels: &[String]) -> Result<String> {
+    let name = |label: u32| labels.get(label as usize).map(String::as_str);
+    // Two more, since a label set has two names at least.
+    let used: BTreeSet<&str> =
+        rows.iter().filter_map(|row| name(row.label?)).chain(["(none)", "(no other)"]).collect();
+    let used = LabelSet::new(used.into_iter().map(String::from).collect())?;
+    let renamed = |row: &Example| Example {
+        label: row.label.and_then(|label| used.index_of(name(label)?)),
+        ..row.clone()
+    };
+    let rows = rows.iter().map(renamed).collect();
+    Ok(Split::new("", rows, used.clone()).sha256)
+}
+
+fn wishes(source: &Source) -> Wishes {
+    let s = source.clone();
+    let columns = Columns {
+        text: s.text_column,
+        pair: s.pair_column,
+        label: s.label_column,
+        id: s.id_column,
+    };
+    Wishes { columns }
+}
+
+/// A run's record was asked for, and says nothing.
+pub fn unnamed(base: &str) -> anyhow::Error {
+    Usage(format!(
+        "{base}: it doesn't say which rows it was trained on; name them with --old DATA, or --old none to train on the \
+         new ones alone"
+    ))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lowchurn_distill::SelectBy;
+
+    use crate::settings;
+
+    fn row(id: &str, label: Option<u32>) -> Example {
+        Example { id: id.into(), text: "t".into(), pair: None, label }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_names() {
+        let rows = [row("1", Some(0)), row("2", Some(1)), row("3", None)];
+        let of = |labels: &[&str]| fingerprint(&rows, &names(labels)).unwrap();
+        let swapped = [row("1", Some(1)), row("2", Some(0)), row("3", None)];
+        assert_eq!(of(&["a", "b"]), fingerprint(&swapped, &names(&["b", "a"])).unwrap());
+        assert_eq!(of(&["a", "b"]), of(&["a", "b", "new"]));
+        assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
+        assert_ne!(of(&["a", "b"]), of(&["a", "c"]));
+        // One class only, or none.
+        assert_ne!(fingerprint(&rows[..1], &names(&["a", "b"])).unwrap(), of(&["a", "b"]));
+        fingerprint(&rows[2..], &names(&["a", "b"])).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_read_back_from_the_runs_file() {
+        let source = |data: &str, held_out_fraction| Source {
+            data: data.into(),
+            text_column: Some("body".into()),
+            label_map: Some(vec![("a,b".into(), "c=d".into())]),
+            sha256: Some("1f".into()),
+            held_out_fraction,
+            ..Source::default()
+        };
+        let record = Record {
+            data: Some(Source { split: Some("train[:9]".into()), ..source("old.csv", Some(0.2)) }),
+            new: vec![source("new.csv", None), source("newer.csv", Some(0.1))],
+        };
+        let there = |record: &Record| {
+            let settings = record.onto(&Settings::default());
+            let plan = settings::plan(&settings, SelectBy::Accuracy).unwrap();
+            let text = settings::to_toml(&settings::resolved(&settings, &plan).unwrap()).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("run.toml"), text).unwrap();
+            Record::of(&settings::read_plan(&dir.path().join("run.toml")).unwrap())
+        };
+        assert_eq!(there(&record), record);
+        assert_eq!(there(&Record::default()), Record::default());
+        let whole = Record { data: Some(source("old.csv", None)), ..Record::default() };
+        assert_eq!(there(&whole), whole);
+    }
+}

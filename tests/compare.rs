@@ -417,7 +417,6 @@ fn the_gate_says_the_verdict_by_its_exit_code() {
         ("--max-nfr 0.2%", 10, "FAIL"),
         ("--min-accuracy-gain 0", 11, "INCONCLUSIVE"),
         ("--min-accuracy-gain 1%", 10, "FAIL"),
-        ("--max-slice-nfr 5%", 0, "PASS"),
     ] {
         let done = lab.run(&format!("gate $T/out/report.json {limit}")).expect(code);
         assert_eq!(done.out.lines().next(), Some(word), "{limit}: {}", done.out);

@@ -225,9 +225,10 @@ fn verdicts_are_exit_codes() {
     for (limit, verdict, code) in
         [("30%", "PASS", 0), ("14%", "INCONCLUSIVE", 11), ("3%", "FAIL", 10)]
     {
-        let done = lab.run(&format!("{RETRAIN} --max-churn {limit}")).expect(code);
+        let line = format!("{RETRAIN} --max-churn {limit} --output $T/{verdict}");
+        let done = lab.run(&line).expect(code);
         says(&done, verdict);
-        let report = report(&lab, "shop-v2");
+        let report = report(&lab, verdict);
         let certificate = &report["certificate"];
         assert_eq!(certificate["verdict"], verdict);
         let check = &certificate["checks"][0];
@@ -235,7 +236,11 @@ fn verdicts_are_exit_codes() {
         let churn = check["observed"].as_f64().unwrap();
         assert!((0.08..0.15).contains(&churn), "{churn}");
         assert_eq!(check["rows_needed"].is_u64(), verdict == "INCONCLUSIVE", "{check}");
-        lab.run("gate $T/shop-v2/report.json").expect(code);
+        lab.run(&format!("gate $T/{verdict}/report.json")).expect(code);
+        // Finished, it says the same again.
+        let done = lab.run(&line).expect(code);
+        says(&done, &format!("$T/{verdict} is finished; --fresh starts over"));
+        says(&done, verdict);
     }
     // The gain is on the rows whose rule changed.
     let done = lab.run(&format!("{RETRAIN} --max-churn 30% --min-accuracy-gain 1%")).expect(0);
@@ -278,7 +283,7 @@ fn a_budget_that_no_rows_here_can_certify() {
 fn with_a_budget_the_walk_goes_back_to_the_old_weights() {
     let lab = deployed();
     let line = RETRAIN.replace("--interpolate none", "--interpolate 0:1:0.25");
-    lab.run(&format!("{line} --max-churn 6%")).expect(0);
+    let done = lab.run(&format!("{line} --max-churn 6%")).expect(0);
     let report = report(&lab, "shop-v2");
     let walked = report["certificate"]["walked"].as_array().unwrap();
     assert_eq!(walked.len(), 4, "all of the old weights is no candidate");
@@ -297,7 +302,6 @@ fn with_a_budget_the_walk_goes_back_to_the_old_weights() {
         lab.lines(name).into_iter().map(|row| row["label"].clone()).collect()
     };
     let changed = labels("p.jsonl").iter().zip(labels("q.jsonl")).filter(|(a, b)| *a != b).count();
-    let done = lab.run(&format!("{line} --max-churn 6%")).expect(0);
     assert!(
         done.out.contains(&format!("churn {:.2} %", changed as f64 / 2.0)),
         "{changed}\n{}",
@@ -527,6 +531,7 @@ fn a_table_is_scored_once() {
     assert_eq!(done.err.matches("rows scored once").count(), 0, "{}", done.err);
     assert!(lab.tree("tables") == first, "a table was written again");
 
+    let line = format!("{line} --fresh");
     // One table in the place of the other, and a damaged one.
     let (a, b) = (lab.path("tables").join(&tables[0]), lab.path("tables").join(&tables[1]));
     fs::copy(&a, &b).unwrap();
@@ -673,28 +678,48 @@ fn killed_while_the_update_is_written() {
     }
 }
 
-/// Candidates of another plan in the output folder are not taken for this update's.
+/// The result of another update in the output folder is not written over, and its candidates are not taken for this one's.
 #[test]
 fn another_update_in_the_same_folder() {
     let lab = deployed();
-    let line = format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --method retrain");
-    lab.ok(&line);
+    let named = format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --method retrain");
+    lab.ok(&named);
     let before = lab.tree("shop-v2");
+    let line = format!("{named} --output $T/shop-v2");
     let end = "; choose another output folder, or --fresh to start over here";
-    let start = "$T/shop-v2/candidates/retrain holds a run with another ";
     for (flags, what) in [
         ("--seed 7", "seed: 42, now 7"),
-        ("--init cold", "base checkpoint: $T/shop ("),
-        ("--old none", "training data: old:train + new:train ("),
+        ("--init cold", "start: warm, now cold"),
+        ("--old none", "training data: "),
+        ("--old-holdout $T/old.jsonl --old none --new $T/old.jsonl", "training data: "),
+        ("--max-churn 30%", "budget: none, now max-churn 0.3, confidence 0.95"),
+        ("--lambda 0.5", ""),
     ] {
         let done = lab.run(&format!("{line} {flags}")).expect(2);
-        assert!(done.error().starts_with(&format!("{start}{what}")), "{}", done.error());
-        assert!(done.error().ends_with(end), "{}", done.error());
+        if !what.is_empty() {
+            let start = format!("$T/shop-v2 holds a run with another {what}");
+            assert!(done.error().starts_with(&start), "{}", done.error());
+            assert!(done.error().ends_with(end), "{}", done.error());
+        }
         assert!(lab.tree("shop-v2") == before, "{flags}: something was changed");
     }
+    let done = lab.ok(&line);
+    says(&done, "$T/shop-v2 is finished; --fresh starts over");
+    assert!(lab.tree("shop-v2") == before);
+    // Without a name it goes where nothing lies.
+    lab.ok(&format!("{named} --seed 7"));
+    assert!(lab.path("shop-v3/model.safetensors").is_file());
+    assert!(lab.tree("shop-v2") == before);
     lab.ok(&format!("{line} --seed 7 --fresh"));
     assert!(
         lab.read("shop-v2/model.safetensors") != before[&lab.path("shop-v2/model.safetensors")]
+    );
+    // The run that made the base is no update's result.
+    lab.write("shop-old/run.toml", lab.read("shop/run.toml"));
+    let done = lab.run(&format!("{named} --output $T/shop-old")).expect(2);
+    assert_eq!(
+        done.error(),
+        "$T/shop-old holds a run that isn't this update's; choose another --output, or --fresh to start over here"
     );
 }
 

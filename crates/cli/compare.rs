@@ -25,7 +25,7 @@ use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
 use crate::sides::{self, Source};
 use crate::signals::command_that_goes_on as command;
-use crate::{device, nearest, output, places, slices};
+use crate::{device, golden, nearest, output, places, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let label_map = check(args)?;
@@ -130,6 +130,10 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
 /// What can be refused before anything is read.
 fn check(args: &Compare) -> Result<Vec<(String, String)>> {
     if args.budget.is_set() {
+        if args.budget.max_slice_nfr.is_some() && args.slice.is_empty() {
+            let said = "--max-slice-nfr needs slices; name a column with --slice";
+            return Err(Usage(said.into()).into());
+        }
         // Golden rows are read later; that there are some is enough here.
         let golden = args.budget.golden.iter().map(|_| String::new()).collect();
         budget(&args.budget, golden).check()?;
@@ -287,14 +291,18 @@ fn certificate(
             let mut ids: Vec<String> =
                 slices::ids("--golden", &text, id_column, hub, console)?.into_iter().collect();
             ids.sort();
+            if golden::has_texts(path, args.scoring.text_column.as_deref()) {
+                console.say(&format!(
+                    "--golden {text}: looked up by id among the compared rows; its texts aren't asked, as update and repair do"
+                ));
+            }
             ids
         }
         None => Vec::new(),
     };
-    let slices = comparison.slices.iter();
     let rows = Measurements {
         all: comparison.all.flips,
-        slices: slices.map(|slice| (slice.name.clone(), slice.measured.flips)).collect(),
+        slices: comparison.column_slices.clone(),
         golden: Golden::look_up(&golden, &pair.ids, &pair.old, &pair.new),
     };
     Ok(Some(certify(&budget(&args.budget, golden), &rows)?))

@@ -14,6 +14,7 @@ use crate::data::{self, Data, Wishes};
 use crate::eval::chosen_split;
 use crate::failure::Usage;
 use crate::progress::count;
+use crate::reporting::both_texts;
 use crate::sides::{self, Source};
 use crate::slices::{self, Slices};
 
@@ -128,15 +129,8 @@ fn is_missing_id(error: &anyhow::Error) -> bool {
     matches!(found, Some(DataError::MissingColumn { role: "id", .. }))
 }
 
-/// A text, or both of a pair.
-fn shown(row: &Example) -> String {
-    match &row.pair {
-        Some(pair) => format!("{}\n{pair}", row.text),
-        None => row.text.clone(),
-    }
-}
-
-const TEXTS: [&str; 3] = ["text", "sentence", "content"];
+/// Columns that hold texts where no name was given.
+pub const TEXTS: [&str; 3] = ["text", "sentence", "content"];
 
 /// What prediction files hold besides predictions: the first side that has a column is asked.
 pub fn of_files(args: &Compare, sides: &[(&Source, &Predicted)]) -> Result<Facts> {
@@ -247,7 +241,7 @@ impl Facts {
         if let Some(texts) = &self.texts {
             return texts.of(&pair.ids).into_iter().next().map(|(_, texts)| texts);
         }
-        let text = |id: &String| self.example(id).map_or(String::new(), |row| shown(&row));
+        let text = |id: &String| self.example(id).map_or(String::new(), |row| both_texts(&row));
         (!self.examples.is_empty()).then(|| pair.ids.iter().map(text).collect())
     }
 

@@ -1,13 +1,15 @@
 //! `gate`: the verdict of a report, for people and for machines, and its exit code.
 //!
 //! Nothing is measured again. With limits on the command line the counts in the report are judged by those; a report holds
-//! no ids of rows that didn't change, so golden rows are `compare`'s to look up.
+//! no ids of rows that didn't change, so golden rows are `compare`'s to look up. Rows that took part in choosing the model
+//! certify nothing: of a report on such rows (a sweep's, a repair's without a budget) no verdict is PASS.
 
 use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{
     Certificate, Golden, Measurements, Report, certify, exit_code, gate_markdown, junit,
+    withhold_pass,
 };
 use lowchurn_distill::write_file;
 use serde_json::json;
@@ -24,7 +26,11 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
         output::check(path.parent().unwrap_or(Path::new("")))?;
     }
     let report = Report::read(&args.report)?;
-    let certificate = certificate(&args.budget, &report, &args.report)?;
+    let made = certificate(&args.budget, &report, &args.report)?;
+    let certificate = match &report.rows_chose {
+        Some(what) => withhold_pass(&made, what),
+        None => made,
+    };
     let name = format!("lowchurn {} → {}", report.old.name, report.new.name);
     let text = match args.format {
         GateFormat::Text => text(&certificate),
@@ -65,10 +71,16 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
         }
     }
     let budget = budget(flags, Vec::new());
-    let slices = &report.comparison.slices;
+    let slices = &report.comparison.column_slices;
+    if budget.max_slice_nfr.is_some() && slices.is_empty() {
+        return Err(Usage(format!(
+            "--max-slice-nfr: {shown} has no slices by a column; make it again with --slice COLUMN"
+        ))
+        .into());
+    }
     let rows = Measurements {
         all: report.comparison.all.flips,
-        slices: slices.iter().map(|slice| (slice.name.clone(), slice.measured.flips)).collect(),
+        slices: slices.clone(),
         golden: Golden::default(),
     };
     let mut certificate = certify(&budget, &rows)?;

@@ -111,7 +111,7 @@ pub fn sweep(output: &Path, results: &Value) -> Result<()> {
 
 /// What a run leaves at the top of its folder. Its manifest first, so that a kill in between leaves no half of it
 /// believed; `run.toml`, by which the folder is known as a run's, last.
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "manifest.json",
     "model.safetensors",
     "config.json",
@@ -124,6 +124,8 @@ const FILES: [&str; 13] = [
     "trainer_state.json",
     "eval_results.json",
     "all_results.json",
+    "report.json",
+    "update.json",
     "run.toml",
 ];
 

@@ -10,6 +10,7 @@ use lowchurn_churn::{
     Certificate, Comparison, Flip, FlipKind, Neighbour, Pair, Point, Rate, Report, SCHEMA, Side,
     Verdict, html, markdown,
 };
+use lowchurn_data::Example;
 use lowchurn_distill::write_file;
 
 use crate::progress::{count, printable};
@@ -35,6 +36,14 @@ pub struct Told<'a> {
     pub nearest: BTreeMap<usize, Vec<Neighbour>>,
     pub frontier: Vec<Point>,
     pub provenance: Vec<(String, String)>,
+}
+
+/// A text, or both of a pair.
+pub fn both_texts(row: &Example) -> String {
+    match &row.pair {
+        Some(pair) => format!("{}\n{pair}", row.text),
+        None => row.text.clone(),
+    }
 }
 
 /// The report with all flips: negative ones first, then lateral, positive and unlabelled ones, each from the one that the
@@ -205,6 +214,11 @@ pub fn lines(report: &Report) -> Vec<String> {
     if (old, new) != (0, 0) {
         let (old, new) = (rows(old), rows(new));
         table.push(("left out", format!("{old} only in the old, {new} only in the new")));
+    }
+    if let Some(what) = &report.rows_chose {
+        let said =
+            format!("{what}; fresh rows will look worse, and no limit is certified on these");
+        table.push(("these rows chose", said));
     }
     let names = report.alignment.iter().cloned();
     let all = names.chain(table.into_iter().map(|(name, said)| format!("{name:<15} {said}")));

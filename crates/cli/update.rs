@@ -1,15 +1,13 @@
 //! `update`: deployed model and new rows → trained candidates → calibration and certification → the next model and its report.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow};
 use lowchurn_churn::{
-    Budget, Candidate, Certificate, Flips, Golden, Measurements, Pair, Predicted, Unmatched,
-    exit_code, walk,
+    Budget, Candidate, Certificate, Flips, Golden, Measurements, Pair, Predicted, Report,
+    Unmatched, column_slices, exit_code, walk,
 };
 use lowchurn_data::Split;
 use lowchurn_distill::{Method, Plan, Provenance, State, finished_provenance, release, write_file};
@@ -23,9 +21,12 @@ use crate::failure::{INTERRUPTED, Usage};
 use crate::found;
 use crate::golden::{self, GoldenRows};
 use crate::machine::peak_rss_mib;
-use crate::reporting::check_lines;
+use crate::progress::count;
+use crate::reporting::{self, check_lines};
+use crate::rows::{self, SharedTexts};
+use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{grid, output, settings, signals, update_report};
+use crate::{grid, output, settings, signals, update_record, update_report};
 
 /// A model that may become the update, with its predictions of all held-out rows.
 pub struct Trial {
@@ -41,40 +42,46 @@ pub struct Trial {
 
 pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     signals::listen()?;
-    let flags = args.method.onto(&args.deployed.settings);
-    let methods = methods(args)?;
+    let typed = updating::typed(&args.deployed, &args.method.onto(&args.deployed.settings))?;
+    let methods = methods(&typed)?;
     let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => next_name(&args.deployed.base),
-    };
-    output::check(&output)?;
-    let flags = settings::Settings { method: None, lambda: None, temperature: None, ..flags };
-    let Some(mut updating) = updating::open(&args.deployed, flags, console)? else {
-        return Ok(INTERRUPTED);
-    };
+    if let Some(output) = &args.output {
+        output::check(output)?;
+    }
     if args.budget.max_slice_nfr.is_some() && args.deployed.slice.is_empty() {
         return Err(Usage("--max-slice-nfr needs slices; name a column with --slice".into()).into());
     }
+    // Nothing is scored before all that can be refused has been.
+    let mut updating = updating::read(&args.deployed, &typed, SharedTexts::Dropped, console)?;
     let golden = match &args.budget.golden {
-        Some(path) => Some(golden::read(path, &updating.old.labels, &updating.hub, console)?),
+        Some(path) => {
+            let columns = rows::wishes(&typed).columns;
+            Some(golden::read(path, &updating.old.labels, &columns, &updating.hub, console)?)
+        }
         None => None,
     };
+    golden::refuse_missing(golden.as_ref(), &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
-    if let Some(budget) = &budget {
-        let labelled = |row: &usize| updating.rows.holdout.examples[*row].label.is_some();
-        let rows = certification_rows(&updating);
-        budget.check_rows(
-            rows.len() as u64,
-            rows.iter().filter(|row| labelled(row)).count() as u64,
-        )?;
-    }
-    if let Some(GoldenRows::Ids(ids)) = &golden {
-        refuse_missing(ids, &updating.rows.holdout)?;
-    }
+    refuse_few_rows(&updating, budget.as_ref(), &methods)?;
+    let made_from = update_record::made_from(&updating, args, &methods)?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => update_record::next_name(&args.deployed.base, &made_from)?,
+    };
+    output::check(&output)?;
     output::refuse_foreign(&output, &updating.old.folder)?;
+    if !args.fresh {
+        let there = update_record::look(&output)?;
+        update_record::refuse_other(&output, &there, &made_from)?;
+        if let Some(report) = update_record::finished_report(&output, &there)? {
+            return tell_finished(&report, &output, console);
+        }
+    }
     if args.dry_run {
         return dry_run(&updating, &methods, args, &output, console);
+    }
+    if updating.score_old(console)?.is_none() {
+        return Ok(INTERRUPTED);
     }
     // Before training: who stops it here has lost nothing.
     if let Some(GoldenRows::Rows(rows)) = &golden
@@ -86,11 +93,14 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         let _ = fs::remove_dir_all(output.join("candidates"));
         output::start_over(&output)?;
     }
+    update_record::write(&output, &made_from)?;
+    // Only a budget chooses among them.
+    let shares = if budget.is_some() { shares } else { Vec::new() };
     let mut trials = Vec::new();
     for method in &methods {
         let plan = updating.plan(*method, None, None)?;
         let dir = output.join("candidates").join(folder_name(method));
-        if updating.train(&plan, args.init, &dir, false, console)?.is_none() {
+        if updating.train(&plan, args.init, &dir, console)?.is_none() {
             return Ok(INTERRUPTED);
         }
         let golden = golden.as_ref();
@@ -102,40 +112,66 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
     write_model(&updating, trial, &output)?;
-    let written =
-        update_report::write(&updating, args, trial, certificate.clone(), &output, console)?;
+    let rows = match looks_at_rows(budget.as_ref(), &methods) {
+        true => certification_rows(&updating),
+        false => (0..trial.pair.ids.len()).collect(),
+    };
+    let written = update_report::write(
+        &updating,
+        args,
+        trial,
+        (&rows, certificate.clone()),
+        &output,
+        console,
+    )?;
     tell(trial, certificate.as_ref(), &output, &written, console)?;
     Ok(certificate.map_or(0, |certificate| exit_code(certificate.verdict)))
 }
 
-/// `runs/x` → `runs/x-v2` → `runs/x-v3`.
-fn next_name(base: &str) -> PathBuf {
-    let base = base.trim_end_matches('/');
-    let local = if Path::new(base).is_dir() {
-        base.to_string()
-    } else {
-        format!("runs/{}", base.rsplit('/').next().unwrap_or(base))
-    };
-    let next = local.rsplit_once("-v").and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
-    match next {
-        Some((stem, n)) => PathBuf::from(format!("{stem}-v{}", n.saturating_add(1))),
-        None => PathBuf::from(format!("{local}-v2")),
+/// Whether calibration rows take part in the update: they order candidates, or steer the training.
+fn looks_at_rows(budget: Option<&Budget>, methods: &[Method]) -> bool {
+    budget.is_some() || methods.len() > 1 || methods.iter().any(|method| method.needs().buffer)
+}
+
+/// What would be known after training too.
+fn refuse_few_rows(updating: &Updating, budget: Option<&Budget>, methods: &[Method]) -> Result<()> {
+    let holdout = &updating.rows.holdout;
+    let rows = certification_rows(updating);
+    let (n, n_certification) = (holdout.examples.len(), rows.len());
+    if looks_at_rows(budget, methods) && (n_certification == 0 || n_certification == n) {
+        return Err(Usage(format!(
+            "{}: {n} held-out rows are too few to be split into some to choose by and some to certify on; hold out more",
+            holdout.name
+        ))
+        .into());
     }
+    let Some(budget) = budget else { return Ok(()) };
+    // The best that can come: nothing flips.
+    let unchanged = Pair {
+        old: vec![0; n_certification],
+        new: vec![0; n_certification],
+        gold: rows.iter().map(|&row| holdout.examples[row].label).collect(),
+        ..Pair::default()
+    };
+    let n_labelled = unchanged.gold.iter().flatten().count() as u64;
+    budget.check_rows(n_certification as u64, n_labelled)?;
+    let slices = column_slices(&unchanged, &rows_of(&updating.rows.holdout_columns, &rows));
+    let labelled = slices.into_iter().map(|(name, flips)| (name, flips.labelled));
+    Ok(budget.check_slices(&labelled.collect::<Vec<_>>())?)
 }
 
 /// One method for each λ: `--lambda 0.3,0.5` trains two candidates.
-fn methods(args: &Update) -> Result<Vec<Method>> {
-    let flags = &args.method;
-    let lambdas: Vec<Option<String>> = match &flags.lambda {
+fn methods(typed: &Settings) -> Result<Vec<Method>> {
+    let lambdas: Vec<Option<String>> = match &typed.lambda {
         Some(list) => list.split(',').map(|lambda| Some(lambda.trim().to_string())).collect(),
         None => vec![None],
     };
     let of = |lambda: Option<String>| {
-        settings::method(&settings::Settings {
-            method: Some(flags.method.clone().unwrap_or_else(|| "distil".into())),
+        settings::method(&Settings {
+            method: Some(typed.method.clone().unwrap_or_else(|| "distil".into())),
             lambda,
-            temperature: flags.temperature,
-            ..settings::Settings::default()
+            temperature: typed.temperature,
+            ..Settings::default()
         })
     };
     lambdas.into_iter().map(of).collect()
@@ -165,17 +201,6 @@ pub fn budget(flags: &BudgetFlags, golden: Option<&GoldenRows>) -> Result<Option
     };
     budget.check()?;
     Ok(Some(budget))
-}
-
-/// The certificate would say it too, but after training.
-fn refuse_missing(golden: &[String], holdout: &Split) -> Result<()> {
-    let ids: HashSet<&str> = holdout.examples.iter().map(|row| row.id.as_str()).collect();
-    let missing: Vec<&String> = golden.iter().filter(|id| !ids.contains(id.as_str())).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let first = missing.iter().take(3).map(|id| id.to_string()).collect();
-    Err(lowchurn_churn::Error::GoldenMissing { first, missing: missing.len() }.into())
 }
 
 /// Held-out rows that nothing is chosen by.
@@ -258,33 +283,40 @@ fn golden_of_old(
     Ok(Some(found.predicted))
 }
 
-/// With a budget the walk's choice, or where nothing is certified the safest; without one the trained model.
+/// With a budget the walk's choice, or where nothing is certified the safest; without one the most accurate of the trained
+/// models on calibration rows, the first of equals.
 fn choose(
     updating: &Updating,
     trials: &[Trial],
     budget: Option<&Budget>,
 ) -> Result<(usize, Option<Certificate>)> {
-    let Some(budget) = budget else {
-        let trained = trials.iter().position(|trial| trial.share == 0.0);
-        return Ok((trained.unwrap_or(0), None));
-    };
-    let flips = |trial: &Trial, wanted: bool| {
+    let part = |trial: &Trial, is_wanted: bool| {
         let rows: Vec<u32> = (0..trial.pair.ids.len() as u32)
-            .filter(|&row| updating.is_calibration[row as usize] == wanted)
+            .filter(|&row| updating.is_calibration[row as usize] == is_wanted)
             .collect();
-        let part = trial.pair.subset(&rows);
-        Flips::of(&part.old, &part.new, &part.gold)
+        trial.pair.subset(&rows)
     };
+    let flips = |pair: &Pair| Flips::of(&pair.old, &pair.new, &pair.gold);
+    let Some(budget) = budget else {
+        let right = |at: &usize| flips(&part(&trials[*at], true)).right_new();
+        let best = (0..trials.len()).rev().max_by_key(right); // of equals the last that is met
+        return Ok((best.unwrap_or(0), None));
+    };
+    let columns = rows_of(&updating.rows.holdout_columns, &certification_rows(updating));
     let candidates: Vec<Candidate> = trials
         .iter()
-        .map(|trial| Candidate {
-            name: trial.name.clone(),
-            calibration: flips(trial, true),
-            certification: Measurements {
-                all: flips(trial, false),
-                slices: slices(updating, trial),
+        .map(|trial| {
+            let certification = part(trial, false);
+            let measured = Measurements {
+                all: flips(&certification),
+                slices: column_slices(&certification, &columns),
                 golden: trial.golden.clone(),
-            },
+            };
+            Candidate {
+                name: trial.name.clone(),
+                calibration: flips(&part(trial, true)),
+                certification: measured,
+            }
         })
         .collect();
     let (chosen, certificate) = walk(&candidates, budget)?;
@@ -294,17 +326,10 @@ fn choose(
     Ok((chosen.unwrap_or(0), Some(certificate)))
 }
 
-/// Counts on the certification rows by the values of the columns that were named.
-fn slices(updating: &Updating, trial: &Trial) -> Vec<(String, Flips)> {
-    let mut all: BTreeMap<String, Flips> = BTreeMap::new();
-    let pair = &trial.pair;
-    for (column, values) in &updating.rows.holdout_columns {
-        for row in certification_rows(updating) {
-            let flips = all.entry(format!("{column} = {}", values[row])).or_default();
-            flips.add(pair.old[row], pair.new[row], pair.gold[row]);
-        }
-    }
-    all.into_iter().collect()
+/// Columns cut to some rows.
+pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Vec<(String, Vec<String>)> {
+    let cut = |values: &Vec<String>| rows.iter().map(|&row| values[row].clone()).collect();
+    columns.iter().map(|(column, values)| (column.clone(), cut(values))).collect()
 }
 
 /// The chosen weights as an ordinary run's folder.
@@ -348,6 +373,21 @@ fn dry_run(
     Ok(0)
 }
 
+/// What the finished update here said, again.
+fn tell_finished(report: &Report, output: &Path, console: &mut Console) -> Result<u8> {
+    console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+    let certificate = report.certificate.as_ref();
+    let verdict = certificate.map(check_lines).unwrap_or_default();
+    for line in reporting::lines(report).into_iter().chain(verdict) {
+        console.tell(&line)?;
+    }
+    console.event(&json!({
+        "event": "finished", "output": output, "certificate": certificate, "already": true,
+        "flips": report.comparison.all.flips, "peak_rss_mib": peak_rss_mib(),
+    }));
+    Ok(certificate.map_or(0, |certificate| exit_code(certificate.verdict)))
+}
+
 fn tell(
     trial: &Trial,
     certificate: Option<&Certificate>,
@@ -359,9 +399,10 @@ fn tell(
     let percent =
         |share: Option<f64>| share.map_or("–".into(), |x| format!("{:.2} %", 100.0 * x));
     console.tell(&format!(
-        "{}: {}: accuracy {} (old {}), churn {}, negative flips {}",
+        "{}: {}: on all {} held-out rows: accuracy {} (old {}), churn {}, negative flips {}",
         output.display(),
         trial.name,
+        count(flips.rows),
         percent(flips.accuracy_new()),
         percent(flips.accuracy_old()),
         percent(flips.churn()),
@@ -378,16 +419,4 @@ fn tell(
         "flips": flips, "certificate": certificate, "peak_rss_mib": peak_rss_mib(),
     }));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_name_counts_up() {
-        assert_eq!(next_name("owner/sst2"), PathBuf::from("runs/sst2-v2"));
-        assert_eq!(next_name("owner/sst2-v2"), PathBuf::from("runs/sst2-v3"));
-        assert_eq!(next_name("src"), PathBuf::from("runs/src-v2"));
-    }
 }

@@ -267,7 +267,6 @@ impl Updating {
         plan: &Plan,
         init: Init,
         output: &Path,
-        is_fresh: bool,
         console: &mut Console,
     ) -> Result<Option<Ended>> {
         let started = Instant::now();
@@ -286,7 +285,7 @@ impl Updating {
         let key = (start.folder.clone(), plan.max_length, needs.teacher);
         let train = match self.tokens.remove(&key) {
             Some(tokens) => tokens,
-            None => self.train_tokens(&start, plan, needs.teacher)?,
+            None => self.train_tokens(&start, plan)?,
         };
         let old_weights = match needs.old_weights {
             true => match self.old_weights(plan, console)? {
@@ -340,7 +339,7 @@ impl Updating {
                 buffer: buffer.as_ref(),
             },
             device: &self.device,
-            is_fresh,
+            is_fresh: false, // a verb that starts over removes the folder itself
         };
         let ended = training::run(&training, started, console);
         self.tokens.insert(key, train);
@@ -376,7 +375,7 @@ impl Updating {
         Ok(Start { folder, labels, head: HeadOf::Seed })
     }
 
-    fn train_tokens(&self, start: &Start, plan: &Plan, has_teacher: bool) -> Result<Encoded> {
+    fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {
         let encoder = TextEncoder::open(&start.folder)?;
         let config = Config::open(&start.folder)?;
         check_vocabulary(&config, encoder.vocab_size(), &start.folder)?;
@@ -388,7 +387,10 @@ impl Updating {
             .into());
         }
         let examples = &self.rows.train.examples;
-        let n = if has_teacher { examples.len() } else { examples.len() - self.rows.n_unlabelled };
+        let n = match plan.method.needs().teacher {
+            true => examples.len(),
+            false => examples.len() - self.rows.n_unlabelled,
+        };
         Ok(encode(&encoder, &examples[..n], plan.max_length)?)
     }
 

@@ -1,0 +1,240 @@
+//! `update.json`: what the update in a folder is made from. Written before it trains and compared before anything is written
+//! there, so that the same command goes on or says that it is finished, and no other one writes over the result.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use lowchurn_churn::Report;
+use lowchurn_distill::{
+    Combine, Error as DistilError, Method, finished, finished_provenance, sha256_of_file,
+    write_json,
+};
+
+use crate::args::{BudgetFlags, Init, Update};
+use crate::device;
+use crate::failure::Usage;
+use crate::updating::{self, Updating};
+
+const FILE: &str = "update.json";
+
+/// (what, value), in the order in which differences are told.
+pub type MadeFrom = Vec<(String, String)>;
+
+/// What an output folder holds.
+#[derive(Debug, PartialEq)]
+pub enum There {
+    /// No run.
+    Nothing,
+    /// An update that isn't finished; its candidates know themselves what they are from.
+    Begun(MadeFrom),
+    Finished(MadeFrom),
+    /// A run that isn't an update's result.
+    OtherRun,
+}
+
+/// What the result depends on.
+pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Result<MadeFrom> {
+    let (rows, deployed) = (&updating.rows, &args.deployed);
+    let listed = |all: &[String]| if all.is_empty() { "none".into() } else { all.join(", ") };
+    let names: Vec<String> = methods.iter().map(Method::to_string).collect();
+    let mut all = vec![
+        ("old model", updating.old.sha256.clone()),
+        ("training data", rows.train.sha256.clone()),
+        ("list of methods", listed(&names)),
+        ("start", args.init.name().into()),
+        ("interpolation", args.interpolate.clone()),
+        ("held-out data", rows.holdout.sha256.clone()),
+        ("number of old held-out rows", rows.n_old_holdout.to_string()),
+        ("list of slice columns", listed(&deployed.slice)),
+        ("budget", budget(&args.budget)?),
+        ("list of teachers", listed(&updating.teacher_hashes)),
+        ("way of several teachers", combined(updating.combine).into()),
+        ("label map", deployed.label_map.clone().unwrap_or_else(|| "none".into())),
+        ("device", device::kind(&updating.device).into()),
+    ];
+    if args.init == Init::Cold {
+        all.push(("encoder", updating.encoder.clone().unwrap_or_default()));
+    }
+    let mut all: MadeFrom = all.into_iter().map(|(what, is)| (what.to_string(), is)).collect();
+    // Methods differ in nothing else.
+    if let Some(method) = methods.first() {
+        let plan = serde_json::to_value(updating.plan(*method, None, None)?)?;
+        let settings = plan.as_object().into_iter().flatten();
+        let settings = settings.filter(|(key, _)| *key != "method");
+        all.extend(settings.map(|(key, value)| (key.clone(), value.to_string())));
+    }
+    Ok(all)
+}
+
+/// As people call it.
+pub fn combined(combine: Combine) -> &'static str {
+    match combine {
+        Combine::Probabilities => "mean of probabilities",
+        Combine::Logits => "mean of logits",
+    }
+}
+
+fn budget(flags: &BudgetFlags) -> Result<String> {
+    if !flags.is_set() {
+        return Ok("none".into());
+    }
+    let share = |name: &str, limit: Option<f64>| limit.map(|limit| format!("{name} {limit}"));
+    let golden = match &flags.golden {
+        Some(path) => Some(format!("golden {}", short(&sha256_of_file(path)?))),
+        None => None,
+    };
+    let limits = [
+        share("max-churn", flags.max_churn),
+        share("max-nfr", flags.max_nfr),
+        share("max-slice-nfr", flags.max_slice_nfr),
+        share("min-accuracy-gain", flags.min_accuracy_gain),
+        golden,
+        share("confidence", Some(flags.confidence)),
+    ];
+    Ok(limits.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+/// Hashes are long, and twelve letters tell two apart.
+fn short(value: &str) -> String {
+    let is_hash = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash { value[..12].into() } else { value.into() }
+}
+
+pub fn look(output: &Path) -> Result<There> {
+    let is_there = |name: &str| output.join(name).exists();
+    if !is_there(FILE) {
+        let is_run = is_there("manifest.json") || is_there("run.toml");
+        return Ok(if is_run { There::OtherRun } else { There::Nothing });
+    }
+    let path = output.join(FILE);
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let bad = |error| Usage(format!("{}: {error}; --fresh starts over here", path.display()));
+    let found: MadeFrom = serde_json::from_slice(&text).map_err(bad)?;
+    Ok(if is_there("manifest.json") { There::Finished(found) } else { There::Begun(found) })
+}
+
+/// Refuses a folder with the result of another run; says what differs.
+pub fn refuse_other(output: &Path, there: &There, now: &MadeFrom) -> Result<()> {
+    let found = match there {
+        There::Nothing | There::Begun(_) => return Ok(()),
+        There::OtherRun => {
+            return Err(Usage(format!(
+                "{} holds a run that isn't this update's; choose another --output, or --fresh to start over here",
+                output.display()
+            ))
+            .into());
+        }
+        There::Finished(found) => found,
+    };
+    let was = |what: &String| found.iter().find(|(key, _)| key == what).map(|(_, is)| is.as_str());
+    let Some((what, is)) = now.iter().find(|(what, is)| was(what) != Some(is)) else {
+        return Ok(());
+    };
+    let (found, expected) = (short(was(what).unwrap_or("not set")), short(is));
+    Err(DistilError::OtherRun { path: output.into(), what: what.clone(), found, expected }.into())
+}
+
+/// The report of this very update, where it is finished and its files are as they were.
+pub fn finished_report(output: &Path, there: &There) -> Result<Option<Report>> {
+    let path = output.join("report.json");
+    if !matches!(there, There::Finished(_)) || !path.exists() {
+        return Ok(None);
+    }
+    finished(output, &finished_provenance(output)?)?;
+    Ok(Some(Report::read(&path)?))
+}
+
+pub fn write(output: &Path, made_from: &MadeFrom) -> Result<()> {
+    fs::create_dir_all(output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    Ok(write_json(&output.join(FILE), made_from)?)
+}
+
+/// `runs/x` → `runs/x-v2` → `runs/x-v3`: the first that isn't there yet, or that holds this very update.
+pub fn next_name(base: &str, now: &MadeFrom) -> Result<PathBuf> {
+    let local = updating::beside(base);
+    let versioned = local.rsplit_once("-v");
+    let versioned = versioned.and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
+    let (stem, mut n) = match versioned {
+        Some((stem, n)) => (stem, n.saturating_add(1)),
+        None => (local.as_str(), 2),
+    };
+    loop {
+        let path = PathBuf::from(format!("{stem}-v{n}"));
+        let is_ours = match look(&path)? {
+            There::Begun(found) | There::Finished(found) => found == *now,
+            There::OtherRun => false,
+            There::Nothing => is_free(&path),
+        };
+        if is_ours || n == u32::MAX {
+            return Ok(path);
+        }
+        n += 1;
+    }
+}
+
+fn is_free(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !path.exists(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(seed: u32) -> MadeFrom {
+        vec![("training data".into(), "a".repeat(64)), ("seed".into(), seed.to_string())]
+    }
+
+    #[test]
+    fn the_next_name_counts_up_past_what_others_left() {
+        let lab = tempfile::tempdir().unwrap();
+        let base = lab.path().join("sst2").display().to_string();
+        fs::create_dir_all(&base).unwrap();
+        let next = |base: &str, seed| {
+            let path = next_name(base, &made(seed)).unwrap();
+            path.file_name().unwrap().to_string_lossy().into_owned()
+        };
+        assert_eq!(next(&base, 1), "sst2-v2");
+        write(&lab.path().join("sst2-v2"), &made(1)).unwrap();
+        assert_eq!((next(&base, 1), next(&base, 2)), ("sst2-v2".into(), "sst2-v3".into()));
+        fs::create_dir_all(lab.path().join("sst2-v3")).unwrap();
+        assert_eq!(next(&base, 2), "sst2-v3", "an empty folder is free");
+        fs::write(lab.path().join("sst2-v3/notes.txt"), "x").unwrap();
+        assert_eq!(next(&base, 2), "sst2-v4");
+        fs::create_dir_all(lab.path().join("sst2-v7")).unwrap();
+        assert_eq!(next(&lab.path().join("sst2-v7").display().to_string(), 1), "sst2-v8");
+        let hub = next_name("nobody/nothing-like-this-v2", &made(1)).unwrap();
+        assert_eq!(hub, Path::new("runs/nothing-like-this-v3"));
+    }
+
+    #[test]
+    fn only_a_finished_result_of_another_run_is_refused() {
+        let lab = tempfile::tempdir().unwrap();
+        let here = lab.path();
+        let refusal = |seed| {
+            let refused = refuse_other(here, &look(here).unwrap(), &made(seed));
+            refused.map_err(|error| error.to_string().replace(&here.display().to_string(), "$T"))
+        };
+        assert_eq!(look(here).unwrap(), There::Nothing);
+        fs::write(here.join("run.toml"), "").unwrap();
+        assert_eq!(
+            refusal(1),
+            Err("$T holds a run that isn't this update's; choose another --output, or --fresh to start over here".into())
+        );
+        write(here, &made(1)).unwrap();
+        assert_eq!((refusal(1), refusal(2)), (Ok(()), Ok(())), "nothing is finished yet");
+        fs::write(here.join("manifest.json"), "{}").unwrap();
+        assert_eq!(refusal(1), Ok(()));
+        assert_eq!(
+            refusal(2),
+            Err("$T holds a run with another seed: 1, now 2; choose another output folder, or --fresh to start over here".into())
+        );
+        fs::write(here.join(FILE), "[").unwrap();
+        let error = look(here).unwrap_err().to_string();
+        assert!(error.ends_with("; --fresh starts over here"), "{error}");
+    }
+}

@@ -195,7 +195,7 @@ mod tests {
             let (a, b) = (dir.path().join("a"), dir.path().join("b"));
             write(&a, "retrain", 1, made("t", "h", "o1"));
             write(&a, "retrain", 2, made("t", "h", "o2"));
-            write(&b, "distil", other.0, other.1.clone());
+            write(&b, "shrink-perturb", other.0, other.1.clone());
             let found = read_points(&[a.clone(), b]).map(|points| points.len());
             let now = refuse_other_rows(&a, &other.1, other.0);
             let place = |text: String| text.replace(&dir.path().display().to_string(), "DIR");
@@ -208,7 +208,10 @@ mod tests {
             let found = place(found.unwrap_err().to_string());
             assert!(found.ends_with(&format!(" have other {expected}, {rest}")), "{found}");
             assert!(found.contains("DIR/a/points/retrain/seed-"), "{found}");
-            assert!(found.contains(&format!("DIR/b/points/distil/seed-{}", other.0)), "{found}");
+            assert!(
+                found.contains(&format!("DIR/b/points/shrink-perturb/seed-{}", other.0)),
+                "{found}"
+            );
             let now = place(now.unwrap_err().to_string());
             assert!(now.contains(" and this sweep have other "), "{now}");
         };

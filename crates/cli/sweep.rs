@@ -176,7 +176,7 @@ fn point(
         return Ok(true);
     }
     let model = dir.join("model");
-    let Some(ended) = updating.train(&plan, setting.init, &model, false, console)? else {
+    let Some(ended) = updating.train(&plan, setting.init, &model, console)? else {
         return Ok(false);
     };
     let name = format!("{} {}", setting.method_name(), setting.said());

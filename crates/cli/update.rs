@@ -229,6 +229,8 @@ fn try_all(
     if !shares.contains(&0.0) {
         shares.push(0.0);
     }
+    // Of equal churn the one nearer to the old weights is walked first.
+    shares.sort_by(|a, b| b.total_cmp(a));
     let line = Line::open(updating, dir)?;
     let mut trials = Vec::new();
     signals::work_begins();

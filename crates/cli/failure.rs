@@ -114,7 +114,8 @@ fn churn_code(error: &lowchurn_churn::Error) -> u8 {
         | Churn::BudgetShare { .. }
         | Churn::BudgetGain { .. }
         | Churn::BudgetConfidence { .. }
-        | Churn::BudgetRows { .. } => USAGE,
+        | Churn::BudgetRows { .. }
+        | Churn::BudgetSlices { .. } => USAGE,
         _ => DATA,
     }
 }

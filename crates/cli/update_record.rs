@@ -111,7 +111,12 @@ pub fn look(output: &Path) -> Result<There> {
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
     let bad = |error| Usage(format!("{}: {error}; --fresh starts over here", path.display()));
     let found: MadeFrom = serde_json::from_slice(&text).map_err(bad)?;
-    Ok(if is_there("manifest.json") { There::Finished(found) } else { There::Begun(found) })
+    Ok(match (is_there("manifest.json"), is_there("candidates")) {
+        (true, _) => There::Finished(found),
+        (false, true) => There::Begun(found),
+        // What was refused before a candidate began has left nothing to go on with.
+        (false, false) => There::Nothing,
+    })
 }
 
 /// Refuses a folder with the result of another run; says what differs.
@@ -176,7 +181,7 @@ pub fn next_name(base: &str, now: &MadeFrom) -> Result<PathBuf> {
 
 fn is_free(path: &Path) -> bool {
     match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
+        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == FILE)),
         Err(_) => !path.exists(),
     }
 }
@@ -200,6 +205,8 @@ mod tests {
         };
         assert_eq!(next(&base, 1), "sst2-v2");
         write(&lab.path().join("sst2-v2"), &made(1)).unwrap();
+        assert_eq!(next(&base, 2), "sst2-v2", "refused before it began");
+        fs::create_dir_all(lab.path().join("sst2-v2/candidates")).unwrap();
         assert_eq!((next(&base, 1), next(&base, 2)), ("sst2-v2".into(), "sst2-v3".into()));
         fs::create_dir_all(lab.path().join("sst2-v3")).unwrap();
         assert_eq!(next(&base, 2), "sst2-v3", "an empty folder is free");

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::console::Console;
-use crate::settings::{MethodFlags, Settings};
+use crate::settings::Settings;
 
 mod compare;
 mod repair;
@@ -14,7 +14,7 @@ mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
 pub use repair::{Distil, Refit, Repair, Towards};
-pub use update::{BudgetFlags, Deployed, Ensemble, Init, Sweep, Update};
+pub use update::{BudgetFlags, Deployed, Ensemble, Init, MethodFlags, Sweep, Update};
 
 /// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
 #[derive(Parser)]

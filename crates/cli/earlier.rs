@@ -12,7 +12,7 @@ use crate::console::Console;
 use crate::data::{self, CUT_SEED, Wishes};
 use crate::failure::Usage;
 use crate::found::Found;
-use crate::rows::{Part, Reader};
+use crate::reader::{Part, Reader};
 use crate::settings::{Settings, Source};
 
 /// What a run writes down of the rows that its model has seen.

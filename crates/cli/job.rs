@@ -16,7 +16,7 @@ use crate::base::{self, Base};
 use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
 use crate::failure::Usage;
-use crate::rows::{Part, Reader, unique};
+use crate::reader::{Part, Reader, unique};
 use crate::settings::{self, Layers, Settings};
 use crate::training::HeadOf;
 use crate::{device, places};

@@ -23,11 +23,14 @@ mod finetune;
 mod found;
 mod job;
 mod predict;
+mod reader;
+mod recipe;
 mod rows;
 mod training;
 mod updating;
 
 mod between;
+mod certification;
 mod golden;
 mod grid;
 mod information;

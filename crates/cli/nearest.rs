@@ -17,8 +17,9 @@ use crate::data::{self, Wishes};
 use crate::earlier::{self, Record};
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
+use crate::reader::{Part, Reader, unique};
 use crate::reporting::both_texts;
-use crate::rows::{self, Part, Reader, unique};
+use crate::rows;
 
 /// Changed rows that are looked up: the first ones, which are the negative flips that the model is surest of.
 pub const MAX_FLIPS: usize = 200;

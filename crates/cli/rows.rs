@@ -1,24 +1,24 @@
 //! The rows of an update: those the deployed model was trained on, new ones, unlabelled ones, and held-out ones, with the
 //! labels of all brought to the deployed model's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use lowchurn_data::alignment::{entries_for, refuse_unused};
+use anyhow::Result;
+use lowchurn_data::alignment::refuse_unused;
 use lowchurn_data::{
-    Alignment, Columns, Error as DataError, Example, LabelSet, Labels, NewClasses, Split,
-    align_update, parse_map, stratified_cut,
+    Columns, Error as DataError, Example, LabelSet, Labels, NewClasses, Split, parse_map,
 };
 use lowchurn_hub::Hub;
 
 use crate::args::Deployed;
 use crate::console::Console;
-use crate::data::{self, CUT_SEED, Wishes};
+use crate::data::{self, Wishes};
 use crate::earlier::{self, Record, source_of};
 use crate::failure::Usage;
 use crate::found::Found;
 use crate::progress::count;
+use crate::reader::{Part, Reader, unique};
 use crate::settings::{self, Settings, Source};
 use crate::slices::Slices;
 
@@ -192,102 +192,6 @@ pub fn read(
     })
 }
 
-/// Rows of one source, their labels aligned already.
-#[derive(Clone, Debug, Default)]
-pub struct Part {
-    pub name: String,
-    pub examples: Vec<Example>,
-    /// What they were read from, with the ids of all of its rows.
-    pub source: String,
-    pub split: String,
-    pub ids: Vec<String>,
-    /// As named, by the user or the task.
-    pub columns: Columns,
-    /// (DATA, LABEL): entries of the label map that named labels of this source.
-    pub map: Vec<(String, String)>,
-}
-
-impl Part {
-    /// What stays, and about `fraction` of each class. `labels` are the model's.
-    pub fn cut(mut self, labels: &[String], fraction: f64) -> Result<(Part, Part), DataError> {
-        let examples = std::mem::take(&mut self.examples);
-        let rows = Split::new(&self.name, examples, LabelSet::new(labels.to_vec())?);
-        let (kept, held) = stratified_cut(&rows, fraction, CUT_SEED)?;
-        let name = format!("{} without its held-out part", self.name);
-        let kept = Part { name, examples: kept.examples, ..self.clone() };
-        let name = format!("{:.0} % of {}", 100.0 * fraction, self.name);
-        Ok((kept, Part { name, examples: held.examples, ..self }))
-    }
-}
-
-/// Reads sources one after the other, each aligned with the labels so far.
-pub struct Reader<'r> {
-    pub wishes: Wishes,
-    /// Grows by new classes as they come.
-    pub labels: Vec<String>,
-    pub map: Vec<(String, String)>,
-    pub new_classes: NewClasses,
-    pub said: Vec<String>,
-    /// Label names of every source that named them otherwise.
-    pub seen: Vec<Vec<String>>,
-    pub hub: &'r Hub,
-}
-
-impl Reader<'_> {
-    pub fn read(
-        &mut self,
-        source: &str,
-        split: Option<&str>,
-        default: &str,
-        labels: Labels,
-        console: &mut Console,
-    ) -> Result<Part> {
-        let data = data::open(source, self.hub, console)?;
-        let names = data.split_names();
-        let first = match names.as_slice() {
-            [only] => only.clone(),
-            _ => default.to_string(),
-        };
-        let split = split.map(str::to_string).or(data.split.clone()).unwrap_or(first);
-        let columns = data.columns(&self.wishes);
-        let known = LabelSet::new(self.labels.clone())?;
-        let mut read = |known: Option<&LabelSet>| {
-            data.read(&split, &self.wishes, labels, known, self.hub, console)
-        };
-        // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
-        let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
-            Ok(rows) if rows.labels == known => {
-                return Ok(part(rows, source, split, columns));
-            }
-            Ok(rows) => rows,
-            // Rows of one class, or without labels, don't make a label set of their own.
-            Err(error) if is_of_labels(&error) => {
-                let other = if self.map.is_empty() { read(None) } else { read(Some(&known)) };
-                other.map_err(|own| if is_of_labels(&own) { error } else { own })?
-            }
-            Err(error) => return Err(error),
-        };
-        let names = found.labels.names();
-        self.seen.push(names.to_vec());
-        let map = entries_for(&self.map, names);
-        let aligned: Alignment = align_update(&self.labels, names, &map, self.new_classes)
-            .with_context(|| found.name.clone())?;
-        let mut found = Part { map, ..part(found, source, split, columns) };
-        for row in &mut found.examples {
-            row.label = row.label.and_then(|label| aligned.of_data.get(label as usize).copied());
-        }
-        self.labels = aligned.labels;
-        self.said.extend(aligned.said);
-        Ok(found)
-    }
-}
-
-fn part(rows: Split, source: &str, split: String, columns: Columns) -> Part {
-    let ids = rows.examples.iter().map(|row| row.id.clone()).collect();
-    let (name, examples, source) = (rows.name, rows.examples, source.to_string());
-    Part { name, examples, source, split, ids, columns, map: Vec::new() }
-}
-
 /// Values of the held-out rows in these columns of what they were read from.
 fn columns(
     held: &[Part],
@@ -308,19 +212,6 @@ fn columns(
         }
     }
     Ok(all)
-}
-
-fn is_of_labels(error: &anyhow::Error) -> bool {
-    let found = error.chain().find_map(|cause| cause.downcast_ref::<DataError>());
-    matches!(
-        found,
-        Some(
-            DataError::UnknownLabel { .. }
-                | DataError::LabelsDisagree { .. }
-                | DataError::TooFewLabels { .. }
-                | DataError::NoLabels { .. }
-        )
-    )
 }
 
 pub fn wishes(typed: &Settings) -> Wishes {
@@ -365,25 +256,6 @@ fn cut(
     }
 }
 
-/// All rows with ids that are unique: where two sources share one, those of the later source get its number before theirs.
-pub fn unique(parts: Vec<Part>) -> Vec<Example> {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let clashes = |seen: &HashMap<String, usize>, part: &Part| {
-        part.examples.iter().any(|row| seen.contains_key(&row.id))
-    };
-    let mut all = Vec::new();
-    for (at, mut part) in parts.into_iter().enumerate() {
-        if clashes(&seen, &part) {
-            part.examples.iter_mut().for_each(|row| row.id = format!("{}:{}", at + 1, row.id));
-        }
-        for row in part.examples {
-            seen.insert(row.id.clone(), at);
-            all.push(row);
-        }
-    }
-    all
-}
-
 type Text<'r> = (&'r str, &'r str);
 
 /// As a cut tells texts apart.
@@ -423,24 +295,4 @@ fn leave_out_shared(
         part.examples.retain(|row| !trained.contains(&text(row)));
     }
     Ok(n)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_two_sources_are_told_apart() {
-        let part = |ids: &[&str]| Part {
-            name: "x".into(),
-            examples: ids
-                .iter()
-                .map(|id| Example { id: id.to_string(), text: "t".into(), pair: None, label: None })
-                .collect(),
-            ..Part::default()
-        };
-        let ids = |parts| unique(parts).into_iter().map(|row| row.id).collect::<Vec<_>>();
-        assert_eq!(ids(vec![part(&["1", "2"]), part(&["3"])]), ["1", "2", "3"]);
-        assert_eq!(ids(vec![part(&["1", "2"]), part(&["2", "3"])]), ["1", "2", "2:2", "2:3"]);
-    }
 }

@@ -51,7 +51,7 @@ pub struct Settings {
     #[arg(long, alias = "id_column", value_name = "COLUMN")]
     pub id_column: Option<String>,
 
-    /// On the command line these three are [`MethodFlags`]
+    /// On the command line these three are [`crate::args::MethodFlags`]
     #[arg(skip)]
     pub method: Option<String>,
     #[arg(skip)]
@@ -193,29 +193,6 @@ pub struct Source {
     pub sha256: Option<String>,
     /// Cut off by class and not trained on.
     pub held_out_fraction: Option<f64>,
-}
-
-/// How one run is trained. A sweep has lists of the same flags.
-#[derive(clap::Args, Clone, Debug, Default, PartialEq)]
-pub struct MethodFlags {
-    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update, distil]
-    #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
-    pub method: Option<String>,
-
-    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP or churn<=LIMIT; for methods with a teacher [default: 0.5]
-    #[arg(long, value_name = "LAMBDA")]
-    pub lambda: Option<String>,
-
-    /// Of teacher and student in the teacher's term, which is multiplied by T² [default: 1]
-    #[arg(long, value_name = "T")]
-    pub temperature: Option<f64>,
-}
-
-impl MethodFlags {
-    pub fn onto(&self, settings: &Settings) -> Settings {
-        let MethodFlags { method, lambda, temperature } = self.clone();
-        Settings { method, lambda, temperature, ..settings.clone() }
-    }
 }
 
 fn parse_schedule(text: &str) -> Result<Schedule, String> {

@@ -26,7 +26,7 @@ use crate::points::{
 use crate::rows::SharedTexts;
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{base, output, signals, sweep_report};
+use crate::{base, output, recipe, signals, sweep_report};
 
 pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
     signals::listen()?;
@@ -35,7 +35,7 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
         output::check(&output)?;
         return finish(args, &output, &args.merge, console);
     }
-    let typed = updating::typed(&args.deployed, &args.deployed.settings)?;
+    let typed = recipe::typed(&args.deployed, &args.deployed.settings)?;
     let settings = settings(args, &typed)?;
     let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
     let shard = args.shard.as_deref().map(shard).transpose()?;

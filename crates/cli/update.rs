@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::args::{BudgetFlags, Init, Update};
 use crate::between::Line;
+use crate::certification::{certification_rows, choose, looks_at_rows, refuse_few_rows};
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::found;
@@ -26,7 +27,7 @@ use crate::reporting::{self, check_lines};
 use crate::rows::{self, SharedTexts};
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{grid, output, settings, signals, update_record, update_report};
+use crate::{grid, output, recipe, settings, signals, update_record, update_report};
 
 /// A model that may become the update, with its predictions of all held-out rows.
 pub struct Trial {
@@ -37,12 +38,12 @@ pub struct Trial {
     /// Of the old weights.
     pub share: f64,
     pub pair: Pair,
-    golden: Golden,
+    pub golden: Golden,
 }
 
 pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     signals::listen()?;
-    let typed = updating::typed(&args.deployed, &args.method.onto(&args.deployed.settings))?;
+    let typed = recipe::typed(&args.deployed, &args.method.onto(&args.deployed.settings))?;
     let methods = methods(&typed)?;
     let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
     if let Some(output) = &args.output {
@@ -128,38 +129,6 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     Ok(certificate.map_or(0, |certificate| exit_code(certificate.verdict)))
 }
 
-/// Whether calibration rows take part in the update: they order candidates, or steer the training.
-fn looks_at_rows(budget: Option<&Budget>, methods: &[Method]) -> bool {
-    budget.is_some() || methods.len() > 1 || methods.iter().any(|method| method.needs().buffer)
-}
-
-/// What would be known after training too.
-fn refuse_few_rows(updating: &Updating, budget: Option<&Budget>, methods: &[Method]) -> Result<()> {
-    let holdout = &updating.rows.holdout;
-    let rows = certification_rows(updating);
-    let (n, n_certification) = (holdout.examples.len(), rows.len());
-    if looks_at_rows(budget, methods) && (n_certification == 0 || n_certification == n) {
-        return Err(Usage(format!(
-            "{}: {n} held-out rows are too few to be split into some to choose by and some to certify on; hold out more",
-            holdout.name
-        ))
-        .into());
-    }
-    let Some(budget) = budget else { return Ok(()) };
-    // The best that can come: nothing flips.
-    let unchanged = Pair {
-        old: vec![0; n_certification],
-        new: vec![0; n_certification],
-        gold: rows.iter().map(|&row| holdout.examples[row].label).collect(),
-        ..Pair::default()
-    };
-    let n_labelled = unchanged.gold.iter().flatten().count() as u64;
-    budget.check_rows(n_certification as u64, n_labelled)?;
-    let slices = column_slices(&unchanged, &rows_of(&updating.rows.holdout_columns, &rows));
-    let labelled = slices.into_iter().map(|(name, flips)| (name, flips.labelled));
-    Ok(budget.check_slices(&labelled.collect::<Vec<_>>())?)
-}
-
 /// One method for each λ: `--lambda 0.3,0.5` trains two candidates.
 fn methods(typed: &Settings) -> Result<Vec<Method>> {
     let lambdas: Vec<Option<String>> = match &typed.lambda {
@@ -191,21 +160,9 @@ pub fn budget(flags: &BudgetFlags, golden: Option<&GoldenRows>) -> Result<Option
         Some(GoldenRows::Rows(rows)) => rows.examples.iter().map(|row| row.id.clone()).collect(),
         None => Vec::new(),
     };
-    let budget = Budget {
-        max_churn: flags.max_churn,
-        max_nfr: flags.max_nfr,
-        max_slice_nfr: flags.max_slice_nfr,
-        min_accuracy_gain: flags.min_accuracy_gain,
-        golden,
-        confidence: flags.confidence,
-    };
+    let budget = compare::budget(flags, golden);
     budget.check()?;
     Ok(Some(budget))
-}
-
-/// Held-out rows that nothing is chosen by.
-pub fn certification_rows(updating: &Updating) -> Vec<usize> {
-    (0..updating.is_calibration.len()).filter(|&row| !updating.is_calibration[row]).collect()
 }
 
 /// The trained model and those between it and the old one, scored on every held-out row. `None` where it was interrupted.
@@ -222,7 +179,7 @@ fn try_all(
 ) -> Result<Option<Vec<Trial>>> {
     // All of the old weights is the old model, and no update.
     let mut shares: Vec<f64> = shares.iter().copied().filter(|share| *share < 1.0).collect();
-    if args.init == Init::Cold {
+    if args.init == Init::Cold && !shares.is_empty() {
         shares.clear();
         console.say("no models between old and new: a cold start's weights don't lie on one line with the old ones");
     }
@@ -283,55 +240,6 @@ fn golden_of_old(
     let Some(table) = table else { return Ok(None) };
     let found = found::predicted(&updating.old, rows, &table.labels, &table.logits)?;
     Ok(Some(found.predicted))
-}
-
-/// With a budget the walk's choice, or where nothing is certified the safest; without one the most accurate of the trained
-/// models on calibration rows, the first of equals.
-fn choose(
-    updating: &Updating,
-    trials: &[Trial],
-    budget: Option<&Budget>,
-) -> Result<(usize, Option<Certificate>)> {
-    let part = |trial: &Trial, is_wanted: bool| {
-        let rows: Vec<u32> = (0..trial.pair.ids.len() as u32)
-            .filter(|&row| updating.is_calibration[row as usize] == is_wanted)
-            .collect();
-        trial.pair.subset(&rows)
-    };
-    let flips = |pair: &Pair| Flips::of(&pair.old, &pair.new, &pair.gold);
-    let Some(budget) = budget else {
-        let right = |at: &usize| flips(&part(&trials[*at], true)).right_new();
-        let best = (0..trials.len()).rev().max_by_key(right); // of equals the last that is met
-        return Ok((best.unwrap_or(0), None));
-    };
-    let columns = rows_of(&updating.rows.holdout_columns, &certification_rows(updating));
-    let candidates: Vec<Candidate> = trials
-        .iter()
-        .map(|trial| {
-            let certification = part(trial, false);
-            let measured = Measurements {
-                all: flips(&certification),
-                slices: column_slices(&certification, &columns),
-                golden: trial.golden.clone(),
-            };
-            Candidate {
-                name: trial.name.clone(),
-                calibration: flips(&part(trial, true)),
-                certification: measured,
-            }
-        })
-        .collect();
-    let (chosen, certificate) = walk(&candidates, budget)?;
-    let safest = certificate.walked.first().map(|step| step.name.clone());
-    let chosen =
-        chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));
-    Ok((chosen.unwrap_or(0), Some(certificate)))
-}
-
-/// Columns cut to some rows.
-pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Vec<(String, Vec<String>)> {
-    let cut = |values: &Vec<String>| rows.iter().map(|&row| values[row].clone()).collect();
-    columns.iter().map(|(column, values)| (column.clone(), cut(values))).collect()
 }
 
 /// The chosen weights as an ordinary run's folder.

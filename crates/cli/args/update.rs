@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::settings::{MethodFlags, Settings};
+use crate::settings::Settings;
 
 /// What an update is made of, whatever is done with it.
 #[derive(clap::Args, Clone)]
@@ -93,6 +93,29 @@ impl Init {
             Init::Warm => "warm",
             Init::Cold => "cold",
         }
+    }
+}
+
+/// How one run is trained. A sweep has lists of the same flags.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq)]
+pub struct MethodFlags {
+    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update, distil]
+    #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
+    pub method: Option<String>,
+
+    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP or churn<=LIMIT; for methods with a teacher [default: 0.5]
+    #[arg(long, value_name = "LAMBDA")]
+    pub lambda: Option<String>,
+
+    /// Of teacher and student in the teacher's term, which is multiplied by T² [default: 1]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+}
+
+impl MethodFlags {
+    pub fn onto(&self, settings: &Settings) -> Settings {
+        let MethodFlags { method, lambda, temperature } = self.clone();
+        Settings { method, lambda, temperature, ..settings.clone() }
     }
 }
 

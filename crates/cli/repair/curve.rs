@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::failure::Usage;
 use crate::found;
 use crate::golden::GoldenRows;
-use crate::rows::unique;
+use crate::reader::unique;
 use crate::updating::calibration_rows;
 
 /// A model that may be chosen, and what it does on the held-out rows.

@@ -14,7 +14,8 @@ use crate::console::Console;
 use crate::data::Wishes;
 use crate::failure::Usage;
 use crate::found::{self, Found};
-use crate::rows::{self, Reader};
+use crate::reader::Reader;
+use crate::rows;
 use crate::{base, device, information, places};
 
 /// The models as they lie on the disk.

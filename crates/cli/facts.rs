@@ -14,6 +14,7 @@ use crate::data::{self, Data, Wishes};
 use crate::eval::chosen_split;
 use crate::failure::Usage;
 use crate::progress::count;
+use crate::reader::is_of_labels;
 use crate::reporting::both_texts;
 use crate::sides::{self, Source};
 use crate::slices::{self, Slices};
@@ -110,18 +111,6 @@ fn read_rows(
         }
         _ => Err(own),
     }
-}
-
-fn is_of_labels(error: &anyhow::Error) -> bool {
-    let found = error.chain().find_map(|cause| cause.downcast_ref::<DataError>());
-    matches!(
-        found,
-        Some(
-            DataError::UnknownLabel { .. }
-                | DataError::LabelsDisagree { .. }
-                | DataError::TooFewLabels { .. }
-        )
-    )
 }
 
 fn is_missing_id(error: &anyhow::Error) -> bool {

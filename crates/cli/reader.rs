@@ -109,7 +109,7 @@ fn part(rows: Split, source: &str, split: String, columns: Columns) -> Part {
     Part { name, examples, source, split, ids, columns, map: Vec::new() }
 }
 
-fn is_of_labels(error: &anyhow::Error) -> bool {
+pub fn is_of_labels(error: &anyhow::Error) -> bool {
     let found = error.chain().find_map(|cause| cause.downcast_ref::<DataError>());
     matches!(
         found,

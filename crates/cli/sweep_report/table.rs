@@ -63,7 +63,10 @@ pub fn markdown(told: &Told) -> String {
     for best in told.at_cold {
         let found = match &best.attained {
             Some(p) => {
-                format!("{} % at {} % accuracy ({})", show(&p.churn), show(&p.accuracy), p.setting)
+                let (churn, accuracy) = (show(&p.churn), show(&p.accuracy));
+                let with =
+                    if p.setting.is_empty() { "".into() } else { format!(", {}", p.setting) };
+                format!("{churn} % at {accuracy} % accuracy{with}")
             }
             None => "not attained".into(),
         };

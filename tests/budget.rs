@@ -10,7 +10,7 @@ const KINDS: [&str; 3] = ["account", "delivery", "payment"];
 fn rows(which: std::ops::Range<usize>) -> String {
     let row = |n: usize| {
         let text = format!("{} the {} number {n}", ["please", "hello"][n / 3 % 2], KINDS[n % 3]);
-        let shop = if n % 10 == 0 { "small" } else { "large" };
+        let shop = if n.is_multiple_of(10) { "small" } else { "large" };
         let (label, pair) = (KINDS[n % 3], format!("second text {n}"));
         format!(
             "{}\n",

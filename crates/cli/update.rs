@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow};
 use lowchurn_churn::{
-    Budget, Candidate, Certificate, Flips, Golden, Measurements, Pair, Predicted, Report,
-    Unmatched, column_slices, exit_code, walk,
+    Budget, Certificate, Flips, Golden, Pair, Predicted, Report, Unmatched, exit_code,
 };
 use lowchurn_data::Split;
 use lowchurn_distill::{Method, Plan, Provenance, State, finished_provenance, release, write_file};
@@ -27,7 +26,7 @@ use crate::reporting::{self, check_lines};
 use crate::rows::{self, SharedTexts};
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{grid, output, recipe, settings, signals, update_record, update_report};
+use crate::{compare, grid, output, recipe, settings, signals, update_record, update_report};
 
 /// A model that may become the update, with its predictions of all held-out rows.
 pub struct Trial {

@@ -8,11 +8,12 @@ use lowchurn_data::Example;
 use lowchurn_distill::finished_provenance;
 
 use crate::args::Update;
+use crate::certification::rows_of;
 use crate::console::Console;
 use crate::found;
 use crate::nearest;
 use crate::reporting::{self, Told, both_texts};
-use crate::update::{Trial, rows_of};
+use crate::update::Trial;
 use crate::update_record::combined;
 use crate::updating::Updating;
 

@@ -1,0 +1,101 @@
+//! Held-out rows of an update: which may be looked at and which certify, whether they are enough, and the choice by them.
+
+use anyhow::Result;
+use lowchurn_churn::{
+    Budget, Candidate, Certificate, Flips, Measurements, Pair, column_slices, walk,
+};
+use lowchurn_distill::Method;
+
+use crate::failure::Usage;
+use crate::update::Trial;
+use crate::updating::Updating;
+
+/// Whether calibration rows take part in the update: they order candidates, or steer the training.
+pub fn looks_at_rows(budget: Option<&Budget>, methods: &[Method]) -> bool {
+    budget.is_some() || methods.len() > 1 || methods.iter().any(|method| method.needs().buffer)
+}
+
+/// Held-out rows that nothing is chosen by.
+pub fn certification_rows(updating: &Updating) -> Vec<usize> {
+    (0..updating.is_calibration.len()).filter(|&row| !updating.is_calibration[row]).collect()
+}
+
+/// What would be known after training too.
+pub fn refuse_few_rows(
+    updating: &Updating,
+    budget: Option<&Budget>,
+    methods: &[Method],
+) -> Result<()> {
+    let holdout = &updating.rows.holdout;
+    let rows = certification_rows(updating);
+    let (n, n_certification) = (holdout.examples.len(), rows.len());
+    if looks_at_rows(budget, methods) && (n_certification == 0 || n_certification == n) {
+        return Err(Usage(format!(
+            "{}: {n} held-out rows are too few to be split into some to choose by and some to certify on; hold out more",
+            holdout.name
+        ))
+        .into());
+    }
+    let Some(budget) = budget else { return Ok(()) };
+    // The best that can come: nothing flips.
+    let unchanged = Pair {
+        old: vec![0; n_certification],
+        new: vec![0; n_certification],
+        gold: rows.iter().map(|&row| holdout.examples[row].label).collect(),
+        ..Pair::default()
+    };
+    let n_labelled = unchanged.gold.iter().flatten().count() as u64;
+    budget.check_rows(n_certification as u64, n_labelled)?;
+    let slices = column_slices(&unchanged, &rows_of(&updating.rows.holdout_columns, &rows));
+    let labelled = slices.into_iter().map(|(name, flips)| (name, flips.labelled));
+    Ok(budget.check_slices(&labelled.collect::<Vec<_>>())?)
+}
+
+/// With a budget the walk's choice, or where nothing is certified the safest; without one the most accurate of the trained
+/// models on calibration rows, the first of equals.
+pub fn choose(
+    updating: &Updating,
+    trials: &[Trial],
+    budget: Option<&Budget>,
+) -> Result<(usize, Option<Certificate>)> {
+    let part = |trial: &Trial, is_wanted: bool| {
+        let rows: Vec<u32> = (0..trial.pair.ids.len() as u32)
+            .filter(|&row| updating.is_calibration[row as usize] == is_wanted)
+            .collect();
+        trial.pair.subset(&rows)
+    };
+    let flips = |pair: &Pair| Flips::of(&pair.old, &pair.new, &pair.gold);
+    let Some(budget) = budget else {
+        let right = |at: &usize| flips(&part(&trials[*at], true)).right_new();
+        let best = (0..trials.len()).rev().max_by_key(right); // of equals the last that is met
+        return Ok((best.unwrap_or(0), None));
+    };
+    let columns = rows_of(&updating.rows.holdout_columns, &certification_rows(updating));
+    let candidates: Vec<Candidate> = trials
+        .iter()
+        .map(|trial| {
+            let certification = part(trial, false);
+            let measured = Measurements {
+                all: flips(&certification),
+                slices: column_slices(&certification, &columns),
+                golden: trial.golden.clone(),
+            };
+            Candidate {
+                name: trial.name.clone(),
+                calibration: flips(&part(trial, true)),
+                certification: measured,
+            }
+        })
+        .collect();
+    let (chosen, certificate) = walk(&candidates, budget)?;
+    let safest = certificate.walked.first().map(|step| step.name.clone());
+    let chosen =
+        chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));
+    Ok((chosen.unwrap_or(0), Some(certificate)))
+}
+
+/// Columns cut to some rows.
+pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Vec<(String, Vec<String>)> {
+    let cut = |values: &Vec<String>| rows.iter().map(|&row| values[row].clone()).collect();
+    columns.iter().map(|(column, values)| (column.clone(), cut(values))).collect()
+}

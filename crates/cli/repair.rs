@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use self::curve::{
     CurvePoint, Holdout, Tried, curve_point, holdout, numbers, plain_new, rows_of, try_all,
 };
-use self::models::{Models, columns, open_models, weights};
+use self::models::{By, Models, columns, open_models, weights};
 use self::written::{already_done, write_manifest, write_model, write_report};
 use crate::args::Repair;
 use crate::console::Console;
@@ -187,11 +187,11 @@ fn choose(
         return Ok((open[chosen.unwrap_or(0)], Some(certificate), why.into()));
     }
     let keeps = |at: &&usize| tried[**at].measured.right_new() >= new.right_new();
-    let largest = |is_fisher: bool| {
-        let of_kind = open.iter().filter(|at| tried[**at].is_fisher == is_fisher).filter(keeps);
+    let largest = |by: By| {
+        let of_kind = open.iter().filter(|at| tried[**at].by == by).filter(keeps);
         of_kind.copied().max_by(|a, b| tried[*a].alpha.total_cmp(&tried[*b].alpha))
     };
-    let both = [largest(false), largest(true)].into_iter().flatten();
+    let both = [largest(By::Share), largest(By::Fisher)].into_iter().flatten();
     let Some(chosen) = both.min_by_key(|at| tried[*at].measured.changed) else {
         return Err(Usage(format!(
             "no α of {} keeps the new model's accuracy ({}); try other ones with --alpha, no --refit bias, or give a \

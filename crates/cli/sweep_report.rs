@@ -59,7 +59,7 @@ pub fn keep_old(output: &Path, updating: &Updating, seed: u64) -> Result<()> {
             let columns = rows.holdout_columns.iter();
             let kept = KeptRow {
                 id: row.id.clone(),
-                text: row.text.clone(),
+                text: reporting::both_texts(row),
                 is_old: at < rows.n_old_holdout,
                 slices: columns.map(|(name, all)| (name.clone(), all[at].clone())).collect(),
             };

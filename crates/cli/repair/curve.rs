@@ -10,7 +10,7 @@ use lowchurn_distill::{
 use lowchurn_models::Classifier;
 use serde::Serialize;
 
-use super::models::{Models, Weights, between, reader};
+use super::models::{By, Models, Weights, between, reader};
 use crate::args::{Refit, Repair, Towards};
 use crate::console::Console;
 use crate::failure::Usage;
@@ -22,7 +22,7 @@ use crate::updating::calibration_rows;
 /// A model that may be chosen, and what it does on the held-out rows.
 pub struct Tried {
     pub alpha: f64,
-    pub is_fisher: bool,
+    pub by: By,
     pub rescaling: Option<Rescaling>,
     /// (N·K), rescaled.
     pub logits: Vec<f32>,
@@ -174,12 +174,12 @@ pub fn try_all(
     alphas: &[f64],
     console: &mut Console,
 ) -> Result<Vec<Tried>> {
-    let plain = alphas.iter().map(|alpha| (*alpha, false));
+    let plain = alphas.iter().map(|alpha| (*alpha, By::Share));
     let inner = alphas.iter().filter(|alpha| **alpha > 0.0 && **alpha < 1.0);
-    let by_fisher = inner.filter(|_| weights.fisher.is_some()).map(|alpha| (*alpha, true));
+    let by_fisher = inner.filter(|_| weights.fisher.is_some()).map(|alpha| (*alpha, By::Fisher));
     let mut tried = Vec::new();
-    for (alpha, is_fisher) in plain.chain(by_fisher) {
-        let model = between(weights, alpha, is_fisher)?;
+    for (alpha, by) in plain.chain(by_fisher) {
+        let model = between(weights, alpha, by)?;
         let logits = score(&model, &holdout.tokens, models, console)?;
         let rescaling = rescaling(args, holdout, &logits).with_context(|| format!("α {alpha}"))?;
         let logits = rescaling.as_ref().map_or(logits.clone(), |found| found.apply(&logits));
@@ -198,7 +198,7 @@ pub fn try_all(
         };
         let flips = |rows: &[u32]| flips_of(&pair.subset(rows));
         let (calibration, measured) = (flips(&holdout.calibration), flips(&holdout.measuring));
-        tried.push(Tried { alpha, is_fisher, rescaling, logits, calibration, measured, golden });
+        tried.push(Tried { alpha, by, rescaling, logits, calibration, measured, golden });
     }
     Ok(tried)
 }
@@ -270,7 +270,10 @@ pub fn plain_new(
 
 impl Tried {
     pub fn name(&self) -> String {
-        let how = if self.is_fisher { " by Fisher information" } else { "" };
+        let how = match self.by {
+            By::Share => "",
+            By::Fisher => " by Fisher information",
+        };
         format!("α {}{how}", self.alpha)
     }
 
@@ -298,7 +301,7 @@ pub fn curve_point(tried: &Tried) -> CurvePoint<'_> {
     CurvePoint {
         name: tried.name(),
         alpha: tried.alpha,
-        is_fisher: tried.is_fisher,
+        is_fisher: tried.by == By::Fisher,
         temperature: tried.rescaling.as_ref().map(|found| found.temperature),
         bias: tried.rescaling.as_ref().map(|found| &found.bias[..]),
         accuracy: tried.measured.accuracy_new(),

@@ -12,6 +12,7 @@ use lowchurn_models::{Classifier, Params};
 use crate::args::Repair;
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::earlier::{self, Record};
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::reader::Reader;
@@ -113,10 +114,14 @@ pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<
 }
 
 pub fn fisher_rows(args: &Repair, models: &Models, console: &mut Console) -> Result<Vec<Example>> {
-    let before = rows::settings_of(&models.old.folder)?;
-    let (data, split) = match (&args.fisher_data, before.data) {
+    let record = Record::of(&rows::settings_of(&models.old.folder)?);
+    let mut reader = reader(args, models)?;
+    let (data, split) = match (&args.fisher_data, record.data) {
         (Some(data), _) => (data.clone(), None),
-        (None, Some(data)) => (data, before.train_split),
+        (None, Some(source)) => {
+            reader.wishes = earlier::wishes(&source);
+            (source.data, source.split)
+        }
         (None, None) => {
             return Err(Usage(format!(
                 "{} doesn't say which rows it was trained on; name some like them with --fisher-data DATA",
@@ -125,14 +130,22 @@ pub fn fisher_rows(args: &Repair, models: &Models, console: &mut Console) -> Res
             .into());
         }
     };
-    let mut reader = reader(args, models)?;
     Ok(reader.read(&data, split.as_deref(), "train", Labels::Ignored, console)?.examples)
 }
 
-pub fn between(weights: &Weights, alpha: f64, is_fisher: bool) -> Result<Classifier> {
+/// How a model between takes its share of the old weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The same of each weight.
+    Share,
+    /// More of those that matter to the old model.
+    Fisher,
+}
+
+pub fn between(weights: &Weights, alpha: f64, by: By) -> Result<Classifier> {
     let (old, new) = (&weights.old.params, &weights.new.params);
     let params = match &weights.fisher {
-        Some(fisher) if is_fisher => interpolate_fisher(old, new, fisher, alpha)?,
+        Some(fisher) if by == By::Fisher => interpolate_fisher(old, new, fisher, alpha)?,
         _ => interpolate(old, new, alpha)?,
     };
     Ok(Classifier::new(weights.new.config.clone(), params)?)

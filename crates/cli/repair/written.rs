@@ -11,7 +11,7 @@ use lowchurn_models::save;
 use serde_json::{Value, json};
 
 use super::curve::{Holdout, Tried, pair};
-use super::models::{Models, Weights, between};
+use super::models::{By, Models, Weights, between};
 use crate::args::Repair;
 use crate::base;
 use crate::console::Console;
@@ -76,7 +76,7 @@ pub fn write_model(
     chosen: &Tried,
     output: &Path,
 ) -> Result<Written> {
-    let model = between(weights, chosen.alpha, chosen.is_fisher)?;
+    let model = between(weights, chosen.alpha, chosen.by)?;
     let params = match &chosen.rescaling {
         Some(rescaling) => rescaling.fold(&model.params)?,
         None => model.params,
@@ -178,7 +178,7 @@ pub fn write_manifest(
         "format": 1,
         "repair": {
             "made_from": made_from, "chosen": chosen.name(), "alpha": chosen.alpha,
-            "is_fisher": chosen.is_fisher,
+            "is_fisher": chosen.by == By::Fisher,
             "temperature": chosen.rescaling.as_ref().map(|found| found.temperature),
             "bias": chosen.rescaling.as_ref().map(|found| found.bias.clone()),
             "exit_code": exit_code,

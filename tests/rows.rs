@@ -19,15 +19,15 @@ fn plain(which: impl Iterator<Item = usize>) -> String {
     csv("text,label", which, |n| format!("{},{}", text(n), KINDS[n % 3]))
 }
 
-/// `base` has seen 48 of 60 rows with columns like those of SST-2; new rows are called otherwise.
+/// `base` has seen 48 of 60 rows with columns of its own; new rows are called otherwise.
 fn lab() -> Lab {
     let lab = Lab::new();
-    let old = csv("idx,sentence,kind", 0..60, |n| format!("{n},{},{}", text(n), KINDS[n % 3]));
+    let old = csv("idx,words,kind", 0..60, |n| format!("{n},{},{}", text(n), KINDS[n % 3]));
     lab.write("old.csv", old);
     lab.write("new.csv", plain(60..90));
     lab.write("held.csv", csv("text", 200..260, text));
     lab.ok(
-        "finetune $T/old.csv --text-column sentence --label-column kind --id-column idx --eval-fraction 0.2 --model tiny \
+        "finetune $T/old.csv --text-column words --label-column kind --id-column idx --eval-fraction 0.2 --model tiny \
          --batch-size 8 --max-length 16 --max-steps 2 --output $T/base",
     );
     lab
@@ -47,7 +47,9 @@ fn every_source_is_read_by_its_own_columns() {
     let done = lab.ok(&format!("{UPDATE} --base $T/base --new $T/new.csv --holdout $T/held.csv"));
     says(&done, "rows: 48 old, 30 new, 0 unlabelled; 60 held out");
     let run = lab.text("base-v2/run.toml");
-    assert!(run.contains("text_column = \"sentence\"") && run.contains("[[new]]"), "{run}");
+    assert!(run.contains("text_column = \"words\"") && run.contains("[[new]]"), "{run}");
+
+    lab.ok("repair $T/base $T/base-v2 --fisher=4 --holdout $T/new.csv --alpha 0:1:0.5 --output $T/repaired");
 
     // Typed columns are of what is typed, and the next update needs none of them again.
     lab.write(

@@ -209,7 +209,8 @@ fn fingerprint(rows: &[Example], labels: &[String]) -> Result<String> {
     Ok(Split::new("", rows, used.clone()).sha256)
 }
 
-fn wishes(source: &Source) -> Wishes {
+/// The columns of a source.
+pub fn wishes(source: &Source) -> Wishes {
     let s = source.clone();
     let columns = Columns {
         text: s.text_column,

@@ -108,6 +108,31 @@ fn a_report_has_its_slices_pairs_and_sources() {
     assert_eq!(shares(judged), shares(certificate));
 }
 
+/// Rows that steer a training, or order several of them, are not those that it is reported on.
+#[test]
+fn rows_that_were_looked_at_are_not_reported_on() {
+    let lab = lab();
+    let line = UPDATE.replace("--method retrain ", "--method distil ");
+    for (flags, n, steered) in [
+        ("--lambda 0.5", 300, false),
+        ("--lambda churn<=0.02@1", 213, true),
+        ("--lambda 0.9,0.1", 213, false),
+    ] {
+        lab.ok(&format!("{line} {flags} --output $T/out --fresh"));
+        let report = lab.json("out/report.json");
+        assert_eq!((&report["rows"], &report["rows_chose"]), (&json!(n), &json!(null)), "{flags}");
+        let provenance = report["provenance"].to_string();
+        let said = if n == 300 {
+            "all 300, which chose nothing"
+        } else {
+            "213 of 300; the other 87 are calibration rows"
+        };
+        assert!(provenance.contains(said), "{flags}: {provenance}");
+        assert_eq!(provenance.contains("rows that steered"), steered, "{flags}: {provenance}");
+        assert!(provenance.contains("tables of the teacher"), "{flags}: {provenance}");
+    }
+}
+
 /// Slices by prediction or length describe, and no budget is judged by them.
 #[test]
 fn compare_and_gate_judge_the_slices_of_named_columns() {

@@ -108,7 +108,8 @@ pub struct Compare {
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Gate {
-    /// The report.json of an update or a comparison
+    /// The report.json of an update or a comparison; of a report whose rows chose the model (a sweep, a repair without a budget)
+    /// no limit passes
     #[arg(value_name = "REPORT.json")]
     pub report: PathBuf,
 

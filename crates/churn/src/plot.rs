@@ -164,12 +164,29 @@ fn mark(area: &Area, series: usize, at: (i32, i32)) -> Drawn {
     Ok(())
 }
 
-/// The frontier as an SVG file of its own, on white; the seed floor as a line where it is known.
+/// The frontier as an SVG file of its own, on white, with a legend below; the seed floor as a line where it is known.
 pub fn frontier_svg(points: &[Point], seed_floor: Option<f64>) -> String {
+    const COLUMNS: usize = 3;
+    const LINE: usize = 48;
     let inline = frontier(points, seed_floor, None);
-    let head = r#"<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif""#;
-    let body = inline.replacen("<svg", head, 1);
-    body.replacen('>', "><rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>", 1)
+    let names = series_names(points);
+    let mut legend = String::new();
+    for (series, name) in names.iter().enumerate() {
+        let (x, y) = (150 + series % COLUMNS * 450, 880 + series / COLUMNS * LINE);
+        let place = format!(r#"<svg x="{x}" y="{y}" width="32" height="32""#);
+        legend += &swatch(series).replacen("<svg", &place, 1);
+        let (x, y, name) = (x + 46, y + 26, escape(name));
+        legend += &format!(
+            r##"<text x="{x}" y="{y}" font-size="{LETTERS}" fill="#1B1F24">{name}</text>"##
+        );
+    }
+    let height = 890 + names.len().div_ceil(COLUMNS) * LINE;
+    let (_, body) = inline.split_once('>').unwrap_or(("", &inline));
+    let body = body.strip_suffix("</svg>\n").or(body.strip_suffix("</svg>")).unwrap_or(body);
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" viewBox="0 0 {WIDTH} {height}"><rect width="100%" height="100%" fill="#FFFFFF"/>{body}{legend}</svg>
+"##
+    )
 }
 
 /// The mark alone, for a legend.

@@ -597,3 +597,22 @@ proptest! {
 fn the_version_is_the_one_of_the_schema() {
     assert_eq!(schema()["properties"]["schema"]["const"], json!(SCHEMA));
 }
+
+#[test]
+fn the_frontier_is_a_file_of_its_own() {
+    let of = |method: &str, churn: f64| lowchurn_churn::RunPoint {
+        method: method.into(),
+        init: "warm".into(),
+        setting: String::new(),
+        seed: 1,
+        accuracy: 0.9,
+        churn,
+        nfr: 0.01,
+    };
+    let points = lowchurn_churn::points(&[of("retrain", 0.1), of("a<b", 0.05)]);
+    let svg = lowchurn_churn::frontier_svg(&points, Some(0.04));
+    let read = roxmltree::Document::parse(&svg).unwrap();
+    let texts: Vec<&str> = read.descendants().filter_map(|node| node.text()).collect();
+    assert!(texts.contains(&"retrain, warm") && texts.contains(&"a<b, warm"), "{texts:?}");
+    assert_eq!(read.root_element().tag_name().namespace(), Some("http://www.w3.org/2000/svg"));
+}

@@ -203,3 +203,18 @@ fn a_sweep_merges_without_a_base() {
     let done = lab.run("sweep --merge $T/one $T/two --output $T/all").expect(2);
     assert_eq!(done.error(), "no point is there to put together");
 }
+
+#[test]
+fn numbers_for_labels_are_said() {
+    let lab = lab();
+    let numbers = csv("text,label", 60..90, |n| format!("{},{}", text(n), n % 3));
+    lab.write("numbers.csv", numbers);
+    let done = lab.ok(&format!(
+        "{UPDATE} --base $T/base --new $T/numbers.csv --holdout $T/held.csv --dry-run"
+    ));
+    says(
+        &done,
+        "labels: numbers:train: its labels are numbers (0, 1, 2), taken as places in account, delivery, payment; \
+         --label-map says otherwise",
+    );
+}

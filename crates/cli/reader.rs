@@ -78,6 +78,17 @@ impl Reader<'_> {
         // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
         let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
             Ok(rows) if rows.labels == known => {
+                // Numbers say nothing of names: what they are taken for is said, not assumed in silence.
+                if let (Ok(own), false) = (read(None), known.names().iter().any(is_number))
+                    && own.labels.names().iter().all(is_number)
+                {
+                    let (numbers, names) =
+                        (own.labels.names().join(", "), known.names().join(", "));
+                    let name = &rows.name;
+                    self.said.push(format!(
+                        "{name}: its labels are numbers ({numbers}), taken as places in {names}; --label-map says otherwise"
+                    ));
+                }
                 return Ok(part(rows, source, split, columns));
             }
             Ok(rows) => rows,
@@ -101,6 +112,10 @@ impl Reader<'_> {
         self.said.extend(aligned.said);
         Ok(found)
     }
+}
+
+fn is_number(name: &String) -> bool {
+    name.parse::<i64>().is_ok()
 }
 
 fn part(rows: Split, source: &str, split: String, columns: Columns) -> Part {

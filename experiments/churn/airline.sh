@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
 # Tweets to airlines in the order of time: old model on 16 and 17 February 2015, new rows of the 22nd, on which American
-# comes up for the first time, judged on the 23rd and 24th. MiniLM, 2 epochs, 3 seeds. The slices are the airlines.
+# comes up for the first time, judged on the 23rd and 24th. MiniLM, 2 epochs. The slices are the airlines.
+#   airline.sh FILE.parquet [SEEDS]        the file of osanseviero/twitter-airline-sentiment
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 lowchurn() { cargo run --release --quiet -- "$@"; }
 out=runs/experiments/airline
+seeds=${2:-1}
 mkdir -p $out
 "${PYTHON:-python3}" experiments/churn/airline_days.py "$1" $out
-lowchurn finetune $out/old.csv --model minilm-l6 --text-column text --label-column label --id-column id --eval-split none \
-    --epochs 2 --batch-size 32 --learning-rate 5e-5 --seeds 3 --output $out/old
+columns=(--text-column text --label-column label --id-column id)
+lowchurn finetune $out/old.csv --model minilm-l6 "${columns[@]}" --eval-split none \
+    --epochs 2 --batch-size 32 --learning-rate 5e-5 --seeds "$((seeds > 1 ? seeds : 2))" --output $out/old
 sweep() {
-    lowchurn sweep --base "$out/old/seed-{seed}" --new $out/new.csv --holdout $out/test.csv \
-        --tables $out/tables --seeds 3 --output $out/sweep "$@"
+    lowchurn sweep --base "$out/old/seed-{seed}" --new $out/new.csv --holdout $out/test.csv "${columns[@]}" --slice airline \
+        --tables $out/tables --seeds "$seeds" --output $out/sweep "$@"
 }
 sweep --method retrain --method distil:lambda=0.5 --init warm --interpolate 0.25,0.5,0.75
 sweep --method retrain --init cold --interpolate none
-lowchurn compare $out/sweep/old/seed-42.jsonl $out/sweep/points/distil-warm-l-0.5/seed-42/predictions.jsonl \
-    --data $out/test.csv --slice airline --output $out/compare
 cp $out/sweep/frontier.json experiments/churn/airline.json
 cp $out/sweep/frontier.md experiments/churn/airline.md
 cp $out/sweep/frontier.svg experiments/churn/airline.svg
-cp $out/compare/report.md experiments/churn/airline-slices.md
+cp $out/sweep/report.md experiments/churn/airline-report.md

@@ -600,7 +600,7 @@ fn the_version_is_the_one_of_the_schema() {
 
 #[test]
 fn the_frontier_is_a_file_of_its_own() {
-    let of = |method: &str, churn: f64| lowchurn_churn::RunPoint {
+    let of = |method: &str, churn: f64| RunPoint {
         method: method.into(),
         init: "warm".into(),
         setting: String::new(),
@@ -609,7 +609,7 @@ fn the_frontier_is_a_file_of_its_own() {
         churn,
         nfr: 0.01,
     };
-    let points = lowchurn_churn::points(&[of("retrain", 0.1), of("a<b", 0.05)]);
+    let points = points(&[of("retrain", 0.1), of("a<b", 0.05)]);
     let svg = lowchurn_churn::frontier_svg(&points, Some(0.04));
     let read = roxmltree::Document::parse(&svg).unwrap();
     let texts: Vec<&str> = read.descendants().filter_map(|node| node.text()).collect();

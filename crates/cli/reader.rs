@@ -79,8 +79,9 @@ impl Reader<'_> {
         let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
             Ok(rows) if rows.labels == known => {
                 // Numbers say nothing of names: what they are taken for is said, not assumed in silence.
-                if let (Ok(own), false) = (read(None), known.names().iter().any(is_number))
-                    && own.labels.names().iter().all(is_number)
+                if let (Ok(own), false) =
+                    (read(None), known.names().iter().any(|name| is_number(name)))
+                    && own.labels.names().iter().all(|name| is_number(name))
                 {
                     let (numbers, names) =
                         (own.labels.names().join(", "), known.names().join(", "));
@@ -114,7 +115,7 @@ impl Reader<'_> {
     }
 }
 
-fn is_number(name: &String) -> bool {
+fn is_number(name: &str) -> bool {
     name.parse::<i64>().is_ok()
 }
 

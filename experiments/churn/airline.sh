@@ -21,4 +21,7 @@ sweep --method retrain --init cold --interpolate none
 cp $out/sweep/frontier.json experiments/churn/airline.json
 cp $out/sweep/frontier.md experiments/churn/airline.md
 cp $out/sweep/frontier.svg experiments/churn/airline.svg
-cp $out/sweep/report.md experiments/churn/airline-report.md
+lowchurn compare $out/sweep/old/seed-42.jsonl $out/sweep/points/distil-warm-l-0.5/seed-42/predictions.jsonl \
+    --data $out/test.csv "${columns[@]}" --slice airline \
+    --retrain $out/sweep/points/retrain-cold/seed-42/predictions.jsonl --output $out/compare
+"${PYTHON:-python3}" experiments/churn/slices.py $out/compare/report.json airline > experiments/churn/airline-slices.md

@@ -212,7 +212,9 @@ fn report(
         sha256: None,
         labels: predicted.labels.clone(),
     };
-    let name = format!("{} {} {}, seed {seed}", point.method, point.init, point.setting);
+    let words = [&point.method, &point.init, &point.setting].map(String::as_str);
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    let name = format!("{}, seed {seed}", words.join(" "));
     let told = Told {
         title: format!("Sweep in {}", output.display()),
         old: side(&old, "deployed model".into()),

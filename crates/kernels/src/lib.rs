@@ -6,6 +6,7 @@
 //! All sums run over fixed blocks in a fixed order, so a result is the same bytes for any number of threads.
 
 mod backward;
+mod buffers;
 pub mod composed;
 mod host;
 mod keys;

@@ -15,6 +15,7 @@ mod threads;
 
 mod add;
 mod attention;
+mod bf16;
 mod dropout;
 mod embedding;
 mod gelu;
@@ -28,6 +29,7 @@ pub use adamw::{AdamW, Moments, adamw, sum_of_squares};
 pub use add::add;
 pub use attention::attention;
 pub use backward::{Gradients, backward};
+pub use bf16::{Packed, bf16_path, matmul_bf16};
 pub use composed::{log_softmax, relu, tanh};
 pub use dropout::dropout;
 pub use embedding::embedding;

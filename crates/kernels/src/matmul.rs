@@ -38,7 +38,7 @@ impl View {
         self.start.checked_add(rows)?.checked_add(columns)?.checked_add(1)
     }
 
-    fn fits(&self, length: usize) -> bool {
+    pub(crate) fn fits(&self, length: usize) -> bool {
         self.end().is_some_and(|end| end <= length)
     }
 

@@ -102,16 +102,25 @@ bench *ARGS:
 bench-compare *ARGS:
     cargo bench -p lowchurn-churn --bench million -- "$@"
 
-# The same in seconds, so that the benches keep working
+# The same in seconds, so that the benches keep working; PyTorch's side only where PYTHON has it
 [group('measure')]
 bench-smoke:
     cargo bench --bench speed -- --smoke
     cargo bench -p lowchurn-churn --bench million -- 20000
+    cargo build --release
+    {{python}} benches/peer/pair.py --smoke
+    {{python}} benches/peer/page.py target/peer/smoke.jsonl > target/peer/smoke.md
 
-# The same job in PyTorch with transformers' Trainer (PYTHON): just bench-peer --model DIR --data DIR
+# The same jobs in PyTorch with transformers' Trainer, in turn with ours, hours long: just bench-peer --rows 3200 (--help)
 [group('measure')]
 bench-peer *ARGS:
-    @{{python}} benches/peer/finetune.py "$@"
+    cargo build --release
+    @{{python}} benches/peer/pair.py "$@"
+
+# BENCHMARKS.md from what bench-peer wrote: just bench-page, or files of several runs
+[group('measure')]
+bench-page *FILES:
+    {{python}} benches/peer/page.py "$@" > target/peer/page.md && mv target/peer/page.md BENCHMARKS.md
 
 # For NVIDIA; needs CUDA's nvcc on the PATH. Then: target/release/lowchurn finetune sst2 --device cuda
 [group('measure')]

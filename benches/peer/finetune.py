@@ -1,9 +1,10 @@
-"""The main job in PyTorch with transformers' Trainer, to measure both programs on one machine in one run.
+"""The main job in PyTorch with transformers' Trainer: the other side of pair.py, and of use alone.
 
-Prints one line of JSON: accuracy on the validation split, seconds of set-up, training and evaluation, peak resident memory.
-Needs torch, transformers, accelerate, datasets (made with torch 2.15.0, transformers 5.23.0, accelerate 1.15.0, datasets 5.2.0).
+Prints JSON lines, named as `lowchurn finetune --json` names them: "ready" before the first step, "step" after each, and
+last "finished" with accuracy, seconds of set-up (imports included), tokenisation, training and evaluation, peak memory.
+Needs torch, transformers, accelerate and datasets, in the versions that pair.py pins.
 
-    python benches/peer/finetune.py --model DIR --data DIR --rows 5000 --epochs 1 --group-by-length
+    python benches/peer/finetune.py --model DIR --data DIR --train-split 'train[:5000]' --group-by-length
 
 `--data` is a dataset's folder in the hub's layout. AdamW, linear decay, no warm-up, weight decay 0, clipping at 1.0: the
 Trainer's own defaults.
@@ -16,6 +17,8 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+
+started = time.perf_counter()  # Before the imports, which are part of what its user waits for
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -31,12 +34,13 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     if args.threads:
         torch.set_num_threads(args.threads)
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
-        parts = datasets.load_dataset(str(args.data), args.config, cache_dir=f"{scratch}/cache")
-        train = encoded(parts["train"].select(range(args.rows)) if args.rows else parts["train"], tokenizer, args)
-        held_out = encoded(parts["validation"], tokenizer, args)
+        train, held_out = read(args, scratch)
+        read_at = time.perf_counter()
+        train = encoded(train, tokenizer, args)
+        tokenised = time.perf_counter()
+        held_out = encoded(held_out, tokenizer, args) if held_out else None
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             args.model, num_labels=train.features["labels"].num_classes
         )
@@ -47,27 +51,41 @@ def main() -> None:
             eval_dataset=held_out,
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
             compute_metrics=accuracy,
+            callbacks=[Steps()],
         )
         trainer.remove_callback(transformers.PrinterCallback)
         ready = time.perf_counter()
+        say("ready")
         steps = trainer.train().global_step
         trained = time.perf_counter()
-        metrics = trainer.evaluate()
+        metrics = trainer.evaluate() if held_out else {}
         evaluated = time.perf_counter()
-    result = {
-        "rows": len(train),
-        "steps": steps,
-        "accuracy": metrics["eval_accuracy"],
-        "setup_seconds": round(ready - started, 3),
-        "train_seconds": round(trained - ready, 3),
-        "eval_seconds": round(evaluated - trained, 3),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # KiB on Linux
-        "threads": torch.get_num_threads(),
-        "device": str(trainer.args.device),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-    print(json.dumps(result))
+    say(
+        "finished",
+        rows=len(train),
+        steps=steps,
+        accuracy=metrics.get("eval_accuracy"),
+        setup_seconds=round(ready - started, 3),
+        tokenise_seconds=round(tokenised - read_at, 3),
+        train_seconds=round(trained - ready, 3),
+        eval_seconds=round(evaluated - trained, 3),
+        peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,  # KiB on Linux
+        threads=torch.get_num_threads(),
+        device=str(trainer.args.device),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+    )
+
+
+class Steps(transformers.TrainerCallback):
+    """Says each step as it ends, so that whoever reads can take the time."""
+
+    def on_step_end(self, args, state, control, **rest) -> None:
+        say("step", step=state.global_step, total=state.max_steps)
+
+
+def say(event: str, **what) -> None:
+    print(json.dumps({"event": event, **what}), flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -77,17 +95,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--config", help="the dataset's configuration")
     parser.add_argument("--text", default="sentence", help="column of the text")
     parser.add_argument("--label", default="label", help="column of the class")
-    parser.add_argument("--rows", type=int, help="the first so many training rows, else all")
+    parser.add_argument("--train-split", default="train", help="such as train[:5000]")
+    parser.add_argument("--eval-split", default="validation", help="none for no evaluation")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many updates")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, help="of torch, else its own choice")
-    parser.add_argument("--group-by-length", action="store_true", help="batches of rows of like length, so that padding is small")
+    parser.add_argument("--group-by-length", action="store_true", help="rows of like length together, for little padding")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--cpu", action="store_true", help="not on the accelerator, even where there is one")
     return parser.parse_args()
+
+
+def read(args: argparse.Namespace, scratch: str) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Both splits, from a cache of their own: each run reads and tokenises anew."""
+
+    def split(name: str) -> datasets.Dataset:
+        rows = datasets.load_dataset(str(args.data), args.config, split=name, cache_dir=f"{scratch}/cache")
+        has_names = isinstance(rows.features[args.label], datasets.ClassLabel)
+        return rows if has_names else rows.class_encode_column(args.label)
+
+    return split(args.train_split), None if args.eval_split == "none" else split(args.eval_split)
 
 
 def encoded(rows: datasets.Dataset, tokenizer, args: argparse.Namespace) -> datasets.Dataset:
@@ -102,6 +133,7 @@ def training_arguments(args: argparse.Namespace, scratch: str) -> transformers.T
     return transformers.TrainingArguments(
         output_dir=scratch,
         num_train_epochs=args.epochs,
+        max_steps=args.max_steps,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=64,
         learning_rate=args.learning_rate,

@@ -1,0 +1,231 @@
+"""BENCHMARKS.md from what pair.py wrote: medians, ratios of runs that were made in the same repeat, machine, commands.
+
+    python benches/peer/page.py target/peer/results.jsonl > BENCHMARKS.md
+
+Several files are put together: a later one's case replaces an earlier one's. Every number on the page is from the lines.
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import median
+
+# Ours over the peer's, at most: what is aimed at. None where no number was set.
+AIMS = {
+    ("sst2", "f32", "f32 random"): 0.28,
+    ("sst2", "f32", "f32 grouped"): 0.65,
+    ("sst2", "bf16", "f32 random"): 0.13,
+    ("sst2", "bf16", "bf16 grouped"): 0.36,
+    ("setup", "f32", "f32 random"): 0.25,
+    ("scoring validation", "f32", "f32 file"): 0.55,
+    ("scoring validation", "bf16", "bf16 file"): 0.4,
+    ("scoring train", "f32", "f32 file"): 0.55,
+    ("scoring train", "bf16", "bf16 file"): 0.4,
+}
+MEMORY_AIM = 0.35
+TOKENISE_AIM = 1.5
+EPOCH_AIM = 150.0
+THREADS_AIM = 1.8
+TITLES = {
+    "sst2": "Training: MiniLM on SST-2",
+    "setup": "Set-up: all of SST-2's training rows, until the first step",
+    "scoring validation": "Scoring SST-2's validation rows",
+    "scoring train": "Scoring SST-2's training rows",
+    "scaling": "Step time by tokens and threads (ours alone)",
+    "bert-base": "Training in BERT-base's size, random weights, SST-2's rows",
+    "imdb": "Training at 512 tokens: MiniLM on IMDb",
+    "epoch": "A whole epoch of SST-2 (ours alone)",
+}
+
+
+def main(paths: list[str]) -> None:
+    machines, ceilings, cases, failed = [], None, {}, []
+    for path in paths:
+        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        machines.append(next(line for line in lines if line["kind"] == "machine"))
+        ceilings = next((line for line in lines if line["kind"] == "ceilings"), ceilings)
+        failed += [line for line in lines if line["kind"] == "failed"]
+        runs = [line for line in lines if line["kind"] == "run"]
+        for case in TITLES:
+            cases[case] = [run for run in runs if run["case"] == case] or cases.get(case, [])
+    print("# Benchmarks\n")
+    print("Made by `benches/peer/page.py` from the lines of `just bench-peer`; not a number here is typed by hand.")
+    print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
+    print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
+    machine_section(machines, [run for runs in cases.values() for run in runs], failed)
+    if ceilings:
+        print(f"## What the machine can do\n\n`{ceilings['command']}` said, right before:\n")
+        print(indented(ceilings["text"]))
+    for case, title in TITLES.items():
+        if cases[case]:
+            print(f"## {title}\n")
+            section(case, cases[case])
+
+
+def machine_section(machines: list[dict], runs: list[dict], failed: list[dict]) -> None:
+    first = machines[0]
+    print("## The machine\n")
+    print(f"{first['processor']}, {first['cores']} cores, {first['memory_gib']} GiB, {first['system']}.")
+    print(f"Both programs with {first['threads']} threads where nothing else is said.\n")
+    for machine in machines:
+        peer = machine["peer"]
+        others = ", ".join(f"{name} {version}" for name, version in peer.items()) if peer else "no PyTorch"
+        print(f"- {machine['made']}: `{machine['command']}`; {machine['lowchurn']}; {machine['rustc']}; {others}")
+    others = [run["others_cores"] for run in runs if run["others_cores"] is not None]
+    if others:
+        n_disturbed = sum(cores > 0.3 for cores in others)
+        print(
+            f"\nOther processes used {median(others):.2f} cores during a run (median; {max(others):.2f} at most); "
+            f"more than 0.3 in {n_disturbed} of {len(others)} runs."
+        )
+    for line in failed:
+        said = line["stderr"].strip().splitlines()[-1:] or ["nothing said"]
+        print(f"\nFailed: `{line['command']}`: {said[0]}")
+    if not all(machine["has_bf16"] for machine in machines):
+        print("\nOurs had no bf16 then, so those rows are missing.")
+    print()
+
+
+def section(case: str, runs: list[dict]) -> None:
+    if case == "scaling":
+        return scaling(runs)
+    by_setting = {}
+    for run in runs:
+        by_setting.setdefault((run["side"], run["setting"]), []).append(run)
+    if case.startswith("scoring"):
+        key, columns = "eval_seconds", [
+            ("s", "eval_seconds", 3), ("rows", "rows", 0), ("accuracy", "accuracy", 4), ("peak MiB", "peak_rss_mib", 0),
+        ]  # fmt: skip
+    elif case == "setup":
+        key, columns = "setup_seconds", [
+            ("set-up s", "setup_seconds", 2), ("of it tokenising s", "tokenise_seconds", 2),
+            ("end of the first step s", "first_step_seconds", 2), ("peak MiB", "peak_rss_mib", 0),
+        ]  # fmt: skip
+    else:
+        key, columns = "steps_seconds", [
+            ("all steps s", "steps_seconds", 2), ("training as the program counts s", "train_seconds", 2),
+            ("a step s (median)", "step_seconds", 4), ("steps", "steps", 0),
+            ("accuracy", "accuracy", 4), ("peak MiB", "peak_rss_mib", 0),
+        ]  # fmt: skip
+    columns = [column for column in columns if any(run.get(column[1]) is not None for run in runs)]
+    rows = []
+    for name in sorted(by_setting):
+        values = [number(by_setting[name], column, digits) for _, column, digits in columns]
+        rows.append([called(name), *values, str(len(by_setting[name]))])
+    print(table(["", *[title for title, _, _ in columns], "repeats"], rows))
+    rows = ratios(case, key, by_setting)
+    if rows:
+        print(table(["ours / PyTorch's", "time", "aim", "peak memory", "aim"], rows))
+    remarks(case, by_setting)
+    print("Commands:\n")
+    print(indented("\n".join(of_it[0]["command"] for of_it in by_setting.values())))
+
+
+def ratios(case: str, key: str, by_setting: dict) -> list[list[str]]:
+    rows = []
+    peers = [setting for side, setting in by_setting if side == "peer"]
+    for _, ours in [name for name in by_setting if name[0] == "ours"]:
+        for peer in peers:
+            pairs = paired(by_setting["ours", ours], by_setting["peer", peer])
+            if not pairs:
+                continue
+            times = [mine[key] / theirs[key] for mine, theirs in pairs]
+            memory = [mine["peak_rss_mib"] / theirs["peak_rss_mib"] for mine, theirs in pairs]
+            aim = verdict(times, AIMS.get((case, ours, peer)))
+            memory_aim = verdict(memory, MEMORY_AIM if case == "sst2" else None)
+            rows.append([f"{ours} / {peer}", spread(times), aim, spread(memory), memory_aim])
+    return rows
+
+
+def paired(ours: list[dict], peers: list[dict]) -> list[tuple[dict, dict]]:
+    theirs = {run["repeat"]: run for run in peers}
+    return [(run, theirs[run["repeat"]]) for run in ours if run["repeat"] in theirs]
+
+
+def remarks(case: str, by_setting: dict) -> None:
+    if case in ("sst2", "bert-base", "imdb", "epoch"):
+        print("All steps: from the end of set-up to the end of the last step, by one clock for both. lowchurn's own count has")
+        print("the saving of the checkpoint in it, which the Trainer is told to leave out.")
+        if case == "sst2":
+            print("Repeat r has the seed 42 + r on both sides; accuracy is of the validation rows. By seed:\n")
+            accuracies(by_setting)
+        print()
+    if case == "setup" and ("ours", "f32") in by_setting:
+        seconds = median(run["tokenise_seconds"] for run in by_setting["ours", "f32"])
+        print("From the start of the process, imports included.")
+        print(f"Tokenisation: {seconds:.2f} s, aim {TOKENISE_AIM} s: {'met' if seconds <= TOKENISE_AIM else 'not met'}.\n")
+    if case == "epoch" and ("ours", "bf16") in by_setting:
+        seconds = median(run["steps_seconds"] for run in by_setting["ours", "bf16"])
+        print(f"bf16: {seconds:.0f} s, aim {EPOCH_AIM:.0f} s: {'met' if seconds <= EPOCH_AIM else 'not met'}.\n")
+    if case.startswith("scoring"):
+        print("Forward passes with their padding, batch 64, without tokenisation. `file`: rows as they come, `length`: the")
+        print("longest first; ours always orders them by length itself.\n")
+
+
+def accuracies(by_setting: dict) -> None:
+    """Each seed's, because one mean says nothing about the noise."""
+    for name in sorted(by_setting):
+        runs = sorted(by_setting[name], key=lambda run: run["seed"])
+        values = [f"{run['seed']}: {run['accuracy']:.4f}" for run in runs if run["accuracy"] is not None]
+        print(f"- {called(name)}: {', '.join(values)}")
+
+
+def called(name: tuple[str, str]) -> str:
+    side, setting = name
+    return f"{'lowchurn' if side == 'ours' else 'PyTorch'} {setting}"
+
+
+def scaling(runs: list[dict]) -> None:
+    by_shape = {}
+    for run in runs:
+        if run["step_seconds"] is not None:
+            shape = (run["setting"], run["tokens"], run["length"])
+            by_shape.setdefault(shape, {}).setdefault(run["threads"], []).append(run)
+    threads = sorted({run["threads"] for run in runs})
+    rows = []
+    for (setting, tokens, length), by_threads in sorted(by_shape.items()):
+        steps = [median(run["step_seconds"] for run in by_threads[n]) if n in by_threads else None for n in threads]
+        row = [setting, str(tokens), str(length), str(tokens // length)]
+        row += ["" if step is None else f"{1e3 * step:.1f}" for step in steps]
+        row.append("" if steps[-1] is None else f"{1e6 * steps[-1] / tokens:.1f}")
+        gains = []
+        if len(threads) > 1 and None not in steps:
+            pairs = paired(by_threads[threads[0]], by_threads[threads[-1]])
+            gains = [one["step_seconds"] / both["step_seconds"] for one, both in pairs]
+        row.append(spread(gains) if gains else "")
+        if threads[-1] == 2 and gains:
+            row[-1] += f", {'met' if median(gains) >= THREADS_AIM else 'not met'}"
+        rows.append(row)
+    titles = ["", "tokens a step", "tokens a row", "rows a step", *[f"ms a step, {n} threads" for n in threads]]
+    print(table([*titles, f"µs a token, {threads[-1]} threads", "times faster on all threads"], rows))
+    if threads[-1:] == [2]:
+        print(f"The aim on two threads is {THREADS_AIM} times one thread's speed.\n")
+    print("Words of the vocabulary by chance, so that each row has as many tokens; such as:\n")
+    print(indented(runs[0]["command"]))
+
+
+def number(runs: list[dict], key: str, digits: int) -> str:
+    values = [run[key] for run in runs if run.get(key) is not None]
+    return f"{median(values):,.{digits}f}" if values else ""
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def verdict(values: list[float], aim: float | None) -> str:
+    return "" if aim is None else f"{aim:.2f}, {'met' if median(values) <= aim else 'not met'}"
+
+
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in [titles, *rows]]
+    lines.insert(1, "|---" + "|---:" * (len(titles) - 1) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def indented(text: str) -> str:
+    return "".join(f"    {line}".rstrip() + "\n" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["target/peer/results.jsonl"])

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::{AdamW, Gradients, Moments, adamw, sum_of_squares};
+use lowchurn_kernels::{AdamW, Gradient, Gradients, Moments, adamw};
 use lowchurn_models::{Params, is_decayed, write_safetensors};
 
 use crate::{Error, Plan, Result};
 
 /// Gradients by parameter name, in name order.
 #[derive(Default)]
-pub struct Grads(pub BTreeMap<String, Tensor>);
+pub struct Grads(pub BTreeMap<String, Gradient>);
 
 impl Grads {
     /// Takes the parameters' gradients out of what `backward` found and adds them to what is there.
     pub fn add(&mut self, params: &Params, gradients: &mut Gradients) -> Result<()> {
         for (name, tensor) in params.tensors() {
             let Some(grad) = gradients.remove(tensor)? else { continue };
-            let sum = match self.0.get(name) {
-                Some(sum) => (sum + grad)?,
+            let sum = match self.0.remove(name) {
+                Some(sum) => sum.plus(grad)?,
                 None => grad,
             };
             self.0.insert(name.to_string(), sum);
@@ -31,7 +31,7 @@ impl Grads {
     pub fn norm(&self) -> Result<f64> {
         let mut sum = 0.0;
         for grad in self.0.values() {
-            sum += sum_of_squares(grad)?;
+            sum += grad.sum_of_squares()?;
         }
         Ok(sum.sqrt())
     }
@@ -46,7 +46,7 @@ impl Grads {
         for name in params.names().filter(|name| !name.ends_with("attention.self.key.bias")) {
             match self.0.get(name) {
                 None => missing.push(name.to_string()),
-                Some(grad) if is_zero(grad)? => zero.push(name.to_string()),
+                Some(grad) if grad.is_zero()? => zero.push(name.to_string()),
                 Some(_) => is_any_moved = true,
             }
         }
@@ -56,11 +56,6 @@ impl Grads {
         }
         Ok(missing)
     }
-}
-
-// Not by the sum of squares, where small numbers underflow.
-fn is_zero(grad: &Tensor) -> Result<bool> {
-    Ok(grad.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? == 0.0)
 }
 
 /// min(1, max norm/(norm + 1e-6)), as PyTorch's `clip_grad_norm_`; 1 where there is no limit.
@@ -105,7 +100,7 @@ impl Optimizer {
                 step: step + 1,
                 gradient_scale,
             };
-            adamw(var, grad, moments, &update)?;
+            adamw(var, &grad.to_tensor()?, moments, &update)?;
         }
         Ok(())
     }

@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, TensorId};
 
+use crate::gradient::{Gradient, Rows};
+
 thread_local! {
     /// Open while `backward` runs on this thread.
-    static HANDED_OVER: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
+    static HANDED_OVER: RefCell<Option<HashMap<TensorId, Gradient>>> = const { RefCell::new(None) };
 }
 
 /// The gradients that a backward pass found.
 pub struct Gradients {
-    handed_over: HashMap<TensorId, Tensor>,
+    handed_over: HashMap<TensorId, Gradient>,
     store: GradStore,
 }
 
@@ -29,9 +31,10 @@ pub fn backward(loss: &Tensor) -> Result<Gradients> {
 
 impl Gradients {
     /// Takes a parameter's gradient out; `None` where the loss doesn't depend on it.
-    pub fn remove(&mut self, parameter: &Tensor) -> Result<Option<Tensor>> {
-        Ok(match (self.handed_over.remove(&parameter.id()), self.store.remove(parameter)) {
-            (Some(a), Some(b)) => Some((a + b)?),
+    pub fn remove(&mut self, parameter: &Tensor) -> Result<Option<Gradient>> {
+        let stored = self.store.remove(parameter).map(Gradient::Whole);
+        Ok(match (self.handed_over.remove(&parameter.id()), stored) {
+            (Some(a), Some(b)) => Some(a.plus(b)?),
             (a, b) => a.or(b),
         })
     }
@@ -41,13 +44,22 @@ impl Gradients {
 ///
 /// Only a variable's gradient may be: candle looks for those of other tensors on its way back.
 pub(crate) fn hand_over(operand: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
+    hand_over_any(operand, Gradient::Whole(grad))
+}
+
+/// The same for some rows of a table.
+pub(crate) fn hand_over_rows(table: &Tensor, grad: Rows) -> Result<Option<Tensor>> {
+    hand_over_any(table, Gradient::Rows(grad))
+}
+
+fn hand_over_any(operand: &Tensor, grad: Gradient) -> Result<Option<Tensor>> {
     if !operand.is_variable() {
-        return Ok(Some(grad));
+        return grad.to_tensor().map(Some);
     }
     HANDED_OVER.with_borrow_mut(|open| {
-        let Some(all) = open else { return Ok(Some(grad)) };
+        let Some(all) = open else { return grad.to_tensor().map(Some) };
         let sum = match all.remove(&operand.id()) {
-            Some(sum) => (sum + grad)?,
+            Some(sum) => sum.plus(grad)?,
             None => grad,
         };
         all.insert(operand.id(), sum);

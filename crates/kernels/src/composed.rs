@@ -58,10 +58,10 @@ pub fn gelu(x: &Tensor, kind: Gelu) -> Result<Tensor> {
     }
 }
 
-/// Rows of the table by id. (V, C), (B, T) → (B, T, C).
+/// Rows of the table by id. (V, C), (..) → (.., C).
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    let (b, t) = ids.dims2()?;
-    table.index_select(&ids.flatten_all()?, 0)?.reshape((b, t, table.dim(1)?))
+    let shape = [ids.dims(), &[table.dim(1)?]].concat();
+    table.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
 }
 
 /// softmax(q·kᵀ/√(C/H), masked beyond each row's length)·v, a head at a time, with dropout on the probabilities.

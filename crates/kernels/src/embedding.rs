@@ -1,30 +1,31 @@
-//! Rows of a table by id; the backward pass adds rows into a table of zeros.
+//! Rows of a table by id; the backward pass gives the gradient of those rows alone.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::backward::hand_over;
+use crate::backward::hand_over_rows;
 use crate::composed;
-use crate::host::{host, is_fused, output, slice, tensor};
+use crate::gradient::Rows;
+use crate::host::{host, is_fused, output, slice};
 
-/// Rows of the table by id. (V, C), (B, T) of u32 → (B, T, C). An id outside the table is an error.
+/// Rows of the table by id. (V, C), (..) of u32 → (.., C). An id outside the table is an error.
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     if !is_fused(table) {
         return composed::embedding(table, ids);
     }
-    let (b, t) = ids.dims2()?;
-    let (v, _) = table.dims2()?;
+    let (v, c) = table.dims2()?;
+    let shape = Shape::from([ids.dims(), &[c]].concat());
     let ids = ids.flatten_all()?.to_vec1::<u32>()?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= v) {
         bail!("embedding: id {id} in a table of {v} rows");
     }
-    table.contiguous()?.apply_op1(Embedding { ids, b, t })
+    table.contiguous()?.apply_op1(Embedding { ids, shape })
 }
 
 struct Embedding {
     ids: Vec<u32>,
-    b: usize,
-    t: usize,
+    /// (.., C)
+    shape: Shape,
 }
 
 impl CustomOp1 for Embedding {
@@ -39,7 +40,7 @@ impl CustomOp1 for Embedding {
         for &id in &self.ids {
             y.extend_from_slice(&table[id as usize * c..][..c]);
         }
-        Ok(output(y, &Shape::from((self.b, self.t, c))))
+        Ok(output(y, &self.shape))
     }
 
     fn bwd(&self, table: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -51,21 +52,15 @@ impl CustomOp1 for Embedding {
         let mut places: Vec<(u32, u32)> =
             self.ids.iter().enumerate().map(|(place, &id)| (id, place as u32)).collect();
         places.sort_unstable();
-        let sums: Vec<(u32, Vec<f32>)> = places
-            .par_chunk_by(|a, b| a.0 == b.0)
-            .map(|run| {
-                let mut sum = vec![0f32; c];
-                for &(_, place) in run {
-                    let row = &grad[place as usize * c..][..c];
-                    sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
-                }
-                (run[0].0, sum)
-            })
-            .collect();
-        let mut dtable = vec![0f32; v * c];
-        for (id, sum) in sums {
-            dtable[id as usize * c..][..c].copy_from_slice(&sum);
-        }
-        hand_over(table, tensor(dtable, table)?)
+        let runs: Vec<&[(u32, u32)]> = places.chunk_by(|a, b| a.0 == b.0).collect();
+        let mut sums = vec![0f32; runs.len() * c];
+        sums.par_chunks_mut(c.max(1)).zip(&runs).for_each(|(sum, run)| {
+            for &(_, place) in *run {
+                let row = &grad[place as usize * c..][..c];
+                sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+        });
+        let ids = runs.iter().map(|run| run[0].0).collect();
+        hand_over_rows(table, Rows::new(ids, sums, (v, c)))
     }
 }

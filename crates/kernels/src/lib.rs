@@ -8,6 +8,7 @@
 mod backward;
 mod buffers;
 pub mod composed;
+mod gradient;
 mod host;
 mod keys;
 mod lanes;
@@ -34,6 +35,7 @@ pub use composed::{log_softmax, relu, tanh};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
+pub use gradient::{Gradient, Rows};
 pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;

@@ -3,7 +3,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use lowchurn_kernels::{
-    Dropout, Gelu, add, attention, backward, composed, dropout, embedding, gelu, layer_norm, linear,
+    Dropout, Gelu, Gradient, add, attention, backward, composed, dropout, embedding, gelu,
+    layer_norm, linear,
 };
 
 /// Numbers in about [−2, 2] that repeat for a seed.
@@ -32,7 +33,10 @@ fn run(inputs: &[Var], op: Op) -> Vec<Tensor> {
     let y = op(&tensors).unwrap();
     let w = Tensor::from_vec(numbers(y.elem_count(), 99), y.shape(), y.device()).unwrap();
     let mut grads = backward(&(&y * w).unwrap().sum_all().unwrap()).unwrap();
-    let of = |v: &Var| grads.remove(v).unwrap().expect("every input gets a gradient");
+    let of = |v: &Var| {
+        let grad = grads.remove(v).unwrap().expect("every input gets a gradient");
+        grad.to_tensor().unwrap()
+    };
     std::iter::once(y.clone()).chain(inputs.iter().map(of)).collect()
 }
 
@@ -136,9 +140,45 @@ fn dropout_equals_its_twin() {
 #[test]
 fn embedding_equals_its_twin() {
     let ids = Tensor::new(&[[0u32, 3, 3, 9], [3, 9, 1, 0]], &Device::Cpu).unwrap();
-    check("embedding", &[var(&[10, 6], 1)], &|x| embedding(&x[0], &ids), &|x| {
-        composed::embedding(&x[0], &ids)
-    });
+    for ids in [ids.clone(), ids.flatten_all().unwrap(), ids.reshape((2, 2, 2)).unwrap()] {
+        check("embedding", &[var(&[10, 6], 1)], &|x| embedding(&x[0], &ids), &|x| {
+            composed::embedding(&x[0], &ids)
+        });
+        // What isn't a variable gets its gradient through candle, and whole.
+        let doubled = |x: &[Tensor]| &x[0] * 2.0;
+        check(
+            "embedding in a table that was made",
+            &[var(&[10, 6], 1)],
+            &|x| embedding(&doubled(x)?, &ids),
+            &|x| composed::embedding(&doubled(x)?, &ids),
+        );
+    }
+}
+
+/// The gradient holds the rows that were read, once each, and those of two readings add up; beside a use of the whole table
+/// it is whole.
+#[test]
+fn the_gradient_of_a_table_is_its_rows() {
+    let table = var(&[10, 6], 1);
+    let read = |ids: &[u32]| {
+        let ids = Tensor::new(ids, &Device::Cpu).unwrap();
+        embedding(&table, &ids).unwrap().sqr().unwrap().sum_all().unwrap()
+    };
+    let loss = (read(&[7, 0, 7]) + read(&[0, 3])).unwrap();
+    let found = backward(&loss).unwrap().remove(&table).unwrap().unwrap();
+    let Gradient::Rows(rows) = &found else { panic!("not in rows") };
+    assert_eq!((rows.ids(), rows.shape()), (&[0, 3, 7][..], (10, 6)));
+    let expected = flat(&table);
+    for (id, row) in rows.iter() {
+        let times = if id == 3 { 2.0 } else { 4.0 }; // read once or twice
+        let expected = expected[id as usize * 6..][..6].iter().map(|x| x * times);
+        assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{id}");
+    }
+    let loss = (loss + table.sum_all().unwrap()).unwrap();
+    let both = backward(&loss).unwrap().remove(&table).unwrap().unwrap();
+    assert!(matches!(both, Gradient::Whole(_)));
+    let expected = (found.to_tensor().unwrap() + 1.0).unwrap();
+    assert!(difference(&both.to_tensor().unwrap(), &expected) < 1e-6);
 }
 
 #[test]
@@ -230,7 +270,7 @@ fn gradients_of_shared_parameters_add_up() {
         let twice = linear(&once, &w, None).unwrap();
         (twice.sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap()
     };
-    let fast = backward(&loss(linear)).unwrap().remove(&w).unwrap().unwrap();
+    let fast = backward(&loss(linear)).unwrap().remove(&w).unwrap().unwrap().to_tensor().unwrap();
     let slow = loss(composed::linear).backward().unwrap().remove(&w).unwrap();
     assert!(difference(&fast, &slow) < 1e-6);
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use lowchurn_data::{Encoded, Rng, collate};
-use lowchurn_kernels::{backward, log_softmax};
+use lowchurn_kernels::{Gradient, backward, log_softmax};
 use lowchurn_models::{Classifier, Input, Mode, Params, write_safetensors};
 use safetensors::SafeTensors;
 
@@ -62,7 +62,7 @@ pub fn fisher(
             let Some(gradient) = gradients.remove(var)? else {
                 return Err(Error::NoGradient { names: vec![name.clone()] });
             };
-            sums.iter_mut().zip(values(&gradient)?).for_each(|(sum, g)| *sum += g * g);
+            add_squares(sums, &gradient)?;
         }
         on(n_done + 1);
     }
@@ -78,6 +78,20 @@ pub fn fisher(
         fisher.insert(name, Tensor::from_vec::<_, f32>(scaled, var.shape(), &Device::Cpu)?);
     }
     Ok(Some(fisher))
+}
+
+fn add_squares(sums: &mut [f32], gradient: &Gradient) -> Result<()> {
+    let add = |(sum, g): (&mut f32, &f32)| *sum += g * g;
+    match gradient {
+        Gradient::Whole(tensor) => sums.iter_mut().zip(&values(tensor)?).for_each(add),
+        Gradient::Rows(rows) => {
+            let (_, c) = rows.shape();
+            for (id, row) in rows.iter() {
+                sums[id as usize * c..][..c].iter_mut().zip(row).for_each(add);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Which rows, in their own order: that of the sums.

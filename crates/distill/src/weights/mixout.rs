@@ -127,6 +127,7 @@ mod tests {
                 let run = |y: Tensor| {
                     let loss = (&y * &weights).unwrap().sum_all().unwrap();
                     let grad = backward(&loss).unwrap().remove(&w).unwrap().unwrap();
+                    let grad = grad.to_tensor().unwrap();
                     [y, grad].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap())
                 };
                 let (fast, slow) = (

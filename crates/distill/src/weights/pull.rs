@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use lowchurn_kernels::sum_of_squares;
+use lowchurn_kernels::{Gradient, sum_of_squares};
 use lowchurn_models::Params;
 
 use super::{FISHER, check_equal, check_grown, check_range, shapes, shapes_of};
@@ -64,8 +64,9 @@ pub fn add_pull(grads: &mut Grads, params: &Params, old: &OldWeights, pull: Pull
             }
         };
         let pull = (weighted * strength)?.pad_with_zeros(0, 0, n_new - n_old)?;
-        let grad = match grads.0.get(name) {
-            Some(grad) => (grad + pull)?,
+        let pull = Gradient::Whole(pull);
+        let grad = match grads.0.remove(name) {
+            Some(grad) => grad.plus(pull)?,
             None => pull,
         };
         grads.0.insert(name.clone(), grad);

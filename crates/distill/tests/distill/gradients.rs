@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 use lowchurn_data::{Encoded, collate};
 use lowchurn_distill::{Error, Grads, Guides, Plan, State, cross_entropy_rows, one_hot, step};
-use lowchurn_kernels::Keys;
+use lowchurn_kernels::{Gradient, Keys};
 use lowchurn_models::{Input, Mode, Params};
 use proptest::prelude::*;
 
@@ -37,7 +37,7 @@ fn backward(state: &State, rows: &Encoded, which: &[u32], extra_width: usize) ->
 }
 
 fn gradients(grads: &Grads) -> BTreeMap<String, Vec<f32>> {
-    grads.0.iter().map(|(name, grad)| (name.clone(), numbers(grad))).collect()
+    grads.0.iter().map(|(name, grad)| (name.clone(), numbers(&grad.to_tensor().unwrap()))).collect()
 }
 
 /// Largest difference relative to the largest number of each tensor; key biases, which are rounding noise, absolutely.
@@ -116,7 +116,7 @@ fn zeros_are_missing_only_beside_others() {
     let params = Params(names.iter().map(|name| (name.to_string(), var(2))).collect());
     let check = |grads: &[(&str, [f32; 2])], missing: &[&str]| {
         let tensor = |&(name, values): &(&str, [f32; 2])| {
-            (name.to_string(), Tensor::new(&values, &CPU).unwrap())
+            (name.to_string(), Gradient::Whole(Tensor::new(&values, &CPU).unwrap()))
         };
         let grads = Grads(grads.iter().map(tensor).collect());
         assert_eq!(grads.missing(&params).unwrap(), missing);
@@ -143,8 +143,11 @@ fn padding_changes_neither_logits_nor_gradients() {
         let (logits, own) = backward(&state, &rows, &[row], 0);
         alone.extend(logits);
         for (name, grad) in own.0 {
-            let sum = sum.0.entry(name).or_insert(grad.zeros_like().unwrap());
-            *sum = (&*sum + grad).unwrap();
+            let grad = match sum.0.remove(&name) {
+                Some(sum) => sum.plus(grad).unwrap(),
+                None => grad,
+            };
+            sum.0.insert(name, grad);
         }
     }
     assert!(distance(&logits, &alone) < 1e-5, "{}", distance(&logits, &alone));

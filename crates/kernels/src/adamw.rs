@@ -1,10 +1,11 @@
 //! AdamW in one pass over parameter, gradient and both moments, and the sum of squares behind the clip.
 
-use std::sync::Mutex;
+use std::cell::Cell;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
+use crate::deferred::{Missed, settle};
 use crate::host::{BLOCK, host, is_fused};
 use crate::lanes::{sum_by, wide};
 
@@ -24,8 +25,8 @@ pub struct AdamW {
 
 /// Running means of a parameter's gradient and of its square, as long as the parameter.
 pub enum Moments {
-    /// Beside the fused update on the CPU.
-    Host { m: Vec<f32>, v: Vec<f32> },
+    /// Beside the fused update on the CPU, with the updates that some rows have yet to get.
+    Host { m: Vec<f32>, v: Vec<f32>, missed: Missed },
     /// On the parameter's device.
     Device { m: Tensor, v: Tensor },
 }
@@ -34,7 +35,8 @@ impl Moments {
     pub fn zeros(param: &Tensor) -> Result<Moments> {
         if is_fused(param) {
             let n = param.elem_count();
-            return Ok(Moments::Host { m: vec![0.0; n], v: vec![0.0; n] });
+            let missed = Missed::default();
+            return Ok(Moments::Host { m: vec![0.0; n], v: vec![0.0; n], missed });
         }
         Ok(Moments::Device { m: param.zeros_like()?.detach(), v: param.zeros_like()?.detach() })
     }
@@ -44,16 +46,31 @@ impl Moments {
 ///
 ///   g ← scale·g; p ← p·(1 − lr·decay); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;
 ///   p ← p − lr/(1−β₁ᵗ)·m / (√v/√(1−β₂ᵗ) + ε)
+///
+/// On the CPU a moment below the smallest normal number is zero: without a gradient m gets there in 800 updates, and
+/// arithmetic with such numbers is many times slower.
 pub fn adamw(param: &Var, grad: &Tensor, moments: &mut Moments, update: &AdamW) -> Result<()> {
     if grad.dims() != param.dims() {
         bail!("adamw: parameter {:?} and gradient {:?}", param.dims(), grad.dims());
     }
+    settle(param, moments)?;
     match moments {
-        Moments::Host { m, v } => {
+        Moments::Host { m, v, missed } => {
+            *missed = Missed::default(); // now all rows may have moments
             let grad = grad.contiguous()?;
             let grad = host(&grad)?;
-            let moments = Mutex::new((m, v));
-            param.inplace_op1(&Fused { numbers: Numbers::of(update), grad: &grad, moments })
+            let numbers = Numbers::of(update);
+            lend(param, |param| {
+                if m.len() != param.len() || v.len() != param.len() {
+                    bail!("adamw: {} parameters, {} and {} moments", param.len(), m.len(), v.len());
+                }
+                param
+                    .par_chunks_mut(BLOCK)
+                    .zip(grad.par_chunks(BLOCK))
+                    .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
+                    .for_each(|((param, grad), (m, v))| update_block(param, grad, m, v, numbers));
+                Ok(())
+            })
         }
         Moments::Device { m, v } => {
             let (new_param, new_m, new_v) = composed(param, grad, m, v, update)?;
@@ -84,18 +101,18 @@ pub fn composed(
 
 /// An update's numbers as both forms use them, rounded to f32 once.
 #[derive(Clone, Copy)]
-struct Numbers {
-    scale: f32,
-    keep: f32,
-    beta1: f32,
-    beta2: f32,
-    rate: f32,
-    inverse_sqrt_correction2: f32,
-    epsilon: f32,
+pub struct Numbers {
+    pub scale: f32,
+    pub keep: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub rate: f32,
+    pub inverse_sqrt_correction2: f32,
+    pub epsilon: f32,
 }
 
 impl Numbers {
-    fn of(update: &AdamW) -> Numbers {
+    pub fn of(update: &AdamW) -> Numbers {
         let t = update.step as f64;
         Numbers {
             scale: update.gradient_scale as f32,
@@ -109,49 +126,46 @@ impl Numbers {
     }
 }
 
-struct Fused<'m> {
-    numbers: Numbers,
-    grad: &'m [f32],
-    moments: Mutex<(&'m mut Vec<f32>, &'m mut Vec<f32>)>,
+/// Lends the elements of a variable on the CPU for writing.
+pub fn lend(param: &Var, write: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    param.inplace_op1(&Lend(Cell::new(Some(write))))
 }
 
-impl InplaceOp1 for Fused<'_> {
+struct Lend<F>(Cell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Lend<F> {
     fn name(&self) -> &'static str {
         "adamw"
     }
 
     fn cpu_fwd(&self, param: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let grad = self.grad;
         let CpuStorage::F32(param) = param else { bail!("adamw: expected f32 parameters") };
         let Some((start, end)) = layout.contiguous_offsets() else {
             bail!("adamw: parameter is not contiguous")
         };
-        let param = &mut param[start..end];
-        let Ok(mut moments) = self.moments.lock() else {
-            bail!("adamw: an earlier update panicked")
-        };
-        let (m, v) = &mut *moments;
-        if m.len() != param.len() || v.len() != param.len() {
-            bail!("adamw: {} parameters, {} and {} moments", param.len(), m.len(), v.len());
-        }
-        param
-            .par_chunks_mut(BLOCK)
-            .zip(grad.par_chunks(BLOCK))
-            .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
-            .for_each(|((param, grad), (m, v))| update_block(param, grad, m, v, self.numbers));
-        Ok(())
+        self.0.take().map_or(Ok(()), |write| write(&mut param[start..end]))
     }
 }
 
 wide! {
-fn update_block(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], n: Numbers) {
+pub fn update_block(param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], n: Numbers) {
     for (((param, &grad), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-        let grad = grad * n.scale;
-        *m = *m * n.beta1 + grad * (1.0 - n.beta1);
-        *v = *v * n.beta2 + grad * grad * (1.0 - n.beta2);
-        *param = *param * n.keep - *m / (v.sqrt() * n.inverse_sqrt_correction2 + n.epsilon) * n.rate;
+        update_number(param, grad, m, v, &n);
     }
 }
+}
+
+#[inline(always)]
+pub fn update_number(param: &mut f32, grad: f32, m: &mut f32, v: &mut f32, n: &Numbers) {
+    let grad = grad * n.scale;
+    *m = flushed(*m * n.beta1 + grad * (1.0 - n.beta1));
+    *v = flushed(*v * n.beta2 + grad * grad * (1.0 - n.beta2));
+    *param = *param * n.keep - *m / (v.sqrt() * n.inverse_sqrt_correction2 + n.epsilon) * n.rate;
+}
+
+#[inline(always)]
+pub fn flushed(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
 /// Σ x² in a fixed order: f32 inside a block, f64 across blocks.

@@ -1,106 +1,220 @@
-//! Attention over short sequences, a batch row at a time: scores, softmax, dropout and values of a head stay in cache.
-//! The backward pass computes the probabilities again instead of storing them.
+//! Attention a text at a time: scores, softmax, dropout and values of a head stay in cache. The backward pass computes the
+//! probabilities again instead of storing them.
+
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{exp, max, sum_by, wide};
-use crate::matmul::{Onto, Threads, View, matmul};
-use crate::{Dropout, composed};
+use crate::small::{Strided, padded, small};
+use crate::{Dropout, Sequences, composed};
 
-/// softmax(q·kᵀ/√(C/H), keys beyond a row's length masked)·v, a head at a time, with dropout on the probabilities.
-/// q, k, v (B, T, C), lengths (B,) → (B, T, C). Vaswani et al., 1706.03762, section 3.2.
+/// softmax(q·kᵀ/√(C/H))·v within each text, a head at a time, with dropout on the probabilities.
+/// q, k, v (N, C) → (N, C). Vaswani et al., 1706.03762, section 3.2. Rows of padding come out as zeros or as anything finite.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    lengths: &[u32],
+    sequences: &Arc<Sequences>,
     heads: usize,
     dropped: Option<Dropout>,
 ) -> Result<Tensor> {
-    let (b, t, c) = q.dims3()?;
-    if k.dims() != q.dims() || v.dims() != q.dims() || lengths.len() != b {
-        bail!(
-            "attention: shapes {:?}, {:?}, {:?}, {} lengths",
-            q.dims(),
-            k.dims(),
-            v.dims(),
-            lengths.len()
-        );
+    let (n, c) = q.dims2()?;
+    if k.dims() != q.dims() || v.dims() != q.dims() || sequences.rows() != n {
+        let rows = sequences.rows();
+        bail!("attention: shapes {:?}, {:?}, {:?}, {rows} rows", q.dims(), k.dims(), v.dims());
     }
-    if heads == 0 || c % heads != 0 {
-        bail!("attention: {c} channels don't divide into {heads} heads");
-    }
-    if let Some(length) = lengths.iter().find(|&&length| length == 0 || length as usize > t) {
-        bail!("attention: a row of length {length} in a batch {t} wide");
-    }
-    if b * heads * t * t > u32::MAX as usize {
-        bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
-    }
-    let dropped = dropped.filter(|dropped| dropped.p > 0.0);
+    let op = Attention::new(sequences, c, heads, dropped)?;
     if !is_fused(q) {
-        return composed::attention(q, k, v, lengths, heads, dropped);
+        return composed::attention(q, k, v, sequences, heads, op.dropped);
     }
-    let op = Attention { lengths: lengths.to_vec(), t, c, heads, dropped };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
-struct Attention {
-    lengths: Vec<u32>,
-    t: usize,
+/// What attention is done on: the texts of a batch, C channels in H heads.
+pub(crate) struct Attention {
+    sequences: Arc<Sequences>,
     c: usize,
     heads: usize,
     dropped: Option<Dropout>,
 }
 
-/// Room for one head: probabilities and their gradients, (T, length) each.
+/// Room for one head of D channels and a text of n tokens; (.., n+) and (.., D+) are rounded up to whole vectors.
 struct Scratch {
-    p: Vec<f32>,
-    kept: Vec<f32>,
-    dp: Vec<f32>,
+    p: Buffer,      // (n, n+) probabilities
+    kept: Buffer,   // (n, n+) what dropout leaves of them
+    dp: Buffer,     // (n, n+) their gradient
+    across: Buffer, // (D, n+) keys or values, transposed
+    right: Buffer,  // (n, D+) an operand with whole vectors
+    found: Buffer,  // (n, D+) a result
 }
 
 impl Attention {
+    pub(crate) fn new(
+        sequences: &Arc<Sequences>,
+        c: usize,
+        heads: usize,
+        dropped: Option<Dropout>,
+    ) -> Result<Attention> {
+        let (b, t) = (sequences.lengths().len(), sequences.width());
+        if heads == 0 || c % heads != 0 {
+            bail!("attention: {c} channels don't divide into {heads} heads");
+        }
+        if [heads, t, t].iter().try_fold(b, |n, &by| n.checked_mul(by)).is_none_or(|n| n > u32::MAX as usize) {
+            bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
+        }
+        let dropped = dropped.filter(|dropped| dropped.p > 0.0);
+        Ok(Attention { sequences: sequences.clone(), c, heads, dropped })
+    }
+
+    /// Channels of a head, D.
+    fn d(&self) -> usize {
+        self.c / self.heads
+    }
+
     fn scratch(&self) -> Scratch {
-        let n = self.t * self.t;
-        Scratch { p: vec![0.0; n], kept: vec![0.0; n], dp: vec![0.0; n] }
-    }
-
-    /// Head `h` of a batch row: its channels of the first `tokens` tokens, (tokens, C/H).
-    fn head(&self, h: usize, tokens: usize) -> View {
-        let d = self.c / self.heads;
-        View { rows: tokens, columns: d, start: h * d, row_stride: self.c, column_stride: 1 }
-    }
-
-    /// Index of the first probability of query 0 of a head, as if all of (B, H, T, T) were there.
-    fn first_index(&self, row: usize, h: usize) -> usize {
-        (row * self.heads + h) * self.t * self.t
-    }
-
-    /// Fills `p` with the probabilities (T, length) and `kept` with what dropout leaves of them.
-    fn probabilities(&self, row: usize, h: usize, q: &[f32], k: &[f32], s: &mut Scratch) {
-        let length = self.lengths[row] as usize;
-        let scores = View::rows_of(self.t, length);
-        let (qv, kv) = (self.head(h, self.t), self.head(h, length));
-        matmul(&mut s.p, scores, Onto::Overwrite, q, qv, k, kv.t(), Threads::One);
-        let scale = 1.0 / ((self.c / self.heads) as f32).sqrt();
-        softmax_rows(&mut s.p[..self.t * length], length, scale);
-        if let Some(dropped) = self.dropped {
-            let n = self.t * length;
-            drop_rows(
-                &s.p[..n],
-                dropped,
-                self.first_index(row, h),
-                self.t,
-                length,
-                &mut s.kept[..n],
-            );
+        let (n, d) = (self.sequences.width(), self.d());
+        let square = || Buffer::of(n * padded(n));
+        Scratch {
+            p: square(),
+            kept: square(),
+            dp: square(),
+            across: Buffer::of(d * padded(n)),
+            right: Buffer::of(n * padded(d)),
+            found: Buffer::of(n * padded(d)),
         }
     }
 
-    fn kept<'s>(&self, s: &'s Scratch) -> &'s [f32] {
-        if self.dropped.is_some() { &s.kept } else { &s.p }
+    /// Index of the first probability of a head, as if all of (B, H, T, T) were there.
+    fn first_index(&self, text: usize, h: usize) -> usize {
+        let t = self.sequences.width();
+        (text * self.heads + h) * t * t
+    }
+
+    /// Head `h` of a text's rows, to be multiplied from the left.
+    fn head<'x>(&self, x: &'x [f32], h: usize) -> Strided<'x> {
+        Strided { x: &x[h * self.d()..], row: self.c, column: 1 }
+    }
+
+    /// Head `h` of n rows into `right`, (n, D+), to be multiplied from the right.
+    fn load(&self, x: &[f32], h: usize, n: usize, right: &mut [f32]) {
+        let (d, wide) = (self.d(), padded(self.d()));
+        for (row, to) in right.chunks_exact_mut(wide).take(n).enumerate() {
+            to[..d].copy_from_slice(&x[row * self.c + h * d..][..d]);
+            to[d..].fill(0.0);
+        }
+    }
+
+    /// Head `h` of n rows into `across`, (D, n+).
+    fn load_across(&self, x: &[f32], h: usize, n: usize, across: &mut [f32]) {
+        let (d, long) = (self.d(), padded(n));
+        for (channel, to) in across.chunks_exact_mut(long).take(d).enumerate() {
+            let from = &x[h * d + channel..];
+            for (row, to) in to[..n].iter_mut().enumerate() {
+                *to = from[row * self.c];
+            }
+            to[n..].fill(0.0);
+        }
+    }
+
+    /// Head `h` of n rows out of `found`, (n, D+).
+    fn store(&self, found: &[f32], h: usize, n: usize, y: &mut [f32]) {
+        let (d, wide) = (self.d(), padded(self.d()));
+        for (row, from) in found.chunks_exact(wide).take(n).enumerate() {
+            y[row * self.c + h * d..][..d].copy_from_slice(&from[..d]);
+        }
+    }
+
+    /// Fills `p` with the probabilities (n, n+) and `kept` with what dropout leaves of them.
+    fn probabilities(&self, text: usize, h: usize, q: &[f32], k: &[f32], s: &mut Scratch) {
+        let n = self.sequences.lengths()[text] as usize;
+        let long = padded(n);
+        self.load_across(k, h, n, &mut s.across);
+        small(&mut s.p, self.head(q, h), &s.across, n, self.d(), long);
+        softmax_rows(&mut s.p[..n * long], n, 1.0 / (self.d() as f32).sqrt());
+        if let Some(dropped) = self.dropped {
+            let (first, t) = (self.first_index(text, h), self.sequences.width());
+            s.kept[..n * long].copy_from_slice(&s.p[..n * long]);
+            drop_rows(&mut s.kept[..n * long], dropped, first, t, n);
+        }
+    }
+
+    pub(crate) fn forward(&self, q: &[f32], k: &[f32], v: &[f32], y: &mut [f32]) {
+        let starts = self.sequences.starts();
+        let texts = self.sequences.split(y, self.c);
+        texts.into_par_iter().enumerate().for_each_init(
+            || self.scratch(),
+            |s, (text, y)| {
+                let at = starts[text] * self.c..starts[text + 1] * self.c;
+                let (q, k, v) = (&q[at.clone()], &k[at.clone()], &v[at]);
+                let n = self.sequences.lengths()[text] as usize;
+                for h in 0..self.heads {
+                    self.probabilities(text, h, q, k, s);
+                    self.load(v, h, n, &mut s.right);
+                    let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
+                    let kept = Strided { x: kept, row: padded(n), column: 1 };
+                    small(&mut s.found, kept, &s.right, n, n, padded(self.d()));
+                    self.store(&s.found, h, n, y);
+                }
+                y[n * self.c..].fill(0.0);
+            },
+        );
+    }
+
+    /// With P the probabilities, M the dropout factors, dY the gradient: dV = (P∘M)ᵀ·dY, dP = (dY·Vᵀ)∘M,
+    /// dS = P∘(dP − rowsum(dP∘P))/√(C/H), dQ = dS·K, dK = dSᵀ·Q. Writes all of dq, dk, dv.
+    #[expect(clippy::too_many_arguments, reason = "three operands, three gradients and theirs")]
+    pub(crate) fn backward(
+        &self,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        dy: &[f32],
+        dq: &mut [f32],
+        dk: &mut [f32],
+        dv: &mut [f32],
+    ) {
+        let scale = 1.0 / (self.d() as f32).sqrt();
+        let starts = self.sequences.starts();
+        let split = |x| self.sequences.split(x, self.c).into_par_iter();
+        split(dq).zip(split(dk)).zip(split(dv)).enumerate().for_each_init(
+            || self.scratch(),
+            |s, (text, ((dq, dk), dv))| {
+                let at = starts[text] * self.c..starts[text + 1] * self.c;
+                let (q, k) = (&q[at.clone()], &k[at.clone()]);
+                let (v, dy) = (&v[at.clone()], &dy[at]);
+                let n = self.sequences.lengths()[text] as usize;
+                let (d, wide, long) = (self.d(), padded(self.d()), padded(n));
+                for h in 0..self.heads {
+                    self.probabilities(text, h, q, k, s);
+                    let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
+                    self.load(dy, h, n, &mut s.right);
+                    small(&mut s.found, Strided { x: kept, row: 1, column: long }, &s.right, n, n, wide);
+                    self.store(&s.found, h, n, dv);
+
+                    self.load_across(v, h, n, &mut s.across);
+                    small(&mut s.dp, self.head(dy, h), &s.across, n, d, long);
+                    if let Some(dropped) = self.dropped {
+                        let (first, t) = (self.first_index(text, h), self.sequences.width());
+                        drop_rows(&mut s.dp[..n * long], dropped, first, t, n);
+                    }
+                    softmax_backward_rows(&s.p[..n * long], &mut s.dp[..n * long], n, scale);
+
+                    self.load(k, h, n, &mut s.right);
+                    small(&mut s.found, Strided { x: &s.dp, row: long, column: 1 }, &s.right, n, n, wide);
+                    self.store(&s.found, h, n, dq);
+                    self.load(q, h, n, &mut s.right);
+                    small(&mut s.found, Strided { x: &s.dp, row: 1, column: long }, &s.right, n, n, wide);
+                    self.store(&s.found, h, n, dk);
+                }
+                for padding in [dq, dk, dv] {
+                    padding[n * self.c..].fill(0.0);
+                }
+            },
+        );
     }
 }
 
@@ -119,28 +233,11 @@ impl CustomOp3 for Attention {
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
-        let size = self.t * self.c;
         let mut y = vec![0f32; q.len()];
-        y.par_chunks_mut(size).enumerate().for_each_init(
-            || self.scratch(),
-            |s, (row, y)| {
-                let at = row * size..(row + 1) * size;
-                let (q, k, v) = (&q[at.clone()], &k[at.clone()], &v[at]);
-                let length = self.lengths[row] as usize;
-                for h in 0..self.heads {
-                    self.probabilities(row, h, q, k, s);
-                    let (p_view, v_view) = (View::rows_of(self.t, length), self.head(h, length));
-                    let y_view = self.head(h, self.t);
-                    let p = self.kept(s);
-                    matmul(y, y_view, Onto::Overwrite, p, p_view, v, v_view, Threads::One);
-                }
-            },
-        );
+        Attention::forward(self, q, k, v, &mut y);
         Ok(output(y, q_layout.shape()))
     }
 
-    /// With P the probabilities, M the dropout factors, dY the gradient: dV = (P∘M)ᵀ·dY, dP = (dY·Vᵀ)∘M,
-    /// dS = P∘(dP − rowsum(dP∘P))/√(C/H), dQ = dS·K, dK = dSᵀ·Q.
     fn bwd(
         &self,
         q: &Tensor,
@@ -151,70 +248,23 @@ impl CustomOp3 for Attention {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (qs, ks, vs, grad) = (host(q)?, host(k)?, host(v)?, host(&grad)?);
-        let (qs, ks, vs, grad): (&[f32], &[f32], &[f32], &[f32]) = (&qs, &ks, &vs, &grad);
-        let size = self.t * self.c;
         let new = || vec![0f32; qs.len()];
         let (mut dq, mut dk, mut dv) = (new(), new(), new());
-        let scale = 1.0 / ((self.c / self.heads) as f32).sqrt();
-        dq.par_chunks_mut(size)
-            .zip(dk.par_chunks_mut(size).zip(dv.par_chunks_mut(size)))
-            .enumerate()
-            .for_each_init(
-                || self.scratch(),
-                |s, (row, (dq, (dk, dv)))| {
-                    let at = row * size..(row + 1) * size;
-                    let (q, k) = (&qs[at.clone()], &ks[at.clone()]);
-                    let (v, dy) = (&vs[at.clone()], &grad[at]);
-                    let length = self.lengths[row] as usize;
-                    let p_view = View::rows_of(self.t, length);
-                    for h in 0..self.heads {
-                        let (long, short) = (self.head(h, self.t), self.head(h, length));
-                        self.probabilities(row, h, q, k, s);
-                        let p = self.kept(s);
-                        matmul(dv, short, Onto::Overwrite, p, p_view.t(), dy, long, Threads::One);
-                        matmul(
-                            &mut s.dp,
-                            p_view,
-                            Onto::Overwrite,
-                            dy,
-                            long,
-                            v,
-                            short.t(),
-                            Threads::One,
-                        );
-                        let dp = &mut s.dp[..self.t * length];
-                        if let Some(dropped) = self.dropped {
-                            let first = self.first_index(row, h);
-                            drop_rows_in_place(dp, dropped, first, self.t, length);
-                        }
-                        softmax_backward_rows(&s.p, dp, length, scale);
-                        matmul(dq, long, Onto::Overwrite, &s.dp, p_view, k, short, Threads::One);
-                        matmul(
-                            dk,
-                            short,
-                            Onto::Overwrite,
-                            &s.dp,
-                            p_view.t(),
-                            q,
-                            long,
-                            Threads::One,
-                        );
-                    }
-                },
-            );
+        self.backward(&qs, &ks, &vs, &grad, &mut dq, &mut dk, &mut dv);
         Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?), Some(tensor(dv, v)?)))
     }
 }
 
 wide! {
-/// Each row of scores, times the scale, to probabilities.
-fn softmax_rows(x: &mut [f32], length: usize, scale: f32) {
-    for row in x.chunks_exact_mut(length) {
+/// Each row of n scores, times the scale, to probabilities; rows have whole vectors.
+fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
+    for row in x.chunks_exact_mut(padded(n)) {
+        let row = &mut row[..n];
         let highest = max(row) * scale;
         for x in row.iter_mut() {
             *x = exp(*x * scale - highest);
         }
-        let sum = sum_by(length, |i| row[i]);
+        let sum = sum_by(n, |i| row[i]);
         let inverse = 1.0 / sum;
         for x in row.iter_mut() {
             *x *= inverse;
@@ -225,9 +275,10 @@ fn softmax_rows(x: &mut [f32], length: usize, scale: f32) {
 
 wide! {
 /// `dp` becomes the gradient of the scores before the scale.
-fn softmax_backward_rows(p: &[f32], dp: &mut [f32], length: usize, scale: f32) {
-    for (p, dp) in p.chunks_exact(length).zip(dp.chunks_exact_mut(length)) {
-        let dot = sum_by(length, |i| p[i] * dp[i]);
+fn softmax_backward_rows(p: &[f32], dp: &mut [f32], n: usize, scale: f32) {
+    for (p, dp) in p.chunks_exact(padded(n)).zip(dp.chunks_exact_mut(padded(n))) {
+        let (p, dp) = (&p[..n], &mut dp[..n]);
+        let dot = sum_by(n, |i| p[i] * dp[i]);
         for (dp, &p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - dot) * scale;
         }
@@ -236,22 +287,11 @@ fn softmax_backward_rows(p: &[f32], dp: &mut [f32], length: usize, scale: f32) {
 }
 
 wide! {
-fn drop_rows(p: &[f32], dropped: Dropout, first: usize, t: usize, length: usize, kept: &mut [f32]) {
-    for (query, (p, kept)) in p.chunks_exact(length).zip(kept.chunks_exact_mut(length)).enumerate() {
+fn drop_rows(x: &mut [f32], dropped: Dropout, first: usize, t: usize, n: usize) {
+    for (query, x) in x.chunks_exact_mut(padded(n)).enumerate() {
         let first = (first + query * t) as u32;
-        for (i, (kept, &p)) in kept.iter_mut().zip(p).enumerate() {
-            *kept = p * dropped.factor(first + i as u32);
-        }
-    }
-}
-}
-
-wide! {
-fn drop_rows_in_place(dp: &mut [f32], dropped: Dropout, first: usize, t: usize, length: usize) {
-    for (query, dp) in dp.chunks_exact_mut(length).enumerate() {
-        let first = (first + query * t) as u32;
-        for (i, dp) in dp.iter_mut().enumerate() {
-            *dp *= dropped.factor(first + i as u32);
+        for (i, x) in x[..n].iter_mut().enumerate() {
+            *x *= dropped.factor(first + i as u32);
         }
     }
 }

@@ -3,8 +3,8 @@
 //! An operand is rounded and laid out once ([`Packed`]) and can then be multiplied many times; the result stays f32.
 //! Numbers below 2⁻¹²⁶ count as zero, as they do in the processor's own bf16 instructions.
 
-mod amx;
-mod avx512;
+pub(crate) mod amx;
+pub(crate) mod avx512;
 mod pack;
 mod portable;
 
@@ -17,30 +17,32 @@ use crate::buffers::Buffer;
 use crate::matmul::{Onto, View};
 
 /// Rows of a left tile, columns of a right one.
-const PANEL: usize = 16;
+const SIDE: usize = 16;
 /// Elements of the inner dimension in a tile.
 const DEPTH: usize = 32;
 /// Words of a tile, each a pair of bf16 with the earlier one in the low half.
-const TILE: usize = PANEL * DEPTH / 2;
-/// Rows and columns of y that are worked on at once: two panels by two.
-const SQUARE: usize = 2 * PANEL;
-/// Tiles that the inner dimension is cut into at most: a pair of panels this long is 32 KiB and stays in the first cache.
-const MOST_TILES: usize = 16;
+const TILE: usize = SIDE * DEPTH / 2;
+/// Rows or columns of a panel, which is two tiles wide: y is worked on in squares of this size.
+const PANEL: usize = 2 * SIDE;
+/// Words of a panel's two tiles side by side.
+const STEP: usize = 2 * TILE;
+/// Steps that the inner dimension is cut into at most: a panel this long is 32 KiB and stays in the first cache.
+const MOST_STEPS: usize = 16;
 /// An operand below this many bytes stays in the second cache while the other passes by.
 const SMALL_BYTES: usize = 1 << 20;
 const CACHE_LINE: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Side {
-    /// Panels of 16 rows; a tile is 16 rows of 16 words along I.
+    /// Panels of 32 rows; a tile is 16 rows of 16 words along I.
     Left,
-    /// Panels of 16 columns; a tile is 16 pairs along I of 16 words, one a column.
+    /// Panels of 32 columns; a tile is 16 pairs along I of 16 words, one a column.
     Right,
 }
 
 /// An operand rounded to bf16 (to nearest, ties to even) and laid out in tiles of 1 KiB, padded with zeros.
 pub struct Packed {
-    /// Panel after panel, tile after tile, from `start` on.
+    /// Panel after panel, along I two tiles after two tiles, from `start` on: a square reads memory in its order.
     memory: Buffer,
     /// Where the first cache line begins: a tile's row that lies across two costs two loads.
     start: usize,
@@ -68,7 +70,7 @@ impl Packed {
         let (outer, inner) = (view.rows, view.columns);
         assert!(outer > 0 && inner > 0, "an operand over nothing");
         assert!(view.fits(x.len()) && (view.row_stride == 1 || view.column_stride == 1));
-        let n_words = outer.div_ceil(PANEL) * inner.div_ceil(DEPTH) * TILE;
+        let n_words = outer.div_ceil(PANEL) * inner.div_ceil(DEPTH) * STEP;
         let memory = Buffer::of(n_words + CACHE_LINE / 4);
         let start = memory.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / 4);
         let mut packed = Packed { memory, start, side, outer, inner };
@@ -80,13 +82,13 @@ impl Packed {
         self.outer.div_ceil(PANEL)
     }
 
-    /// Tiles of a panel.
-    fn n_tiles(&self) -> usize {
+    /// Steps of two tiles in a panel.
+    fn n_steps(&self) -> usize {
         self.inner.div_ceil(DEPTH)
     }
 
     fn n_words(&self) -> usize {
-        self.n_panels() * self.n_tiles() * TILE
+        self.n_panels() * self.n_steps() * STEP
     }
 
     #[expect(unsafe_code, reason = "f32 seen as the bits that it is")]
@@ -104,18 +106,9 @@ impl Packed {
         unsafe { std::slice::from_raw_parts_mut(all.as_mut_ptr().cast(), all.len()) }
     }
 
-    /// The given tiles of two panels. Where there is no second one, the first stands in for it.
-    fn pair(&self, pair: usize, tiles: &Range<usize>) -> [&[u32]; 2] {
-        let panel = |at: usize| {
-            let start = (at * self.n_tiles() + tiles.start) * TILE;
-            &self.words()[start..][..tiles.len() * TILE]
-        };
-        let second = (2 * pair + 1).min(self.n_panels() - 1);
-        [panel(2 * pair), panel(second)]
-    }
-
-    fn n_pairs(&self) -> usize {
-        self.n_panels().div_ceil(2)
+    fn panel(&self, panel: usize, steps: &Range<usize>) -> &[u32] {
+        let start = (panel * self.n_steps() + steps.start) * STEP;
+        &self.words()[start..][..steps.len() * STEP]
     }
 }
 
@@ -169,19 +162,19 @@ fn matmul_on(path: Path, y: &mut [f32], onto: Onto, left: &Packed, right: &Packe
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
     let product = Product { path, left, right, onto, y: y.as_mut_ptr() };
-    // The larger operand is taken pair by pair, and each pair meets all of the smaller one.
+    // The larger operand is taken panel by panel, and each meets all of the smaller one.
     let by_rows = left.outer >= right.outer;
     let (large, small) = if by_rows { (left, right) } else { (right, left) };
     let n_threads = rayon::current_num_threads();
-    let most = large.n_pairs().div_ceil(n_threads);
+    let most = large.n_panels().div_ceil(n_threads);
     let step = if small.n_words() * 4 <= SMALL_BYTES { 1 } else { most.min(8) };
-    let n_large = large.n_pairs().div_ceil(step);
-    let n_small = if n_large < n_threads { n_threads.min(small.n_pairs()) } else { 1 };
-    let small_step = small.n_pairs().div_ceil(n_small);
+    let n_large = large.n_panels().div_ceil(step);
+    let n_small = if n_large < n_threads { n_threads.min(small.n_panels()) } else { 1 };
+    let small_step = small.n_panels().div_ceil(n_small);
     (0..n_large * n_small).into_par_iter().for_each(|job| {
         let (at, small_at) = (job / n_small * step, job % n_small * small_step);
-        let large = at..(at + step).min(large.n_pairs());
-        let small = small_at..(small_at + small_step).min(small.n_pairs());
+        let large = at..(at + step).min(large.n_panels());
+        let small = small_at..(small_at + small_step).min(small.n_panels());
         product.run(large, small, by_rows);
     });
 }
@@ -198,10 +191,10 @@ struct Product<'a> {
 // SAFETY: jobs share out the squares of y, so that each element belongs to one thread.
 unsafe impl Sync for Product<'_> {}
 
-/// 32 rows and columns of a product: two panels from either side.
+/// 32 rows and columns of a product: as many steps of a panel from either side.
 struct Square<'a> {
-    left: [&'a [u32]; 2],
-    right: [&'a [u32]; 2],
+    left: &'a [u32],
+    right: &'a [u32],
     y: *mut f32,
     y_stride: usize,
     /// `Overwrite` reads nothing of y.
@@ -211,46 +204,46 @@ struct Square<'a> {
 impl Product<'_> {
     fn run(&self, large: Range<usize>, small: Range<usize>, by_rows: bool) {
         let _tiles = (self.path == Path::Amx).then(amx::Tiles::configure);
-        let n_tiles = self.left.n_tiles();
-        let step = n_tiles.div_ceil(n_tiles.div_ceil(MOST_TILES));
-        for start in (0..n_tiles).step_by(step) {
-            let tiles = start..(start + step).min(n_tiles);
+        let n_steps = self.left.n_steps();
+        let most = n_steps.div_ceil(n_steps.div_ceil(MOST_STEPS));
+        for start in (0..n_steps).step_by(most) {
+            let steps = start..(start + most).min(n_steps);
             for at in large.clone() {
                 for small_at in small.clone() {
                     let (row, column) = if by_rows { (at, small_at) } else { (small_at, at) };
-                    self.square(row, column, &tiles);
+                    self.square(row, column, &steps);
                 }
             }
         }
     }
 
     #[expect(unsafe_code, reason = "threads write into one y")]
-    fn square(&self, row: usize, column: usize, tiles: &Range<usize>) {
-        let onto = if tiles.start > 0 { Onto::Add } else { self.onto };
-        let (left, right) = (self.left.pair(row, tiles), self.right.pair(column, tiles));
-        let (row, column) = (row * SQUARE, column * SQUARE);
-        let n_rows = SQUARE.min(self.left.outer - row);
-        let n_columns = SQUARE.min(self.right.outer - column);
+    fn square(&self, row: usize, column: usize, steps: &Range<usize>) {
+        let onto = if steps.start > 0 { Onto::Add } else { self.onto };
+        let (left, right) = (self.left.panel(row, steps), self.right.panel(column, steps));
+        let (row, column) = (row * PANEL, column * PANEL);
+        let n_rows = PANEL.min(self.left.outer - row);
+        let n_columns = PANEL.min(self.right.outer - column);
         let y_stride = self.right.outer;
         // SAFETY: (row, column) is an element of y.
         let y = unsafe { self.y.add(row * y_stride + column) };
-        if n_rows == SQUARE && n_columns == SQUARE {
+        if n_rows == PANEL && n_columns == PANEL {
             self.multiply(&Square { left, right, y, y_stride, onto });
             return;
         }
-        let mut scratch = [0f32; SQUARE * SQUARE];
+        let mut scratch = [0f32; PANEL * PANEL];
         let y_row = |r: usize| {
             // SAFETY: n_rows rows of n_columns lie inside y, and this thread alone has them.
             unsafe { std::slice::from_raw_parts_mut(y.add(r * y_stride), n_columns) }
         };
         if onto == Onto::Add {
-            for (r, row) in scratch.chunks_exact_mut(SQUARE).take(n_rows).enumerate() {
+            for (r, row) in scratch.chunks_exact_mut(PANEL).take(n_rows).enumerate() {
                 row[..n_columns].copy_from_slice(y_row(r));
             }
         }
-        let (to, stride) = (scratch.as_mut_ptr(), SQUARE);
+        let (to, stride) = (scratch.as_mut_ptr(), PANEL);
         self.multiply(&Square { left, right, y: to, y_stride: stride, onto });
-        for (r, row) in scratch.chunks_exact(SQUARE).take(n_rows).enumerate() {
+        for (r, row) in scratch.chunks_exact(PANEL).take(n_rows).enumerate() {
             y_row(r).copy_from_slice(&row[..n_columns]);
         }
     }

@@ -4,15 +4,22 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::{Dropout, Gelu};
+use crate::{Dropout, Gelu, Precision, Sequences};
 
 /// x·Wᵀ + b. Shapes (.., I), (O, I), (O,) → (.., O).
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
     let (o, i) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     let rows = x.elem_count() / i;
     // Flattened, because candle multiplies batches one by one and gets broadcast operands wrong.
-    let y = x.contiguous()?.reshape((rows, i))?.matmul(&weight.t()?)?; // (N, O)
+    let x = x.contiguous()?.reshape((rows, i))?;
+    let y = match precision {
+        Precision::F32 => x.matmul(&weight.t()?)?, // (N, O)
+        Precision::Bf16 => {
+            let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
+            x.matmul(&weight.t()?)?.to_dtype(DType::F32)?
+        }
+    };
     let y = match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
@@ -64,26 +71,42 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     table.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
 }
 
-/// softmax(q·kᵀ/√(C/H), masked beyond each row's length)·v, a head at a time, with dropout on the probabilities.
-/// Shapes (B, T, C) each → (B, T, C).
+/// softmax(q·kᵀ/√(C/H))·v within each text, a head at a time, with dropout on the probabilities. (N, C) each → (N, C).
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    lengths: &[u32],
+    sequences: &Sequences,
     heads: usize,
     dropped: Option<Dropout>,
 ) -> Result<Tensor> {
-    let (b, t, c) = q.dims3()?;
-    let split = |x: &Tensor| x.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(q)?, split(k)?, split(v)?); // (B, H, T, C/H)
+    let (b, t) = (sequences.lengths().len(), sequences.width());
+    let (_, c) = q.dims2()?;
+    let of_all = |x: &Tensor| unpack(x, sequences)?.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous();
+    let (q, k, v) = (of_all(q)?, of_all(k)?, of_all(v)?); // (B, H, T, C/H)
     let scores = (q.matmul(&k.t()?)? / ((c / heads) as f64).sqrt())?; // (B, H, T, T)
-    let scores = scores.broadcast_add(&mask(lengths, t, q.dtype(), q.device())?)?;
+    let scores = scores.broadcast_add(&mask(sequences.lengths(), t, q.dtype(), q.device())?)?;
     let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
     if let Some(dropped) = dropped {
         probabilities = dropout(&probabilities, dropped)?;
     }
-    probabilities.matmul(&v)?.transpose(1, 2)?.reshape((b, t, c))
+    let y = probabilities.matmul(&v)?.transpose(1, 2)?.reshape((b * t, c))?;
+    if !sequences.is_packed() {
+        return Ok(y);
+    }
+    y.index_select(&Tensor::new(sequences.places(), y.device())?, 0)
+}
+
+/// (N, C) → (B·T, C). Padding repeats the first row: it is masked or not looked at.
+fn unpack(x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    if !sequences.is_packed() {
+        return x.contiguous();
+    }
+    let mut rows = vec![0u32; sequences.lengths().len() * sequences.width()];
+    for (row, &place) in sequences.places().iter().enumerate() {
+        rows[place as usize] = row as u32;
+    }
+    x.contiguous()?.index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
 /// Additive mask (B, 1, 1, T): 0 on real tokens, a large finite negative number elsewhere
@@ -94,6 +117,14 @@ fn mask(lengths: &[u32], t: usize, dtype: DType, device: &candle_core::Device) -
         .flat_map(|&length| (0..t).map(move |s| if s < length as usize { 0.0 } else { -1e9 }))
         .collect();
     Tensor::from_vec(flat, (lengths.len(), 1, 1, t), device)?.to_dtype(dtype)
+}
+
+/// Each element times 0 or 1/(1−p), chosen by key and by its index in (B, T, C).
+pub fn dropout_rows(x: &Tensor, sequences: &Sequences, dropped: Dropout) -> Result<Tensor> {
+    let c = x.dim(1)? as u32;
+    let of_row = |&place: &u32| (0..c).map(move |channel| dropped.factor(place.wrapping_mul(c).wrapping_add(channel)));
+    let factors: Vec<f32> = sequences.places().iter().flat_map(of_row).collect();
+    x * Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?
 }
 
 /// Each element times 0 or 1/(1−p), chosen by key and flat index.

@@ -135,7 +135,7 @@ impl Rows {
         sum + f64::from(lanes.iter().sum::<f32>())
     }
 
-    fn to_tensor(&self) -> Result<Tensor> {
+    pub fn to_tensor(&self) -> Result<Tensor> {
         let (v, c) = self.shape;
         let mut whole = vec![0f32; v * c];
         for (id, row) in self.iter() {

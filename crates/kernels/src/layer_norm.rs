@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use crate::backward::hand_over;
 use crate::composed;
-use crate::host::{BLOCK, host, is_fused, output, slice, tensor};
+use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{sum_by, wide};
+use crate::residual_norm::block_of_rows;
 
 /// (x − mean)/√(variance + eps)·weight + bias over the last dimension, variance without Bessel's correction.
 /// Shapes (.., C), (C,), (C,) → (.., C). Ba, Kiros and Hinton, 1607.06450.
@@ -24,11 +25,6 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 
 struct LayerNorm {
     eps: f32,
-}
-
-/// Whole rows to a block.
-fn block_of_rows(c: usize) -> usize {
-    BLOCK.div_ceil(c) * c
 }
 
 impl CustomOp3 for LayerNorm {
@@ -108,36 +104,48 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
+/// One row of the norm.
+#[inline(always)]
+pub fn forward_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+    let (mean, rstd) = moments(x, eps);
+    for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+        *y = (x - mean) * rstd * weight + bias;
+    }
+}
+
+/// With n = (x − mean)·rstd and g = grad·weight: dx = rstd·(g − mean(g) − n·mean(g·n)); adds d weight = grad·n and
+/// d bias = grad to `sums`, (2·C).
+#[inline(always)]
+pub fn backward_row(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
+    let c = weight.len();
+    let (dweight, dbias) = sums.split_at_mut(c);
+    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
+    let (mean, rstd) = moments(x, eps);
+    let (x, grad, dx) = (&x[..c], &grad[..c], &mut dx[..c]);
+    let mean_g = sum_by(c, |i| grad[i] * weight[i]) / c as f32;
+    let mean_gn = sum_by(c, |i| grad[i] * weight[i] * ((x[i] - mean) * rstd)) / c as f32;
+    for i in 0..c {
+        let n = (x[i] - mean) * rstd;
+        dx[i] = rstd * (grad[i] * weight[i] - mean_g - n * mean_gn);
+        dweight[i] += grad[i] * n;
+        dbias[i] += grad[i];
+    }
+}
+
 wide! {
 fn forward_block(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
     let c = weight.len();
     for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-        let (mean, rstd) = moments(x, eps);
-        for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-            *y = (x - mean) * rstd * weight + bias;
-        }
+        forward_row(x, weight, bias, eps, y);
     }
 }
 }
 
 wide! {
-/// With n = (x − mean)·rstd and g = grad·weight: dx = rstd·(g − mean(g) − n·mean(g·n)),
-/// d weight = Σ grad·n, d bias = Σ grad.
 fn backward_block(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
     let c = weight.len();
-    let (dweight, dbias) = sums.split_at_mut(c);
-    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
     for ((x, grad), dx) in x.chunks_exact(c).zip(grad.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
-        let (mean, rstd) = moments(x, eps);
-        let (x, grad, dx) = (&x[..c], &grad[..c], &mut dx[..c]);
-        let mean_g = sum_by(c, |i| grad[i] * weight[i]) / c as f32;
-        let mean_gn = sum_by(c, |i| grad[i] * weight[i] * ((x[i] - mean) * rstd)) / c as f32;
-        for i in 0..c {
-            let n = (x[i] - mean) * rstd;
-            dx[i] = rstd * (grad[i] * weight[i] - mean_g - n * mean_gn);
-            dweight[i] += grad[i] * n;
-            dbias[i] += grad[i];
-        }
+        backward_row(x, weight, grad, eps, dx, sums);
     }
 }
 }

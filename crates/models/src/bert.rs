@@ -1,35 +1,33 @@
 //! BERT for sequence classification, as Devlin et al. 2019 (arXiv 1810.04805) and transformers'
 //! `BertForSequenceClassification` have it: embeddings → encoder → pooler on the first token → head.
 
-use candle_core::Tensor;
-use lowchurn_kernels as kernels;
+use std::sync::Arc;
 
-use crate::layers::{LayerNorm, Linear, Named, activate, dropout, mixed};
+use candle_core::Tensor;
+use lowchurn_kernels::{
+    self as kernels, Affine, AttentionDropout, FeedForward, Precision, SelfAttention, Sequences,
+};
+
+use crate::layers::{Named, affine, dropout, linear, mixed};
 use crate::{Config, Input, Mode, Result};
 
 pub(crate) struct Bert {
     embeddings: Embeddings,
     layers: Vec<Layer>,
-    pooler: Linear,
-    classifier: Linear,
+    pooler: Affine,
+    classifier: Affine,
 }
 
 struct Embeddings {
     word: Tensor,       // (V, C)
     position: Tensor,   // (P, C)
     token_type: Tensor, // (types, C)
-    norm: LayerNorm,
+    norm: Affine,
 }
 
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    attention_output: Linear,
-    attention_norm: LayerNorm,
-    intermediate: Linear, // C → intermediate_size
-    output: Linear,       // intermediate_size → C
-    output_norm: LayerNorm,
+    attention: SelfAttention,
+    feed_forward: FeedForward,
 }
 
 /// What a tensor of a published checkpoint is to this model.
@@ -106,11 +104,11 @@ impl Bert {
                 word: named("bert.embeddings.word_embeddings.weight")?,
                 position: named("bert.embeddings.position_embeddings.weight")?,
                 token_type: named("bert.embeddings.token_type_embeddings.weight")?,
-                norm: LayerNorm::new(named, "bert.embeddings.LayerNorm", config.layer_norm_eps)?,
+                norm: affine(named, "bert.embeddings.LayerNorm")?,
             },
             layers: layers.collect::<Result<_>>()?,
-            pooler: Linear::new(named, "bert.pooler.dense")?,
-            classifier: Linear::new(named, "classifier")?,
+            pooler: affine(named, "bert.pooler.dense")?,
+            classifier: affine(named, "classifier")?,
         })
     }
 
@@ -120,67 +118,74 @@ impl Bert {
         config: &Config,
         input: &Input,
         mut mode: Mode,
+        precision: Precision,
     ) -> Result<(Tensor, Tensor)> {
         let mode = &mut mode;
-        let x = self.embeddings.forward(config, input, mode)?; // (B, T, C)
-        let (mut x, lengths) = mixed(x, input)?;
+        let x = self.embeddings.forward(config, input, mode)?; // (N, C)
+        let (mut x, sequences) = mixed(x, input)?;
         for layer in &self.layers {
-            x = layer.forward(config, &x, &lengths, mode)?;
+            x = layer.forward(config, &x, &sequences, mode, precision)?;
         }
-        let first = x.narrow(1, 0, 1)?.squeeze(1)?; // (B, C), the token [CLS]
-        let pooled = kernels::tanh(&self.pooler.forward(&first)?)?;
+        let b = sequences.lengths().len();
+        let starts: Vec<u32> = sequences.starts()[..b].iter().map(|&start| start as u32).collect();
+        let first = x.index_select(&Tensor::from_vec(starts, b, x.device())?, 0)?; // (B, C), the tokens [CLS]
+        let pooled = kernels::tanh(&linear(&first, &self.pooler)?)?;
         let dropped = dropout(pooled.clone(), config.classifier_dropout, mode)?;
-        Ok((self.classifier.forward(&dropped)?, pooled))
+        Ok((linear(&dropped, &self.classifier)?, pooled))
     }
 }
 
 impl Embeddings {
     fn forward(&self, config: &Config, input: &Input, mode: &mut Mode) -> Result<Tensor> {
-        let (b, t) = input.ids.dims2()?;
-        let positions = Tensor::arange(0, t as u32, input.ids.device())?.broadcast_as((b, t))?;
-        let words = kernels::embedding(&self.word, &input.ids)?; // (B, T, C)
-        let positions = kernels::embedding(&self.position, &positions.contiguous()?)?;
+        let words = kernels::embedding(&self.word, &input.ids)?; // (N, C)
+        let positions = kernels::embedding(&self.position, &input.positions)?;
         let types = kernels::embedding(&self.token_type, &input.types)?;
-        let x = self.norm.forward(&kernels::add(&kernels::add(&words, &types)?, &positions)?)?;
-        dropout(x, config.hidden_dropout, mode)
+        let x = kernels::add(&kernels::add(&words, &types)?, &positions)?;
+        let Affine { weight, bias } = &self.norm;
+        let x = kernels::layer_norm(&x, weight, bias, config.layer_norm_eps)?;
+        Ok(kernels::dropout_rows(&x, &input.sequences, mode.dropout(config.hidden_dropout))?)
     }
 }
 
 impl Layer {
     fn new(config: &Config, named: Named, n: usize) -> Result<Layer> {
-        let linear = |part: &str| Linear::new(named, &format!("bert.encoder.layer.{n}.{part}"));
+        let part = |part: &str| affine(named, &format!("bert.encoder.layer.{n}.{part}"));
         let eps = config.layer_norm_eps;
-        let norm =
-            |part: &str| LayerNorm::new(named, &format!("bert.encoder.layer.{n}.{part}"), eps);
         Ok(Layer {
-            query: linear("attention.self.query")?,
-            key: linear("attention.self.key")?,
-            value: linear("attention.self.value")?,
-            attention_output: linear("attention.output.dense")?,
-            attention_norm: norm("attention.output.LayerNorm")?,
-            intermediate: linear("intermediate.dense")?,
-            output: linear("output.dense")?,
-            output_norm: norm("output.LayerNorm")?,
+            attention: SelfAttention {
+                query: part("attention.self.query")?,
+                key: part("attention.self.key")?,
+                value: part("attention.self.value")?,
+                output: part("attention.output.dense")?,
+                norm: part("attention.output.LayerNorm")?,
+                eps,
+                heads: config.heads,
+            },
+            feed_forward: FeedForward {
+                inner: part("intermediate.dense")?,
+                outer: part("output.dense")?,
+                norm: part("output.LayerNorm")?,
+                eps,
+                activation: config.activation,
+            },
         })
     }
 
-    /// (B, T, C) → (B, T, C)
+    /// (N, C) → (N, C)
     fn forward(
         &self,
         config: &Config,
         x: &Tensor,
-        lengths: &[u32],
+        sequences: &Arc<Sequences>,
         mode: &mut Mode,
+        precision: Precision,
     ) -> Result<Tensor> {
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
-        let dropped = mode.dropout(config.attention_dropout);
-        let attended = kernels::attention(&q, &k, &v, lengths, config.heads, dropped)?;
-        let attended = self.attention_output.forward(&attended)?;
-        let attended = dropout(attended, config.hidden_dropout, mode)?;
-        let x = self.attention_norm.forward(&kernels::add(&attended, x)?)?;
-
-        let inner = activate(&self.intermediate.forward(&x)?, config.activation)?; // (B, T, intermediate_size)
-        let output = dropout(self.output.forward(&inner)?, config.hidden_dropout, mode)?;
-        self.output_norm.forward(&kernels::add(&output, &x)?)
+        let dropped = AttentionDropout {
+            probabilities: mode.dropout(config.attention_dropout),
+            output: mode.dropout(config.hidden_dropout),
+        };
+        let x = kernels::self_attention(x, sequences, &self.attention, dropped, precision)?;
+        let dropped = mode.dropout(config.hidden_dropout);
+        Ok(kernels::feed_forward(&x, sequences, &self.feed_forward, dropped, precision)?)
     }
 }

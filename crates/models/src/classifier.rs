@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use lowchurn_kernels::Precision;
 
 use crate::bert::Bert;
 use crate::layers::Named;
@@ -16,6 +17,8 @@ pub struct Classifier {
     pub config: Config,
     /// Train with `Var::set` or in place: a Var that is replaced here is not seen by `forward`.
     pub params: Params,
+    /// What matrix products are made of; may be changed at any time. Parameters are f32 either way.
+    pub precision: Precision,
     tracked: Arch,
     // candle has no switch for the graph: evaluation needs its own views of the same storage.
     detached: Arch,
@@ -39,7 +42,7 @@ impl Classifier {
         let var = |name: &str| params.0.get(name).ok_or_else(|| no_parameter(name));
         let tracked = Arch::new(&config, &|name| Ok(var(name)?.as_tensor().clone()))?;
         let detached = Arch::new(&config, &|name| Ok(var(name)?.as_detached_tensor()))?;
-        Ok(Classifier { config, params, tracked, detached })
+        Ok(Classifier { config, params, precision: Precision::F32, tracked, detached })
     }
 
     /// Logits (B, K). Eval builds no graph and follows training.
@@ -48,12 +51,12 @@ impl Classifier {
             Mode::Eval => &self.detached,
             Mode::Train(_) => &self.tracked,
         };
-        Ok(arch.forward(&self.config, input, mode)?.0)
+        Ok(arch.forward(&self.config, input, mode, self.precision)?.0)
     }
 
     /// Logits (B, K) and the vectors (B, C) that the head turns into them; in eval mode, without a graph.
     pub fn pooled(&self, input: &Input) -> Result<(Tensor, Tensor)> {
-        self.detached.forward(&self.config, input, Mode::Eval)
+        self.detached.forward(&self.config, input, Mode::Eval, self.precision)
     }
 
     /// Logits (B, K) of the same network on other tensors, by the names and in the shapes of `params`.
@@ -74,7 +77,7 @@ impl Classifier {
             }
         }
         let named = |name: &str| tensors.get(name).cloned().ok_or_else(|| no_parameter(name));
-        Ok(Arch::new(&self.config, &named)?.forward(&self.config, input, mode)?.0)
+        Ok(Arch::new(&self.config, &named)?.forward(&self.config, input, mode, self.precision)?.0)
     }
 
     /// Class names in the order of the logits.
@@ -91,10 +94,16 @@ impl Arch {
     }
 
     /// Logits (B, K) and what goes into the head (B, C).
-    fn forward(&self, config: &Config, input: &Input, mode: Mode) -> Result<(Tensor, Tensor)> {
+    fn forward(
+        &self,
+        config: &Config,
+        input: &Input,
+        mode: Mode,
+        precision: Precision,
+    ) -> Result<(Tensor, Tensor)> {
         input.check(config)?;
         match self {
-            Arch::Bert(bert) => bert.forward(config, input, mode),
+            Arch::Bert(bert) => bert.forward(config, input, mode, precision),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 
-use lowchurn_kernels::Gelu;
+use lowchurn_kernels::{Activation, Gelu};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -37,12 +37,6 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelType {
     Bert,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Gelu(Gelu),
-    Relu,
 }
 
 impl ModelType {

@@ -1,16 +1,20 @@
-//! One padded batch on a device, checked, and what a forward pass is for. Knows no texts: tokenising is done elsewhere.
+//! One batch on a device, checked, and what a forward pass is for. Knows no texts: tokenising is done elsewhere.
+
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::{Dropout, Keys};
+use lowchurn_kernels::{Dropout, Keys, Sequences};
 
 use crate::{Config, Error, Result};
 
-/// A padded batch. B rows, T columns; in row b the first `lengths[b]` tokens are real.
+/// A batch of B texts of at most T tokens. On the CPU its N rows are the tokens alone, elsewhere N = B·T with padding.
 #[derive(Clone, Debug)]
 pub struct Input {
-    pub ids: Tensor,       // (B, T) u32
-    pub types: Tensor,     // (B, T) u32
-    pub lengths: Vec<u32>, // (B,)
+    pub ids: Tensor,       // (N,) u32
+    pub types: Tensor,     // (N,) u32
+    pub positions: Tensor, // (N,) u32
+    /// Which rows are whose.
+    pub sequences: Arc<Sequences>,
     /// Rows to mix with each other after the embedding layer; nothing of it where `None`, as `new` leaves it.
     pub mix: Option<Mix>,
     largest_id: Largest,
@@ -63,10 +67,19 @@ impl Input {
         if let Some(row) = lengths.iter().position(bad_length) {
             return Err(Error::BatchLength { row, length: lengths[row], width });
         }
+        let sequences = match device {
+            Device::Cpu => Sequences::packed(lengths, width)?,
+            _ => Sequences::padded(lengths, width)?,
+        };
+        let rows_of = |of: &dyn Fn(usize) -> u32| {
+            let rows = sequences.places().iter().map(|&place| of(place as usize));
+            Tensor::from_vec(rows.collect::<Vec<u32>>(), sequences.rows(), device)
+        };
         Ok(Input {
-            ids: Tensor::from_slice(tokens, (rows, width), device)?,
-            types: Tensor::from_slice(types, (rows, width), device)?,
-            lengths: lengths.to_vec(),
+            ids: rows_of(&|place| tokens[place])?,
+            types: rows_of(&|place| types[place])?,
+            positions: rows_of(&|place| (place % width) as u32)?,
+            sequences: Arc::new(sequences),
             mix: None,
             largest_id,
             largest_type,
@@ -75,7 +88,7 @@ impl Input {
 
     /// Whether the model has a row for each id, type and position of the batch, and the batch one for each that is mixed in.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let width = self.ids.dim(1)?;
+        let width = self.sequences.width();
         let &Config { max_positions, vocab_size, type_vocab_size, .. } = config;
         let at = |largest: Largest| (largest.index / width, largest.index % width, largest.value);
         if width > max_positions {
@@ -89,7 +102,7 @@ impl Input {
             let (row, column, id) = at(self.largest_type);
             return Err(Error::TokenType { row, column, id, type_vocab_size });
         }
-        self.mix.as_ref().map_or(Ok(()), |mix| mix.check(self.lengths.len()))
+        self.mix.as_ref().map_or(Ok(()), |mix| mix.check(self.sequences.lengths().len()))
     }
 }
 

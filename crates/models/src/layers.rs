@@ -1,53 +1,24 @@
 //! The parts that encoders share, each with its weights. All arithmetic is in the kernels crate; nothing here is
 //! specific to an architecture.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use lowchurn_kernels as kernels;
+use lowchurn_kernels::{self as kernels, Affine, Precision, Sequences};
 
-use crate::{Activation, Input, Mode, Result};
+use crate::{Input, Mode, Result};
 
 /// Gives a layer its tensor by canonical name.
 pub(crate) type Named<'a> = &'a dyn Fn(&str) -> Result<Tensor>;
 
-pub(crate) struct Linear {
-    weight: Tensor, // (O, I)
-    bias: Tensor,   // (O,)
+/// The weight and bias of a linear layer or a norm.
+pub(crate) fn affine(named: Named, prefix: &str) -> Result<Affine> {
+    Ok(Affine { weight: named(&format!("{prefix}.weight"))?, bias: named(&format!("{prefix}.bias"))? })
 }
 
-pub(crate) struct LayerNorm {
-    weight: Tensor, // (C,)
-    bias: Tensor,   // (C,)
-    eps: f64,
-}
-
-impl Linear {
-    pub(crate) fn new(named: Named, prefix: &str) -> Result<Linear> {
-        Ok(Linear {
-            weight: named(&format!("{prefix}.weight"))?,
-            bias: named(&format!("{prefix}.bias"))?,
-        })
-    }
-
-    /// (.., I) → (.., O)
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kernels::linear(x, &self.weight, Some(&self.bias))?)
-    }
-}
-
-impl LayerNorm {
-    pub(crate) fn new(named: Named, prefix: &str, eps: f64) -> Result<LayerNorm> {
-        Ok(LayerNorm {
-            weight: named(&format!("{prefix}.weight"))?,
-            bias: named(&format!("{prefix}.bias"))?,
-            eps,
-        })
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kernels::layer_norm(x, &self.weight, &self.bias, self.eps)?)
-    }
+/// (.., I) → (.., O). For layers on one row a text, which are too small for another precision to matter.
+pub(crate) fn linear(x: &Tensor, layer: &Affine) -> Result<Tensor> {
+    Ok(kernels::linear(x, &layer.weight, Some(&layer.bias), Precision::F32)?)
 }
 
 /// One dropout site: always called in training, so that each site has its own key.
@@ -59,32 +30,40 @@ pub(crate) fn dropout(x: Tensor, p: f32, mode: &mut Mode) -> Result<Tensor> {
 }
 
 /// Mixup of the embedding layer's output (Zhang et al. 2018, 1710.09412; for texts Guo et al. 2019, 1905.08941):
-/// xᵢ ← shareᵢ·xᵢ + (1 − shareᵢ)·x of the partner, (B, T, C) → (B, T, C), with the lengths that hold now.
+/// xᵢ ← shareᵢ·xᵢ + (1 − shareᵢ)·x of the partner, (N, C) → (N, C) of the texts as they are now.
 ///
-/// A row is zero beyond its own length, so that what stands in the padding stays without effect.
-pub(crate) fn mixed(x: Tensor, input: &Input) -> Result<(Tensor, Cow<'_, [u32]>)> {
-    let Some(mix) = &input.mix else { return Ok((x, Cow::Borrowed(&input.lengths))) };
-    let (b, t, _) = x.dims3()?;
-    let (mut own, mut other) = (vec![0f32; b * t], vec![0f32; b * t]); // (B·T)
-    let mut lengths = Vec::with_capacity(b);
-    for (row, (&partner, &share)) in mix.partner.iter().zip(&mix.share).enumerate() {
-        // A row with no share in the sum doesn't make it longer: a share of 1 is the plain row.
-        let own_length = if share > 0.0 { input.lengths[row] } else { 0 };
-        let other_length = if share < 1.0 { input.lengths[partner as usize] } else { 0 };
-        own[row * t..][..own_length as usize].fill(share);
-        other[row * t..][..other_length as usize].fill(1.0 - share);
-        lengths.push(own_length.max(other_length));
+/// A text has nothing beyond its own length.
+pub(crate) fn mixed(x: Tensor, input: &Input) -> Result<(Tensor, Arc<Sequences>)> {
+    let old = &input.sequences;
+    let Some(mix) = &input.mix else { return Ok((x, old.clone())) };
+    // A row with no share in the sum doesn't make it longer: a share of 1 is the plain row.
+    let length_in = |share: f32, row: usize| if share > 0.0 { old.lengths()[row] } else { 0 };
+    let lengths_of = |row: usize| {
+        let (share, partner) = (mix.share[row], mix.partner[row] as usize);
+        (length_in(share, row), length_in(1.0 - share, partner))
+    };
+    let (t, rows) = (old.width(), 0..old.lengths().len());
+    let lengths: Vec<u32> = rows.map(lengths_of).map(|(own, other)| own.max(other)).collect();
+    let new = match old.is_packed() {
+        true => Sequences::packed(&lengths, t)?,
+        false => Sequences::padded(&lengths, t)?,
+    };
+    let n = new.rows();
+    let (mut own_rows, mut own) = (Vec::with_capacity(n), Vec::with_capacity(n)); // (N)
+    let (mut other_rows, mut other) = (Vec::with_capacity(n), Vec::with_capacity(n)); // (N)
+    for &place in new.places() {
+        let (row, token) = (place as usize / t, place as usize % t);
+        let (own_length, other_length) = lengths_of(row);
+        let at = |is_there: bool, row: usize| if is_there { (old.starts()[row] + token) as u32 } else { 0 };
+        let (is_own, is_other) = (token < own_length as usize, token < other_length as usize);
+        own_rows.push(at(is_own, row));
+        own.push(if is_own { mix.share[row] } else { 0.0 });
+        other_rows.push(at(is_other, mix.partner[row] as usize));
+        other.push(if is_other { 1.0 - mix.share[row] } else { 0.0 });
     }
-    let column = |shares| Tensor::from_vec(shares, (b, t, 1), x.device());
-    let partners = Tensor::from_slice(&mix.partner, b, x.device())?;
-    let own = x.broadcast_mul(&column(own)?)?;
-    let other = x.index_select(&partners, 0)?.broadcast_mul(&column(other)?)?;
-    Ok((kernels::add(&own, &other)?, Cow::Owned(lengths)))
-}
-
-pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    Ok(match activation {
-        Activation::Gelu(kind) => kernels::gelu(x, kind)?,
-        Activation::Relu => kernels::relu(x)?,
-    })
+    let part = |rows: Vec<u32>, shares: Vec<f32>| -> Result<Tensor> {
+        let rows = Tensor::from_vec(rows, n, x.device())?;
+        Ok(x.index_select(&rows, 0)?.broadcast_mul(&Tensor::from_vec(shares, (n, 1), x.device())?)?)
+    };
+    Ok((kernels::add(&part(own_rows, own)?, &part(other_rows, other)?)?, Arc::new(new)))
 }

@@ -24,7 +24,7 @@ mod save;
 mod error;
 
 pub use classifier::Classifier;
-pub use config::{Activation, Config, ModelType, check_vocabulary};
+pub use config::{Config, ModelType, check_vocabulary};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
 pub use load::{Head, LoadReport, read_params_into};

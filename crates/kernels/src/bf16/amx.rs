@@ -34,7 +34,7 @@ mod here {
     use std::arch::x86_64::__cpuid_count;
     use std::sync::OnceLock;
 
-    use crate::bf16::{PANEL, Square, TILE};
+    use crate::bf16::{SIDE, STEP, Square};
     use crate::matmul::Onto;
 
     /// Whether the processor has AMX-BF16 and the kernel lets this process use it. The kernel is asked once, for all threads.
@@ -99,7 +99,7 @@ mod here {
                 rows: [0; 16],
             };
             configuration.row_bytes[..8].fill(64);
-            configuration.rows[..8].fill(PANEL as u8);
+            configuration.rows[..8].fill(SIDE as u8);
             // SAFETY: AMX is there, and 64 bytes of a valid configuration are read.
             unsafe {
                 asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly, preserves_flags));
@@ -123,13 +123,10 @@ mod here {
     /// them.
     #[expect(unsafe_code, reason = "instructions that not every processor has")]
     pub unsafe fn multiply(square: &Square) {
-        let [left, left_below] = square.left;
-        let [right, right_beside] = square.right;
-        let n_tiles = left.len() / TILE;
-        assert!(left_below.len() >= n_tiles * TILE && right.len() >= n_tiles * TILE);
-        assert!(n_tiles > 0 && right_beside.len() >= n_tiles * TILE);
+        let n_steps = square.left.len() / STEP;
+        assert!(n_steps > 0 && square.right.len() >= n_steps * STEP);
         let is_added = u64::from(square.onto == Onto::Add);
-        // SAFETY: reads n_tiles tiles from each of four slices (asserted) and 2 × 2 tiles of y, which it then writes.
+        // SAFETY: reads n_steps · 2 tiles from each of two slices (asserted) and 2 × 2 tiles of y, which it then writes.
         unsafe {
             asm!(
                 "test {is_added}, {is_added}",
@@ -148,28 +145,24 @@ mod here {
                 "tileloadd tmm4, [{left} + {row}]",
                 "tileloadd tmm6, [{right} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{right_beside} + {row}]",
+                "tileloadd tmm7, [{right} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{left_below} + {row}]",
+                "tileloadd tmm5, [{left} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 1024",
-                "add {left_below}, 1024",
-                "add {right}, 1024",
-                "add {right_beside}, 1024",
-                "dec {n_tiles}",
+                "add {left}, 2048",
+                "add {right}, 2048",
+                "dec {n_steps}",
                 "jnz 3b",
                 "tilestored [{y} + {y_stride}], tmm0",
                 "tilestored [{y} + {y_stride} + 64], tmm1",
                 "tilestored [{y_below} + {y_stride}], tmm2",
                 "tilestored [{y_below} + {y_stride} + 64], tmm3",
-                left = inout(reg) left.as_ptr() => _,
-                left_below = inout(reg) left_below.as_ptr() => _,
-                right = inout(reg) right.as_ptr() => _,
-                right_beside = inout(reg) right_beside.as_ptr() => _,
-                n_tiles = inout(reg) n_tiles => _,
+                left = inout(reg) square.left.as_ptr() => _,
+                right = inout(reg) square.right.as_ptr() => _,
+                n_steps = inout(reg) n_steps => _,
                 y = in(reg) square.y,
-                y_below = in(reg) square.y.add(PANEL * square.y_stride),
+                y_below = in(reg) square.y.add(SIDE * square.y_stride),
                 y_stride = in(reg) square.y_stride * 4,
                 row = in(reg) 64usize,
                 is_added = in(reg) is_added,

@@ -30,7 +30,7 @@ mod here {
     use std::arch::x86_64::*;
 
     use crate::bf16::pack::{Part, Tile};
-    use crate::bf16::{PANEL, Square, TILE};
+    use crate::bf16::{SIDE, STEP, Square, TILE};
     use crate::matmul::Onto;
 
     pub fn is_here() -> bool {
@@ -64,9 +64,9 @@ mod here {
 
     /// A word a pair of neighbours: the layout where I has stride 1.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn along(part: Part<'_>) -> [__m512i; PANEL] {
+    fn along(part: Part<'_>) -> [__m512i; SIDE] {
         let masks = [mask(part.n_inner, 0), mask(part.n_inner, 16)];
-        let mut rows = [_mm512_setzero_si512(); PANEL];
+        let mut rows = [_mm512_setzero_si512(); SIDE];
         for (r, row) in rows.iter_mut().enumerate().take(part.n_outer) {
             let low = load(part.x, r * part.stride, masks[0]);
             let high = load(part.x, r * part.stride + 16, masks[1]);
@@ -77,10 +77,10 @@ mod here {
 
     /// A word two neighbours in I, from two rows of x.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn across(part: Part<'_>) -> [__m512i; PANEL] {
+    fn across(part: Part<'_>) -> [__m512i; SIDE] {
         let mask = mask(part.n_outer, 0);
         let alternate = alternate();
-        let mut rows = [_mm512_setzero_si512(); PANEL];
+        let mut rows = [_mm512_setzero_si512(); SIDE];
         let line = |inner: usize| {
             let mask = if inner < part.n_inner { mask } else { 0 };
             load(part.x, inner * part.stride, mask)
@@ -115,7 +115,7 @@ mod here {
 
     #[target_feature(enable = "avx512f")]
     #[expect(unsafe_code, reason = "stores")]
-    fn store(tile: &mut Tile, rows: [__m512i; PANEL]) {
+    fn store(tile: &mut Tile, rows: [__m512i; SIDE]) {
         for (to, row) in tile.iter_mut().zip(rows) {
             // SAFETY: a row of a tile is 64 bytes.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), row) };
@@ -124,9 +124,9 @@ mod here {
 
     /// 16 × 16 words: within quarters of registers, then whole quarters.
     #[target_feature(enable = "avx512f")]
-    fn transposed(x: [__m512i; PANEL]) -> [__m512i; PANEL] {
+    fn transposed(x: [__m512i; SIDE]) -> [__m512i; SIDE] {
         let mut y = x;
-        for i in (0..PANEL).step_by(4) {
+        for i in (0..SIDE).step_by(4) {
             let a = _mm512_unpacklo_epi32(x[i], x[i + 1]);
             let b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
             let c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]);
@@ -161,7 +161,7 @@ mod here {
     /// else has them.
     #[expect(unsafe_code, reason = "instructions that not every processor has")]
     pub unsafe fn multiply(square: &Square) {
-        for r in (0..2 * PANEL).step_by(ROWS) {
+        for r in (0..2 * SIDE).step_by(ROWS) {
             // SAFETY: by this function's own conditions.
             unsafe { rows(square, r) };
         }
@@ -171,9 +171,9 @@ mod here {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[expect(unsafe_code, reason = "loads and stores through a pointer")]
     unsafe fn rows(square: &Square, r: usize) {
-        let y = |row: usize, panel: usize| {
+        let y = |row: usize, half: usize| {
             // SAFETY: inside the 32 rows of 32.
-            unsafe { square.y.add((r + row) * square.y_stride + panel * PANEL) }
+            unsafe { square.y.add((r + row) * square.y_stride + half * SIDE) }
         };
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         if square.onto == Onto::Add {
@@ -182,14 +182,14 @@ mod here {
                 *sums = unsafe { [_mm512_loadu_ps(y(row, 0)), _mm512_loadu_ps(y(row, 1))] };
             }
         }
-        let left = square.left[r / PANEL].chunks_exact(TILE);
-        let right = square.right[0].chunks_exact(TILE).zip(square.right[1].chunks_exact(TILE));
-        for (left, (first, second)) in left.zip(right) {
-            let left = &left[r % PANEL * PANEL..][..ROWS * PANEL];
-            for pair in 0..PANEL {
+        let steps = square.left.chunks_exact(STEP).zip(square.right.chunks_exact(STEP));
+        for (left, right) in steps {
+            let left = &left[r * SIDE..][..ROWS * SIDE];
+            let (first, second) = right.split_at(TILE);
+            for pair in 0..SIDE {
                 let b = [line(first, pair), line(second, pair)];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let a = pairs(_mm512_set1_epi32(left[row * PANEL + pair] as i32));
+                    let a = pairs(_mm512_set1_epi32(left[row * SIDE + pair] as i32));
                     sums[0] = _mm512_dpbf16_ps(sums[0], a, b[0]);
                     sums[1] = _mm512_dpbf16_ps(sums[1], a, b[1]);
                 }
@@ -209,7 +209,7 @@ mod here {
     #[target_feature(enable = "avx512f,avx512bf16")]
     #[expect(unsafe_code, reason = "a load")]
     fn line(tile: &[u32], pair: usize) -> __m512bh {
-        let line = &tile[pair * PANEL..][..PANEL];
+        let line = &tile[pair * SIDE..][..SIDE];
         // SAFETY: 64 bytes.
         pairs(unsafe { _mm512_loadu_si512(line.as_ptr().cast()) })
     }

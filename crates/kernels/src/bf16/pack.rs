@@ -2,15 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::{DEPTH, PANEL, Rounding, Side, TILE, avx512};
+use super::{DEPTH, PANEL, Rounding, SIDE, STEP, Side, TILE, avx512};
 use crate::lanes::wide;
 use crate::matmul::View;
 
 /// Panels of one task: where x lies across, they share its cache lines and pages.
-const PANELS: usize = 4;
+const PANELS: usize = 2;
 
 /// A tile's words as they come out of x: in rows where I has stride 1, in pairs of I where the other dimension has it.
-pub type Tile = [[u32; PANEL]; PANEL];
+pub type Tile = [[u32; SIDE]; SIDE];
 
 /// What of x goes into one tile.
 #[derive(Clone, Copy)]
@@ -27,19 +27,20 @@ pub struct Part<'a> {
 
 /// `view` is (outer, I). All of `words` is written.
 pub fn pack(words: &mut [u32], x: &[f32], view: View, side: Side, rounding: Rounding) {
-    let n_tiles = view.columns.div_ceil(DEPTH);
+    let n_steps = view.columns.div_ceil(DEPTH);
     let is_along = view.column_stride == 1;
     let stride = if is_along { view.row_stride } else { view.column_stride };
-    words.par_chunks_mut(PANELS * n_tiles * TILE).enumerate().for_each(|(task, panels)| {
-        for t in 0..n_tiles {
-            for (at, panel) in panels.chunks_exact_mut(n_tiles * TILE).enumerate() {
-                let (outer, inner) = ((task * PANELS + at) * PANEL, t * DEPTH);
-                let start = view.start + outer * view.row_stride + inner * view.column_stride;
-                let n_outer = PANEL.min(view.rows - outer);
+    words.par_chunks_mut(PANELS * n_steps * STEP).enumerate().for_each(|(task, panels)| {
+        for step in 0..n_steps {
+            for at in 0..2 * panels.len() / (n_steps * STEP) {
+                let word = (at / 2 * n_steps + step) * STEP + at % 2 * TILE;
+                let (tile, _) = panels[word..][..TILE].as_chunks_mut::<SIDE>();
+                let Some(tile) = tile.first_chunk_mut::<SIDE>() else { continue };
+                let (outer, inner) = (task * PANELS * PANEL + at * SIDE, step * DEPTH);
+                let n_outer = SIDE.min(view.rows.saturating_sub(outer));
                 let n_inner = DEPTH.min(view.columns - inner);
-                let part = Part { x: &x[start..], stride, n_outer, n_inner };
-                let (tile, _) = panel[t * TILE..][..TILE].as_chunks_mut::<PANEL>();
-                let Some(tile) = tile.first_chunk_mut::<PANEL>() else { continue };
+                let start = view.start + outer * view.row_stride + inner * view.column_stride;
+                let part = Part { x: x.get(start..).unwrap_or(&[]), stride, n_outer, n_inner };
                 let is_turned = is_along != (side == Side::Left);
                 match rounding {
                     Rounding::Avx512 => avx512::convert(tile, part, is_along, is_turned),

@@ -2,37 +2,37 @@
 
 use std::ops::Range;
 
-use super::{DEPTH, PANEL, SQUARE, Square, TILE};
+use super::{DEPTH, PANEL, SIDE, STEP, Square, TILE};
 use crate::lanes::wide;
 use crate::matmul::Onto;
 
-/// 32 × 32 elements of y, one row of one panel at a time.
+/// 32 × 32 elements of y, half a row at a time.
 ///
 /// # Safety
 /// 32 rows of 32 elements lie at `square.y`, `square.y_stride` apart, and nobody else has them.
 #[expect(unsafe_code, reason = "y is shared out among threads")]
 pub unsafe fn multiply(square: &Square) {
-    for r in 0..SQUARE {
+    for r in 0..PANEL {
         // SAFETY: by this function's own condition.
         let row =
-            unsafe { std::slice::from_raw_parts_mut(square.y.add(r * square.y_stride), SQUARE) };
+            unsafe { std::slice::from_raw_parts_mut(square.y.add(r * square.y_stride), PANEL) };
         if square.onto == Onto::Overwrite {
             row.fill(0.0);
         }
-        let (sums, _) = row.as_chunks_mut::<PANEL>();
-        for (sums, right) in sums.iter_mut().zip(square.right) {
-            add_row(sums, square.left[r / PANEL], r % PANEL, right);
+        let (sums, _) = row.as_chunks_mut::<SIDE>();
+        for (sums, right) in sums.iter_mut().zip([0, TILE]) {
+            add_row(sums, &square.left[r / SIDE * TILE..], r % SIDE, &square.right[right..]);
         }
     }
 }
 
 wide! {
-/// sums (16) += row `r` of the left panel · the right panel.
-fn add_row(sums: &mut [f32; PANEL], left: &[u32], r: usize, right: &[u32]) {
+/// sums (16) += row `r` of every other left tile · every other right tile.
+fn add_row(sums: &mut [f32; SIDE], left: &[u32], r: usize, right: &[u32]) {
     const PAIRS: usize = DEPTH / 2;
-    for (left, right) in left.chunks_exact(TILE).zip(right.chunks_exact(TILE)) {
+    for (left, right) in left.chunks(STEP).zip(right.chunks(STEP)) {
         let row: Range<usize> = r * PAIRS..(r + 1) * PAIRS;
-        for (&a, b) in left[row].iter().zip(right.chunks_exact(PANEL)) {
+        for (&a, b) in left[row].iter().zip(right.chunks_exact(SIDE)) {
             for (sum, &b) in sums.iter_mut().zip(b) {
                 *sum += first(a) * first(b);
                 *sum += second(a) * second(b);

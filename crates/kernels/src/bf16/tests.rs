@@ -68,11 +68,12 @@ fn rounding_is_to_the_nearest_and_ties_to_even() {
 
 /// Element (outer, inner) of a packed operand, by the definition of the layout.
 fn unpacked(packed: &Packed, outer: usize, inner: usize) -> u16 {
-    let tile = (outer / PANEL * packed.n_tiles() + inner / DEPTH) * TILE;
+    let step = outer / PANEL * packed.n_steps() + inner / DEPTH;
+    let tile = step * STEP + outer % PANEL / SIDE * TILE;
     let pair = inner % DEPTH / 2;
     let word = match packed.side {
-        Side::Left => packed.words()[tile + outer % PANEL * PANEL + pair],
-        Side::Right => packed.words()[tile + pair * PANEL + outer % PANEL],
+        Side::Left => packed.words()[tile + outer % SIDE * SIDE + pair],
+        Side::Right => packed.words()[tile + pair * SIDE + outer % SIDE],
     };
     (word >> (inner % 2 * 16)) as u16
 }

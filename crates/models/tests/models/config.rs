@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use lowchurn_kernels::Gelu;
-use lowchurn_models::{Activation, Config, ModelType, check_vocabulary};
+use lowchurn_kernels::{Activation, Gelu};
+use lowchurn_models::{Config, ModelType, check_vocabulary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

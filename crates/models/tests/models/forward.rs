@@ -22,7 +22,13 @@ fn inference_equals_candle_transformers() {
     let mask: Vec<u32> =
         ROWS.iter().flat_map(|row| (0..9).map(|t| u32::from(t < row.len()))).collect();
     let mask = Tensor::from_vec(mask, (3, 9), &CPU).unwrap();
-    let hidden = peer.forward(&batch.ids, &batch.types, Some(&mask)).unwrap(); // (B, T, C)
+    // Ours holds the tokens alone, the other wants padding.
+    let pad = |rows: &Tensor| {
+        let (mut padded, rows) = (vec![0u32; 3 * 9], rows.to_vec1::<u32>().unwrap());
+        batch.sequences.places().iter().zip(rows).for_each(|(&place, x)| padded[place as usize] = x);
+        Tensor::from_vec(padded, (3, 9), &CPU).unwrap()
+    };
+    let hidden = peer.forward(&pad(&batch.ids), &pad(&batch.types), Some(&mask)).unwrap(); // (B, T, C)
     let dense = |x: &Tensor, name: &str| {
         let weight = tiny.tensors[&format!("{name}.weight")].t().unwrap();
         x.matmul(&weight).unwrap().broadcast_add(&tiny.tensors[&format!("{name}.bias")]).unwrap()

@@ -213,6 +213,8 @@ fn other_tensors_in_the_models_place() {
         let (through, direct) = (of(&mut through), of(&mut direct));
         let twice = (direct * 2.0).unwrap();
         let largest = numbers(&twice).into_iter().map(f32::abs).fold(1e-3, f32::max);
+        // A key bias has none in theory: what is found is rounding.
+        let largest = if name.ends_with("key.bias") { 1e-2 } else { largest };
         assert!(distance(&through, &twice) / largest < 1e-4, "{name}");
     }
 }

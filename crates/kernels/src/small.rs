@@ -1,0 +1,174 @@
+//! Products of small matrices on one thread, as attention has them: a head's queries by its keys. A general product spends
+//! more on its dispatch and packing than these cost.
+
+/// Numbers that one load takes; widths are rounded up to it.
+pub const LANES: usize = 16;
+
+/// n, rounded up to whole vectors.
+pub fn padded(n: usize) -> usize {
+    n.next_multiple_of(LANES)
+}
+
+/// A matrix that is read a number at a time: element (r, c) lies at r·row + c·column.
+#[derive(Clone, Copy)]
+pub struct Strided<'x> {
+    pub x: &'x [f32],
+    pub row: usize,
+    pub column: usize,
+}
+
+/// y (m, n) = a (m, k) · b (k, n). y and b have rows of `n`, a multiple of [`LANES`].
+pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
+    assert!(n.is_multiple_of(LANES) && y.len() >= m * n && b.len() >= k * n);
+    assert!(m == 0 || k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.x.len());
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        avx512::small(y, a, b, m, k, n);
+        return;
+    }
+    by_rows(y, a, b, m, k, n);
+}
+
+/// The slow twin, and what runs without AVX-512: a row of y is a sum of rows of b.
+fn by_rows(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
+    for (i, y) in y.chunks_exact_mut(n).take(m).enumerate() {
+        y.fill(0.0);
+        for (p, b) in b.chunks_exact(n).take(k).enumerate() {
+            add_times(y, a.x[i * a.row + p * a.column], b);
+        }
+    }
+}
+
+crate::lanes::wide! {
+fn add_times(y: &mut [f32], factor: f32, b: &[f32]) {
+    for (y, &b) in y.iter_mut().zip(b) {
+        *y += factor * b;
+    }
+}
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, Strided};
+
+    /// Rows of y in registers at a time, by two vectors of columns: 16 sums, enough to hide the latency of an addition.
+    const ROWS: usize = 8;
+
+    #[expect(unsafe_code, reason = "vector instructions")]
+    pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
+        // SAFETY: the caller found AVX-512 and asserted that all of m, k, n lies inside the three slices.
+        unsafe { blocks(y.as_mut_ptr(), a.x.as_ptr(), a.row, a.column, b.as_ptr(), [m, k, n]) }
+    }
+
+    #[expect(unsafe_code, reason = "vector instructions")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn blocks(
+        y: *mut f32,
+        a: *const f32,
+        row: usize,
+        column: usize,
+        b: *const f32,
+        [m, k, n]: [usize; 3],
+    ) {
+        let mut i = 0;
+        while i < m {
+            let rows = (m - i).min(ROWS);
+            let mut j = 0;
+            while j < n {
+                let vectors = ((n - j) / LANES).min(2);
+                // SAFETY: row i of y and a, and column j of y and b, lie inside; `tile` stays within rows × vectors.
+                unsafe {
+                    let (y, a, b) = (y.add(i * n + j), a.add(i * row), b.add(j));
+                    match (rows, vectors) {
+                        (8, 2) => tile::<8, 2>(y, a, row, column, b, k, n),
+                        (8, _) => tile::<8, 1>(y, a, row, column, b, k, n),
+                        (4.., 2) => tile::<4, 2>(y, a, row, column, b, k, n),
+                        (4.., _) => tile::<4, 1>(y, a, row, column, b, k, n),
+                        (_, 2) => tile::<1, 2>(y, a, row, column, b, k, n),
+                        (_, _) => tile::<1, 1>(y, a, row, column, b, k, n),
+                    }
+                }
+                j += vectors * LANES;
+            }
+            i += match rows {
+                8 => 8,
+                4.. => 4,
+                _ => 1,
+            };
+        }
+    }
+
+    /// y (M, 16·V) = a (M, k) · b (k, 16·V), sums in registers.
+    #[expect(unsafe_code, reason = "vector instructions")]
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn tile<const M: usize, const V: usize>(
+        y: *mut f32,
+        a: *const f32,
+        row: usize,
+        column: usize,
+        b: *const f32,
+        k: usize,
+        n: usize,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); V]; M];
+        for p in 0..k {
+            // SAFETY: rows below M, columns below 16·V and p below k are the caller's.
+            unsafe {
+                let mut vectors = [_mm512_setzero_ps(); V];
+                for (v, vector) in vectors.iter_mut().enumerate() {
+                    *vector = _mm512_loadu_ps(b.add(p * n + v * LANES));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let factor = _mm512_set1_ps(*a.add(r * row + p * column));
+                    for (sum, vector) in sums.iter_mut().zip(vectors) {
+                        *sum = _mm512_fmadd_ps(factor, vector, *sum);
+                    }
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { _mm512_storeu_ps(y.add(r * n + v * LANES), *sum) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_equals_its_twin_and_f64() {
+        let wave = |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
+        for (m, k, n) in [(1, 1, 16), (3, 5, 32), (8, 32, 16), (13, 32, 48), (29, 7, 80), (16, 70, 64)] {
+            let (a, b) = (wave(m * k, 0.7), wave(k * n, 0.3));
+            for (row, column) in [(k, 1), (1, m)] {
+                let a = Strided { x: &a, row, column };
+                let (mut fast, mut slow) = (vec![9f32; m * n], vec![7f32; m * n]);
+                small(&mut fast, a, &b, m, k, n);
+                by_rows(&mut slow, a, &b, m, k, n);
+                for i in 0..m {
+                    for j in 0..n {
+                        let term = |p: usize| f64::from(a.x[i * row + p * column]) * f64::from(b[p * n + j]);
+                        let exact: f64 = (0..k).map(term).sum();
+                        let bound = 1e-6 * k as f64;
+                        for y in [&fast, &slow] {
+                            assert!((f64::from(y[i * n + j]) - exact).abs() < bound, "{m} {k} {n}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a.x.len()")]
+    fn an_operand_that_is_too_short_is_refused() {
+        small(&mut [0.0; 32], Strided { x: &[0.0; 5], row: 3, column: 1 }, &[0.0; 48], 2, 3, 16);
+    }
+}

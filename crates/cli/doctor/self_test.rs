@@ -55,11 +55,11 @@ fn tiny_step(device: &Device, form: Form) -> candle_core::Result<Vec<f32>> {
     let y = Tensor::from_vec(wave(0.4), (4, TINY), device)?;
     let found = match form {
         Form::Fast => {
-            let x = kernels::linear(&x, w, Some(b))?;
+            let x = kernels::linear(&x, w, Some(b), Precision::F32)?;
             kernels::gelu(&kernels::layer_norm(&x, g, h, 1e-12)?, Gelu::Erf)?
         }
         Form::Slow => {
-            let x = composed::linear(&x, w, Some(b))?;
+            let x = composed::linear(&x, w, Some(b), Precision::F32)?;
             composed::gelu(&composed::layer_norm(&x, g, h, 1e-12)?, Gelu::Erf)?
         }
     };

@@ -1,7 +1,7 @@
 //! One training step of a tiny layer, in the fast form and in the slow one. Knows nothing of models.
 
 use candle_core::{Device, Tensor, Var};
-use lowchurn_kernels::{self as kernels, AdamW, Gelu, Moments, composed};
+use lowchurn_kernels::{self as kernels, AdamW, Gelu, Moments, Precision, composed};
 
 /// A training step in the fast form on `device` and in the slow form on the CPU: the same parameters come out.
 pub fn self_test(device: &Device) -> Result<(), String> {

@@ -1,11 +1,12 @@
 //! Working memory that is used again: a step asks for the same sizes in each update, and fresh memory costs a pass of zeros
 //! and a page fault every 4 KiB.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-/// Free vectors of all sizes; a step uses a few dozen.
-static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+/// Free vectors by size, each size one of [`size_class`].
+static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
 
 /// n numbers of what came before: whoever takes one writes before reading.
 pub struct Buffer {
@@ -13,37 +14,31 @@ pub struct Buffer {
     n: usize,
 }
 
+/// The size to ask for: up to a quarter more, so that batches of like widths share their memory.
+fn size_class(n: usize) -> usize {
+    let step = (n.max(1024).next_power_of_two() / 8).max(1);
+    n.max(1024).next_multiple_of(step)
+}
+
 impl Buffer {
-    /// The smallest free vector that is large enough and not wasteful, else a new one.
     pub fn of(n: usize) -> Buffer {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |(_, all): &(usize, &Vec<f32>)| all.len() >= n && all.len() <= 2 * n + 1024;
-        let found = free.iter().enumerate().filter(fits).min_by_key(|(_, all)| all.len());
-        let all = match found.map(|(at, _)| at) {
-            Some(at) => free.swap_remove(at),
-            None => {
-                drop(free);
-                vec![0.0; n]
-            }
-        };
-        Buffer { all, n }
+        let size = size_class(n);
+        let found = FREE.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
+        Buffer { all: found.unwrap_or_else(|| vec![0.0; size]), n }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         let all = std::mem::take(&mut self.all);
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(all);
-        // Batches of ever other widths leave sizes behind that nobody asks for again: the oldest go.
-        if free.len() > MOST_FREE {
-            free.remove(0);
-        }
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).entry(all.len()).or_default().push(all);
     }
 }
 
-/// More than a step of a twelve-layer model has at once.
-const MOST_FREE: usize = 256;
+/// Gives all free memory back: after a phase with batches of other sizes.
+pub fn release_buffers() {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
 
 impl Deref for Buffer {
     type Target = [f32];
@@ -62,6 +57,14 @@ impl DerefMut for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_few_and_not_wasteful() {
+        for n in [0, 1, 1024, 1025, 165_120, 660_480, 11_720_448] {
+            let size = size_class(n);
+            assert!(size >= n && size <= (n + n / 4).max(1024), "{n} {size}");
+        }
+    }
 
     #[test]
     fn a_buffer_is_as_long_as_asked_for() {

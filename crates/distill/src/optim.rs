@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::{AdamW, Gradient, Gradients, Moments, adamw};
+use lowchurn_kernels::{
+    AdamW, Gradient, Gradients, Missed, Moments, adamw, adamw_rows, catch_up, settle,
+};
 use lowchurn_models::{Params, is_decayed, write_safetensors};
 
 use crate::{Error, Plan, Result};
@@ -63,6 +65,11 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) }
 }
 
+/// A table of which a batch reads few rows.
+fn is_of_words(name: &str) -> bool {
+    name.ends_with(".word_embeddings.weight")
+}
+
 /// A moment pair for each parameter.
 pub struct Optimizer {
     pub moments: BTreeMap<String, Moments>,
@@ -75,7 +82,8 @@ impl Optimizer {
         Ok(Optimizer { moments: params.tensors().map(zeros).collect::<Result<_>>()? })
     }
 
-    /// Moves every parameter by its gradient; a parameter without one stays as it is.
+    /// Moves every parameter by its gradient; a parameter without one stays as it is. Of the table of words only the
+    /// gradient's rows move, the others by [`Optimizer::catch_up`] and [`Optimizer::settle`].
     pub fn apply(
         &mut self,
         params: &Params,
@@ -100,18 +108,46 @@ impl Optimizer {
                 step: step + 1,
                 gradient_scale,
             };
-            adamw(var, &grad.to_tensor()?, moments, &update)?;
+            match grad {
+                Gradient::Rows(rows) if is_of_words(name) => {
+                    adamw_rows(var, rows, moments, &update)?;
+                }
+                // The tables of positions and types are small.
+                _ => adamw(var, &grad.to_tensor()?, moments, &update)?,
+            }
         }
         Ok(())
     }
 
-    /// Writes `m.NAME` and `v.NAME` for every parameter.
+    /// Brings the rows of these tokens up to date, before a forward pass reads them.
+    pub fn catch_up(&mut self, params: &Params, tokens: &[u32]) -> Result<()> {
+        for (name, moments) in self.moments.iter_mut().filter(|(name, _)| is_of_words(name)) {
+            let Some(var) = params.0.get(name) else { continue };
+            catch_up(var, moments, tokens)?;
+        }
+        Ok(())
+    }
+
+    /// Brings all parameters and moments up to date, before anything else reads them.
+    pub fn settle(&mut self, params: &Params) -> Result<()> {
+        for (name, moments) in &mut self.moments {
+            let Some(var) = params.0.get(name) else { continue };
+            settle(var, moments)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `m.NAME` and `v.NAME` for every parameter. Refuses moments that aren't up to date.
     pub fn save(&self, path: &Path, params: &Params) -> Result<()> {
         let mut tensors = Vec::new();
         for (name, moments) in &self.moments {
             let Some(var) = params.0.get(name) else { continue };
             let (m, v) = match moments {
-                Moments::Host { m, v } => (
+                Moments::Host { missed, .. } if !missed.is_none() => {
+                    let reason = format!("{name} has rows that miss updates; settle before saving");
+                    return Err(Error::Moments { path: path.into(), reason });
+                }
+                Moments::Host { m, v, .. } => (
                     Tensor::from_slice(m, var.shape(), &Device::Cpu)?,
                     Tensor::from_slice(v, var.shape(), &Device::Cpu)?,
                 ),
@@ -141,9 +177,11 @@ impl Optimizer {
             };
             let (m, v) = (take(format!("m.{name}"))?, take(format!("v.{name}"))?);
             let loaded = match Moments::zeros(var)? {
-                Moments::Host { .. } => {
-                    Moments::Host { m: m.flatten_all()?.to_vec1()?, v: v.flatten_all()?.to_vec1()? }
-                }
+                Moments::Host { .. } => Moments::Host {
+                    m: m.flatten_all()?.to_vec1()?,
+                    v: v.flatten_all()?.to_vec1()?,
+                    missed: Missed::default(),
+                },
                 Moments::Device { .. } => {
                     Moments::Device { m: m.to_device(var.device())?, v: v.to_device(var.device())? }
                 }

@@ -1,12 +1,14 @@
 //! All that changes while a run goes on. What it doesn't hold is a function of plan, data and the step.
 
 use candle_core::Device;
+use lowchurn_data::Batch;
 use lowchurn_models::Classifier;
 use serde::{Deserialize, Serialize};
 
 use crate::{Optimizer, Plan, Result, Scores, SelectBy, StepReport};
 
 pub struct State {
+    /// After [`crate::step_deferring`] some rows of its table of words miss updates: [`State::settled`] lends it whole.
     pub model: Classifier,
     pub optimizer: Optimizer,
     /// Updates done.
@@ -96,6 +98,31 @@ impl State {
         let optimizer = Optimizer::zeros(&model.params)?;
         self.peer = Some(Peer { model, optimizer });
         Ok(self)
+    }
+
+    /// Brings the words that these batches hold up to date, in both students.
+    pub fn catch_up(&mut self, batches: &[Batch]) -> Result<()> {
+        let tokens: Vec<u32> = batches.iter().flat_map(|batch| &batch.tokens).copied().collect();
+        self.optimizer.catch_up(&self.model.params, &tokens)?;
+        match &mut self.peer {
+            Some(peer) => peer.optimizer.catch_up(&peer.model.params, &tokens),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings everything up to date; costs nothing where it is.
+    pub fn settle(&mut self) -> Result<()> {
+        self.optimizer.settle(&self.model.params)?;
+        match &mut self.peer {
+            Some(peer) => peer.optimizer.settle(&peer.model.params),
+            None => Ok(()),
+        }
+    }
+
+    /// The model as all updates so far have made it.
+    pub fn settled(&mut self) -> Result<&Classifier> {
+        self.settle()?;
+        Ok(&self.model)
     }
 
     pub fn device(&self) -> Device {

@@ -31,8 +31,24 @@ pub struct StepReport {
     pub n_agreed: u64,
 }
 
-/// One optimizer update of `total`; `micro` are the batches accumulated into it.
+/// One optimizer update of `total`; `micro` are the batches accumulated into it. Costs a pass over the whole table of words
+/// that [`step_deferring`] doesn't.
 pub fn step(
+    state: &mut State,
+    plan: &Plan,
+    rows: &Encoded,
+    guides: &Guides,
+    micro: &[Batch],
+    total: u64,
+    device: &Device,
+) -> Result<StepReport> {
+    let report = step_deferring(state, plan, rows, guides, micro, total, device)?;
+    state.settle()?;
+    Ok(report)
+}
+
+/// The same numbers, but words that the batches don't hold miss their update until [`State::settle`] or a batch with them.
+pub fn step_deferring(
     state: &mut State,
     plan: &Plan,
     rows: &Encoded,
@@ -45,6 +61,10 @@ pub fn step(
     let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss in the program
     let lambda = plan.method.lambda().map(|l| l.at(state.step, total, state.progress.multiplier));
     let mut means = StepReport { n_rows: n as u64, lambda, ..StepReport::default() };
+    match plan.method {
+        Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights
+        _ => state.catch_up(micro)?,
+    }
     let mut grads = Grads::default();
     let mut peers = Grads::default();
     for (at, batch) in micro.iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::checkpoint::{self, Provenance, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
     Error, Guides, Lambda, LogEntry, Method, Plan, Release, Result, Scores, State, StepReport,
-    ascend, evaluate, predict, release, step,
+    ascend, evaluate, predict, release, step_deferring,
 };
 
 /// What a run is given; nothing of it changes.
@@ -92,8 +92,9 @@ pub fn train(
     }
     let models =
         std::iter::once(&mut state.model).chain(state.peer.iter_mut().map(|p| &mut p.model));
-    for config in models.map(|model| &mut model.config) {
-        let Some(p) = plan.dropout else { continue };
+    for model in models {
+        model.precision = plan.precision;
+        let (Some(p), config) = (plan.dropout, &mut model.config) else { continue };
         config.hidden_dropout = p as f32;
         config.attention_dropout = p as f32;
         config.classifier_dropout = p as f32;
@@ -115,7 +116,7 @@ pub fn train(
         }
         let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
         watch_churn(run, state, total, on)?;
-        let report = step(state, plan, run.train, &run.guides, &micro, total, &device)?;
+        let report = step_deferring(state, plan, run.train, &run.guides, &micro, total, &device)?;
         state.progress.record(&report);
         on(Event::Stepped { step: state.step, total, report });
 
@@ -140,6 +141,7 @@ pub fn train(
         }
     }
     let epoch = state.step as f64 / per_epoch as f64;
+    state.settle()?;
     let done = release(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     Ok(Outcome::Finished(done))
 }
@@ -216,7 +218,8 @@ fn watch_churn(run: &Run, state: &mut State, total: u64, on: &mut dyn FnMut(Even
     if state.step == 0 || !state.step.is_multiple_of(every) {
         return Ok(());
     }
-    let churn = buffer.churn(&state.model, plan.eval_batch_size, &state.device())?;
+    let device = state.device();
+    let churn = buffer.churn(state.settled()?, plan.eval_batch_size, &device)?;
     state.progress.multiplier = ascend(state.progress.multiplier, churn, max_churn, rate);
     let lambda = lambda.at(state.step, total, state.progress.multiplier);
     on(Event::Churned { step: state.step, churn, lambda });
@@ -232,9 +235,10 @@ fn evaluate_now(
 ) -> Result<()> {
     let device = state.device();
     let n = rows.rows();
-    let predictions = predict(&state.model, rows, plan.eval_batch_size, &device, &mut |done| {
-        on(Event::Evaluating { done, rows: n });
-    })?;
+    let predictions =
+        predict(state.settled()?, rows, plan.eval_batch_size, &device, &mut |done| {
+            on(Event::Evaluating { done, rows: n });
+        })?;
     let scores = evaluate(&predictions, &rows.labels)?;
     let (entry, is_best) = state.progress.log_evaluation(state.step, epoch, &scores, plan);
     on(Event::Logged(entry));
@@ -251,11 +255,12 @@ fn evaluate_now(
 /// would push out the good one.
 fn save_now(
     run: &Run,
-    state: &State,
+    state: &mut State,
     total: u64,
     epoch: f64,
     on: &mut dyn FnMut(Event),
 ) -> Result<()> {
+    state.settle()?;
     for (_, weights) in state.model.params.tensors() {
         if !sum_of_squares(weights)?.is_finite() {
             return Err(Error::NotFinite { what: "norm of the weights", step: state.step });

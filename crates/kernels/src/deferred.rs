@@ -6,9 +6,7 @@ use candle_core::{Result, Var, bail};
 use rayon::prelude::*;
 
 use crate::Rows;
-use crate::adamw::{
-    AdamW, Moments, Numbers, adamw, flushed, lend, update_block, update_number,
-};
+use crate::adamw::{AdamW, Moments, Numbers, adamw, flushed, lend, update_block, update_number};
 use crate::lanes::{LANES, wide};
 
 /// Updates that some rows of a table have yet to get.
@@ -40,7 +38,9 @@ pub fn adamw_rows(param: &Var, grad: &Rows, moments: &mut Moments, update: &Adam
     let n_updates = missed.updates.len() as u32;
     let is_behind = |id: &&u32| missed.n_had[**id as usize] != n_updates;
     if let Some(id) = grad.ids().iter().find(is_behind) {
-        bail!("adamw: row {id} has a gradient, but not all updates from before; catch_up comes before the forward pass")
+        bail!(
+            "adamw: row {id} has a gradient, but not all updates from before; catch_up comes before the forward pass"
+        )
     }
     let numbers = Numbers::of(update);
     lend(param, |param| {
@@ -109,20 +109,13 @@ impl Missed {
     }
 
     /// `ids` sorted, distinct and in the table.
-    fn replay(
-        &mut self,
-        param: &Var,
-        m: &mut [f32],
-        v: &mut [f32],
-        ids: Vec<u32>,
-    ) -> Result<()> {
+    fn replay(&mut self, param: &Var, m: &mut [f32], v: &mut [f32], ids: Vec<u32>) -> Result<()> {
         let (_, c) = param.dims2()?;
         let n_updates = self.updates.len() as u32;
         // Without moments and decay an update changes nothing; such rows aren't even looked at.
         let is_decaying = self.updates.iter().any(|update| update.keep != 1.0);
-        let is_waiting = |row: usize| {
-            self.n_had[row] < n_updates && (is_decaying || self.has_moments[row])
-        };
+        let is_waiting =
+            |row: usize| self.n_had[row] < n_updates && (is_decaying || self.has_moments[row]);
         let waiting: Vec<u32> = ids.iter().copied().filter(|&id| is_waiting(id as usize)).collect();
         let limits = limits_of(&self.updates);
         lend(param, |param| {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
 use lowchurn_data::{Encoded, collate};
-use lowchurn_distill::{Error, Grads, Guides, Plan, State, cross_entropy_rows, one_hot, step};
+use lowchurn_distill::{
+    Error, Grads, Guides, Plan, State, cross_entropy_rows, one_hot, step, step_deferring,
+};
 use lowchurn_kernels::{Gradient, Keys};
 use lowchurn_models::{Input, Mode, Params};
 use proptest::prelude::*;
@@ -203,6 +205,38 @@ fn a_short_batch_is_divided_by_its_own_rows() {
         let (found, n) = norm(which);
         assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
         assert_eq!(n, which.len() as u64);
+    }
+}
+
+/// What `step` does at once and what is put off until it is needed, by a later batch or at the end, are the same bytes.
+#[test]
+fn words_that_wait_end_in_the_same_bytes() {
+    let rows = toy_rows(12, 4);
+    for weight_decay in [0.0, 0.1] {
+        let plan = Plan { weight_decay, ..plan() };
+        let run = |is_deferring: bool| {
+            let mut state = golden_state();
+            for at in 0..10 {
+                let micro = [batch(&rows, &[at % 12, at * 5 % 12]), batch(&rows, &[at * 7 % 12])];
+                let step = if is_deferring { step_deferring } else { step };
+                step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
+            }
+            state
+        };
+        let (at_once, mut deferred) = (run(false), run(true));
+        let print = |state: &State| state.model.params.fingerprint().unwrap();
+        assert_ne!(print(&deferred), print(&at_once), "nothing was put off");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = deferred.optimizer.save(file.path(), &deferred.model.params);
+        let said = refused.unwrap_err().to_string();
+        let expected = "bert.embeddings.word_embeddings.weight has rows that miss updates; settle before saving";
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(deferred.settled().unwrap().params.fingerprint().unwrap(), print(&at_once));
+        let saved = |state: &State| {
+            state.optimizer.save(file.path(), &state.model.params).unwrap();
+            std::fs::read(file.path()).unwrap()
+        };
+        assert!(saved(&deferred) == saved(&at_once), "moments");
     }
 }
 

@@ -72,7 +72,7 @@ fn trainer_state_has_the_keys_of_transformers() {
 fn moments(optimizer: &Optimizer) -> Vec<(String, Vec<u32>, Vec<u32>)> {
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect();
     let of = |(name, moments): (&String, &Moments)| match moments {
-        Moments::Host { m, v } => (name.clone(), bits(m), bits(v)),
+        Moments::Host { m, v, .. } => (name.clone(), bits(m), bits(v)),
         Moments::Device { .. } => panic!("{name} is not on the host"),
     };
     optimizer.moments.iter().map(of).collect()

@@ -256,16 +256,17 @@ impl CustomOp3 for Attention {
 }
 
 wide! {
-/// Each row of n scores, times the scale, to probabilities; rows have whole vectors.
+/// Each row of n scores, times the scale, to probabilities. All work is on whole vectors: what stands beyond the n is made so
+/// small that it changes no sum.
 fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
-    for row in x.chunks_exact_mut(padded(n)) {
-        let row = &mut row[..n];
+    let long = padded(n);
+    for row in x.chunks_exact_mut(long) {
+        row[n..].fill(f32::MIN);
         let highest = max(row) * scale;
         for x in row.iter_mut() {
-            *x = exp(*x * scale - highest);
+            *x = exp((*x * scale - highest).max(-100.0));
         }
-        let sum = sum_by(n, |i| row[i]);
-        let inverse = 1.0 / sum;
+        let inverse = 1.0 / sum_by(long, |i| row[i]);
         for x in row.iter_mut() {
             *x *= inverse;
         }
@@ -274,11 +275,11 @@ fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
 }
 
 wide! {
-/// `dp` becomes the gradient of the scores before the scale.
+/// `dp` becomes the gradient of the scores before the scale. Beyond the n, `dp` is zero or times nothing.
 fn softmax_backward_rows(p: &[f32], dp: &mut [f32], n: usize, scale: f32) {
-    for (p, dp) in p.chunks_exact(padded(n)).zip(dp.chunks_exact_mut(padded(n))) {
-        let (p, dp) = (&p[..n], &mut dp[..n]);
-        let dot = sum_by(n, |i| p[i] * dp[i]);
+    let long = padded(n);
+    for (p, dp) in p.chunks_exact(long).zip(dp.chunks_exact_mut(long)) {
+        let dot = sum_by(long, |i| p[i] * dp[i]);
         for (dp, &p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - dot) * scale;
         }
@@ -290,8 +291,8 @@ wide! {
 fn drop_rows(x: &mut [f32], dropped: Dropout, first: usize, t: usize, n: usize) {
     for (query, x) in x.chunks_exact_mut(padded(n)).enumerate() {
         let first = (first + query * t) as u32;
-        for (i, x) in x[..n].iter_mut().enumerate() {
-            *x *= dropped.factor(first + i as u32);
+        for (i, x) in x.iter_mut().enumerate() {
+            *x *= dropped.factor(first.wrapping_add(i as u32));
         }
     }
 }

@@ -3,9 +3,11 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use lowchurn_kernels::{
-    Dropout, Gelu, Gradient, add, attention, backward, composed, dropout, embedding, gelu,
-    layer_norm, linear,
+    Dropout, Gelu, Gradient, Precision, Sequences, add, backward, composed, dropout, embedding, gelu, layer_norm,
+    linear,
 };
+
+const F32: Precision = Precision::F32;
 
 /// Numbers in about [−2, 2] that repeat for a seed.
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -74,11 +76,11 @@ fn linear_equals_its_twin() {
         check(
             &format!("linear {n}x{t}x{i}->{o}"),
             &inputs,
-            &|x| linear(&x[0], &x[1], Some(&x[2])),
-            &|x| composed::linear(&x[0], &x[1], Some(&x[2])),
+            &|x| linear(&x[0], &x[1], Some(&x[2]), F32),
+            &|x| composed::linear(&x[0], &x[1], Some(&x[2]), F32),
         );
-        check("linear without bias", &inputs[..2], &|x| linear(&x[0], &x[1], None), &|x| {
-            composed::linear(&x[0], &x[1], None)
+        check("linear without bias", &inputs[..2], &|x| linear(&x[0], &x[1], None, F32), &|x| {
+            composed::linear(&x[0], &x[1], None, F32)
         });
     }
 }
@@ -89,8 +91,8 @@ fn linear_takes_a_transposed_input() {
     check(
         "linear of a transposed view",
         &[var(&[4, 6, 5], 1), var(&[3, 6], 2), var(&[3], 3)],
-        &|x| linear(&x[0].transpose(1, 2)?, &x[1], Some(&x[2])),
-        &|x| composed::linear(&x[0].transpose(1, 2)?.contiguous()?, &x[1], Some(&x[2])),
+        &|x| linear(&x[0].transpose(1, 2)?, &x[1], Some(&x[2]), F32),
+        &|x| composed::linear(&x[0].transpose(1, 2)?.contiguous()?, &x[1], Some(&x[2]), F32),
     );
 }
 
@@ -181,33 +183,13 @@ fn the_gradient_of_a_table_is_its_rows() {
     assert!(difference(&both.to_tensor().unwrap(), &expected) < 1e-6);
 }
 
-#[test]
-fn attention_equals_its_twin() {
-    for (lengths, t, c, heads) in [
-        (vec![1], 1, 4, 1),
-        (vec![5, 3, 1], 5, 8, 2),
-        (vec![13, 13, 9, 2], 13, 96, 3),
-        (vec![70, 33], 70, 64, 2),
-    ] {
-        for dropped in [None, Some(Dropout { p: 0.2, key: 77 })] {
-            let shape = [lengths.len(), t, c];
-            check(
-                &format!("attention {shape:?} {heads} heads {dropped:?}"),
-                &[var(&shape, 1), var(&shape, 2), var(&shape, 3)],
-                &|x| attention(&x[0], &x[1], &x[2], &lengths, heads, dropped),
-                &|x| composed::attention(&x[0], &x[1], &x[2], &lengths, heads, dropped),
-            );
-        }
-    }
-}
-
 /// Central differences in f64 through the slow twins (which the fused forms equal): the gradients are the functions' own.
 #[test]
 fn gradients_equal_central_differences() {
     const DROPPED: Dropout = Dropout { p: 0.3, key: 5 };
     let cases: Vec<(&str, Vec<Vec<usize>>, Op)> = vec![
         ("linear", vec![vec![2, 3, 4], vec![5, 4], vec![5]], &|x| {
-            composed::linear(&x[0], &x[1], Some(&x[2]))
+            composed::linear(&x[0], &x[1], Some(&x[2]), F32)
         }),
         ("layer norm", vec![vec![2, 3, 4], vec![4], vec![4]], &|x| {
             composed::layer_norm(&x[0], &x[1], &x[2], 1e-5)
@@ -218,8 +200,9 @@ fn gradients_equal_central_differences() {
         ("relu", vec![vec![11]], &|x| composed::relu(&x[0])),
         ("log softmax", vec![vec![3, 5]], &|x| composed::log_softmax(&x[0])),
         ("dropout", vec![vec![50]], &|x| composed::dropout(&x[0], DROPPED)),
-        ("attention", vec![vec![2, 3, 4]; 3], &|x| {
-            composed::attention(&x[0], &x[1], &x[2], &[3, 2], 2, Some(DROPPED))
+        ("attention", vec![vec![5, 4]; 3], &|x| {
+            let texts = Sequences::packed(&[3, 2], 3)?;
+            composed::attention(&x[0], &x[1], &x[2], &texts, 2, Some(DROPPED))
         }),
     ];
     for (name, shapes, op) in cases {
@@ -265,9 +248,9 @@ fn gradients_equal_central_differences() {
 #[test]
 fn gradients_of_shared_parameters_add_up() {
     let (x, w) = (var(&[3, 4], 1), var(&[4, 4], 2));
-    let loss = |linear: fn(&Tensor, &Tensor, Option<&Tensor>) -> Result<Tensor>| {
-        let once = linear(&x, &w, None).unwrap();
-        let twice = linear(&once, &w, None).unwrap();
+    let loss = |linear: fn(&Tensor, &Tensor, Option<&Tensor>, Precision) -> Result<Tensor>| {
+        let once = linear(&x, &w, None, F32).unwrap();
+        let twice = linear(&once, &w, None, F32).unwrap();
         (twice.sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap()
     };
     let fast = backward(&loss(linear)).unwrap().remove(&w).unwrap().unwrap().to_tensor().unwrap();

@@ -1,0 +1,247 @@
+//! What works on the texts of a batch – attention, dropout of token rows, the two halves of an encoder block – equals its slow
+//! twin, values and gradients, in both layouts of the texts, and gives the same bytes for one thread and for several.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor, Var};
+use lowchurn_kernels::{
+    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Precision, SelfAttention, Sequences,
+    attention, backward, composed, dropout_rows, feed_forward, self_attention,
+};
+
+const F32: Precision = Precision::F32;
+
+/// Numbers in about [−2, 2] that repeat for a seed.
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut x = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            (x as f32 / u32::MAX as f32 - 0.5) * 4.0
+        })
+        .collect()
+}
+
+fn var(shape: &[usize], seed: u32) -> Var {
+    let n = shape.iter().product();
+    Var::from_vec(numbers(n, seed), shape, &Device::Cpu).unwrap()
+}
+
+type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
+
+/// Value and every input's gradient of Σ op(inputs)∘w, w fixed numbers.
+fn run(inputs: &[Var], op: Op) -> Vec<Tensor> {
+    let tensors: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = op(&tensors).unwrap();
+    let w = Tensor::from_vec(numbers(y.elem_count(), 99), y.shape(), y.device()).unwrap();
+    let mut grads = backward(&(&y * w).unwrap().sum_all().unwrap()).unwrap();
+    let of = |v: &Var| grads.remove(v).unwrap().expect("every input gets a gradient").to_tensor().unwrap();
+    std::iter::once(y.clone()).chain(inputs.iter().map(of)).collect()
+}
+
+fn flat(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Largest difference, relative to the largest magnitude of the slow form.
+fn difference(fast: &Tensor, slow: &Tensor) -> f32 {
+    assert_eq!(fast.dims(), slow.dims());
+    let (fast, slow) = (flat(fast), flat(slow));
+    let scale = slow.iter().fold(1e-3f32, |a, x| a.max(x.abs()));
+    fast.iter().zip(&slow).fold(0f32, |a, (x, y)| a.max((x - y).abs())) / scale
+}
+
+fn check(name: &str, inputs: &[Var], fast: Op, slow: Op) {
+    let (fast_all, slow_all) = (run(inputs, fast), run(inputs, slow));
+    for (i, (f, s)) in fast_all.iter().zip(&slow_all).enumerate() {
+        let d = difference(f, s);
+        assert!(d < 3e-6, "{name}: output {i} (0 the value, then gradients) is off by {d}");
+    }
+    // Bytes, not closeness: another number of threads must not change the order of a sum.
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (i, (f, again)) in fast_all.iter().zip(pool.install(|| run(inputs, fast))).enumerate() {
+            assert!(flat(f) == flat(&again), "{name}: output {i} differs with {threads} threads");
+        }
+    }
+}
+
+/// Both layouts of some texts.
+fn layouts(lengths: &[u32], t: usize) -> [Arc<Sequences>; 2] {
+    [Arc::new(Sequences::packed(lengths, t).unwrap()), Arc::new(Sequences::padded(lengths, t).unwrap())]
+}
+
+fn is_token(s: &Sequences, place: u32) -> bool {
+    (place as usize % s.width()) < s.lengths()[place as usize / s.width()] as usize
+}
+
+/// 1 on rows of tokens and 0 on rows of padding, (N, 1): what stands in padding is nobody's business.
+fn tokens(s: &Sequences) -> Tensor {
+    let flat: Vec<f32> = s.places().iter().map(|&place| f32::from(u8::from(is_token(s, place)))).collect();
+    Tensor::from_vec(flat, (s.rows(), 1), &Device::Cpu).unwrap()
+}
+
+const TEXTS: [(&[u32], usize); 4] = [(&[1], 1), (&[5, 3, 1], 5), (&[13, 13, 9, 2], 13), (&[70, 33], 70)];
+const DROPPED: Option<Dropout> = Some(Dropout { p: 0.2, key: 77 });
+
+#[test]
+fn attention_equals_its_twin() {
+    for ((lengths, t), (c, heads)) in TEXTS.into_iter().zip([(4, 1), (8, 2), (96, 3), (64, 2)]) {
+        for (s, dropped) in layouts(lengths, t).iter().flat_map(|s| [(s, None), (s, DROPPED)]) {
+            let shape = [s.rows(), c];
+            let mask = tokens(s);
+            check(
+                &format!("attention {shape:?} {heads} heads {dropped:?}"),
+                &[var(&shape, 1), var(&shape, 2), var(&shape, 3)],
+                &|x| attention(&x[0], &x[1], &x[2], s, heads, dropped)?.broadcast_mul(&mask),
+                &|x| composed::attention(&x[0], &x[1], &x[2], s, heads, dropped)?.broadcast_mul(&mask),
+            );
+        }
+    }
+}
+
+#[test]
+fn dropout_of_rows_equals_its_twin() {
+    for (lengths, t) in TEXTS {
+        for s in layouts(lengths, t) {
+            check(
+                "dropout of rows",
+                &[var(&[s.rows(), 24], 1)],
+                &|x| dropout_rows(&x[0], &s, DROPPED),
+                &|x| composed::dropout_rows(&x[0], &s, DROPPED.unwrap()),
+            );
+        }
+    }
+}
+
+fn affine(x: &[Tensor], at: usize) -> Affine {
+    Affine { weight: x[at].clone(), bias: x[at + 1].clone() }
+}
+
+/// Weights as small as trained ones, so that sums stay of order one.
+fn scaled(shape: &[usize], seed: u32) -> Var {
+    let scale = 1.0 / (shape[shape.len() - 1] as f64).sqrt();
+    Var::from_tensor(&(var(shape, seed).as_tensor() * scale).unwrap()).unwrap()
+}
+
+fn feed_forward_of(x: &[Tensor], activation: Activation) -> FeedForward {
+    FeedForward { inner: affine(x, 1), outer: affine(x, 3), norm: affine(x, 5), eps: 1e-5, activation }
+}
+
+/// x (N, C) and the parameters of a feed-forward half.
+fn feed_forward_inputs(n: usize, c: usize, f: usize) -> [Var; 7] {
+    [
+        var(&[n, c], 1),
+        scaled(&[f, c], 2),
+        var(&[f], 3),
+        scaled(&[c, f], 4),
+        var(&[c], 5),
+        var(&[c], 6),
+        var(&[c], 7),
+    ]
+}
+
+#[test]
+fn feed_forward_equals_its_twin() {
+    let activations = [Activation::Gelu(Gelu::Erf), Activation::Gelu(Gelu::Tanh), Activation::Relu];
+    for (activation, (lengths, t)) in activations.into_iter().cycle().zip(TEXTS) {
+        for (s, dropped) in layouts(lengths, t).iter().flat_map(|s| [(s, None), (s, DROPPED)]) {
+            let inputs = feed_forward_inputs(s.rows(), 24, 56);
+            for precision in [F32, Precision::Bf16] {
+                check(
+                    &format!("feed forward {} {activation:?} {dropped:?} {precision:?}", s.rows()),
+                    &inputs,
+                    &|x| feed_forward(&x[0], s, &feed_forward_of(x, activation), dropped, precision),
+                    &|x| feed_forward_of(x, activation).in_parts(&x[0], s, dropped, precision),
+                );
+            }
+        }
+    }
+}
+
+fn self_attention_of(x: &[Tensor], heads: usize) -> SelfAttention {
+    let [query, key, value, output, norm] = [1, 3, 5, 7, 9].map(|at| affine(x, at));
+    SelfAttention { query, key, value, output, norm, eps: 1e-5, heads }
+}
+
+#[test]
+fn self_attention_equals_its_twin() {
+    for (lengths, t) in TEXTS {
+        for (s, dropped) in layouts(lengths, t).iter().flat_map(|s| [(s, None), (s, DROPPED)]) {
+            let (n, c) = (s.rows(), 24);
+            let mut inputs = vec![var(&[n, c], 1)];
+            for seed in 0..4 {
+                inputs.extend([scaled(&[c, c], 10 + seed), var(&[c], 20 + seed)]);
+            }
+            inputs.extend([var(&[c], 30), var(&[c], 31)]);
+            let mask = tokens(s);
+            let output = dropped.map(|d| Dropout { key: 5, ..d });
+            let dropped = AttentionDropout { probabilities: dropped, output };
+            for precision in [F32, Precision::Bf16] {
+                check(
+                    &format!("self attention {n} {dropped:?} {precision:?}"),
+                    &inputs,
+                    &|x| self_attention(&x[0], s, &self_attention_of(x, 3), dropped, precision)?.broadcast_mul(&mask),
+                    &|x| self_attention_of(x, 3).in_parts(&x[0], s, dropped, precision)?.broadcast_mul(&mask),
+                );
+            }
+        }
+    }
+}
+
+/// Tokens get the same from both layouts, dropout included.
+#[test]
+fn packing_changes_no_token() {
+    let (lengths, t, c) = ([13, 5, 9, 2], 13, 24);
+    let [packed, padded] = layouts(&lengths, t);
+    let inputs = feed_forward_inputs(padded.rows(), c, 56);
+    let [x, parameters @ ..] = &inputs;
+    let rows = Tensor::new(packed.places(), &Device::Cpu).unwrap();
+    let of = |x: Tensor, s: &Arc<Sequences>| {
+        let mut all = vec![x];
+        all.extend(parameters.iter().map(|v| v.as_tensor().clone()));
+        let layer = feed_forward_of(&all, Activation::Gelu(Gelu::Erf));
+        feed_forward(&attention(&all[0], &all[0], &all[0], s, 3, DROPPED).unwrap(), s, &layer, DROPPED, F32).unwrap()
+    };
+    let of_packed = of(x.as_tensor().index_select(&rows, 0).unwrap(), &packed);
+    let of_padded = of(x.as_tensor().clone(), &padded).index_select(&rows, 0).unwrap();
+    assert!(difference(&of_packed, &of_padded) < 1e-6);
+}
+
+/// A parameter that needs no gradient gets none, and the others get theirs.
+#[test]
+fn frozen_parameters_of_fused_operations() {
+    let s = Arc::new(Sequences::packed(&[3, 2], 3).unwrap());
+    let inputs = feed_forward_inputs(5, 8, 12);
+    let all: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
+    let run = |x: &[Tensor]| {
+        let layer = feed_forward_of(x, Activation::Gelu(Gelu::Erf));
+        let y = feed_forward(&x[0], &s, &layer, None, F32).unwrap();
+        let mut grads = backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
+        inputs.each_ref().map(|input| grads.remove(input).unwrap().map(|grad| flat(&grad.to_tensor().unwrap())))
+    };
+    let whole = run(&all);
+    assert!(whole.iter().all(Option::is_some));
+    for frozen in 0..inputs.len() {
+        let mut some = all.clone();
+        some[frozen] = inputs[frozen].as_detached_tensor();
+        for (i, (found, expected)) in run(&some).iter().zip(&whole).enumerate() {
+            match i == frozen {
+                true => assert!(found.is_none(), "{i}"),
+                false => assert!(found == expected, "{i} with {frozen} frozen"),
+            }
+        }
+    }
+}
+
+/// It would drop the parameters' gradients without a word.
+#[test]
+fn a_fused_operation_refuses_the_backward_pass_of_candle() {
+    let s = Arc::new(Sequences::packed(&[2], 2).unwrap());
+    let x = feed_forward_inputs(2, 4, 4).map(|v| v.as_tensor().clone());
+    let y = feed_forward(&x[0], &s, &feed_forward_of(&x, Activation::Relu), None, F32).unwrap();
+    let error = y.sum_all().unwrap().backward().unwrap_err();
+    assert!(error.to_string().contains("need the backward pass of lowchurn-kernels"), "{error}");
+}

@@ -109,11 +109,14 @@ impl Optimizer {
                 gradient_scale,
             };
             match grad {
-                Gradient::Rows(rows) if is_of_words(name) => {
+                Gradient::Whole(grad) => adamw(var, grad, moments, &update)?,
+                Gradient::Rows(rows) => {
                     adamw_rows(var, rows, moments, &update)?;
+                    // Positions and types are the same rows each time, and few.
+                    if !is_of_words(name) {
+                        settle(var, moments)?;
+                    }
                 }
-                // The tables of positions and types are small.
-                _ => adamw(var, &grad.to_tensor()?, moments, &update)?,
             }
         }
         Ok(())

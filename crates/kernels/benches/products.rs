@@ -49,60 +49,76 @@ fn products(n: usize, i: usize, o: usize) -> [Product; 3] {
     [Product::of("forward", x, w.t()), Product::of("dx", dy, w), Product::of("dw", dy.t(), x)]
 }
 
-/// The median of the seconds that one call takes.
+/// The least that one call takes: whatever else runs on the machine only adds.
 fn seconds(repeats: usize, mut call: impl FnMut()) -> f64 {
-    call();
-    let mut times: Vec<f64> = (0..repeats)
-        .map(|_| {
-            let start = Instant::now();
-            call();
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    let time = |_| {
+        let start = Instant::now();
+        call();
+        start.elapsed().as_secs_f64()
+    };
+    (0..=repeats).map(time).fold(f64::INFINITY, f64::min)
+}
+
+struct Row {
+    layer: &'static str,
+    product: &'static str,
+    gflop: f64,
+    f32_seconds: f64,
+    bf16_seconds: f64,
+    pack_seconds: f64,
+}
+
+fn row(layer: &'static str, product: &Product, repeats: usize) -> Row {
+    let Product { name, a, a_view, b, b_view } = product;
+    let n = a_view.rows * b_view.columns;
+    let mut y = vec![0f32; n + 16];
+    // On a cache line.
+    let start = y.as_ptr().align_offset(64).min(16);
+    let y = &mut y[start..start + n];
+    let y_view = View::rows_of(a_view.rows, b_view.columns);
+    let f32_seconds = seconds(repeats, || {
+        matmul(y, y_view, Onto::Overwrite, a, *a_view, b, *b_view, Threads::All);
+    });
+    let (left, right) = (Packed::left(a, *a_view), Packed::right(b, *b_view));
+    let bf16_seconds = seconds(repeats, || matmul_bf16(y, Onto::Overwrite, &left, &right));
+    let pack_seconds = seconds(repeats, || {
+        black_box((Packed::left(a, *a_view), Packed::right(b, *b_view)));
+    });
+    Row { layer, product: name, gflop: product.gflop(), f32_seconds, bf16_seconds, pack_seconds }
+}
+
+fn measure(layers: &[(&'static str, usize, usize)], tokens: usize, threads: usize, repeats: usize) {
+    let (mut f32_ceiling, mut bf16_ceiling) = (0f64, 0f64);
+    let mut rows = Vec::new();
+    for &(layer, i, o) in layers {
+        // Beside each layer anew: a processor that others use isn't the same a second later.
+        f32_ceiling = f32_ceiling.max(ceiling_f32(threads));
+        bf16_ceiling = bf16_ceiling.max(ceiling_bf16(threads).unwrap_or(f64::NAN));
+        rows.extend(products(tokens, i, o).iter().map(|product| row(layer, product, repeats)));
+    }
+    print(threads, f32_ceiling, bf16_ceiling, &rows);
 }
 
 #[expect(clippy::print_stdout, reason = "a bench")]
-fn measure(layers: &[(&str, usize, usize)], tokens: usize, threads: usize, repeats: usize) {
-    let (f32_ceiling, bf16_ceiling) = (ceiling_f32(threads), ceiling_bf16(threads));
-    let memory = memory_rate(threads, 64 << 20);
+fn print(threads: usize, f32_ceiling: f64, bf16_ceiling: f64, rows: &[Row]) {
+    println!("\nthreads {threads}, memory {:.1} GB/s; GFLOP/s:", memory_rate(threads, 64 << 20));
     println!(
-        "\n{threads} threads: f32 {f32_ceiling:.0} GFLOP/s ({}), memory {memory:.1} GB/s",
-        matrix_path()
+        "ceiling f32 {f32_ceiling:.0} ({}), bf16 {bf16_ceiling:.0} ({})",
+        matrix_path(),
+        bf16_path()
     );
-    match bf16_ceiling {
-        Some(ceiling) => println!("bf16 {ceiling:.0} GFLOP/s ({})", bf16_path()),
-        None => println!("bf16: {}", bf16_path()),
-    }
-    println!(
-        "{:20} {:8} {:>8} {:>5} {:>8} {:>5} {:>8} {:>8}",
-        "", "", "f32", "", "bf16", "", "+packs", "packs µs"
-    );
-    for &(layer, i, o) in layers {
-        for product in products(tokens, i, o) {
-            let Product { name, a, a_view, b, b_view } = &product;
-            let mut y = vec![0f32; a_view.rows * b_view.columns];
-            let y_view = View::rows_of(a_view.rows, b_view.columns);
-            let f32_seconds = seconds(repeats, || {
-                matmul(&mut y, y_view, Onto::Overwrite, a, *a_view, b, *b_view, Threads::All);
-            });
-            let (left, right) = (Packed::left(a, *a_view), Packed::right(b, *b_view));
-            let bf16_seconds =
-                seconds(repeats, || matmul_bf16(&mut y, Onto::Overwrite, &left, &right));
-            let pack_seconds = seconds(repeats, || {
-                black_box((Packed::left(a, *a_view), Packed::right(b, *b_view)));
-            });
-            let (f32_rate, bf16_rate) =
-                (product.gflop() / f32_seconds, product.gflop() / bf16_seconds);
-            println!(
-                "{layer:20} {name:8} {f32_rate:8.0} {:4.0}% {bf16_rate:8.0} {:4.0}% {:8.0} {:8.0}",
-                100.0 * f32_rate / f32_ceiling,
-                bf16_ceiling.map_or(0.0, |ceiling| 100.0 * bf16_rate / ceiling),
-                product.gflop() / (bf16_seconds + pack_seconds),
-                1e6 * pack_seconds,
-            );
-        }
+    println!("{:29} {:>14} {:>14} {:>10} {:>9}", "", "f32", "bf16", "with packs", "packs µs");
+    for row in rows {
+        let (f32_rate, bf16_rate) = (row.gflop / row.f32_seconds, row.gflop / row.bf16_seconds);
+        println!(
+            "{:20} {:8} {f32_rate:8.0} {:4.0}% {bf16_rate:8.0} {:4.0}% {:10.0} {:9.0}",
+            row.layer,
+            row.product,
+            100.0 * f32_rate / f32_ceiling,
+            100.0 * bf16_rate / bf16_ceiling,
+            row.gflop / (row.bf16_seconds + row.pack_seconds),
+            1e6 * row.pack_seconds,
+        );
     }
 }
 

@@ -157,7 +157,7 @@ fn check(path: Path, case: &Case) {
 fn every_path_gives_the_exact_product_but_for_f32_sums() {
     let ragged = (1..=70).map(|n| (n, (n * 37) % 70 + 1, (n * 53) % 70 + 1));
     // More than one block of the inner dimension; more than 1 MiB of the smaller operand.
-    let large = [(33, 1030, 47), (47, 513, 33), (1, 2000, 1), (560, 1000, 530), (530, 1000, 560)];
+    let large = [(33, 1570, 47), (47, 3100, 33), (1, 2000, 1), (560, 1000, 530), (530, 1000, 560)];
     let sizes: Vec<_> = ragged.chain(large).collect();
     for path in paths() {
         for (n, &(rows, inner, columns)) in sizes.iter().enumerate() {
@@ -173,7 +173,7 @@ fn every_path_gives_the_exact_product_but_for_f32_sums() {
 fn a_product_is_the_same_bytes_for_any_number_of_threads() {
     for path in paths() {
         for (rows, inner, columns) in
-            [(430, 384, 200), (70, 1100, 333), (10, 40, 500), (560, 1000, 530)]
+            [(430, 384, 200), (70, 1600, 333), (10, 40, 500), (560, 1000, 530)]
         {
             let (a, b) = (numbers(rows * inner, 4), numbers(inner * columns, 5));
             let product = || {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use lowchurn_kernels::{
-    AdamW, Gradient, Gradients, Missed, Moments, adamw, adamw_rows, catch_up, settle,
+    AdamW, Gradient, Gradients, Missed, Moments, adamw, adamw_on_host, adamw_rows, catch_up, settle,
 };
 use lowchurn_models::{Params, is_decayed, write_safetensors};
 
@@ -110,6 +110,7 @@ impl Optimizer {
             };
             match grad {
                 Gradient::Whole(grad) => adamw(var, grad, moments, &update)?,
+                Gradient::Host(grad) => adamw_on_host(var, grad.values(), moments, &update)?,
                 Gradient::Rows(rows) => {
                     adamw_rows(var, rows, moments, &update)?;
                     // Positions and types are the same rows each time, and few.
@@ -126,7 +127,10 @@ impl Optimizer {
     pub fn catch_up(&mut self, params: &Params, tokens: &[u32]) -> Result<()> {
         for (name, moments) in self.moments.iter_mut().filter(|(name, _)| is_of_words(name)) {
             let Some(var) = params.0.get(name) else { continue };
-            catch_up(var, moments, tokens)?;
+            // A token that the table lacks is for the forward pass to refuse: it names the place.
+            let n_words = var.dim(0)?;
+            let tokens = tokens.iter().copied().filter(|&token| (token as usize) < n_words);
+            catch_up(var, moments, &tokens.collect::<Vec<_>>())?;
         }
         Ok(())
     }

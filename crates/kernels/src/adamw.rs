@@ -53,31 +53,40 @@ pub fn adamw(param: &Var, grad: &Tensor, moments: &mut Moments, update: &AdamW) 
     if grad.dims() != param.dims() {
         bail!("adamw: parameter {:?} and gradient {:?}", param.dims(), grad.dims());
     }
-    settle(param, moments)?;
+    if is_fused(param) {
+        let grad = grad.contiguous()?;
+        return adamw_on_host(param, &host(&grad)?, moments, update);
+    }
     match moments {
-        Moments::Host { m, v, missed } => {
-            *missed = Missed::default(); // now all rows may have moments
-            let grad = grad.contiguous()?;
-            let grad = host(&grad)?;
-            let numbers = Numbers::of(update);
-            lend(param, |param| {
-                if m.len() != param.len() || v.len() != param.len() {
-                    bail!("adamw: {} parameters, {} and {} moments", param.len(), m.len(), v.len());
-                }
-                param
-                    .par_chunks_mut(BLOCK)
-                    .zip(grad.par_chunks(BLOCK))
-                    .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
-                    .for_each(|((param, grad), (m, v))| update_block(param, grad, m, v, numbers));
-                Ok(())
-            })
-        }
+        Moments::Host { .. } => bail!("adamw: a parameter on a device and moments on the host"),
         Moments::Device { m, v } => {
             let (new_param, new_m, new_v) = composed(param, grad, m, v, update)?;
             (*m, *v) = (new_m, new_v);
             param.set(&new_param)
         }
     }
+}
+
+/// The same from a gradient's numbers on the host, for a parameter on the CPU.
+pub fn adamw_on_host(param: &Var, grad: &[f32], moments: &mut Moments, update: &AdamW) -> Result<()> {
+    settle(param, moments)?;
+    let Moments::Host { m, v, missed } = moments else {
+        bail!("adamw: a parameter on the CPU and moments on a device")
+    };
+    *missed = Missed::default(); // now all rows may have moments
+    let numbers = Numbers::of(update);
+    lend(param, |param| {
+        if [grad.len(), m.len(), v.len()] != [param.len(); 3] {
+            let (n_grad, n_m, n_v) = (grad.len(), m.len(), v.len());
+            bail!("adamw: {} parameters, {n_grad} gradients, {n_m} and {n_v} moments", param.len());
+        }
+        param
+            .par_chunks_mut(BLOCK)
+            .zip(grad.par_chunks(BLOCK))
+            .zip(m.par_chunks_mut(BLOCK).zip(v.par_chunks_mut(BLOCK)))
+            .for_each(|((param, grad), (m, v))| update_block(param, grad, m, v, numbers));
+        Ok(())
+    })
 }
 
 /// The slow twin: the formula in candle's own operations.
@@ -174,9 +183,12 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
         return Ok(f64::from(x.detach().sqr()?.sum_all()?.to_scalar::<f32>()?));
     }
     let x = x.contiguous()?;
-    let x = host(&x)?;
+    Ok(squares(&host(&x)?))
+}
+
+pub(crate) fn squares(x: &[f32]) -> f64 {
     let blocks: Vec<f32> = x.par_chunks(BLOCK).map(squares_block).collect();
-    Ok(blocks.into_iter().map(f64::from).sum())
+    blocks.into_iter().map(f64::from).sum()
 }
 
 wide! {

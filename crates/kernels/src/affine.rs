@@ -51,12 +51,12 @@ impl Affine {
         if self.weight.is_variable() {
             let (o, i) = self.dims()?;
             let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
-            let mut dw = vec![0f32; o * i];
+            let mut dw = Buffer::of(o * i);
             product(&mut dw, Onto::Overwrite, &dy, x);
             hand_over(&self.weight, dw)?;
         }
         if self.bias.is_variable() {
-            hand_over(&self.bias, dbias.to_vec())?;
+            hand_over(&self.bias, Buffer::from_slice(dbias))?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Affine {
         let (dweight, dbias) = sums.split_at(self.bias.elem_count());
         for (parameter, grad) in [(&self.weight, dweight), (&self.bias, dbias)] {
             if parameter.is_variable() {
-                hand_over(parameter, grad.to_vec())?;
+                hand_over(parameter, Buffer::from_slice(grad))?;
             }
         }
         Ok(())

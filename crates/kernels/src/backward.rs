@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, TensorId};
 
-use crate::gradient::{Gradient, Rows};
+use crate::gradient::{Gradient, Host, Rows};
 
 thread_local! {
     /// Open while `backward` runs on this thread.
@@ -45,6 +45,11 @@ impl Gradients {
 /// Only a variable's gradient may be: candle looks for those of other tensors on its way back.
 pub(crate) fn hand_over(operand: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
     hand_over_any(operand, Gradient::Whole(grad))
+}
+
+/// The same for a gradient on the host. `None`: it was handed over.
+pub(crate) fn hand_over_host(operand: &Tensor, grad: Host) -> Result<Option<Tensor>> {
+    hand_over_any(operand, Gradient::Host(grad))
 }
 
 /// The same for some rows of a table.

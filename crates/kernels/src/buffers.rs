@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
 
 /// n numbers of what came before: whoever takes one writes before reading.
+#[derive(Debug)]
 pub struct Buffer {
     all: Vec<f32>,
     n: usize,
@@ -26,6 +27,18 @@ impl Buffer {
         let found = FREE.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
         Buffer { all: found.unwrap_or_else(|| vec![0.0; size]), n }
     }
+
+    pub fn from_slice(x: &[f32]) -> Buffer {
+        let mut buffer = Buffer::of(x.len());
+        buffer.copy_from_slice(x);
+        buffer
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        Buffer::from_slice(self)
+    }
 }
 
 impl Drop for Buffer {
@@ -33,11 +46,6 @@ impl Drop for Buffer {
         let all = std::mem::take(&mut self.all);
         FREE.lock().unwrap_or_else(PoisonError::into_inner).entry(all.len()).or_default().push(all);
     }
-}
-
-/// Gives all free memory back: after a phase with batches of other sizes.
-pub fn release_buffers() {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
 impl Deref for Buffer {

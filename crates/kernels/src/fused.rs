@@ -4,6 +4,8 @@
 use candle_core::{CustomOp2, Result, Tensor, bail};
 
 use crate::backward;
+use crate::buffers::Buffer;
+use crate::gradient::Host;
 use crate::host::tensor;
 
 /// Whether all gradients can go that way: each parameter is a variable or needs no gradient.
@@ -27,8 +29,8 @@ pub fn gradients(x: &Tensor, dx: Vec<f32>) -> Result<(Option<Tensor>, Option<Ten
 }
 
 /// Hands over a variable's gradient; without `backward` of this crate nobody would take it.
-pub fn hand_over(variable: &Tensor, grad: Vec<f32>) -> Result<()> {
-    match backward::hand_over(variable, tensor(grad, variable)?)? {
+pub fn hand_over(variable: &Tensor, grad: Buffer) -> Result<()> {
+    match backward::hand_over_host(variable, Host::new(grad, variable.shape()))? {
         Some(_) => bail!("fused operations need the backward pass of lowchurn-kernels, not candle's"),
         None => Ok(()),
     }

@@ -1,9 +1,11 @@
 //! A parameter's gradient: whole, or only those rows of a table that a batch read. The rows of a vocabulary that a batch
 //! leaves out are most of it, and their zeros would be written, read for the norm, and read again for the update.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
-use crate::adamw::sum_of_squares;
+use crate::adamw::{squares, sum_of_squares};
+use crate::buffers::Buffer;
 use crate::host::BLOCK;
 use crate::lanes::{LANES, wide};
 
@@ -11,7 +13,16 @@ use crate::lanes::{LANES, wide};
 #[derive(Clone, Debug)]
 pub enum Gradient {
     Whole(Tensor),
+    /// In f32 on the host, in memory that comes back with the next step.
+    Host(Host),
     Rows(Rows),
+}
+
+/// All of a parameter's gradient.
+#[derive(Clone, Debug)]
+pub struct Host {
+    values: Buffer,
+    shape: Shape,
 }
 
 /// Rows of a table's gradient, in f32 on the host; all others are zero.
@@ -31,6 +42,7 @@ impl Gradient {
     pub fn plus(self, other: Gradient) -> Result<Gradient> {
         match (self, other) {
             (Gradient::Rows(a), Gradient::Rows(b)) => Ok(Gradient::Rows(a.plus(&b)?)),
+            (Gradient::Host(a), Gradient::Host(b)) => Ok(Gradient::Host(a.plus(&b)?)),
             (a, b) => Ok(Gradient::Whole((a.to_tensor()? + b.to_tensor()?)?)),
         }
     }
@@ -39,6 +51,7 @@ impl Gradient {
     pub fn sum_of_squares(&self) -> Result<f64> {
         match self {
             Gradient::Whole(tensor) => sum_of_squares(tensor),
+            Gradient::Host(host) => Ok(squares(&host.values)),
             Gradient::Rows(rows) => Ok(rows.sum_of_squares()),
         }
     }
@@ -49,6 +62,7 @@ impl Gradient {
             Gradient::Whole(tensor) => {
                 Ok(tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? == 0.0)
             }
+            Gradient::Host(host) => Ok(host.values.iter().all(|&x| x == 0.0)),
             Gradient::Rows(rows) => Ok(rows.values.iter().all(|&x| x == 0.0)),
         }
     }
@@ -57,8 +71,33 @@ impl Gradient {
     pub fn to_tensor(&self) -> Result<Tensor> {
         match self {
             Gradient::Whole(tensor) => Ok(tensor.clone()),
+            Gradient::Host(host) => Tensor::from_slice(&host.values, &host.shape, &Device::Cpu),
             Gradient::Rows(rows) => rows.to_tensor(),
         }
+    }
+}
+
+impl Host {
+    pub(crate) fn new(values: Buffer, shape: &Shape) -> Host {
+        debug_assert!(values.len() == shape.elem_count());
+        Host { values, shape: shape.clone() }
+    }
+
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    pub fn dims(&self) -> &[usize] {
+        self.shape.dims()
+    }
+
+    fn plus(mut self, other: &Host) -> Result<Host> {
+        if self.shape != other.shape {
+            bail!("gradients of a parameter: {:?} and {:?}", self.shape, other.shape);
+        }
+        let blocks = self.values.par_chunks_mut(BLOCK).zip(other.values.par_chunks(BLOCK));
+        blocks.for_each(|(sum, x)| sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
+        Ok(self)
     }
 }
 
@@ -194,6 +233,15 @@ mod tests {
             let squares = Gradient::Rows(a.clone()).sum_of_squares().unwrap();
             prop_assert_eq!(squares.to_bits(), whole(&a).sum_of_squares().unwrap().to_bits());
             let slow = whole(&a).plus(whole(&b)).unwrap();
+            let on_host = |rows: &Rows| {
+                let flat = rows.to_tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let mut values = Buffer::of(flat.len());
+                values.copy_from_slice(&flat);
+                Gradient::Host(Host::new(values, &rows.shape.into()))
+            };
+            prop_assert_eq!(squares.to_bits(), on_host(&a).sum_of_squares().unwrap().to_bits());
+            prop_assert_eq!(bits(&on_host(&a).plus(on_host(&b)).unwrap()), bits(&slow));
+            prop_assert_eq!(bits(&on_host(&a).plus(Gradient::Rows(b.clone())).unwrap()), bits(&slow));
             let fast = Gradient::Rows(a.clone()).plus(Gradient::Rows(b.clone())).unwrap();
             prop_assert_eq!(bits(&fast), bits(&slow));
             let Gradient::Rows(sum) = fast else { return Err(TestCaseError::fail("rows became a tensor")) };

@@ -37,7 +37,7 @@ mod deferred;
 mod ceilings;
 
 pub use activation::{Activation, Gelu, gelu};
-pub use adamw::{AdamW, Moments, adamw, sum_of_squares};
+pub use adamw::{AdamW, Moments, adamw, adamw_on_host, sum_of_squares};
 pub use add::add;
 pub use affine::Affine;
 pub use attention::attention;
@@ -53,7 +53,7 @@ pub use gradient::{Gradient, Rows};
 pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use matmul::{Onto, Threads, View, matmul, matrix_path, matrix_rate};
+pub use matmul::{Onto, Threads, View, matmul, matrix_path, matrix_rate, matrix_rate_bf16};
 pub use product::Precision;
 pub use self_attention::{AttentionDropout, SelfAttention, self_attention};
 pub use sequences::Sequences;

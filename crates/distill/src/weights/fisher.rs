@@ -84,6 +84,7 @@ fn add_squares(sums: &mut [f32], gradient: &Gradient) -> Result<()> {
     let add = |(sum, g): (&mut f32, &f32)| *sum += g * g;
     match gradient {
         Gradient::Whole(tensor) => sums.iter_mut().zip(&values(tensor)?).for_each(add),
+        Gradient::Host(host) => sums.iter_mut().zip(host.values()).for_each(add),
         Gradient::Rows(rows) => {
             let (_, c) = rows.shape();
             for (id, row) in rows.iter() {

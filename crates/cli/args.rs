@@ -162,6 +162,10 @@ pub struct Scoring {
     /// auto, cpu, cuda[:N] or metal
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
+
+    /// Matrix products in bf16, whatever the model was trained in; sums and weights stay f32 [default: f32]
+    #[arg(long)]
+    pub bf16: bool,
 }
 
 pub fn completions(shell: Shell, console: &mut Console) -> anyhow::Result<u8> {
@@ -173,6 +177,8 @@ pub fn completions(shell: Shell, console: &mut Console) -> anyhow::Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use lowchurn_kernels::Precision;
+
     use super::*;
 
     #[test]
@@ -191,5 +197,28 @@ mod tests {
         assert_eq!((verb.settings.epochs, verb.settings.batch_size), (Some(2), Some(8)));
         assert_eq!((verb.settings.max_length, verb.settings.warmup_steps), (Some(64), Some(3)));
         assert_eq!((verb.settings.learning_rate, verb.output), (Some(1e-5), Some("x".into())));
+    }
+
+    #[test]
+    fn bf16_is_a_flag_that_may_be_taken_back() {
+        let check = |flags: &str, expected: Result<Option<Precision>, &str>| {
+            let line = format!("lowchurn finetune {flags} sst2");
+            let found = match Args::try_parse_from(line.split_whitespace()) {
+                Ok(Args { verb: Verb::Finetune(verb), .. }) => {
+                    assert_eq!(verb.data.as_deref(), Some("sst2"));
+                    Ok(verb.settings.precision)
+                }
+                Ok(_) => panic!("another verb"),
+                Err(error) => Err(error.to_string()),
+            };
+            let first = found.as_ref().map_err(|text| text.lines().next().unwrap_or_default());
+            assert_eq!(first.copied(), expected, "{flags}");
+        };
+        check("", Ok(None));
+        check("--bf16", Ok(Some(Precision::Bf16)));
+        check("--bf16=true", Ok(Some(Precision::Bf16)));
+        check("--bf16=false", Ok(Some(Precision::F32)));
+        let said = "error: invalid value 'f16' for '--bf16[=<BOOL>]': expected true or false";
+        check("--bf16=f16", Err(said));
     }
 }

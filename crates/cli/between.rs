@@ -6,9 +6,10 @@ use anyhow::Result;
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example};
 use lowchurn_distill::interpolate;
-use lowchurn_models::{Classifier, Head, Params};
+use lowchurn_models::{Classifier, Params};
 
 use crate::console::Console;
+use crate::found;
 use crate::updating::Updating;
 
 /// The models between the old weights and one that was trained from them.
@@ -22,7 +23,7 @@ pub struct Line {
 impl Line {
     pub fn open(updating: &Updating, folder: &Path) -> Result<Line> {
         let open = |folder: &Path| -> Result<Classifier> {
-            Ok(Classifier::open(folder, Head::FromCheckpoint, &updating.device)?.0)
+            found::open_model(&found::describe("", folder.into())?, &updating.compute)
         };
         let tokens = updating.tokens_for(folder, &updating.rows.holdout.examples)?;
         let (old, new) = (open(&updating.old.folder)?, open(folder)?);
@@ -35,7 +36,9 @@ impl Line {
             0.0 => self.new.params.clone(),
             share => interpolate(&self.old.params, &self.new.params, share)?,
         };
-        Ok(Classifier::new(self.new.config.clone(), params)?)
+        let mut model = Classifier::new(self.new.config.clone(), params)?;
+        model.precision = self.new.precision;
+        Ok(model)
     }
 
     /// Predicted classes of any rows.

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::Device;
 use lowchurn_churn::{
     Asked, Budget, Certificate, Comparison, Flips, Golden, Measurements, Neighbour, Pair,
     Predicted, Rate, Report, Side, Unmatched, certify, compare as measure, seed_floor,
 };
 use lowchurn_data::{Columns, Example, LabelSet, parse_map};
+use lowchurn_distill::PrecisionName;
 use lowchurn_hub::Hub;
 use serde_json::json;
 
 use crate::args::{BudgetFlags, Compare};
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::device::{self, Compute};
 use crate::facts::{self, Facts};
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
@@ -25,12 +26,13 @@ use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
 use crate::sides::{self, Source};
 use crate::signals::command_that_goes_on as command;
-use crate::{device, golden, nearest, output, places, slices};
+use crate::{golden, nearest, output, places, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let label_map = check(args)?;
     let hub = places::hub()?;
-    let device = device::open(&args.scoring.device)?;
+    let precision = device::precision(args.scoring.bf16);
+    let compute = Compute::open(&args.scoring.device, precision, console)?;
     let find = |text: &str, console: &mut Console| sides::find(text, &args.scoring, &hub, console);
     let (old, new) = (find(&args.old, console)?, find(&args.new, console)?);
     let output = args.output.clone().unwrap_or_else(|| default_output(args, &new));
@@ -49,12 +51,13 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
             None
         }
     };
+    let has_models = asked.iter().any(|source| source.model().is_some());
     let examples = data.as_ref().map_or(&[][..], |data| &data.examples);
-    let mut old_says = sides::predicted(&old, examples, args, &device, console)?;
+    let mut old_says = sides::predicted(&old, examples, args, &compute, console)?;
     let is_same = is_same(&old, &new);
     let new_says = match is_same {
         true => Predicted { name: args.new.clone(), ..old_says.clone() },
-        false => sides::predicted(&new, examples, args, &device, console)?,
+        false => sides::predicted(&new, examples, args, &compute, console)?,
     };
     let facts = match data {
         Some(data) => data,
@@ -70,7 +73,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     }
     let mut others_say = Vec::new();
     for source in &others {
-        others_say.push(sides::predicted(source, &facts.examples, args, &device, console)?);
+        others_say.push(sides::predicted(source, &facts.examples, args, &compute, console)?);
     }
     let (retrain, seeds) = others_say.split_at(usize::from(args.retrain.is_some()));
     let retrain_churn = match retrain.first() {
@@ -106,7 +109,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         },
     )?;
     let certificate = certificate(args, &pair, &comparison, &hub, console)?;
-    let nearest = near(args, &new, &facts, &pair, (&hub, &device), console)?;
+    let nearest = near(args, &new, &facts, &pair, (&hub, &compute), console)?;
     let report = reporting::report(Told {
         title: format!("{} → {}", args.old, args.new),
         old: side(&old, &old_says),
@@ -120,7 +123,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         rows_chose: None,
         nearest,
         frontier: Vec::new(),
-        provenance: provenance(args),
+        provenance: provenance(args, has_models),
     });
     reporting::write_cut(&report, args.max_flips, &output)?;
     tell(&report, is_same, &output, console)?;
@@ -314,7 +317,7 @@ fn near(
     new: &Source,
     facts: &Facts,
     pair: &Pair,
-    (hub, device): (&Hub, &Device),
+    (hub, compute): (&Hub, &Compute),
     console: &mut Console,
 ) -> Result<BTreeMap<usize, Vec<Neighbour>>> {
     let Some(found) = new.model().filter(|_| args.nearest > 0) else { return Ok(BTreeMap::new()) };
@@ -345,16 +348,20 @@ fn near(
         },
     };
     match train.map(|train| facts.others(train)) {
-        Some(train) => nearest::of(found, &flips, &train, args.nearest, device, console),
+        Some(train) => nearest::of(found, &flips, &train, args.nearest, compute, console),
         None => Ok(BTreeMap::new()),
     }
 }
 
-fn provenance(args: &Compare) -> Vec<(String, String)> {
+fn provenance(args: &Compare, has_models: bool) -> Vec<(String, String)> {
     let mut lines = vec![
         ("lowchurn".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("command".to_string(), command()),
     ];
+    if has_models {
+        let precision = PrecisionName::of(device::precision(args.scoring.bf16));
+        lines.push(("matrix products".into(), precision.into()));
+    }
     let given =
         [("label map", &args.label_map), ("new rows", &args.new_rows), ("retrain", &args.retrain)];
     lines.extend(given.into_iter().filter_map(|(key, value)| Some((key.into(), value.clone()?))));

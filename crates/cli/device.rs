@@ -1,9 +1,41 @@
-//! Which device runs: what was asked for, or why it can't.
+//! Which device runs, in which precision: what was asked for, or why it can't.
 
 use anyhow::Result;
 use candle_core::Device;
+use lowchurn_kernels::{Precision, bf16_path};
 
+use crate::console::Console;
 use crate::failure::Usage;
+
+/// Where models run, and what their matrix products are made of.
+pub struct Compute {
+    pub device: Device,
+    pub precision: Precision,
+}
+
+impl Compute {
+    /// Says so where the precision that was asked for is the slower one here.
+    pub fn open(name: &str, precision: Precision, console: &mut Console) -> Result<Compute> {
+        let device = open(name)?;
+        if let Some(note) = slow_note(kind(&device), precision, bf16_path()) {
+            console.say(note);
+        }
+        Ok(Compute { device, precision })
+    }
+}
+
+fn slow_note(device: &str, precision: Precision, path: &str) -> Option<&'static str> {
+    let is_slow = precision == Precision::Bf16 && device == "cpu" && path == "portable";
+    is_slow.then_some(
+        "--bf16: this processor has no bf16 products (AMX-BF16 or AVX-512-BF16), so they run portably: right, but slower \
+         than f32",
+    )
+}
+
+/// The flag of verbs that only score.
+pub fn precision(bf16: bool) -> Precision {
+    if bf16 { Precision::Bf16 } else { Precision::F32 }
+}
 
 /// `auto` takes the best device that is built in and there; a device that is named must be both.
 pub fn open(name: &str) -> Result<Device> {
@@ -65,6 +97,16 @@ fn not_built(name: &str) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_products_are_told_of() {
+        let note = "--bf16: this processor has no bf16 products (AMX-BF16 or AVX-512-BF16), so they run portably: right, but \
+                    slower than f32";
+        assert_eq!(slow_note("cpu", Precision::Bf16, "portable"), Some(note));
+        assert_eq!(slow_note("cpu", Precision::F32, "portable"), None);
+        assert_eq!(slow_note("cpu", Precision::Bf16, "AMX-BF16"), None);
+        assert_eq!(slow_note("cuda", Precision::Bf16, "portable"), None);
+    }
 
     #[test]
     fn devices() {

@@ -52,7 +52,7 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
         tables: &args.tables,
     };
     let train = &ready.rows.train;
-    let Some(followed) = found::teacher(&asked, train, &job.hub, &job.device, console)? else {
+    let Some(followed) = found::teacher(&asked, train, &job.hub, &job.compute, console)? else {
         return Ok(INTERRUPTED);
     };
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {

@@ -29,6 +29,8 @@ pub struct Report {
     pub machine: Machine,
     /// In f32 on all threads.
     pub gigaflops: f64,
+    /// In bf16 on all threads, with the rounding of both operands.
+    pub gigaflops_bf16: f64,
     pub devices: Vec<Found>,
     pub hub: Way,
     pub variables: BTreeMap<String, String>,
@@ -108,6 +110,8 @@ fn look() -> Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: Machine::look(Path::new(".")),
         gigaflops: lowchurn_kernels::matrix_rate(1024, 5),
+        // The portable form may take a second for a product of this size.
+        gigaflops_bf16: lowchurn_kernels::matrix_rate_bf16(1024, 2),
         devices: devices.into(),
         hub: way(Hub::from_vars(&get)),
         variables: shown(&set),
@@ -134,6 +138,8 @@ pub fn text(report: &Report) -> String {
     }
     let rate = count(report.gigaflops as u64);
     say("matrices", &format!("{}, {rate} GFLOP/s in f32", machine.matrix_path));
+    let rate = count(report.gigaflops_bf16 as u64);
+    say("", &format!("{}, {rate} GFLOP/s in bf16{}", machine.bf16_path, portably(machine)));
     let memory = |m: Memory| format!("{}, {} available", bytes(m.total), bytes(m.available));
     say("memory", &machine.memory.map_or_else(unknown, memory));
     say("disk", &format!("{} free at {}", size(machine.disk_free), machine.dir.display()));
@@ -162,6 +168,13 @@ pub fn text(report: &Report) -> String {
         say("variable", &format!("{name}={value}"));
     }
     text
+}
+
+fn portably(machine: &Machine) -> &'static str {
+    match machine.bf16_path {
+        "portable" => " (no such products in this processor: --bf16 gains nothing)",
+        _ => "",
+    }
 }
 
 fn state(found: &Found) -> String {
@@ -349,11 +362,13 @@ mod tests {
                 threads: 4,
                 features: vec!["avx2".into(), "avx512f".into()],
                 matrix_path: "AVX-512",
+                bf16_path: "AMX-BF16",
                 memory: Some(Memory { total: 16 << 30, available: 12 << 30 }),
                 dir: "/home/me".into(),
                 disk_free: Some(100 << 30),
             },
             gigaflops: 1234.5,
+            gigaflops_bf16: 5678.9,
             devices: vec![
                 Found { name: "cpu", state: State::Works },
                 Found { name: "cuda", state: State::NotThere("no driver".into()) },
@@ -381,6 +396,7 @@ lowchurn 1.2.3
   threads      4
   features     avx2 avx512f
   matrices     AVX-512, 1,234 GFLOP/s in f32
+               AMX-BF16, 5,678 GFLOP/s in bf16
   memory       16.0 GiB, 12.0 GiB available
   disk         100.0 GiB free at /home/me
   device cpu   works (a training step gives what it should)
@@ -400,6 +416,7 @@ lowchurn 1.2.3
         let machine = &mut report.machine;
         (machine.cpu, machine.cores, machine.memory, machine.disk_free) = (None, None, None, None);
         machine.features.clear();
+        machine.bf16_path = "portable";
         report.devices[0].state = State::Wrong("off by 1".into());
         report.hub = Way::Bad("HF_ENDPOINT is not usable".into());
         report.variables.clear();
@@ -410,6 +427,7 @@ lowchurn 1.2.3
   cores        unknown
   threads      4
   matrices     AVX-512, 1,234 GFLOP/s in f32
+               portable, 5,678 GFLOP/s in bf16 (no such products in this processor: --bf16 gains nothing)
   memory       unknown
   disk         unknown free at /home/me
   device cpu   WRONG RESULTS: off by 1

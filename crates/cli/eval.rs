@@ -12,10 +12,11 @@ use serde_json::json;
 use crate::args::{Eval, Scoring};
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::device::{self, Compute};
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
-use crate::{base, data, device, output, places};
+use crate::{base, data, output, places};
 
 /// Rows with the logits of a model.
 pub struct Scored {
@@ -70,18 +71,20 @@ pub struct Asked<'a> {
 pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     let Asked { model, labels, scoring, .. } = *asked;
     let hub = places::hub()?;
-    let device = device::open(&scoring.device)?;
+    let precision = device::precision(scoring.bf16);
+    let Compute { device, .. } = Compute::open(&scoring.device, precision, console)?;
     if scoring.batch_size == 0 {
         return Err(Usage("--batch-size 0: expected at least 1".into()).into());
     }
     let model_folder = base::find(model)?.folder(&hub, console)?;
     let opened = Classifier::open(&model_folder, Head::FromCheckpoint, &device);
-    let (classifier, _) = opened.map_err(|error| match error {
+    let (mut classifier, _) = opened.map_err(|error| match error {
         ModelError::NoHead { .. } => anyhow!(
             "{model} has no classification head; train it first: lowchurn finetune DATA --model {model}"
         ),
         error => error.into(),
     })?;
+    classifier.precision = precision;
     let label_set = LabelSet::new(classifier.labels().to_vec())?;
     let data = data::open(asked.data, &hub, console)?;
     if let Some(output) = asked.output {

@@ -84,7 +84,7 @@ pub fn train(
             train: &ready.train_tokens,
             eval: ready.eval_tokens.as_ref(),
             guides: Guides { teacher: followed.map(|(teacher, _)| teacher), ..Guides::default() },
-            device: &job.device,
+            device: &job.compute.device,
             is_fresh: args.fresh,
         };
         match training::run(&training, started, console)? {

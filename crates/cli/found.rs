@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use candle_core::Device;
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Split, TextEncoder, encode};
 use lowchurn_distill::{
@@ -15,6 +14,7 @@ use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary};
 
 use crate::console::Console;
+use crate::device::Compute;
 use crate::eval::trained_length;
 use crate::progress::{Status, count};
 use crate::{base, signals};
@@ -45,12 +45,13 @@ fn no_head(name: &str) -> anyhow::Error {
     )
 }
 
-pub fn open_model(found: &Found, device: &Device) -> Result<Classifier> {
-    let opened = Classifier::open(&found.folder, Head::FromCheckpoint, device);
-    let (model, _) = opened.map_err(|error| match error {
+pub fn open_model(found: &Found, compute: &Compute) -> Result<Classifier> {
+    let opened = Classifier::open(&found.folder, Head::FromCheckpoint, &compute.device);
+    let (mut model, _) = opened.map_err(|error| match error {
         ModelError::NoHead { .. } => no_head(&found.name),
         error => error.into(),
     })?;
+    model.precision = compute.precision;
     Ok(model)
 }
 
@@ -65,11 +66,15 @@ pub fn table(
     found: &Found,
     split: &Split,
     tables: &Path,
-    device: &Device,
+    compute: &Compute,
     console: &mut Console,
 ) -> Result<Option<Table>> {
     let Found { name, folder, labels, max_length, .. } = found;
-    let fingerprint = Fingerprint::of(name, folder, labels, *max_length, &split.examples)?;
+    let (precision, device) = (compute.precision, &compute.device);
+    let fingerprint = Fingerprint {
+        precision,
+        ..Fingerprint::of(name, folder, labels, *max_length, &split.examples)?
+    };
     let path = tables.join(table_file_name(&fingerprint));
     if path.exists() {
         let mut table = Table::open(&path, &fingerprint)?;
@@ -79,7 +84,7 @@ pub fn table(
     }
     std::fs::create_dir_all(tables)?;
     signals::work_begins();
-    let model = open_model(found, device)?;
+    let model = open_model(found, compute)?;
     let rows = tokens_of(found, &model.config, &split.examples)?;
     let scoring =
         Scoring { model: &model, rows: &rows, fingerprint: &fingerprint, batch_size: 64, device };
@@ -129,13 +134,13 @@ pub fn predicted(
 pub fn logits(
     model: &Classifier,
     tokens: &Encoded,
-    device: &Device,
+    compute: &Compute,
     console: &mut Console,
 ) -> Result<Predictions> {
     let (start, rows) = (Instant::now(), tokens.rows());
     let mut status = Status::new();
     status.evaluating = "scoring";
-    let found = predict(model, tokens, 64, device, &mut |done| {
+    let found = predict(model, tokens, 64, &compute.device, &mut |done| {
         let event = Event::Evaluating { done, rows };
         status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
     });
@@ -157,14 +162,14 @@ pub fn teacher(
     asked: &Teachers,
     split: &Split,
     hub: &Hub,
-    device: &Device,
+    compute: &Compute,
     console: &mut Console,
 ) -> Result<Option<(Teacher, (String, String))>> {
     let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
     for name in asked.names {
         let folder = base::find(name)?.folder(hub, console)?;
         let found = describe(name, folder)?;
-        let Some(table) = table(&found, split, asked.tables, device, console)? else {
+        let Some(table) = table(&found, split, asked.tables, compute, console)? else {
             return Ok(None);
         };
         fingerprints.push(table_file_name(&table.teacher));

@@ -29,8 +29,10 @@ pub fn read_or_take(
     device: &Device,
     console: &mut Console,
 ) -> Result<Option<Information>> {
-    let fingerprint =
-        Fingerprint::of(&old.name, &old.folder, &old.labels, old.max_length, examples)?;
+    let fingerprint = Fingerprint {
+        precision: model.precision,
+        ..Fingerprint::of(&old.name, &old.folder, &old.labels, old.max_length, examples)?
+    };
     let rows = format!("{n_rows} of {}", table_file_name(&fingerprint));
     let hash = table_file_name(&fingerprint).replace("teacher-", "");
     let path = tables.join(format!("fisher-{n_rows}-{hash}"));

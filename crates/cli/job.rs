@@ -15,11 +15,12 @@ use crate::args::Finetune;
 use crate::base::{self, Base};
 use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
+use crate::device::{self, Compute};
 use crate::failure::Usage;
+use crate::places;
 use crate::reader::{Part, Reader, unique};
 use crate::settings::{self, Layers, Settings};
 use crate::training::HeadOf;
-use crate::{device, places};
 
 const DEFAULT_MODEL: &str = "minilm-l6";
 
@@ -31,7 +32,7 @@ pub struct Job {
     pub data: Data,
     pub wanted: Wanted,
     pub output: PathBuf,
-    pub device: Device,
+    pub compute: Compute,
     pub hub: Hub,
 }
 
@@ -67,12 +68,13 @@ pub fn open(args: &Finetune, lowest: &Settings, console: &mut Console) -> Result
     if checked.patience > 0 && settings.eval_split.as_deref() == Some("none") {
         return Err(Usage("patience needs an evaluation, but eval_split is none".into()).into());
     }
-    let device = device::open(settings.device.as_deref().unwrap_or("auto"))?;
+    let device = settings.device.as_deref().unwrap_or("auto");
+    let compute = Compute::open(device, checked.precision, console)?;
     let data = data::open(source, &hub, console)?;
     let plan = settings::plan(settings, data.metric().into())?;
     let wanted = wanted(settings, &data);
     let output = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&data.name));
-    Ok(Job { plan, base, wanted, output, device, hub, data, layers })
+    Ok(Job { plan, base, wanted, output, compute, hub, data, layers })
 }
 
 fn wanted(settings: &Settings, data: &Data) -> Wanted {
@@ -256,7 +258,7 @@ pub fn provenance(job: &Job, base_folder: &Path, rows: &Rows, plan: Plan) -> Res
         share_of_old: None,
         buffer: None,
         labels: rows.train.labels.names().to_vec(),
-        device: device::kind(&job.device).into(),
+        device: device::kind(&job.compute.device).into(),
         lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         plan,
     })

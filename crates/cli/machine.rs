@@ -17,6 +17,8 @@ pub struct Machine {
     /// What the processor has for products, by the names of Linux.
     pub features: Vec<String>,
     pub matrix_path: &'static str,
+    /// "portable" where the processor has no such products.
+    pub bf16_path: &'static str,
     pub memory: Option<Memory>,
     pub dir: PathBuf,
     /// Bytes that this user can still write at `dir`.
@@ -47,6 +49,7 @@ impl Machine {
             threads: rayon::current_num_threads(),
             features: cpu_info.as_deref().map_or_else(Vec::new, features_in),
             matrix_path: lowchurn_kernels::matrix_path(),
+            bf16_path: lowchurn_kernels::bf16_path(),
             memory: memory(),
             dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf()),
             disk_free: disk_free(dir),

@@ -14,6 +14,7 @@ use lowchurn_models::{Classifier, Input};
 
 use crate::console::Console;
 use crate::data::{self, Wishes};
+use crate::device::Compute;
 use crate::earlier::{self, Record};
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
@@ -36,7 +37,7 @@ pub fn of(
     flips: &[(usize, Example)],
     train: &Split,
     k: usize,
-    device: &Device,
+    compute: &Compute,
     console: &mut Console,
 ) -> Result<BTreeMap<usize, Vec<Neighbour>>> {
     let flips = &flips[..flips.len().min(MAX_FLIPS)];
@@ -54,7 +55,8 @@ pub fn of(
         count(sample.len() as u64),
         count(flips.len() as u64)
     ));
-    let classifier = found::open_model(model, device)?;
+    let classifier = found::open_model(model, compute)?;
+    let device = &compute.device;
     let asked: Vec<Example> = flips.iter().map(|(_, row)| row.clone()).collect();
     let known: Vec<Example> =
         sample.iter().map(|row| train.examples[*row as usize].clone()).collect();

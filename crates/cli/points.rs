@@ -115,10 +115,12 @@ fn refuse_mixed(all: &[Shared]) -> Result<()> {
             (first, "train_sha256", "training rows"),
             (first, "holdout_sha256", "held-out rows"),
             (same_seed, "old_sha256", "deployed models of one seed"),
+            (first, "precision", "precisions"),
         ];
         for (other, key, what) in held {
+            let unsaid = if key == "precision" { "f32" } else { "none" };
             let [a, b] =
-                [other, one].map(|shared| shared.made_from[key].as_str().unwrap_or("none"));
+                [other, one].map(|shared| shared.made_from[key].as_str().unwrap_or(unsaid));
             if a != b {
                 let (first, second) = (&other.place, &one.place);
                 let [a, b] = [a, b].map(|hash| hash.get(..12).unwrap_or(hash));

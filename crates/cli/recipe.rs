@@ -48,7 +48,8 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
     .into())
 }
 
-/// The settings of the base's own run that its next one takes over.
+/// The settings of the base's own run that its next one takes over. Not its precision: what is certified is measured in f32
+/// unless this very update says otherwise.
 pub fn recipe_of(before: &Settings) -> Settings {
     Settings {
         epochs: before.epochs,

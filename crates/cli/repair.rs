@@ -129,6 +129,10 @@ fn made_from(args: &Repair, models: &Models, split: &Split, golden: Option<&Gold
         },
         "lowchurn_version": env!("CARGO_PKG_VERSION"),
     });
+    // Records of before there was a choice are of f32.
+    if args.bf16 {
+        all["precision"] = json!("bf16");
+    }
     if let Some(golden) = golden {
         all["budget"]["golden_sha256"] = json!(golden.sha256(&split.labels));
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_data::error::nearest;
-use lowchurn_distill::{Method, Plan, Schedule, SelectBy};
+use lowchurn_distill::{Method, Plan, Schedule, SelectBy, precision_if_set};
+use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -72,6 +73,19 @@ pub struct Settings {
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+
+    /// Matrix products in bf16, in training and in all scoring that this command does; sums and weights stay f32. In a plan
+    /// precision = "bf16" [default: f32]
+    #[arg(
+        long = "bf16",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = parse_bf16,
+        value_name = "BOOL"
+    )]
+    #[serde(with = "precision_if_set", default)]
+    pub precision: Option<Precision>,
 
     /// Passes over the rows [default: 3]
     #[arg(long, alias = "num_train_epochs", alias = "num-train-epochs", value_name = "N")]
@@ -200,6 +214,14 @@ fn parse_schedule(text: &str) -> Result<Schedule, String> {
         .map_err(|_| "expected linear, cosine or constant".into())
 }
 
+fn parse_bf16(text: &str) -> Result<Precision, String> {
+    match text {
+        "true" => Ok(Precision::Bf16),
+        "false" => Ok(Precision::F32),
+        _ => Err("expected true or false".into()),
+    }
+}
+
 fn parse_select_by(text: &str) -> Result<SelectBy, String> {
     serde_json::from_value(Value::from(text))
         .map_err(|_| "expected accuracy, f1, matthews or loss".into())
@@ -319,7 +341,8 @@ fn by_another_name(key: &str) -> Option<String> {
     let is_wanted = |name: &str| name.replace('-', "_") == wanted;
     let found = flags.get_arguments().find(|flag| {
         let names = flag.get_all_aliases().unwrap_or_default();
-        is_wanted(flag.get_id().as_str()) || names.into_iter().any(is_wanted)
+        let long = flag.get_long().into_iter();
+        is_wanted(flag.get_id().as_str()) || long.chain(names).any(is_wanted)
     });
     found.map(|flag| flag.get_id().to_string())
 }
@@ -349,6 +372,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         max_grad_norm: s.max_grad_norm.unwrap_or(d.max_grad_norm),
         label_smoothing: s.label_smoothing.unwrap_or(d.label_smoothing),
         dropout: s.dropout,
+        precision: s.precision.unwrap_or(d.precision),
         seed: s.seed.unwrap_or(d.seed),
         eval_steps: s.eval_steps.unwrap_or(d.eval_steps),
         save_steps: s.save_steps.unwrap_or(d.save_steps),
@@ -417,6 +441,10 @@ mod tests {
         );
         let wrong = refusal("data = \"x\"\nepochs = \"two\"\n");
         assert_eq!(wrong, "p.toml:2: epochs: expected a whole number, found text \"two\"");
+        let wrong = refusal("data = \"x\"\nprecision = \"f16\"\n");
+        assert_eq!(wrong, "p.toml:2: precision: unknown variant `f16`, expected `f32` or `bf16`");
+        let wrong = refusal("bf16 = true\n");
+        assert_eq!(wrong, "p.toml: unknown key \"bf16\"; did you mean \"precision\"?");
     }
 
     #[test]
@@ -432,9 +460,29 @@ mod tests {
     }
 
     #[test]
+    fn the_flag_wins_over_the_plan_either_way() {
+        let typed = |precision| Settings { precision, ..Settings::default() };
+        let check = |file: &str, flag: Option<Precision>, expected: Precision| {
+            let file = parse_plan(file, Path::new("p.toml")).unwrap();
+            let layers = Layers::default().over(&file, "p.toml").unwrap();
+            let settings = layers.over(&typed(flag), "flag").unwrap().settings;
+            assert_eq!(plan(&settings, SelectBy::Loss).unwrap().precision, expected);
+        };
+        check("", None, Precision::F32);
+        check("", Some(Precision::Bf16), Precision::Bf16);
+        check("precision = \"bf16\"", None, Precision::Bf16);
+        check("precision = \"bf16\"", Some(Precision::F32), Precision::F32);
+        check("precision = \"f32\"", None, Precision::F32);
+    }
+
+    #[test]
     fn the_resolved_plan_loads_back_to_itself() {
-        let settings =
-            Settings { data: Some("sst2".into()), dropout: Some(0.25), ..Settings::default() };
+        let settings = Settings {
+            data: Some("sst2".into()),
+            dropout: Some(0.25),
+            precision: Some(Precision::Bf16),
+            ..Settings::default()
+        };
         let first = plan(&settings, SelectBy::Matthews).unwrap();
         let saved = resolved(&settings, &first).unwrap();
         let text = to_toml(&saved).unwrap();

@@ -14,6 +14,7 @@ use lowchurn_hub::Hub;
 use crate::args::{Compare, Scoring};
 use crate::base;
 use crate::console::Console;
+use crate::device::Compute;
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
@@ -123,14 +124,14 @@ pub fn predicted(
     source: &Source,
     examples: &[Example],
     args: &Compare,
-    device: &candle_core::Device,
+    compute: &Compute,
     console: &mut Console,
 ) -> Result<Predicted> {
     let found = match source {
         Source::Model(found) => found,
         Source::Files { name, paths, .. } => return read(name, paths, &names(args)),
     };
-    let model = found::open_model(found, device)?;
+    let model = found::open_model(found, compute)?;
     let tokens = found::tokens_of(found, &model.config, examples)?;
     if tokens.n_truncated > 0 {
         let n = count(tokens.n_truncated as u64);
@@ -140,7 +141,7 @@ pub fn predicted(
     let (start, rows) = (Instant::now(), tokens.rows());
     let mut status = Status::new();
     status.evaluating = "scoring";
-    let scored = predict(&model, &tokens, args.scoring.batch_size, device, &mut |done| {
+    let scored = predict(&model, &tokens, args.scoring.batch_size, &compute.device, &mut |done| {
         let event = Event::Evaluating { done, rows };
         status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
     });

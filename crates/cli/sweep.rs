@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
-use lowchurn_distill::{Method, Plan, write_file, write_json};
+use lowchurn_distill::{Method, Plan, PrecisionName, write_file, write_json};
+use lowchurn_kernels::Precision;
 use serde_json::{Value, json};
 
 use self::setting::{Setting, settings};
@@ -214,11 +215,16 @@ fn place(output: &Path, setting: &str, seed: u64) -> PathBuf {
 
 /// What all points of a seed share.
 fn rows_of(updating: &Updating) -> Value {
-    json!({
+    let mut all = json!({
         "old_sha256": updating.old.sha256,
         "train_sha256": updating.rows.train.sha256,
         "holdout_sha256": updating.rows.holdout.sha256,
-    })
+    });
+    // Points of before there was a choice are of f32.
+    if updating.compute.precision != Precision::F32 {
+        all["precision"] = json!(PrecisionName::of(updating.compute.precision));
+    }
+    all
 }
 
 /// What a point depends on.

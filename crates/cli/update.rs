@@ -235,7 +235,7 @@ fn golden_of_old(
     rows: &Split,
     console: &mut Console,
 ) -> Result<Option<Vec<u32>>> {
-    let table = found::table(&updating.old, rows, &updating.tables, &updating.device, console)?;
+    let table = found::table(&updating.old, rows, &updating.tables, &updating.compute, console)?;
     let Some(table) = table else { return Ok(None) };
     let found = found::predicted(&updating.old, rows, &table.labels, &table.logits)?;
     Ok(Some(found.predicted))
@@ -243,7 +243,8 @@ fn golden_of_old(
 
 /// The chosen weights as an ordinary run's folder.
 fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> {
-    let trained = Classifier::open(&trial.trained, Head::FromCheckpoint, &updating.device)?.0;
+    let trained =
+        Classifier::open(&trial.trained, Head::FromCheckpoint, &updating.compute.device)?.0;
     let model = match trial.share {
         0.0 => trained,
         share => Line::open(updating, &trial.trained)?.model(share)?,

@@ -51,7 +51,7 @@ pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Resu
         ("list of teachers", listed(&updating.teacher_hashes)),
         ("way of several teachers", combined(updating.combine).into()),
         ("label map", deployed.label_map.clone().unwrap_or_else(|| "none".into())),
-        ("device", device::kind(&updating.device).into()),
+        ("device", device::kind(&updating.compute.device).into()),
     ];
     if args.init == Init::Cold {
         all.push(("encoder", updating.encoder.clone().unwrap_or_default()));
@@ -133,8 +133,14 @@ pub fn refuse_other(output: &Path, there: &There, now: &MadeFrom) -> Result<()> 
         There::Finished(found) => found,
     };
     let was = |what: &String| found.iter().find(|(key, _)| key == what).map(|(_, is)| is.as_str());
-    let Some((what, is)) = now.iter().find(|(what, is)| was(what) != Some(is)) else {
-        return Ok(());
+    let is_now = |what: &String| now.iter().any(|(key, _)| key == what);
+    // What is at its default may be left out, on either side.
+    let changed = now.iter().find(|(what, is)| was(what) != Some(is));
+    let gone = found.iter().find(|(what, _)| !is_now(what));
+    let (what, is) = match (changed, gone) {
+        (Some((what, is)), _) => (what, is.as_str()),
+        (None, Some((what, _))) => (what, "not set"),
+        (None, None) => return Ok(()),
     };
     let (found, expected) = (short(was(what).unwrap_or("not set")), short(is));
     Err(DistilError::OtherRun { path: output.into(), what: what.clone(), found, expected }.into())
@@ -240,6 +246,16 @@ mod tests {
             refusal(2),
             Err("$T holds a run with another seed: 1, now 2; choose another output folder, or --fresh to start over here".into())
         );
+        let mut more = made(1);
+        more.push(("precision".into(), "\"bf16\"".into()));
+        let refusal_of = |now| {
+            let refused = refuse_other(here, &look(here).unwrap(), &now).unwrap_err().to_string();
+            refused.split("with another ").nth(1).unwrap_or_default().to_string()
+        };
+        let end = "choose another output folder, or --fresh to start over here";
+        assert_eq!(refusal_of(more.clone()), format!("precision: not set, now \"bf16\"; {end}"));
+        write(here, &more).unwrap();
+        assert_eq!(refusal_of(made(1)), format!("precision: \"bf16\", now not set; {end}"));
         fs::write(here.join(FILE), "[").unwrap();
         let error = look(here).unwrap_err().to_string();
         assert!(error.ends_with("; --fresh starts over here"), "{error}");

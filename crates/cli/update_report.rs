@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_churn::{Asked, Certificate, Side, compare};
 use lowchurn_data::Example;
-use lowchurn_distill::finished_provenance;
+use lowchurn_distill::{PrecisionName, finished_provenance};
 
 use crate::args::Update;
 use crate::certification::rows_of;
@@ -51,7 +51,7 @@ pub fn write(
         .map(|at| (at, holdout.examples[rows[at]].clone()))
         .collect();
     let nearest =
-        nearest::of(&new, &flips, &updating.rows.train, NEAREST, &updating.device, console)?;
+        nearest::of(&new, &flips, &updating.rows.train, NEAREST, &updating.compute, console)?;
     let told = Told {
         title: format!("{} → {}", updating.old.name, output.display()),
         old: side(&updating.old),
@@ -123,7 +123,9 @@ fn provenance(
         all.push(("label map".into(), map.clone()));
     }
     all.push(("lowchurn".into(), env!("CARGO_PKG_VERSION").into()));
-    all.push(("device".into(), crate::device::kind(&updating.device).into()));
+    all.push(("device".into(), crate::device::kind(&updating.compute.device).into()));
+    let precision = PrecisionName::of(updating.compute.precision);
+    all.push(("matrix products of both models".into(), precision.into()));
     let plan = serde_json::to_value(&trial.plan)?;
     let settings = plan.as_object().into_iter().flatten();
     all.extend(settings.map(|(key, value)| (format!("plan {key}"), value.to_string())));

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::Device;
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
@@ -16,6 +15,7 @@ use lowchurn_models::{Classifier, Config, check_vocabulary};
 
 use crate::args::{Deployed, Ensemble, Init};
 use crate::console::Console;
+use crate::device::{self, Compute};
 use crate::failure::Usage;
 use crate::found::{
     Found, Teachers, describe, logits, open_model, predicted, table, teacher, tokens_of,
@@ -25,12 +25,12 @@ use crate::recipe::recipe_of;
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training};
-use crate::{base, device, information, places};
+use crate::{base, information, places};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
     pub hub: Hub,
-    pub device: Device,
+    pub compute: Compute,
     pub layers: Layers,
     pub old: Found,
     /// The encoder with which a cold start begins, as the user or the base's run names it.
@@ -97,8 +97,9 @@ pub fn read(
     let layers = Layers::default()
         .over(&recipe_of(&before), &format!("{}/run.toml", args.base))?
         .over(&typed, "typed")?;
-    settings::plan(&layers.settings, SelectBy::Accuracy)?;
-    let device = device::open(layers.settings.device.as_deref().unwrap_or("auto"))?;
+    let precision = settings::plan(&layers.settings, SelectBy::Accuracy)?.precision;
+    let device = layers.settings.device.as_deref().unwrap_or("auto");
+    let compute = Compute::open(device, precision, console)?;
     let old = describe(&args.base, folder)?;
     let rows = rows::read(args, &typed, (&old, &before), shared, &hub, console)?;
     console.tell(&format!(
@@ -127,7 +128,7 @@ pub fn read(
     let tokens = BTreeMap::new();
     Ok(Updating {
         hub,
-        device,
+        compute,
         layers,
         old,
         encoder,
@@ -148,7 +149,7 @@ impl Updating {
     /// Lets the base score the held-out rows. `None` where it was interrupted.
     pub fn score_old(&mut self, console: &mut Console) -> Result<Option<()>> {
         let (old, holdout) = (&self.old, &self.rows.holdout);
-        let table = table(old, holdout, &self.tables, &self.device, console)?;
+        let table = table(old, holdout, &self.tables, &self.compute, console)?;
         let Some(table) = table else { return Ok(None) };
         self.old_on_holdout = predicted(old, holdout, &table.labels, &table.logits)?;
         Ok(Some(()))
@@ -179,7 +180,7 @@ impl Updating {
     /// A new model of the held-out rows.
     pub fn score(&self, folder: &Path, name: &str, console: &mut Console) -> Result<Predicted> {
         let found = describe(name, folder.to_path_buf())?;
-        let model = open_model(&found, &self.device)?;
+        let model = open_model(&found, &self.compute)?;
         let tokens = tokens_of(&found, &model.config, &self.rows.holdout.examples)?;
         let logits = self.logits(&model, &tokens, console)?.logits;
         predicted(&found, &self.rows.holdout, &found.labels, &logits)
@@ -191,7 +192,7 @@ impl Updating {
         tokens: &Encoded,
         console: &mut Console,
     ) -> Result<Predictions> {
-        logits(model, tokens, &self.device, console)
+        logits(model, tokens, &self.compute, console)
     }
 
     /// Rows for the tokenizer of the model in `folder`.
@@ -260,7 +261,7 @@ impl Updating {
             share_of_old: None,
             buffer: needs.buffer.then(|| (holdout.name.clone(), holdout.sha256.clone())),
             labels: self.rows.train.labels.names().to_vec(),
-            device: device::kind(&self.device).into(),
+            device: device::kind(&self.compute.device).into(),
             lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         };
         let settings = self.settings(plan)?;
@@ -277,7 +278,7 @@ impl Updating {
                 is_old: needs.old_rows.then_some(&is_old[..]),
                 buffer: buffer.as_ref(),
             },
-            device: &self.device,
+            device: &self.compute.device,
             is_fresh: false, // a verb that starts over removes the folder itself
         };
         let ended = training::run(&training, started, console);
@@ -340,12 +341,12 @@ impl Updating {
             map: &self.map,
             tables: &self.tables,
         };
-        teacher(&asked, &self.rows.train, &self.hub, &self.device, console)
+        teacher(&asked, &self.rows.train, &self.hub, &self.compute, console)
     }
 
     /// `None` where it was interrupted.
     fn old_weights(&self, plan: &Plan, console: &mut Console) -> Result<Option<OldWeights>> {
-        let model = open_model(&self.old, &self.device)?;
+        let model = open_model(&self.old, &self.compute)?;
         let fisher = match plan.method {
             Method::Ewc { rows, .. } => {
                 let examples = &self.rows.train.examples;
@@ -357,7 +358,7 @@ impl Updating {
                     &examples[..n],
                     rows,
                     tables,
-                    &self.device,
+                    &self.compute.device,
                     console,
                 )?;
                 let Some(found) = found else { return Ok(None) };

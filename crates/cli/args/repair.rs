@@ -75,6 +75,10 @@ pub struct Repair {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
 
+    /// Matrix products in bf16 where any of the models is scored; sums and weights stay f32 [default: f32]
+    #[arg(long)]
+    pub bf16: bool,
+
     /// Folder of the repaired model [default: NEW's name with -repaired]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,

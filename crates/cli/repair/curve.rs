@@ -157,7 +157,7 @@ pub fn score(
     if tokens.rows() == 0 {
         return Ok(Vec::new());
     }
-    Ok(found::logits(model, tokens, &models.device, console)?.logits)
+    Ok(found::logits(model, tokens, &models.compute, console)?.logits)
 }
 
 pub fn tops(logits: &[f32], classes: usize) -> Vec<u32> {

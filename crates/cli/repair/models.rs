@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use lowchurn_data::{Columns, Example, Labels, NewClasses, parse_map};
 use lowchurn_distill::{Fingerprint, interpolate, interpolate_fisher, soup};
 use lowchurn_hub::Hub;
@@ -12,17 +12,18 @@ use lowchurn_models::{Classifier, Params};
 use crate::args::Repair;
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::device::{self, Compute};
 use crate::earlier::{self, Record};
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::reader::Reader;
 use crate::rows;
-use crate::{base, device, information, places};
+use crate::{base, information, places};
 
 /// The models as they lie on the disk.
 pub struct Models {
     pub hub: Hub,
-    pub device: Device,
+    pub compute: Compute,
     pub old: Found,
     /// At least one.
     pub new: Vec<Found>,
@@ -39,7 +40,7 @@ pub struct Weights {
 /// Finds all models and refuses what can't be put together, before any weights are read.
 pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
     let hub = places::hub()?;
-    let device = device::open(&args.device)?;
+    let compute = Compute::open(&args.device, device::precision(args.bf16), console)?;
     let mut find = |name: &String| -> Result<Found> {
         let folder = base::find(name)?.folder(&hub, console)?;
         found::describe(name, folder)
@@ -85,29 +86,30 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
             .into());
         }
     }
-    Ok(Models { hub, device, old, new })
+    Ok(Models { hub, compute, old, new })
 }
 
 /// Reads all weights, averages the new ones, and takes the Fisher information where it is asked for.
 pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<Weights> {
-    let old = found::open_model(&models.old, &models.device)?;
+    let old = found::open_model(&models.old, &models.compute)?;
     let new = models
         .new
         .iter()
-        .map(|found| found::open_model(found, &models.device))
+        .map(|found| found::open_model(found, &models.compute))
         .collect::<Result<Vec<_>>>()?;
     let params: Vec<&Params> = new.iter().map(|model| &model.params).collect();
     let mean = match params[..] {
         [only] => only.clone(),
         _ => soup(&params)?,
     };
-    let new = Classifier::new(new[0].config.clone(), mean)?;
+    let mut new = Classifier::new(new[0].config.clone(), mean)?;
+    new.precision = models.compute.precision;
     // Refused now, not after the first pass.
     interpolate(&old.params, &new.params, 0.0)
         .with_context(|| format!("{} and {}", models.old.name, args.new.join(", ")))?;
     let Some(n_rows) = args.fisher else { return Ok(Weights { old, new, fisher: None }) };
     let examples = fisher_rows(args, models, console)?;
-    let (n_rows, device) = (n_rows as usize, &models.device);
+    let (n_rows, device) = (n_rows as usize, &models.compute.device);
     let found = information::take(&models.old, &old, &examples, n_rows, device, console)?;
     let fisher = found.ok_or_else(|| anyhow!("interrupted"))?; // never: repair leaves signals as they are
     Ok(Weights { old, new, fisher: Some(fisher) })
@@ -148,7 +150,9 @@ pub fn between(weights: &Weights, alpha: f64, by: By) -> Result<Classifier> {
         Some(fisher) if by == By::Fisher => interpolate_fisher(old, new, fisher, alpha)?,
         _ => interpolate(old, new, alpha)?,
     };
-    Ok(Classifier::new(weights.new.config.clone(), params)?)
+    let mut model = Classifier::new(weights.new.config.clone(), params)?;
+    model.precision = weights.new.precision;
+    Ok(model)
 }
 
 /// Of all rows that the user names.

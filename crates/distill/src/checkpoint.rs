@@ -339,7 +339,11 @@ pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) 
 
 fn settings(plan: &Plan) -> serde_json::Map<String, Value> {
     match serde_json::to_value(plan) {
-        Ok(Value::Object(settings)) => settings,
+        Ok(Value::Object(mut settings)) => {
+            // Plans leave it out where it is f32, and a message that compares two needs both.
+            settings.entry("precision").or_insert_with(|| "f32".into());
+            settings
+        }
         _ => serde_json::Map::new(),
     }
 }

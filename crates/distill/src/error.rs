@@ -153,6 +153,11 @@ pub enum Error {
     OtherTeacher { model: Vec<String>, fingerprint: Vec<String> },
 
     #[error(
+        "the model's matrix products are in {model}, but its fingerprint says {fingerprint}; set both to the same"
+    )]
+    OtherPrecision { model: &'static str, fingerprint: &'static str },
+
+    #[error(
         "row id {id} is there twice, and a teacher's scores are kept by id; give each row an id of its own"
     )]
     ScoredTwice { id: String },

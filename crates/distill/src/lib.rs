@@ -9,6 +9,8 @@ mod method;
 
 mod plan;
 
+mod precision;
+
 mod schedule;
 
 mod guides;
@@ -48,6 +50,7 @@ pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_h
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};
+pub use precision::{PrecisionName, precision_if_set};
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;

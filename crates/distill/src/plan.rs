@@ -1,8 +1,10 @@
 //! The settings of a run, resolved and checked. What a user typed becomes this once; only this is run and saved.
 
 use lowchurn_data::Metric;
+use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
+use crate::precision::{PrecisionName, is_f32};
 use crate::{Error, Method, Result, Schedule, Scores};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
@@ -37,6 +39,10 @@ pub struct Plan {
     /// In place of the dropout of the checkpoint's config, everywhere; `train` sees to it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dropout: Option<f64>,
+    /// Of the encoder's matrix products, in training and in its evaluations; `train` sees to it.
+    // Left out where it is f32, as plans of before there was a choice have it.
+    #[serde(with = "PrecisionName", skip_serializing_if = "is_f32", default)]
+    pub precision: Precision,
     pub seed: u64,
     /// Evaluates and saves every n updates; 0 means at the end of each epoch.
     pub eval_steps: u64,
@@ -188,6 +194,7 @@ impl Plan {
             max_grad_norm: 1.0,
             label_smoothing: 0.0,
             dropout: None,
+            precision: Precision::F32,
             seed: 42,
             eval_steps: 0,
             save_steps: 0,
@@ -225,6 +232,21 @@ mod tests {
         check(|p| p.beta2 = 0.999_999_99, expected);
         check(|p| p.epsilon = 0.0, "epsilon is 0, expected a number above 1e-45 and below 1");
         assert!(Plan::default_with(SelectBy::Loss).check().is_ok());
+    }
+
+    #[test]
+    fn plans_of_before_there_was_a_precision_are_read_and_written_as_they_were() {
+        let plan = Plan::default_with(SelectBy::Accuracy);
+        let text = serde_json::to_string(&plan).unwrap();
+        assert!(!text.contains("precision"), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        let rounded = Plan { precision: Precision::Bf16, ..plan };
+        let text = serde_json::to_string(&rounded).unwrap();
+        assert!(text.contains(r#""precision":"bf16""#), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), rounded);
+        let error = serde_json::from_str::<Plan>(&text.replace("bf16", "f16")).unwrap_err();
+        let message = "unknown variant `f16`, expected `f32` or `bf16` at line 1 column ";
+        assert!(error.to_string().starts_with(message), "{error}");
     }
 
     #[test]

@@ -92,8 +92,9 @@ pub fn train(
     }
     let models =
         std::iter::once(&mut state.model).chain(state.peer.iter_mut().map(|p| &mut p.model));
-    for config in models.map(|model| &mut model.config) {
-        let Some(p) = plan.dropout else { continue };
+    for model in models {
+        model.precision = plan.precision;
+        let (Some(p), config) = (plan.dropout, &mut model.config) else { continue };
         config.hidden_dropout = p as f32;
         config.attention_dropout = p as f32;
         config.classifier_dropout = p as f32;

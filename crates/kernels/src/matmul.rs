@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use gemm::Parallelism;
 
+use crate::bf16::{Packed, matmul_bf16};
+
 /// A matrix inside a slice: element (r, c) lies at `start + r·row_stride + c·column_stride`.
 #[derive(Clone, Copy)]
 pub struct View {
@@ -140,14 +142,28 @@ pub fn matrix_path() -> &'static str {
 
 /// GFLOP/s of an (n, n)·(n, n) product on all threads: the best of `repeats`.
 pub fn matrix_rate(n: usize, repeats: usize) -> f64 {
+    let view = View::rows_of(n, n);
+    rate(n, repeats, |y, a, b| {
+        matmul(y, view, Onto::Overwrite, a, view, b, view, Threads::All);
+    })
+}
+
+/// The same in bf16, rounding and laying out both operands included, as most products of a training step have it.
+pub fn matrix_rate_bf16(n: usize, repeats: usize) -> f64 {
+    let view = View::rows_of(n, n);
+    rate(n, repeats, |y, a, b| {
+        matmul_bf16(y, Onto::Overwrite, &Packed::left(a, view), &Packed::right(b, view));
+    })
+}
+
+fn rate(n: usize, repeats: usize, product: impl Fn(&mut [f32], &[f32], &[f32])) -> f64 {
     let a = vec![0.5f32; n * n];
     let b = vec![0.25f32; n * n];
     let mut y = vec![0f32; n * n];
-    let view = View::rows_of(n, n);
     let mut best = f64::INFINITY;
     for _ in 0..repeats.max(1) {
         let start = Instant::now();
-        matmul(&mut y, view, Onto::Overwrite, &a, view, &b, view, Threads::All);
+        product(&mut y, &a, &b);
         best = best.min(start.elapsed().as_secs_f64());
     }
     2.0 * (n as f64).powi(3) / best / 1e9
@@ -167,6 +183,13 @@ mod tests {
     fn a_view_within_its_slice() {
         product(View::rows_of(2, 2), View::rows_of(2, 2));
         product(View::rows_of(2, 2).t(), View::rows_of(2, 2).t());
+    }
+
+    #[test]
+    fn rates_are_numbers() {
+        for rate in [matrix_rate(64, 2), matrix_rate_bf16(64, 2)] {
+            assert!(rate.is_finite() && rate > 0.0, "{rate}");
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lowchurn_data::Example;
+use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::precision::{PrecisionName, is_f32};
 use crate::{Combine, Error, Result, files};
 
 /// Of the files of tables and of unfinished ones: f32 logits, ids as bytes.
@@ -29,10 +31,13 @@ pub struct Fingerprint {
     pub labels: Vec<String>,
     /// SHA-256 over ids and texts in their order; labels don't matter to a teacher.
     pub rows: String,
+    /// Of the matrix products. Tables of before there was a choice are of f32, and keep their names.
+    #[serde(with = "PrecisionName", skip_serializing_if = "is_f32", default)]
+    pub precision: Precision,
 }
 
 impl Fingerprint {
-    /// Of the model in `folder`, reading `rows` cut to `max_length` tokens.
+    /// Of the model in `folder`, reading `rows` cut to `max_length` tokens, with matrix products in f32.
     pub fn of(
         name: &str,
         folder: &Path,
@@ -48,6 +53,7 @@ impl Fingerprint {
             max_length,
             labels: labels.to_vec(),
             rows: sha256_of_rows(rows),
+            precision: Precision::F32,
         })
     }
 
@@ -60,6 +66,11 @@ impl Fingerprint {
             ("max length", self.max_length.to_string(), other.max_length.to_string()),
             ("labels", self.labels.join(", "), other.labels.join(", ")),
             ("rows", short(&self.rows), short(&other.rows)),
+            (
+                "precision",
+                PrecisionName::of(self.precision).into(),
+                PrecisionName::of(other.precision).into(),
+            ),
         ];
         let is_same = self.compared() == other.compared();
         let first = pairs.into_iter().find(|(_, own, others)| own != others);
@@ -83,6 +94,9 @@ impl Fingerprint {
         numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
         let texts = [&self.weights, &self.tokenizer, &self.rows];
         texts.into_iter().chain(&self.labels).for_each(|text| field(&mut hash, text.as_bytes()));
+        if self.precision != Precision::F32 {
+            field(&mut hash, PrecisionName::of(self.precision).as_bytes());
+        }
         files::hex(&hash.finalize())
     }
 }

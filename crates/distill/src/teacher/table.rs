@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::Fingerprint;
 use super::scored::{Scored, remove_scored};
+use crate::precision::PrecisionName;
 use crate::{Error, Result, files, predict};
 
 const METADATA: &str = "lowchurn_teacher";
@@ -84,6 +85,11 @@ impl Table {
         if model.labels() != fingerprint.labels {
             let (model, fingerprint) = (model.labels().to_vec(), fingerprint.labels.clone());
             return Err(Error::OtherTeacher { model, fingerprint });
+        }
+        if model.precision != fingerprint.precision {
+            let [model, fingerprint] =
+                [model.precision, fingerprint.precision].map(PrecisionName::of);
+            return Err(Error::OtherPrecision { model, fingerprint });
         }
         refuse_ids_twice(&rows.ids)?;
         let classes = fingerprint.labels.len();

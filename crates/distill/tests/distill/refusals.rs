@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 use lowchurn_distill::{Error, Event, Guides, Provenance, Run, SelectBy, finished, train};
+use lowchurn_kernels::Precision;
 
 use crate::{CPU, Toy, encoded, names, numbers, toy_state};
 
@@ -156,6 +157,7 @@ fn checkpoints_of_another_run() {
     check(&|p| p.plan.select_by = SelectBy::Loss, r#"select_by: "accuracy", now "loss""#);
     check(&|p| p.plan.max_steps = Some(3), "max_steps: not set, now 3");
     check(&|p| p.plan.dropout = Some(0.1), "dropout: not set, now 0.1");
+    check(&|p| p.plan.precision = Precision::Bf16, r#"precision: "f32", now "bf16""#);
     let hash = "9".repeat(64);
     check(
         &|p| (p.base, p.base_sha256) = ("me/other".into(), hash.clone()),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::Encoded;
 use lowchurn_distill::{Event, Guides, Outcome, Plan, State, finished, step};
+use lowchurn_kernels::Precision;
 use lowchurn_models::{Classifier, Config, Head};
 use serde_json::json;
 use tempfile::TempDir;
@@ -21,6 +22,12 @@ fn toy() -> Toy {
         plan.weight_decay = 0.01;
         plan.warmup_steps = 2;
     })
+}
+
+fn in_bf16() -> Toy {
+    let mut toy = toy();
+    toy.provenance.plan.precision = Precision::Bf16;
+    toy
 }
 
 fn fingerprint(state: &State) -> String {
@@ -68,11 +75,21 @@ fn other_seeds_and_dropouts_are_other_bytes() {
     assert_ne!(plain, bytes(|plan| plan.seed = 43));
     assert_ne!(plain, bytes(|plan| plan.dropout = Some(0.1)));
     assert_ne!(plain, bytes(|plan| plan.dropout = None));
+    assert_ne!(plain, bytes(|plan| plan.precision = Precision::Bf16));
 }
 
 /// Copies of the run's folder are taken wherever something was written, and each is gone on with.
 #[test]
 fn killed_anywhere_it_ends_in_the_same_bytes() {
+    killed_anywhere(toy);
+}
+
+#[test]
+fn killed_anywhere_in_bf16() {
+    killed_anywhere(in_bf16);
+}
+
+fn killed_anywhere(toy: fn() -> Toy) {
     let straight = toy();
     let copies = TempDir::new().unwrap();
     let mut n_copies = 0;
@@ -242,13 +259,13 @@ fn any_number_of_threads_gives_the_same_bytes() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(run)
     };
-    let whole = || {
-        let toy = toy();
+    let whole = |toy: Toy| {
         let fingerprint = fingerprint(&toy.finish().2);
         format!("{fingerprint} {:?}", toy.released())
     };
-    let wide = || {
+    let wide = |precision| {
         let (mut state, rows) = wide();
+        state.model.precision = precision;
         let plan = Plan { dropout: Some(0.1), ..plan() };
         let which: Vec<u32> = (0..rows.rows() as u32).collect();
         for _ in 0..3 {
@@ -257,7 +274,12 @@ fn any_number_of_threads_gives_the_same_bytes() {
         }
         fingerprint(&state)
     };
-    let runs: [&(dyn Fn() -> String + Sync); 2] = [&whole, &wide];
+    let runs: [&(dyn Fn() -> String + Sync); 4] = [
+        &|| whole(toy()),
+        &|| wide(Precision::F32),
+        &|| whole(in_bf16()),
+        &|| wide(Precision::Bf16),
+    ];
     for run in runs {
         let one = on(1, run);
         for threads in [2, 3] {

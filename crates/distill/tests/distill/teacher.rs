@@ -11,6 +11,7 @@ use lowchurn_distill::{
     Combine, Error, Fingerprint, Result, Scoring, Table, Teacher, predict, table_file_name,
     write_soft_labels,
 };
+use lowchurn_kernels::Precision;
 use lowchurn_models::{Classifier, Head};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -35,6 +36,7 @@ fn fingerprint() -> Fingerprint {
         max_length: 16,
         labels: colours(),
         rows: "c".repeat(64),
+        precision: Precision::F32,
     }
 }
 
@@ -488,6 +490,12 @@ fn rows_and_models_that_cannot_be_scored() {
         "row id row-0 is there twice, and a teacher's scores are kept by id; give each row an id of its own"
     );
     let mut model = golden_state().model;
+    model.precision = Precision::Bf16;
+    assert_eq!(
+        message(build_with(&model, &path, &toy_rows(3, 1), &stop, &mut |_| {}), &dir),
+        "the model's matrix products are in bf16, but its fingerprint says f32; set both to the same"
+    );
+    let mut model = golden_state().model;
     model.config.labels = owned(&["green", "red", "blue"]);
     let found = build_with(&model, &path, &toy_rows(3, 1), &stop, &mut |_| {});
     assert_eq!(
@@ -652,6 +660,8 @@ fn another_teacher_or_other_rows_are_another_table() {
         "labels: red, green, blue, now green, red, blue",
     );
     check(&Fingerprint { format: 2, ..first.clone() }, "format: 1, now 2");
+    let rounded = Fingerprint { precision: Precision::Bf16, ..first.clone() };
+    check(&rounded, "precision: f32, now bf16");
     let n = file_names.len();
     assert!(file_names.iter().all(|name| name.len() == "teacher-.safetensors".len() + 16));
     file_names.sort();
@@ -664,6 +674,21 @@ fn another_teacher_or_other_rows_are_another_table() {
     let folder = model_folder();
     sound.save(&folder.path().join(table_file_name(&first))).unwrap();
     assert_eq!(of(&folder, 16, &rows), first);
+}
+
+/// Of the hashed bytes as they were before there was a choice, worked out by hashlib.
+#[test]
+fn tables_of_f32_keep_their_names_and_fields() {
+    let plain = fingerprint();
+    assert_eq!(table_file_name(&plain), "teacher-6895295f54a59cd5.safetensors");
+    let text = serde_json::to_string(&plain).unwrap();
+    assert!(!text.contains("precision"), "{text}");
+    assert_eq!(serde_json::from_str::<Fingerprint>(&text).unwrap(), plain);
+    let rounded = Fingerprint { precision: Precision::Bf16, ..plain };
+    assert_eq!(table_file_name(&rounded), "teacher-278a7e915b12c9d4.safetensors");
+    let text = serde_json::to_string(&rounded).unwrap();
+    assert!(text.ends_with(r#","precision":"bf16"}"#), "{text}");
+    assert_eq!(serde_json::from_str::<Fingerprint>(&text).unwrap(), rounded);
 }
 
 #[test]

@@ -231,6 +231,12 @@ fn words_that_wait_end_in_the_same_bytes() {
         let said = refused.unwrap_err().to_string();
         let expected = "bert.embeddings.word_embeddings.weight has rows that miss updates; settle before saving";
         assert!(said.contains(expected), "{said}");
+        let unknown = encoded(&[(vec![2, 100, 3], Some(0))]);
+        let micro = [batch(&unknown, &[0])];
+        let refused =
+            step_deferring(&mut deferred, &plan, &unknown, &Guides::default(), &micro, 10, &CPU);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("vocabulary"), "{said}");
         assert_eq!(deferred.settled().unwrap().params.fingerprint().unwrap(), print(&at_once));
         let saved = |state: &State| {
             state.optimizer.save(file.path(), &state.model.params).unwrap();

@@ -24,8 +24,11 @@ impl Compute {
     }
 }
 
+/// What the kernels call products without an instruction for them.
+pub const PORTABLE: &str = "portable";
+
 fn slow_note(device: &str, precision: Precision, path: &str) -> Option<&'static str> {
-    let is_slow = precision == Precision::Bf16 && device == "cpu" && path == "portable";
+    let is_slow = precision == Precision::Bf16 && device == "cpu" && path == PORTABLE;
     is_slow.then_some(
         "--bf16: this processor has no bf16 products (AMX-BF16 or AVX-512-BF16), so they run portably: right, but slower \
          than f32",

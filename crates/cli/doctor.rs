@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::console::Console;
-use crate::device;
+use crate::device::{self, PORTABLE};
 use crate::failure::NUMERICS;
 use crate::machine::{Machine, Memory, disk_free, variables};
 use crate::progress::{bytes, count};
@@ -105,13 +105,14 @@ pub fn run(console: &mut Console) -> Result<u8> {
 fn look() -> Report {
     let set = variables();
     let get = |name: &str| set.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    let repeats = if lowchurn_kernels::bf16_path() == PORTABLE { 1 } else { 5 };
     let devices = ["cpu", "cuda", "metal"].map(|name| Found { name, state: try_device(name) });
     Report {
         version: env!("CARGO_PKG_VERSION"),
         machine: Machine::look(Path::new(".")),
         gigaflops: lowchurn_kernels::matrix_rate(1024, 5),
         // The portable form may take a second for a product of this size.
-        gigaflops_bf16: lowchurn_kernels::matrix_rate_bf16(1024, 2),
+        gigaflops_bf16: lowchurn_kernels::matrix_rate_bf16(1024, repeats),
         devices: devices.into(),
         hub: way(Hub::from_vars(&get)),
         variables: shown(&set),
@@ -139,7 +140,10 @@ pub fn text(report: &Report) -> String {
     let rate = count(report.gigaflops as u64);
     say("matrices", &format!("{}, {rate} GFLOP/s in f32", machine.matrix_path));
     let rate = count(report.gigaflops_bf16 as u64);
-    say("", &format!("{}, {rate} GFLOP/s in bf16{}", machine.bf16_path, portably(machine)));
+    say(
+        "",
+        &format!("{}, {rate} GFLOP/s in bf16{}", machine.bf16_path, portably(machine.bf16_path)),
+    );
     let memory = |m: Memory| format!("{}, {} available", bytes(m.total), bytes(m.available));
     say("memory", &machine.memory.map_or_else(unknown, memory));
     say("disk", &format!("{} free at {}", size(machine.disk_free), machine.dir.display()));
@@ -170,9 +174,9 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-fn portably(machine: &Machine) -> &'static str {
-    match machine.bf16_path {
-        "portable" => " (no such products in this processor: --bf16 gains nothing)",
+fn portably(path: &str) -> &'static str {
+    match path {
+        PORTABLE => " (no such products in this processor: --bf16 gains nothing)",
         _ => "",
     }
 }
@@ -446,6 +450,8 @@ lowchurn 1.2.3
         assert_eq!(value["devices"][1], cuda);
         assert_eq!(value["hub"]["hub"]["connection"], json!({ "open": { "milliseconds": 12 } }));
         assert_eq!(value["hub"]["hub"]["token"], "set");
+        assert_eq!(value["machine"]["bf16_path"], "AMX-BF16");
+        assert_eq!(value["gigaflops_bf16"], json!(5678.9));
     }
 
     #[test]

@@ -78,11 +78,16 @@ fn tiny_step(device: &Device, form: Form) -> candle_core::Result<Vec<f32>> {
         let Some(grad) = grads.get(param) else {
             candle_core::bail!("a parameter has no gradient")
         };
-        let mut moments = match form {
-            Form::Fast => Moments::zeros(param)?,
-            Form::Slow => Moments::Device { m: param.zeros_like()?, v: param.zeros_like()? },
-        };
-        kernels::adamw(param, grad, &mut moments, &update)?;
+        match form {
+            Form::Fast => kernels::adamw(param, grad, &mut Moments::zeros(param)?, &update)?,
+            Form::Slow => {
+                // Of the first update the corrections undo the averages: m is the gradient, √v its size.
+                let kept =
+                    (param.as_tensor() * (1.0 - update.learning_rate * update.weight_decay))?;
+                let step = (grad / (grad.abs()? + update.epsilon)?)?;
+                param.set(&(kept - (step * update.learning_rate)?)?)?;
+            }
+        }
         all.extend(param.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(all)

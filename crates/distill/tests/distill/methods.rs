@@ -11,6 +11,7 @@ use lowchurn_distill::{
     Buffer, Divergence, Event, Guides, METHODS, Method, OldWeights, Outcome, Plan, Result, Run,
     State, StepReport, Teacher, evaluate, finished, fisher, predict, shrink_perturb, step, train,
 };
+use lowchurn_kernels::Precision;
 use lowchurn_models::{Classifier, Params};
 use tempfile::TempDir;
 
@@ -415,6 +416,16 @@ fn a_peer_is_saved_and_not_released() {
     }
     lesson.finish();
     assert!(!lesson.toy.released().keys().any(|name| name.contains("peer")));
+}
+
+#[test]
+fn both_students_are_of_the_plans_precision() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let lesson = Lesson::of("co-distil", |plan| plan.precision = precision);
+        let state = lesson.finish().2;
+        let peer = state.peer.expect("a second student");
+        assert_eq!((state.model.precision, peer.model.precision), (precision, precision));
+    }
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn tables(lab: &Lab) -> Vec<String> {
     lab.names("tables")
 }
 
-/// Accuracy on 400 rows: two standard errors of a difference are 6.6 points. Measured: 0.6663 ± 0.02 over seeds in both.
+/// Two standard errors of a difference are 6.6 points on 400 rows. Five seeds with AMX: accuracy 0.604 in both, its standard
+/// deviation 0.07 over seeds, 0.025 between the two precisions of one seed.
 #[test]
 fn tickets_are_learnt_as_in_f32() {
     let lab = Lab::new();

@@ -1,31 +1,88 @@
 //! Working memory that is used again: a step asks for the same sizes in each update, and fresh memory costs a pass of zeros
 //! and a page fault every 4 KiB.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Free vectors by size, each size one of [`size_class`].
-static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), n_free: 0, n_used: 0, n_most: 0 });
+
+/// Free vectors, the one that came back last at the end; and counts of numbers.
+struct Pool {
+    free: Vec<Vec<f32>>,
+    n_free: usize,
+    n_used: usize,
+    /// Ever used at once. Little more is held, however the sizes of batches change.
+    n_most: usize,
+}
 
 /// n numbers of what came before: whoever takes one writes before reading.
 #[derive(Debug)]
 pub struct Buffer {
     all: Vec<f32>,
+    start: usize,
     n: usize,
 }
 
+/// Numbers in a cache line: a vector that lies across two costs two loads.
+const LINE: usize = 16;
+
 /// The size to ask for: up to a quarter more, so that batches of like widths share their memory.
 fn size_class(n: usize) -> usize {
-    let step = (n.max(1024).next_power_of_two() / 8).max(1);
-    n.max(1024).next_multiple_of(step)
+    let n = n.max(1024);
+    n.next_multiple_of(n.next_power_of_two() / 8)
+}
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// The smallest free vector of at least `size` numbers that isn't twice as long; of equals the one that came back last,
+    /// which may still be in a cache.
+    fn take(&mut self, size: usize) -> Option<Vec<f32>> {
+        let fits = |all: &Vec<f32>| (size..2 * size).contains(&all.len());
+        let found = self.free.iter().enumerate().rev().filter(|(_, all)| fits(all)).min_by_key(|(_, all)| all.len());
+        let all = self.free.remove(found?.0);
+        self.n_free -= all.len();
+        self.n_used += all.len();
+        Some(all)
+    }
+
+    /// Makes room for a new vector: those go that nobody has asked for the longest.
+    fn make_room(&mut self, size: usize) {
+        self.n_used += size;
+        self.n_most = self.n_most.max(self.n_used);
+        let most = self.n_most + self.n_most / 8;
+        let mut n_gone = 0;
+        for all in &self.free {
+            if self.n_used + self.n_free <= most {
+                break;
+            }
+            self.n_free -= all.len();
+            n_gone += 1;
+        }
+        self.free.drain(..n_gone);
+    }
+
+    fn give_back(&mut self, all: Vec<f32>) {
+        self.n_used -= all.len();
+        self.n_free += all.len();
+        self.free.push(all);
+    }
 }
 
 impl Buffer {
     pub fn of(n: usize) -> Buffer {
-        let size = size_class(n);
-        let found = FREE.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
-        Buffer { all: found.unwrap_or_else(|| vec![0.0; size]), n }
+        let size = size_class(n + LINE);
+        let mut pool = pool();
+        let all = pool.take(size);
+        if all.is_none() {
+            pool.make_room(size);
+        }
+        drop(pool);
+        let all = all.unwrap_or_else(|| vec![0.0; size]);
+        let start = all.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        Buffer { all, start, n }
     }
 
     pub fn from_slice(x: &[f32]) -> Buffer {
@@ -43,8 +100,7 @@ impl Clone for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let all = std::mem::take(&mut self.all);
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).entry(all.len()).or_default().push(all);
+        pool().give_back(std::mem::take(&mut self.all));
     }
 }
 
@@ -52,13 +108,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.all[..self.n]
+        &self.all[self.start..][..self.n]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.all[..self.n]
+        &mut self.all[self.start..][..self.n]
     }
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::adamw::{squares, sum_of_squares};
 use crate::buffers::Buffer;
 use crate::host::BLOCK;
-use crate::lanes::{LANES, wide};
+use crate::lanes::{LANES, total, wide};
 
 /// A parameter's gradient.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub enum Gradient {
 pub struct Host {
     values: Buffer,
     shape: Shape,
+    /// Σ g², made while the numbers were still in a cache.
+    squares: f64,
 }
 
 /// Rows of a table's gradient, in f32 on the host; all others are zero.
@@ -51,7 +53,7 @@ impl Gradient {
     pub fn sum_of_squares(&self) -> Result<f64> {
         match self {
             Gradient::Whole(tensor) => sum_of_squares(tensor),
-            Gradient::Host(host) => Ok(squares(&host.values)),
+            Gradient::Host(host) => Ok(host.squares),
             Gradient::Rows(rows) => Ok(rows.sum_of_squares()),
         }
     }
@@ -80,7 +82,8 @@ impl Gradient {
 impl Host {
     pub(crate) fn new(values: Buffer, shape: &Shape) -> Host {
         debug_assert!(values.len() == shape.elem_count());
-        Host { values, shape: shape.clone() }
+        let squares = squares(&values);
+        Host { values, shape: shape.clone(), squares }
     }
 
     pub fn values(&self) -> &[f32] {
@@ -97,7 +100,7 @@ impl Host {
         }
         let blocks = self.values.par_chunks_mut(BLOCK).zip(other.values.par_chunks(BLOCK));
         blocks.for_each(|(sum, x)| sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
-        Ok(self)
+        Ok(Host::new(self.values, &self.shape))
     }
 }
 
@@ -163,7 +166,7 @@ impl Rows {
             let mut at = id as usize * c;
             while !row.is_empty() {
                 if at / BLOCK != block {
-                    sum += f64::from(lanes.iter().sum::<f32>());
+                    sum += f64::from(total(lanes));
                     (block, lanes) = (at / BLOCK, [0.0; LANES]);
                 }
                 let (piece, rest) = row.split_at(row.len().min(BLOCK - at % BLOCK));
@@ -171,7 +174,7 @@ impl Rows {
                 (row, at) = (rest, at + piece.len());
             }
         }
-        sum + f64::from(lanes.iter().sum::<f32>())
+        sum + f64::from(total(lanes))
     }
 
     pub fn to_tensor(&self) -> Result<Tensor> {

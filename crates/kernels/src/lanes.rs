@@ -48,7 +48,18 @@ pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     for i in whole..n {
         lanes[i - whole] += f(i);
     }
-    lanes.iter().sum()
+    total(lanes)
+}
+
+/// Sum of the lanes, halves onto halves: four additions deep instead of sixteen.
+#[inline(always)]
+pub fn total(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
 }
 
 #[inline(always)]
@@ -63,7 +74,13 @@ pub fn max(x: &[f32]) -> f32 {
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane = if value > *lane { value } else { *lane };
     }
-    lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            let other = lanes[lane + half];
+            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+        }
+    }
+    lanes[0]
 }
 
 /// eˣ within 2 units in the last place for x ≤ 88; smaller than e⁻⁸⁷ counts as e⁻⁸⁷.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::deferred::{Missed, settle};
 use crate::host::{BLOCK, host, is_fused};
-use crate::lanes::{sum_by, wide};
+use crate::lanes::{sum_of, wide};
 
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -193,7 +193,7 @@ pub(crate) fn squares(x: &[f32]) -> f64 {
 
 wide! {
 fn squares_block(x: &[f32]) -> f32 {
-    sum_by(x.len(), |i| x[i] * x[i])
+    sum_of(x, |x| x * x)
 }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice, tensor};
-use crate::lanes::{exp, max, sum_by, wide};
+use crate::lanes::{exp, max, sum_of, sum_of_pairs, wide};
 use crate::small::{Strided, padded, small};
 use crate::{Dropout, Sequences, composed};
 
@@ -266,7 +266,7 @@ fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
         for x in row.iter_mut() {
             *x = exp((*x * scale - highest).max(-100.0));
         }
-        let inverse = 1.0 / sum_by(long, |i| row[i]);
+        let inverse = 1.0 / sum_of(row, |x| x);
         for x in row.iter_mut() {
             *x *= inverse;
         }
@@ -279,7 +279,7 @@ wide! {
 fn softmax_backward_rows(p: &[f32], dp: &mut [f32], n: usize, scale: f32) {
     let long = padded(n);
     for (p, dp) in p.chunks_exact(long).zip(dp.chunks_exact_mut(long)) {
-        let dot = sum_by(long, |i| p[i] * dp[i]);
+        let dot = sum_of_pairs(p, dp, |p, dp| p * dp);
         for (dp, &p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - dot) * scale;
         }

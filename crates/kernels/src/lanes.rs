@@ -35,19 +35,31 @@ macro_rules! wide {
 }
 pub(crate) use wide;
 
-/// Sum of f(i) for i in 0..n: lane by lane, then the lanes in order.
+/// Σ f(x): lane by lane, then the lanes. Over slices, because a sum over indices keeps its bounds checks and stays scalar.
 #[inline(always)]
-pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane]);
         }
     }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
+    lanes.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += f(x));
+    total(lanes)
+}
+
+/// Σ f(a, b) over two slices of one length, in the same order.
+#[inline(always)]
+pub fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            lanes[lane] += f(a[lane], b[lane]);
+        }
     }
+    lanes.iter_mut().zip(rest_a.iter().zip(rest_b)).for_each(|(sum, (&a, &b))| *sum += f(a, b));
     total(lanes)
 }
 
@@ -149,7 +161,9 @@ mod tests {
     fn sums_and_maxima_of_any_length() {
         for n in 0..100usize {
             let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32).collect();
-            assert_eq!(sum_by(n, |i| x[i]), x.iter().sum::<f32>());
+            assert_eq!(sum_of(&x, |x| x), x.iter().sum::<f32>());
+            let squares = x.iter().map(|x| x * x).sum::<f32>();
+            assert_eq!(sum_of_pairs(&x, &x, |a, b| a * b), squares);
             assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

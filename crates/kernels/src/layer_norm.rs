@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::backward::hand_over;
 use crate::composed;
 use crate::host::{host, is_fused, output, slice, tensor};
-use crate::lanes::{sum_by, wide};
+use crate::lanes::{sum_of, sum_of_pairs, wide};
 use crate::residual_norm::block_of_rows;
 
 /// (x − mean)/√(variance + eps)·weight + bias over the last dimension, variance without Bessel's correction.
@@ -99,8 +99,8 @@ pub fn add_in_order(partials: Vec<Vec<f32>>, n: usize) -> Vec<f32> {
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
-    let mean = sum_by(x.len(), |i| x[i]) / n;
-    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / n;
+    let mean = sum_of(x, |x| x) / n;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -117,18 +117,21 @@ pub fn forward_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f
 /// d bias = grad to `sums`, (2·C).
 #[inline(always)]
 pub fn backward_row(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
-    let c = weight.len();
-    let (dweight, dbias) = sums.split_at_mut(c);
-    let (dweight, dbias) = (&mut dweight[..c], &mut dbias[..c]);
+    let (dweight, dbias) = sums.split_at_mut(weight.len());
     let (mean, rstd) = moments(x, eps);
-    let (x, grad, dx) = (&x[..c], &grad[..c], &mut dx[..c]);
-    let mean_g = sum_by(c, |i| grad[i] * weight[i]) / c as f32;
-    let mean_gn = sum_by(c, |i| grad[i] * weight[i] * ((x[i] - mean) * rstd)) / c as f32;
-    for i in 0..c {
-        let n = (x[i] - mean) * rstd;
-        dx[i] = rstd * (grad[i] * weight[i] - mean_g - n * mean_gn);
-        dweight[i] += grad[i] * n;
-        dbias[i] += grad[i];
+    let n_columns = weight.len() as f32;
+    // dx holds g for a moment.
+    for ((g, &grad), &weight) in dx.iter_mut().zip(grad).zip(weight) {
+        *g = grad * weight;
+    }
+    let mean_g = sum_of(dx, |g| g) / n_columns;
+    let mean_gn = sum_of_pairs(dx, x, |g, x| g * ((x - mean) * rstd)) / n_columns;
+    let all = dx.iter_mut().zip(x).zip(grad).zip(dweight.iter_mut().zip(dbias));
+    for (((dx, &x), &grad), (dweight, dbias)) in all {
+        let n = (x - mean) * rstd;
+        *dx = rstd * (*dx - mean_g - n * mean_gn);
+        *dweight += grad * n;
+        *dbias += grad;
     }
 }
 

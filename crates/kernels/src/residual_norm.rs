@@ -95,20 +95,19 @@ fn backward_block(
     let rows = h.chunks_exact(c).zip(grad.chunks_exact(c)).zip(dh.chunks_exact_mut(c).zip(dy.chunks_exact_mut(c)));
     for (((h, grad), (dh, dy)), &place) in rows.zip(places) {
         backward_row(h, norm.weight, grad, norm.eps, dh, of_norm);
-        let of_y = &mut of_y[..c];
+        let of_y = of_y.iter_mut();
         match dropped {
             Some(dropped) => {
                 let first = place.wrapping_mul(c as u32);
-                for i in 0..c {
-                    let x = dh[i] * dropped.factor(first.wrapping_add(i as u32));
-                    dy[i] = x;
-                    of_y[i] += x;
+                for (i, ((dy, &dh), of_y)) in dy.iter_mut().zip(&*dh).zip(of_y).enumerate() {
+                    *dy = dh * dropped.factor(first.wrapping_add(i as u32));
+                    *of_y += *dy;
                 }
             }
             None => {
-                for i in 0..c {
-                    dy[i] = dh[i];
-                    of_y[i] += dh[i];
+                for ((dy, &dh), of_y) in dy.iter_mut().zip(&*dh).zip(of_y) {
+                    *dy = dh;
+                    *of_y += dh;
                 }
             }
         }

@@ -274,12 +274,10 @@ fn any_number_of_threads_gives_the_same_bytes() {
         }
         fingerprint(&state)
     };
-    let runs: [&(dyn Fn() -> String + Sync); 4] = [
-        &|| whole(toy()),
-        &|| wide(Precision::F32),
-        &|| whole(in_bf16()),
-        &|| wide(Precision::Bf16),
-    ];
+    let runs: [&(dyn Fn() -> String + Sync); 4] =
+        [&|| whole(toy()), &|| wide(Precision::F32), &|| whole(in_bf16()), &|| {
+            wide(Precision::Bf16)
+        }];
     for run in runs {
         let one = on(1, run);
         for threads in [2, 3] {

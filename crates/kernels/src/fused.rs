@@ -1,7 +1,7 @@
 //! How an operation that holds parameters besides its input takes part in candle's graph: candle knows of the input and of
 //! one parameter, and all parameters' gradients are handed over.
 
-use candle_core::{CustomOp2, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::backward;
 use crate::buffers::Buffer;
@@ -13,19 +13,16 @@ pub fn can_hand_over(parameters: &[&Tensor]) -> bool {
     parameters.iter().all(|parameter| parameter.is_variable() || !parameter.track_op())
 }
 
-/// Applies `op` to x. A variable among the parameters is its second operand, so that the backward pass comes by even where
-/// x needs no gradient.
-pub fn apply(x: &Tensor, parameters: &[&Tensor], op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+/// The second operand beside x: a variable among the parameters, so that the backward pass comes by even where x needs no
+/// gradient.
+pub fn anchor(x: &Tensor, parameters: &[&Tensor]) -> Tensor {
     let variable = parameters.iter().find(|parameter| parameter.is_variable());
-    match variable {
-        Some(variable) => x.apply_op2(variable, op),
-        None => x.apply_op2(&x.detach(), op),
-    }
+    variable.map_or_else(|| x.detach(), |variable| (*variable).clone())
 }
 
 /// What the backward pass of such an operation returns.
-pub fn gradients(x: &Tensor, dx: Vec<f32>) -> Result<(Option<Tensor>, Option<Tensor>)> {
-    Ok((if x.track_op() { Some(tensor(dx, x)?) } else { None }, None))
+pub fn gradients(x: &Tensor, dx: &[f32]) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    Ok((if x.track_op() { Some(tensor(dx.to_vec(), x)?) } else { None }, None))
 }
 
 /// Hands over a variable's gradient; without `backward` of this crate nobody would take it.

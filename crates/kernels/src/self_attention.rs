@@ -1,17 +1,16 @@
-//! The attention half of an encoder block as one operation: queries, keys and values, attention, the output layer, dropout,
-//! residual, norm.
+//! The attention half of an encoder block: queries, keys and values, attention, the output layer, dropout, residual, norm.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use crate::affine::{Affine, column_sums};
 use crate::attention::{Attention, attention};
 use crate::buffers::Buffer;
-use crate::host::{host, is_fused, output, slice};
+use crate::host::host;
 use crate::matmul::{Onto, View};
 use crate::residual_norm::{self, Norm};
-use crate::{Dropout, Precision, Sequences, add, dropout_rows, fused, layer_norm, linear};
+use crate::{Dropout, Precision, Sequences, add, dropout_rows, layer_norm, linear};
 
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
@@ -31,54 +30,33 @@ pub struct AttentionDropout {
     pub output: Option<Dropout>,
 }
 
-/// norm(x + dropout(output(attention(query(x), key(x), value(x))))), (N, C) → (N, C).
-/// Vaswani et al., 1706.03762, section 3.2, with the norm after the sum.
-pub fn self_attention(
-    x: &Tensor,
-    sequences: &Arc<Sequences>,
-    layer: &SelfAttention,
-    dropped: AttentionDropout,
-    precision: Precision,
-) -> Result<Tensor> {
-    let parameters = layer.parameters();
-    if !is_fused(x) || !fused::can_hand_over(&parameters) {
-        return layer.in_parts(x, sequences, dropped, precision);
-    }
-    let (n, c) = x.dims2()?;
-    for linear in [&layer.query, &layer.key, &layer.value, &layer.output] {
-        if linear.dims()? != (c, c) {
-            bail!("self attention: {c} channels through {:?}", linear.weight.dims());
-        }
-    }
-    if layer.norm.weight.dims() != [c] || layer.norm.bias.dims() != [c] || n != sequences.rows() {
-        bail!("self attention: {n} rows of {c} channels, {} rows of sequences", sequences.rows());
-    }
-    let op = Op {
-        attention: Attention::new(sequences, c, layer.heads, dropped.probabilities)?,
-        layer: layer.clone(),
-        sequences: sequences.clone(),
-        dropped: dropped.output.filter(|dropped| dropped.p > 0.0),
-        precision,
-        saved: Mutex::new(None),
-    };
-    fused::apply(&x.contiguous()?, &parameters, op)
+/// What the way back needs, (N, C) each.
+pub(crate) struct Saved {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    attended: Buffer,
+    h: Buffer, // before the norm
 }
 
 impl SelfAttention {
-    fn parameters(&self) -> [&Tensor; 10] {
-        let SelfAttention { query: q, key: k, value: v, output: o, norm, .. } = self;
-        [
-            &q.weight,
-            &q.bias,
-            &k.weight,
-            &k.bias,
-            &v.weight,
-            &v.bias,
-            &o.weight,
-            &o.bias,
-            &norm.weight,
-            &norm.bias,
-        ]
+    pub(crate) fn parameters(&self) -> Vec<&Tensor> {
+        let SelfAttention { query, key, value, output, norm, .. } = self;
+        let all = [query, key, value, output, norm];
+        all.iter().flat_map(|affine| [&affine.weight, &affine.bias]).collect()
+    }
+
+    /// Whether the parameters fit each other and rows of c channels.
+    pub(crate) fn check(&self, c: usize) -> Result<()> {
+        for linear in [&self.query, &self.key, &self.value, &self.output] {
+            if linear.dims()? != (c, c) {
+                bail!("self attention: {c} channels through {:?}", linear.weight.dims());
+            }
+        }
+        if self.norm.weight.dims() != [c] || self.norm.bias.dims() != [c] {
+            bail!("self attention: {c} channels and a norm of {:?}", self.norm.weight.dims());
+        }
+        Ok(())
     }
 
     /// The same from smaller operations: the slow twin, and the form for other devices and for weights that are made from
@@ -97,85 +75,74 @@ impl SelfAttention {
         let h = add(x, &dropout_rows(&y, sequences, dropped.output)?)?;
         layer_norm(&h, &self.norm.weight, &self.norm.bias, self.eps)
     }
-}
 
-struct Op {
-    attention: Attention,
-    layer: SelfAttention,
-    sequences: Arc<Sequences>,
-    dropped: Option<Dropout>,
-    precision: Precision,
-    saved: Mutex<Option<Saved>>,
-}
-
-/// (N, C) each.
-struct Saved {
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
-    attended: Buffer,
-    h: Buffer, // before the norm
-}
-
-impl CustomOp2 for Op {
-    fn name(&self) -> &'static str {
-        "self_attention"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Op { layer, precision, .. } = self;
-        let x = slice(x, x_layout)?;
-        let (n, c) = x_layout.shape().dims2()?;
+    /// y = norm(x + dropout(output(attention(query(x), key(x), value(x))))), (N, C) each.
+    pub(crate) fn forward(
+        &self,
+        x: &[f32],
+        sequences: &Arc<Sequences>,
+        dropped: AttentionDropout,
+        precision: Precision,
+        y: &mut [f32],
+    ) -> Result<Saved> {
+        let n = sequences.rows();
+        let (c, _) = self.query.dims()?;
         let rows = View::rows_of(n, c);
         let left = precision.left(x, rows);
-        let of = |affine: &Affine| affine.forward(*precision, &left, n);
-        let (q, k, v) = (of(&layer.query)?, of(&layer.key)?, of(&layer.value)?);
+        let of = |affine: &Affine| affine.forward(precision, &left, n);
+        let (q, k, v) = (of(&self.query)?, of(&self.key)?, of(&self.value)?);
+        drop(left);
         let mut attended = Buffer::of(n * c);
-        self.attention.forward(&q, &k, &v, &mut attended);
-        let mut h = layer.output.forward(*precision, &precision.left(&attended, rows), n)?;
-        let (weight, bias) = (host(&layer.norm.weight)?, host(&layer.norm.bias)?);
-        let norm = Norm { weight: &weight, bias: &bias, eps: layer.eps as f32 };
-        let mut y = vec![0f32; n * c];
-        residual_norm::forward(&mut h, x, norm, &self.sequences, self.dropped, &mut y);
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { q, k, v, attended, h });
-        Ok(output(y, x_layout.shape()))
+        let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
+        attention.forward(&q, &k, &v, &mut attended);
+        let mut h = self.output.forward(precision, &precision.left(&attended, rows), n)?;
+        let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
+        let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
+        residual_norm::forward(&mut h, x, norm, sequences, dropped.output, y);
+        Ok(Saved { q, k, v, attended, h })
     }
 
     /// With h = x + M∘output(attended): dh from the norm, dy = M∘dh, dattended = dy·W, dq, dk, dv from attention, and
-    /// dx = dh + dq·Wq + dk·Wk + dv·Wv.
-    fn bwd(&self, x: &Tensor, _: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Op { layer, precision, .. } = self;
-        let Some(saved) = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            bail!("self attention: a second backward pass over the same graph")
-        };
-        let grad = grad.contiguous()?;
-        let (values, grad) = (host(x)?, host(&grad)?);
-        let (n, c) = x.dims2()?;
+    /// dx = dh + dq·Wq + dk·Wk + dv·Wv. Without `wants_dx`, what it leaves in dx is of no use.
+    #[expect(clippy::too_many_arguments, reason = "what came in, what comes back, and how")]
+    pub(crate) fn backward(
+        &self,
+        saved: Saved,
+        x: &[f32],
+        grad: &[f32],
+        sequences: &Arc<Sequences>,
+        dropped: AttentionDropout,
+        precision: Precision,
+        wants_dx: bool,
+        dx: &mut [f32],
+    ) -> Result<()> {
+        let Saved { q, k, v, attended, h } = saved;
+        let n = sequences.rows();
+        let (c, _) = self.query.dims()?;
         let rows = View::rows_of(n, c);
 
-        let weight = host(&layer.norm.weight)?;
-        let norm = Norm { weight: &weight, bias: &[], eps: layer.eps as f32 };
-        let (mut dx, mut dy) = (vec![0f32; n * c], Buffer::of(n * c));
-        let sums =
-            residual_norm::backward(&saved.h, &grad, norm, &self.sequences, self.dropped, &mut dx, &mut dy);
+        let weight = host(&self.norm.weight)?;
+        let norm = Norm { weight: &weight, bias: &[], eps: self.eps as f32 };
+        let mut dy = Buffer::of(n * c);
+        let sums = residual_norm::backward(&h, grad, norm, sequences, dropped.output, dx, &mut dy);
         let (of_norm, doutput_bias) = sums.split_at(2 * c);
-        layer.norm.hand_over_norm(of_norm)?;
+        self.norm.hand_over_norm(of_norm)?;
 
         let mut dattended = Buffer::of(n * c);
-        layer.output.input_gradient(*precision, &precision.left(&dy, rows), Onto::Overwrite, &mut dattended)?;
-        layer.output.hand_over(*precision, &dy, &precision.right(&saved.attended, rows), doutput_bias)?;
+        self.output.input_gradient(precision, &precision.left(&dy, rows), Onto::Overwrite, &mut dattended)?;
+        self.output.hand_over(precision, &dy, &precision.right(&attended, rows), doutput_bias)?;
 
         let new = || Buffer::of(n * c);
         let (mut dq, mut dk, mut dv) = (new(), new(), new());
-        let Saved { q, k, v, .. } = &saved;
-        self.attention.backward(q, k, v, &dattended, &mut dq, &mut dk, &mut dv);
-        let right = precision.right(&values, rows);
-        for (affine, dy) in [(&layer.query, &dq), (&layer.key, &dk), (&layer.value, &dv)] {
-            affine.hand_over(*precision, dy, &right, &column_sums(dy, c))?;
-            if x.track_op() {
-                affine.input_gradient(*precision, &precision.left(dy, rows), Onto::Add, &mut dx)?;
+        let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
+        attention.backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv);
+        let right = precision.right(x, rows);
+        for (affine, dy) in [(&self.query, &dq), (&self.key, &dk), (&self.value, &dv)] {
+            affine.hand_over(precision, dy, &right, &column_sums(dy, c))?;
+            if wants_dx {
+                affine.input_gradient(precision, &precision.left(dy, rows), Onto::Add, dx)?;
             }
         }
-        fused::gradients(x, dx)
+        Ok(())
     }
 }

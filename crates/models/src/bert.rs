@@ -1,11 +1,9 @@
 //! BERT for sequence classification, as Devlin et al. 2019 (arXiv 1810.04805) and transformers'
 //! `BertForSequenceClassification` have it: embeddings → encoder → pooler on the first token → head.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use lowchurn_kernels::{
-    self as kernels, Affine, AttentionDropout, FeedForward, Precision, SelfAttention, Sequences,
+    self as kernels, Affine, AttentionDropout, FeedForward, Half, Precision, SelfAttention,
 };
 
 use crate::layers::{Named, affine, dropout, linear, mixed};
@@ -122,10 +120,9 @@ impl Bert {
     ) -> Result<(Tensor, Tensor)> {
         let mode = &mut mode;
         let x = self.embeddings.forward(config, input, mode)?; // (N, C)
-        let (mut x, sequences) = mixed(x, input)?;
-        for layer in &self.layers {
-            x = layer.forward(config, &x, &sequences, mode, precision)?;
-        }
+        let (x, sequences) = mixed(x, input)?;
+        let halves = self.layers.iter().flat_map(|layer| layer.halves(config, mode)).collect();
+        let x = kernels::encoder(&x, &sequences, halves, precision)?;
         let b = sequences.lengths().len();
         let starts: Vec<u32> = sequences.starts()[..b].iter().map(|&start| start as u32).collect();
         let first = x.index_select(&Tensor::from_vec(starts, b, x.device())?, 0)?; // (B, C), the tokens [CLS]
@@ -171,21 +168,12 @@ impl Layer {
         })
     }
 
-    /// (N, C) → (N, C)
-    fn forward(
-        &self,
-        config: &Config,
-        x: &Tensor,
-        sequences: &Arc<Sequences>,
-        mode: &mut Mode,
-        precision: Precision,
-    ) -> Result<Tensor> {
+    fn halves(&self, config: &Config, mode: &mut Mode) -> [Half; 2] {
         let dropped = AttentionDropout {
             probabilities: mode.dropout(config.attention_dropout),
             output: mode.dropout(config.hidden_dropout),
         };
-        let x = kernels::self_attention(x, sequences, &self.attention, dropped, precision)?;
-        let dropped = mode.dropout(config.hidden_dropout);
-        Ok(kernels::feed_forward(&x, sequences, &self.feed_forward, dropped, precision)?)
+        let attention = Half::Attention(self.attention.clone(), dropped);
+        [attention, Half::FeedForward(self.feed_forward.clone(), mode.dropout(config.hidden_dropout))]
     }
 }

@@ -1,0 +1,153 @@
+//! Halves of encoder blocks, one after the other, as one operation. Inside it there is no graph: nothing is filled with zeros,
+//! copied or added that the mathematics doesn't ask for, and all parameters' gradients are handed over.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use crate::buffers::Buffer;
+use crate::host::{host, is_fused, output, slice};
+use crate::{AttentionDropout, Dropout, FeedForward, Precision, SelfAttention, Sequences, feed_forward, fused, self_attention};
+
+/// Half of an encoder block and what dropout does in it. (N, C) → (N, C).
+#[derive(Clone, Debug)]
+pub enum Half {
+    /// norm(x + dropout(output(attention(query(x), key(x), value(x))))). Vaswani et al., 1706.03762, section 3.2, with the
+    /// norm after the sum.
+    Attention(SelfAttention, AttentionDropout),
+    /// norm(x + dropout(outer(activation(inner(x))))). The same, section 3.3.
+    FeedForward(FeedForward, Option<Dropout>),
+}
+
+/// The halves applied in their order, (N, C) → (N, C).
+pub fn encoder(x: &Tensor, sequences: &Arc<Sequences>, halves: Vec<Half>, precision: Precision) -> Result<Tensor> {
+    let parameters: Vec<&Tensor> = halves.iter().flat_map(Half::parameters).collect();
+    if !is_fused(x) || !fused::can_hand_over(&parameters) {
+        return halves.iter().try_fold(x.clone(), |x, half| half.in_parts(&x, sequences, precision));
+    }
+    let (n, c) = x.dims2()?;
+    if n != sequences.rows() {
+        bail!("encoder: {n} rows, {} of sequences", sequences.rows());
+    }
+    for half in &halves {
+        half.check(c)?;
+    }
+    let anchor = fused::anchor(x, &parameters);
+    let op = Encoder { halves, sequences: sequences.clone(), precision, saved: Mutex::new(Vec::new()) };
+    x.contiguous()?.apply_op2(&anchor, op)
+}
+
+impl Half {
+    fn parameters(&self) -> Vec<&Tensor> {
+        match self {
+            Half::Attention(half, _) => half.parameters(),
+            Half::FeedForward(half, _) => half.parameters(),
+        }
+    }
+
+    fn check(&self, c: usize) -> Result<()> {
+        match self {
+            Half::Attention(half, _) => half.check(c),
+            Half::FeedForward(half, _) => half.check(c),
+        }
+    }
+
+    fn in_parts(&self, x: &Tensor, sequences: &Arc<Sequences>, precision: Precision) -> Result<Tensor> {
+        match self {
+            Half::Attention(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
+            Half::FeedForward(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
+        }
+    }
+
+    fn is_trained(&self) -> bool {
+        self.parameters().iter().any(|parameter| parameter.is_variable())
+    }
+}
+
+struct Encoder {
+    halves: Vec<Half>,
+    sequences: Arc<Sequences>,
+    precision: Precision,
+    /// For the way back: each half's input but the first one's, and what it saved.
+    saved: Mutex<Vec<(Option<Buffer>, Saved)>>,
+}
+
+enum Saved {
+    Attention(self_attention::Saved),
+    FeedForward(feed_forward::Saved),
+}
+
+impl Encoder {
+    fn forward(&self, half: &Half, x: &[f32], y: &mut [f32]) -> Result<Saved> {
+        let Encoder { sequences, precision, .. } = self;
+        match half {
+            Half::Attention(half, dropped) => half.forward(x, sequences, *dropped, *precision, y).map(Saved::Attention),
+            Half::FeedForward(half, dropped) => {
+                half.forward(x, sequences, *dropped, *precision, y).map(Saved::FeedForward)
+            }
+        }
+    }
+
+    fn backward(
+        &self,
+        half: &Half,
+        saved: Saved,
+        x: &[f32],
+        grad: &[f32],
+        wants_dx: bool,
+        dx: &mut [f32],
+    ) -> Result<()> {
+        let Encoder { sequences, precision, .. } = self;
+        match (half, saved) {
+            (Half::Attention(half, dropped), Saved::Attention(saved)) => {
+                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+            }
+            (Half::FeedForward(half, dropped), Saved::FeedForward(saved)) => {
+                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+            }
+            _ => bail!("encoder: what was saved belongs to another half"),
+        }
+    }
+}
+
+impl CustomOp2 for Encoder {
+    fn name(&self) -> &'static str {
+        "encoder"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, x_layout)?;
+        let mut all = Vec::with_capacity(self.halves.len());
+        let mut input: Option<Buffer> = None;
+        for half in &self.halves {
+            let mut y = Buffer::of(x.len());
+            let saved = self.forward(half, input.as_deref().unwrap_or(x), &mut y)?;
+            all.push((input.replace(y), saved));
+        }
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        Ok(output(input.as_deref().unwrap_or(x).to_vec(), x_layout.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let all = std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
+        if all.len() != self.halves.len() {
+            bail!("encoder: a second backward pass over the same graph");
+        }
+        let grad = grad.contiguous()?;
+        let (values, grad) = (host(x)?, host(&grad)?);
+        // Below the lowest half that is trained there is nothing to do unless x itself wants its gradient.
+        let lowest = if x.track_op() { Some(0) } else { self.halves.iter().position(Half::is_trained) };
+        let mut below: Option<Buffer> = None;
+        for (at, (half, (input, saved))) in self.halves.iter().zip(all).enumerate().rev() {
+            if lowest.is_none_or(|lowest| at < lowest) {
+                break;
+            }
+            let wants_dx = x.track_op() || lowest.is_some_and(|lowest| at > lowest);
+            let mut dx = Buffer::of(values.len());
+            let (input, above) = (input.as_deref().unwrap_or(&values), below.as_deref().unwrap_or(&grad));
+            self.backward(half, saved, input, above, wants_dx, &mut dx)?;
+            below = Some(dx);
+        }
+        fused::gradients(x, below.as_deref().unwrap_or(&grad))
+    }
+}

@@ -74,18 +74,9 @@ pub fn total(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The largest lane.
 #[inline(always)]
-pub fn max(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, rest) = x.as_chunks::<LANES>();
-    for chunk in whole {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = if value > *lane { value } else { *lane };
-    }
+pub fn largest(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             let other = lanes[lane + half];
@@ -158,13 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_maxima_of_any_length() {
+    fn the_largest_lane_wherever_it_is() {
+        for at in 0..LANES {
+            let lanes: [f32; LANES] = std::array::from_fn(|lane| if lane == at { -1.0 } else { -2.0 - lane as f32 });
+            assert_eq!(largest(lanes), -1.0);
+        }
+    }
+
+    #[test]
+    fn sums_of_any_length() {
         for n in 0..100usize {
             let x: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32).collect();
             assert_eq!(sum_of(&x, |x| x), x.iter().sum::<f32>());
             let squares = x.iter().map(|x| x * x).sum::<f32>();
             assert_eq!(sum_of_pairs(&x, &x, |a, b| a * b), squares);
-            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! more on its dispatch and packing than these cost.
 
 /// Numbers that one load takes; widths are rounded up to it.
-pub const LANES: usize = 16;
+pub use crate::lanes::LANES;
 
 /// n, rounded up to whole vectors.
 pub fn padded(n: usize) -> usize {

@@ -19,7 +19,8 @@ use lowchurn_data::{
     epoch_order, padding_share, read,
 };
 use lowchurn_distill::{
-    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, Teacher, TeacherRows, predict, step_deferring,
+    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, Teacher, TeacherRows, predict,
+    step_deferring,
 };
 use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool};
 use lowchurn_models::{Classifier, Config, Head};
@@ -152,12 +153,28 @@ fn updating(
         let batch = [collate(tokens, rows, pad)];
         let mut alone = || -> Result<f64> {
             let start = Instant::now();
-            step_deferring(&mut plain, plan, tokens, &Guides::default(), &batch, 10_000, &Device::Cpu)?;
+            step_deferring(
+                &mut plain,
+                plan,
+                tokens,
+                &Guides::default(),
+                &batch,
+                10_000,
+                &Device::Cpu,
+            )?;
             Ok(start.elapsed().as_secs_f64())
         };
         let mut together = || -> Result<f64> {
             let start = Instant::now();
-            step_deferring(&mut followed, &with_teacher, tokens, &guides, &batch, 10_000, &Device::Cpu)?;
+            step_deferring(
+                &mut followed,
+                &with_teacher,
+                tokens,
+                &guides,
+                &batch,
+                10_000,
+                &Device::Cpu,
+            )?;
             Ok(start.elapsed().as_secs_f64())
         };
         // Whichever comes second finds caches and memory warm.

@@ -179,7 +179,7 @@ fn check_first_run(part: &Part, model: &Found) -> Result<()> {
         return Ok(());
     }
     let labels = LabelSet::new(model.labels.clone())?;
-    let found = labelled(&Split::new("", part.examples.clone(), labels)).sha256;
+    let found = labelled(Split::new("", part.examples.clone(), labels)).sha256;
     match found == manifest.train_sha256 {
         true => Ok(()),
         false => Err(changed(&part.name, model, &manifest.train_sha256, &found)),

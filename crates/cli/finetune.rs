@@ -38,7 +38,9 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
         return dry_run::tell(&job, args, console);
     }
     output::check(&job.output)?;
-    let ready = prepare(&job, &[], console)?;
+    let mut ready = prepare(&job, &[], console)?;
+    // From here on a row is its tokens, and the texts' memory is better spent on weights.
+    ready.rows.forget_texts();
     train(&job, args, &ready, None, started, console)
 }
 

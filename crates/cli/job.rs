@@ -193,13 +193,21 @@ fn in_order(split: Split, order: &LabelSet) -> Split {
 
 impl Rows {
     /// The rows that have a label; an error where training has none.
-    pub fn labelled(&self) -> Result<Rows> {
-        let (train, eval) = (labelled(&self.train), self.eval.as_ref().map(labelled));
+    pub fn labelled(self) -> Result<Rows> {
+        let (train, eval) = (labelled(self.train), self.eval.map(labelled));
         if train.examples.is_empty() {
             let (name, path) = (&train.name, "give another --train-split or --label-column");
             return Err(Usage(format!("{name}: no row has a label; {path}")).into());
         }
         Ok(Rows { train, eval, head: self.head })
+    }
+
+    /// Frees the rows; names, labels and hashes stay.
+    pub fn forget_texts(&mut self) {
+        self.train.examples = Vec::new();
+        if let Some(eval) = &mut self.eval {
+            eval.examples = Vec::new();
+        }
     }
 
     /// The same with rows of other sources behind those to train on, whose labels aren't read.

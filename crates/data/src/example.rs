@@ -74,9 +74,9 @@ impl Split {
 }
 
 /// The rows that have a label, in order: what training may see.
-pub fn labelled(split: &Split) -> Split {
-    let rows = split.examples.iter().filter(|row| row.label.is_some()).cloned().collect();
-    Split::new(&split.name, rows, split.labels.clone())
+pub fn labelled(split: Split) -> Split {
+    let rows = split.examples.into_iter().filter(|row| row.label.is_some()).collect();
+    Split::new(&split.name, rows, split.labels)
 }
 
 // Each field carries its length, so that no two different splits feed the same bytes.

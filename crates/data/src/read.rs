@@ -50,15 +50,20 @@ pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Sp
         let own: Vec<Loaded> = loaded.extract_if(.., |file| file.split == split.name).collect();
         rows.insert(&split.name, examples(dataset, own, &label_set, &integers)?);
     }
+    let sizes: Vec<(&str, usize)> =
+        splits.iter().map(|split| (&split.name[..], rows[&split.name[..]].len())).collect();
     let mut selected = Vec::new();
     for part in &expression.parts {
-        let own = &rows[part.split.as_str()];
-        selected.extend_from_slice(&own[part.range(own.len())]);
+        let Some(own) = rows.get_mut(part.split.as_str()) else { continue };
+        let range = part.range(own.len());
+        match expression.parts.len() {
+            // A large split lies in memory once.
+            1 => selected.extend(own.drain(range)),
+            _ => selected.extend_from_slice(&own[range]),
+        }
     }
     if selected.is_empty() {
-        let sizes = splits
-            .iter()
-            .map(|split| format!("{} {}", split.name, rows[split.name.as_str()].len()));
+        let sizes = sizes.iter().map(|(name, n)| format!("{name} {n}"));
         return Err(Error::EmptySplit {
             expression: expression.text.clone(),
             sizes: sizes.collect(),

@@ -9,7 +9,7 @@ use lowchurn_models::{read_params_into, save as save_model, write_safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::state::Progress;
+use crate::state::{Peer, Progress};
 use crate::{Error, Optimizer, Plan, Result, State, files};
 
 pub const MANIFEST: &str = "manifest.json";
@@ -84,14 +84,18 @@ pub fn save(
         remove_if_there(&partial)?;
         fs::create_dir_all(&partial)
             .map_err(|source| Error::Write { path: partial.clone(), source })?;
-        save_model(&partial, &state.model.config, &state.model.params, tokenizer_from)?;
-        state.optimizer.save(&partial.join(MOMENTS), &state.model.params)?;
-        if let Some(peer) = &state.peer {
-            write_safetensors(&partial.join(PEER), peer.model.params.tensors(), &[])?;
-            peer.optimizer.save(&partial.join(PEER_MOMENTS), &peer.model.params)?;
+        let (model, optimizer) = (&state.model, &state.optimizer);
+        let mut hashes = vec![
+            (MODEL, save_model(&partial, &model.config, &model.params, tokenizer_from)?),
+            (MOMENTS, optimizer.save(&partial.join(MOMENTS), &model.params)?),
+        ];
+        if let Some(Peer { model, optimizer }) = &state.peer {
+            let (weights, moments) = (partial.join(PEER), partial.join(PEER_MOMENTS));
+            hashes.push((PEER, write_safetensors(&weights, model.params.tensors(), &[])?));
+            hashes.push((PEER_MOMENTS, optimizer.save(&moments, &model.params)?));
         }
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
-        write_manifest(&partial, state.step, provenance)?;
+        write_manifest(&partial, state.step, provenance, hashes)?;
         make_room(run, state.step)?;
         fs::rename(&partial, &path).map_err(|source| Error::Write { path: path.clone(), source })
     };
@@ -135,11 +139,21 @@ pub fn write_trainer_state(
     files::write_json(&dir.join(TRAINER_STATE), &content)
 }
 
-/// Lists and hashes all files of a folder and writes the manifest, after everything else.
-pub fn write_manifest(dir: &Path, step: u64, provenance: &Provenance) -> Result<()> {
-    let mut hashes = BTreeMap::new();
+/// Lists all files of a folder with their hashes, of which those of the large ones are `known`, and writes the manifest, after
+/// everything else.
+pub fn write_manifest(
+    dir: &Path,
+    step: u64,
+    provenance: &Provenance,
+    known: Vec<(&str, String)>,
+) -> Result<()> {
+    let mut hashes: BTreeMap<String, String> =
+        known.into_iter().map(|(name, hash)| (name.to_string(), hash)).collect();
     for name in file_names(dir)?.into_iter().filter(|name| name != MANIFEST) {
-        hashes.insert(name.clone(), files::sha256(&dir.join(&name))?);
+        if !hashes.contains_key(&name) {
+            let hash = files::sha256(&dir.join(&name))?;
+            hashes.insert(name, hash);
+        }
     }
     let manifest = Manifest { format: FORMAT, step, provenance: provenance.clone(), files: hashes };
     files::write_json(&dir.join(MANIFEST), &manifest)?;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use lowchurn_kernels::{
-    AdamW, Gradient, Gradients, Missed, Moments, adamw, adamw_on_host, adamw_rows, catch_up, settle,
+    AdamW, Gradient, Gradients, Moments, adamw, adamw_on_host, adamw_rows, catch_up, settle,
 };
-use lowchurn_models::{Params, is_decayed, write_safetensors};
+use lowchurn_models::{Params, Values, is_decayed, read_safetensors, write_safetensors};
 
 use crate::{Error, Plan, Result};
 
@@ -144,8 +144,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Writes `m.NAME` and `v.NAME` for every parameter. Refuses moments that aren't up to date.
-    pub fn save(&self, path: &Path, params: &Params) -> Result<()> {
+    /// Writes `m.NAME` and `v.NAME` for every parameter and gives the file's SHA-256. Refuses moments that aren't up to date.
+    pub fn save(&self, path: &Path, params: &Params) -> Result<String> {
         let mut tensors = Vec::new();
         for (name, moments) in &self.moments {
             let Some(var) = params.0.get(name) else { continue };
@@ -154,44 +154,36 @@ impl Optimizer {
                     let reason = format!("{name} has rows that miss updates; settle before saving");
                     return Err(Error::Moments { path: path.into(), reason });
                 }
-                Moments::Host { m, v, .. } => (
-                    Tensor::from_slice(m, var.shape(), &Device::Cpu)?,
-                    Tensor::from_slice(v, var.shape(), &Device::Cpu)?,
-                ),
-                Moments::Device { m, v } => (m.clone(), v.clone()),
+                Moments::Host { m, v, .. } => {
+                    let of = |values| Values::Host { values, shape: var.dims() };
+                    (of(m), of(v))
+                }
+                Moments::Device { m, v } => (Values::Tensor(m), Values::Tensor(v)),
             };
             tensors.push((format!("m.{name}"), m));
             tensors.push((format!("v.{name}"), v));
         }
-        Ok(write_safetensors(path, tensors.iter().map(|(name, t)| (name.as_str(), t)), &[])?)
+        Ok(write_safetensors(path, tensors.iter().map(|(name, t)| (name.as_str(), *t)), &[])?)
     }
 
+    /// Reads what [`Optimizer::save`] wrote. Moments that are missing or of another shape are errors.
     pub fn load(path: &Path, params: &Params) -> Result<Optimizer> {
-        let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)
-            .map_err(|source| Error::Moments { path: path.into(), reason: source.to_string() })?;
+        let wrong = |reason: String| Error::Moments { path: path.into(), reason };
+        let mut found = read_safetensors(path)?;
         let mut moments = BTreeMap::new();
         for (name, var) in &params.0 {
-            let mut take = |key: String| match tensors.remove(&key) {
-                Some(tensor) if tensor.dims() == var.dims() => Ok(tensor),
-                Some(tensor) => {
-                    let (found, expected) = (tensor.dims(), var.dims());
-                    let reason = format!("{key} has shape {found:?}, expected {expected:?}");
-                    Err(Error::Moments { path: path.into(), reason })
+            let mut take = |key: String| match found.remove(&key) {
+                Some((shape, values)) if shape == var.dims() => Ok(values),
+                Some((shape, _)) => {
+                    Err(wrong(format!("{key} has shape {shape:?}, expected {:?}", var.dims())))
                 }
-                None => {
-                    Err(Error::Moments { path: path.into(), reason: format!("{key} is missing") })
-                }
+                None => Err(wrong(format!("{key} is missing"))),
             };
             let (m, v) = (take(format!("m.{name}"))?, take(format!("v.{name}"))?);
+            let on_device = |values| Tensor::from_vec(values, var.shape(), var.device());
             let loaded = match Moments::zeros(var)? {
-                Moments::Host { .. } => Moments::Host {
-                    m: m.flatten_all()?.to_vec1()?,
-                    v: v.flatten_all()?.to_vec1()?,
-                    missed: Missed::default(),
-                },
-                Moments::Device { .. } => {
-                    Moments::Device { m: m.to_device(var.device())?, v: v.to_device(var.device())? }
-                }
+                Moments::Host { missed, .. } => Moments::Host { m, v, missed },
+                Moments::Device { .. } => Moments::Device { m: on_device(m)?, v: on_device(v)? },
             };
             moments.insert(name.clone(), loaded);
         }

@@ -50,10 +50,11 @@ pub fn release(
     let partial = run.join(".release.partial");
     let write = || -> Result<()> {
         remove_if_there(&partial)?;
-        save_model(&partial, &state.model.config, &state.model.params, tokenizer_from)?;
+        let model = &state.model;
+        let hash = save_model(&partial, &model.config, &model.params, tokenizer_from)?;
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         files::write_json(&partial.join(RESULTS), &release)?;
-        write_manifest(&partial, step, provenance)?;
+        write_manifest(&partial, step, provenance, vec![(MODEL, hash)])?;
         let Some(manifest) = read_manifest(&partial)? else { return Ok(()) };
         withdraw(run)?;
         for name in manifest.files.keys().map(String::as_str).chain([MANIFEST]) {

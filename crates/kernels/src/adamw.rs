@@ -68,7 +68,12 @@ pub fn adamw(param: &Var, grad: &Tensor, moments: &mut Moments, update: &AdamW) 
 }
 
 /// The same from a gradient's numbers on the host, for a parameter on the CPU.
-pub fn adamw_on_host(param: &Var, grad: &[f32], moments: &mut Moments, update: &AdamW) -> Result<()> {
+pub fn adamw_on_host(
+    param: &Var,
+    grad: &[f32],
+    moments: &mut Moments,
+    update: &AdamW,
+) -> Result<()> {
     settle(param, moments)?;
     let Moments::Host { m, v, missed } = moments else {
         bail!("adamw: a parameter on the CPU and moments on a device")

@@ -39,7 +39,13 @@ impl Affine {
     }
 
     /// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
-    pub(crate) fn input_gradient(&self, precision: Precision, dy: &Operand, onto: Onto, dx: &mut [f32]) -> Result<()> {
+    pub(crate) fn input_gradient(
+        &self,
+        precision: Precision,
+        dy: &Operand,
+        onto: Onto,
+        dx: &mut [f32],
+    ) -> Result<()> {
         let (o, i) = self.dims()?;
         let weight = host(&self.weight)?;
         product(dx, onto, dy, &precision.right(&weight, View::rows_of(o, i)));
@@ -47,7 +53,13 @@ impl Affine {
     }
 
     /// Hands over dyᵀ·x as the gradient of the weight and `dbias` as that of the bias; what isn't trained costs nothing.
-    pub(crate) fn hand_over(&self, precision: Precision, dy: &[f32], x: &Operand, dbias: &[f32]) -> Result<()> {
+    pub(crate) fn hand_over(
+        &self,
+        precision: Precision,
+        dy: &[f32],
+        x: &Operand,
+        dbias: &[f32],
+    ) -> Result<()> {
         if self.weight.is_variable() {
             let (o, i) = self.dims()?;
             let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
@@ -76,7 +88,8 @@ impl Affine {
 /// Each row of y becomes `row`.
 pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
     let block = (4 * BLOCK).div_ceil(row.len()) * row.len();
-    y.par_chunks_mut(block).for_each(|y| y.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row)));
+    y.par_chunks_mut(block)
+        .for_each(|y| y.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row)));
 }
 
 /// Sum over rows of a matrix with c columns.

@@ -60,10 +60,14 @@ impl Attention {
         dropped: Option<Dropout>,
     ) -> Result<Attention> {
         let (b, t) = (sequences.lengths().len(), sequences.width());
-        if heads == 0 || c % heads != 0 {
+        if heads == 0 || !c.is_multiple_of(heads) {
             bail!("attention: {c} channels don't divide into {heads} heads");
         }
-        if [heads, t, t].iter().try_fold(b, |n, &by| n.checked_mul(by)).is_none_or(|n| n > u32::MAX as usize) {
+        if [heads, t, t]
+            .iter()
+            .try_fold(b, |n, &by| n.checked_mul(by))
+            .is_none_or(|n| n > u32::MAX as usize)
+        {
             bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
         }
         let dropped = dropped.filter(|dropped| dropped.p > 0.0);
@@ -192,7 +196,14 @@ impl Attention {
                     self.probabilities(text, h, q, k, s);
                     let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
                     self.load(dy, h, n, &mut s.right);
-                    small(&mut s.found, Strided { x: kept, row: 1, column: long }, &s.right, n, n, wide);
+                    small(
+                        &mut s.found,
+                        Strided { x: kept, row: 1, column: long },
+                        &s.right,
+                        n,
+                        n,
+                        wide,
+                    );
                     self.store(&s.found, h, n, dv);
 
                     self.load_across(v, h, n, &mut s.across);
@@ -204,10 +215,24 @@ impl Attention {
                     softmax_backward_rows(&s.p[..n * long], &mut s.dp[..n * long], n, scale);
 
                     self.load(k, h, n, &mut s.right);
-                    small(&mut s.found, Strided { x: &s.dp, row: long, column: 1 }, &s.right, n, n, wide);
+                    small(
+                        &mut s.found,
+                        Strided { x: &s.dp, row: long, column: 1 },
+                        &s.right,
+                        n,
+                        n,
+                        wide,
+                    );
                     self.store(&s.found, h, n, dq);
                     self.load(q, h, n, &mut s.right);
-                    small(&mut s.found, Strided { x: &s.dp, row: 1, column: long }, &s.right, n, n, wide);
+                    small(
+                        &mut s.found,
+                        Strided { x: &s.dp, row: 1, column: long },
+                        &s.right,
+                        n,
+                        n,
+                        wide,
+                    );
                     self.store(&s.found, h, n, dk);
                 }
                 for padding in [dq, dk, dv] {
@@ -315,8 +340,8 @@ fn drop_rows(x: &mut [f32], dropped: Dropout, first: usize, t: usize, n: usize) 
         let first = (first + query * t) as u32;
         for (vector, x) in x.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let first = first.wrapping_add((vector * LANES) as u32);
-            for lane in 0..LANES {
-                x[lane] *= dropped.factor(first.wrapping_add(lane as u32));
+            for (lane, x) in x.iter_mut().enumerate() {
+                *x *= dropped.factor(first.wrapping_add(lane as u32));
             }
         }
     }

@@ -41,7 +41,13 @@ impl Pool {
     /// which may still be in a cache.
     fn take(&mut self, size: usize) -> Option<Vec<f32>> {
         let fits = |all: &Vec<f32>| (size..2 * size).contains(&all.len());
-        let found = self.free.iter().enumerate().rev().filter(|(_, all)| fits(all)).min_by_key(|(_, all)| all.len());
+        let found = self
+            .free
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, all)| fits(all))
+            .min_by_key(|(_, all)| all.len());
         let all = self.free.remove(found?.0);
         self.n_free -= all.len();
         self.n_used += all.len();

@@ -7,7 +7,12 @@ use candle_core::{D, DType, Result, Tensor};
 use crate::{Dropout, Gelu, Precision, Sequences};
 
 /// x·Wᵀ + b. Shapes (.., I), (O, I), (O,) → (.., O).
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
+pub fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     let (o, i) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     let rows = x.elem_count() / i;
@@ -82,7 +87,9 @@ pub fn attention(
 ) -> Result<Tensor> {
     let (b, t) = (sequences.lengths().len(), sequences.width());
     let (_, c) = q.dims2()?;
-    let of_all = |x: &Tensor| unpack(x, sequences)?.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous();
+    let of_all = |x: &Tensor| {
+        unpack(x, sequences)?.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous()
+    };
     let (q, k, v) = (of_all(q)?, of_all(k)?, of_all(v)?); // (B, H, T, C/H)
     let scores = (q.matmul(&k.t()?)? / ((c / heads) as f64).sqrt())?; // (B, H, T, T)
     let scores = scores.broadcast_add(&mask(sequences.lengths(), t, q.dtype(), q.device())?)?;
@@ -122,7 +129,9 @@ fn mask(lengths: &[u32], t: usize, dtype: DType, device: &candle_core::Device) -
 /// Each element times 0 or 1/(1−p), chosen by key and by its index in (B, T, C).
 pub fn dropout_rows(x: &Tensor, sequences: &Sequences, dropped: Dropout) -> Result<Tensor> {
     let c = x.dim(1)? as u32;
-    let of_row = |&place: &u32| (0..c).map(move |channel| dropped.factor(place.wrapping_mul(c).wrapping_add(channel)));
+    let of_row = |&place: &u32| {
+        (0..c).map(move |channel| dropped.factor(place.wrapping_mul(c).wrapping_add(channel)))
+    };
     let factors: Vec<f32> = sequences.places().iter().flat_map(of_row).collect();
     x * Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?
 }

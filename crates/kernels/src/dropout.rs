@@ -26,7 +26,11 @@ pub fn dropout(x: &Tensor, dropped: Dropout) -> Result<Tensor> {
 }
 
 /// Dropout of a batch's token rows (N, C), the same elements in either layout of the texts: counted as in (B, T, C).
-pub fn dropout_rows(x: &Tensor, sequences: &Arc<Sequences>, dropped: Option<Dropout>) -> Result<Tensor> {
+pub fn dropout_rows(
+    x: &Tensor,
+    sequences: &Arc<Sequences>,
+    dropped: Option<Dropout>,
+) -> Result<Tensor> {
     let Some(dropped) = dropped.filter(|dropped| dropped.p > 0.0) else { return Ok(x.clone()) };
     let (n, _) = x.dims2()?;
     if n != sequences.rows() {

@@ -7,7 +7,10 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice};
-use crate::{AttentionDropout, Dropout, FeedForward, Precision, SelfAttention, Sequences, feed_forward, fused, self_attention};
+use crate::{
+    AttentionDropout, Dropout, FeedForward, Precision, SelfAttention, Sequences, feed_forward,
+    fused, self_attention,
+};
 
 /// Half of an encoder block and what dropout does in it. (N, C) → (N, C).
 #[derive(Clone, Debug)]
@@ -20,10 +23,17 @@ pub enum Half {
 }
 
 /// The halves applied in their order, (N, C) → (N, C).
-pub fn encoder(x: &Tensor, sequences: &Arc<Sequences>, halves: Vec<Half>, precision: Precision) -> Result<Tensor> {
+pub fn encoder(
+    x: &Tensor,
+    sequences: &Arc<Sequences>,
+    halves: Vec<Half>,
+    precision: Precision,
+) -> Result<Tensor> {
     let parameters: Vec<&Tensor> = halves.iter().flat_map(Half::parameters).collect();
     if !is_fused(x) || !fused::can_hand_over(&parameters) {
-        return halves.iter().try_fold(x.clone(), |x, half| half.in_parts(&x, sequences, precision));
+        return halves
+            .iter()
+            .try_fold(x.clone(), |x, half| half.in_parts(&x, sequences, precision));
     }
     let (n, c) = x.dims2()?;
     if n != sequences.rows() {
@@ -33,7 +43,8 @@ pub fn encoder(x: &Tensor, sequences: &Arc<Sequences>, halves: Vec<Half>, precis
         half.check(c)?;
     }
     let anchor = fused::anchor(x, &parameters);
-    let op = Encoder { halves, sequences: sequences.clone(), precision, saved: Mutex::new(Vec::new()) };
+    let op =
+        Encoder { halves, sequences: sequences.clone(), precision, saved: Mutex::new(Vec::new()) };
     x.contiguous()?.apply_op2(&anchor, op)
 }
 
@@ -52,7 +63,12 @@ impl Half {
         }
     }
 
-    fn in_parts(&self, x: &Tensor, sequences: &Arc<Sequences>, precision: Precision) -> Result<Tensor> {
+    fn in_parts(
+        &self,
+        x: &Tensor,
+        sequences: &Arc<Sequences>,
+        precision: Precision,
+    ) -> Result<Tensor> {
         match self {
             Half::Attention(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
             Half::FeedForward(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
@@ -81,7 +97,9 @@ impl Encoder {
     fn forward(&self, half: &Half, x: &[f32], y: &mut [f32]) -> Result<Saved> {
         let Encoder { sequences, precision, .. } = self;
         match half {
-            Half::Attention(half, dropped) => half.forward(x, sequences, *dropped, *precision, y).map(Saved::Attention),
+            Half::Attention(half, dropped) => {
+                half.forward(x, sequences, *dropped, *precision, y).map(Saved::Attention)
+            }
             Half::FeedForward(half, dropped) => {
                 half.forward(x, sequences, *dropped, *precision, y).map(Saved::FeedForward)
             }
@@ -115,7 +133,13 @@ impl CustomOp2 for Encoder {
         "encoder"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let x = slice(x, x_layout)?;
         let mut all = Vec::with_capacity(self.halves.len());
         let mut input: Option<Buffer> = None;
@@ -128,7 +152,13 @@ impl CustomOp2 for Encoder {
         Ok(output(input.as_deref().unwrap_or(x).to_vec(), x_layout.shape()))
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _: &Tensor,
+        _y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let all = std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
         if all.len() != self.halves.len() {
             bail!("encoder: a second backward pass over the same graph");
@@ -136,7 +166,8 @@ impl CustomOp2 for Encoder {
         let grad = grad.contiguous()?;
         let (values, grad) = (host(x)?, host(&grad)?);
         // Below the lowest half that is trained there is nothing to do unless x itself wants its gradient.
-        let lowest = if x.track_op() { Some(0) } else { self.halves.iter().position(Half::is_trained) };
+        let lowest =
+            if x.track_op() { Some(0) } else { self.halves.iter().position(Half::is_trained) };
         let mut below: Option<Buffer> = None;
         for (at, (half, (input, saved))) in self.halves.iter().zip(all).enumerate().rev() {
             if lowest.is_none_or(|lowest| at < lowest) {
@@ -144,7 +175,8 @@ impl CustomOp2 for Encoder {
             }
             let wants_dx = x.track_op() || lowest.is_some_and(|lowest| at > lowest);
             let mut dx = Buffer::of(values.len());
-            let (input, above) = (input.as_deref().unwrap_or(&values), below.as_deref().unwrap_or(&grad));
+            let (input, above) =
+                (input.as_deref().unwrap_or(&values), below.as_deref().unwrap_or(&grad));
             self.backward(half, saved, input, above, wants_dx, &mut dx)?;
             below = Some(dx);
         }

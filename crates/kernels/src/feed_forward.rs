@@ -37,7 +37,11 @@ impl FeedForward {
     /// Whether the parameters fit each other and rows of c channels.
     pub(crate) fn check(&self, c: usize) -> Result<()> {
         let ((f, c_in), outer) = (self.inner.dims()?, self.outer.dims()?);
-        if c != c_in || outer != (c, f) || self.norm.weight.dims() != [c] || self.norm.bias.dims() != [c] {
+        if c != c_in
+            || outer != (c, f)
+            || self.norm.weight.dims() != [c]
+            || self.norm.bias.dims() != [c]
+        {
             bail!("feed forward: {c} channels through {:?} and {outer:?}", (f, c_in));
         }
         Ok(())
@@ -76,7 +80,8 @@ impl FeedForward {
             .par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK))
             .for_each(|(active, inner)| self.activation.block(inner, active));
-        let mut h = self.outer.forward(precision, &precision.left(&active, View::rows_of(n, f)), n)?;
+        let mut h =
+            self.outer.forward(precision, &precision.left(&active, View::rows_of(n, f)), n)?;
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
         residual_norm::forward(&mut h, x, norm, sequences, dropped, y);
@@ -110,7 +115,12 @@ impl FeedForward {
         self.norm.hand_over_norm(of_norm)?;
 
         let (mut du, mut active) = (Buffer::of(n * f), Buffer::of(n * f));
-        self.outer.input_gradient(precision, &precision.left(&dy, of_c), Onto::Overwrite, &mut du)?;
+        self.outer.input_gradient(
+            precision,
+            &precision.left(&dy, of_c),
+            Onto::Overwrite,
+            &mut du,
+        )?;
         du.par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK).zip(active.par_chunks_mut(BLOCK)))
             .for_each(|(du, (inner, active))| self.activation.backward_block(inner, du, active));

@@ -28,7 +28,9 @@ pub fn gradients(x: &Tensor, dx: &[f32]) -> Result<(Option<Tensor>, Option<Tenso
 /// Hands over a variable's gradient; without `backward` of this crate nobody would take it.
 pub fn hand_over(variable: &Tensor, grad: Buffer) -> Result<()> {
     match backward::hand_over_host(variable, Host::new(grad, variable.shape()))? {
-        Some(_) => bail!("fused operations need the backward pass of lowchurn-kernels, not candle's"),
+        Some(_) => {
+            bail!("fused operations need the backward pass of lowchurn-kernels, not candle's")
+        }
         None => Ok(()),
     }
 }

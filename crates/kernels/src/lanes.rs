@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn the_largest_lane_wherever_it_is() {
         for at in 0..LANES {
-            let lanes: [f32; LANES] = std::array::from_fn(|lane| if lane == at { -1.0 } else { -2.0 - lane as f32 });
+            let lanes: [f32; LANES] =
+                std::array::from_fn(|lane| if lane == at { -1.0 } else { -2.0 - lane as f32 });
             assert_eq!(largest(lanes), -1.0);
         }
     }

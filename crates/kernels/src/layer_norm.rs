@@ -116,7 +116,14 @@ pub fn forward_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f
 /// With n = (x − mean)·rstd and g = grad·weight: dx = rstd·(g − mean(g) − n·mean(g·n)); adds d weight = grad·n and
 /// d bias = grad to `sums`, (2·C).
 #[inline(always)]
-pub fn backward_row(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32], sums: &mut [f32]) {
+pub fn backward_row(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    eps: f32,
+    dx: &mut [f32],
+    sums: &mut [f32],
+) {
     let (dweight, dbias) = sums.split_at_mut(weight.len());
     let (mean, rstd) = moments(x, eps);
     let n_columns = weight.len() as f32;

@@ -8,9 +8,9 @@
 mod backward;
 mod buffers;
 pub mod composed;
+mod fused;
 mod gradient;
 mod host;
-mod fused;
 mod keys;
 mod lanes;
 mod sequences;
@@ -34,8 +34,8 @@ mod residual_norm;
 mod self_attention;
 
 mod adamw;
-mod deferred;
 mod ceilings;
+mod deferred;
 
 pub use activation::{Activation, Gelu, gelu};
 pub use adamw::{AdamW, Moments, adamw, adamw_on_host, sum_of_squares};

@@ -10,7 +10,12 @@ use crate::matmul::{Onto, View};
 use crate::product::{Precision, product};
 
 /// x·Wᵀ + b. Shapes (.., I), (O, I), (O,) → (.., O).
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
+pub fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     if !is_fused(x) || !is_fused(weight) {
         return composed::linear(x, weight, bias, precision);
     }
@@ -57,7 +62,12 @@ impl Linear {
     }
 
     /// dx = dy·W, dW = dyᵀ·x. A frozen operand costs nothing.
-    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (o, i) = weight.dims2()?;
         let n = x.elem_count() / i;
         let (grad, grad_view) = (host(grad)?, View::rows_of(n, o));

@@ -34,7 +34,9 @@ pub fn forward(
     y.par_chunks_mut(block)
         .zip(residual.par_chunks(block).zip(out.par_chunks_mut(block)))
         .zip(sequences.places().par_chunks(block / c))
-        .for_each(|((y, (residual, out)), places)| forward_block(y, residual, norm, places, dropped, out));
+        .for_each(|((y, (residual, out)), places)| {
+            forward_block(y, residual, norm, places, dropped, out)
+        });
 }
 
 /// From the gradient of the norm: `dh`, that of h and so of the residual, and `dy`, that of y before dropout, with the sums

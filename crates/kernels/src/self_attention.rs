@@ -14,7 +14,7 @@ use crate::{Dropout, Precision, Sequences, add, dropout_rows, layer_norm, linear
 
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
-    pub query: Affine,  // C → C, as are the next three
+    pub query: Affine, // C → C, as are the next three
     pub key: Affine,
     pub value: Affine,
     pub output: Affine,
@@ -68,7 +68,8 @@ impl SelfAttention {
         dropped: AttentionDropout,
         precision: Precision,
     ) -> Result<Tensor> {
-        let of = |affine: &Affine, x: &Tensor| linear(x, &affine.weight, Some(&affine.bias), precision);
+        let of =
+            |affine: &Affine, x: &Tensor| linear(x, &affine.weight, Some(&affine.bias), precision);
         let (q, k, v) = (of(&self.query, x)?, of(&self.key, x)?, of(&self.value, x)?); // (N, C)
         let attended = attention(&q, &k, &v, sequences, self.heads, dropped.probabilities)?;
         let y = of(&self.output, &attended)?;
@@ -129,7 +130,12 @@ impl SelfAttention {
         self.norm.hand_over_norm(of_norm)?;
 
         let mut dattended = Buffer::of(n * c);
-        self.output.input_gradient(precision, &precision.left(&dy, rows), Onto::Overwrite, &mut dattended)?;
+        self.output.input_gradient(
+            precision,
+            &precision.left(&dy, rows),
+            Onto::Overwrite,
+            &mut dattended,
+        )?;
         self.output.hand_over(precision, &dy, &precision.right(&attended, rows), doutput_bias)?;
 
         let new = || Buffer::of(n * c);

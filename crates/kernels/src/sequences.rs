@@ -28,7 +28,10 @@ impl Sequences {
             bail!("sequences: a text of length {length} in a batch {width} wide");
         }
         if lengths.len().checked_mul(width).is_none_or(|n| n > u32::MAX as usize) {
-            bail!("sequences: {} texts of {width} tokens are too many for one batch", lengths.len());
+            bail!(
+                "sequences: {} texts of {width} tokens are too many for one batch",
+                lengths.len()
+            );
         }
         let (mut starts, mut places) = (vec![0], Vec::new());
         for (text, &length) in lengths.iter().enumerate() {

@@ -145,7 +145,9 @@ mod tests {
     #[test]
     fn small_equals_its_twin_and_f64() {
         let wave = |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
-        for (m, k, n) in [(1, 1, 16), (3, 5, 32), (8, 32, 16), (13, 32, 48), (29, 7, 80), (16, 70, 64)] {
+        for (m, k, n) in
+            [(1, 1, 16), (3, 5, 32), (8, 32, 16), (13, 32, 48), (29, 7, 80), (16, 70, 64)]
+        {
             let (a, b) = (wave(m * k, 0.7), wave(k * n, 0.3));
             for (row, column) in [(k, 1), (1, m)] {
                 let a = Strided { x: &a, row, column };
@@ -154,7 +156,9 @@ mod tests {
                 by_rows(&mut slow, a, &b, m, k, n);
                 for i in 0..m {
                     for j in 0..n {
-                        let term = |p: usize| f64::from(a.x[i * row + p * column]) * f64::from(b[p * n + j]);
+                        let term = |p: usize| {
+                            f64::from(a.x[i * row + p * column]) * f64::from(b[p * n + j])
+                        };
                         let exact: f64 = (0..k).map(term).sum();
                         let bound = 1e-6 * k as f64;
                         for y in [&fast, &slow] {

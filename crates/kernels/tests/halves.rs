@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, Var};
 use lowchurn_kernels::{
-    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision, SelfAttention, Sequences,
-    attention, backward, composed, dropout_rows, encoder,
+    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision,
+    SelfAttention, Sequences, attention, backward, composed, dropout_rows, encoder,
 };
 
 const F32: Precision = Precision::F32;
@@ -37,7 +37,9 @@ fn run(inputs: &[Var], op: Op) -> Vec<Tensor> {
     let y = op(&tensors).unwrap();
     let w = Tensor::from_vec(numbers(y.elem_count(), 99), y.shape(), y.device()).unwrap();
     let mut grads = backward(&(&y * w).unwrap().sum_all().unwrap()).unwrap();
-    let of = |v: &Var| grads.remove(v).unwrap().expect("every input gets a gradient").to_tensor().unwrap();
+    let of = |v: &Var| {
+        grads.remove(v).unwrap().expect("every input gets a gradient").to_tensor().unwrap()
+    };
     std::iter::once(y.clone()).chain(inputs.iter().map(of)).collect()
 }
 
@@ -62,7 +64,11 @@ fn check_but(name: &str, of_rounding: &[usize], inputs: &[Var], fast: Op, slow: 
     let (fast_all, slow_all) = (run(inputs, fast), run(inputs, slow));
     for (i, (f, s)) in fast_all.iter().zip(&slow_all).enumerate() {
         let is_rounding = i > 0 && of_rounding.contains(&(i - 1));
-        let d = if is_rounding { 1e-3 * difference(f, &f.zeros_like().unwrap()) } else { difference(f, s) };
+        let d = if is_rounding {
+            1e-3 * difference(f, &f.zeros_like().unwrap())
+        } else {
+            difference(f, s)
+        };
         assert!(d < 3e-6, "{name}: output {i} (0 the value, then gradients) is off by {d}");
     }
     // Bytes, not closeness: another number of threads must not change the order of a sum.
@@ -76,7 +82,10 @@ fn check_but(name: &str, of_rounding: &[usize], inputs: &[Var], fast: Op, slow: 
 
 /// Both layouts of some texts.
 fn layouts(lengths: &[u32], t: usize) -> [Arc<Sequences>; 2] {
-    [Arc::new(Sequences::packed(lengths, t).unwrap()), Arc::new(Sequences::padded(lengths, t).unwrap())]
+    [
+        Arc::new(Sequences::packed(lengths, t).unwrap()),
+        Arc::new(Sequences::padded(lengths, t).unwrap()),
+    ]
 }
 
 fn is_token(s: &Sequences, place: u32) -> bool {
@@ -85,11 +94,13 @@ fn is_token(s: &Sequences, place: u32) -> bool {
 
 /// 1 on rows of tokens and 0 on rows of padding, (N, 1): what stands in padding is nobody's business.
 fn tokens(s: &Sequences) -> Tensor {
-    let flat: Vec<f32> = s.places().iter().map(|&place| f32::from(u8::from(is_token(s, place)))).collect();
+    let flat: Vec<f32> =
+        s.places().iter().map(|&place| f32::from(u8::from(is_token(s, place)))).collect();
     Tensor::from_vec(flat, (s.rows(), 1), &Device::Cpu).unwrap()
 }
 
-const TEXTS: [(&[u32], usize); 4] = [(&[1], 1), (&[5, 3, 1], 5), (&[13, 13, 9, 2], 13), (&[70, 33], 70)];
+const TEXTS: [(&[u32], usize); 4] =
+    [(&[1], 1), (&[5, 3, 1], 5), (&[13, 13, 9, 2], 13), (&[70, 33], 70)];
 const DROPPED: Option<Dropout> = Some(Dropout { p: 0.2, key: 77 });
 
 #[test]
@@ -102,7 +113,10 @@ fn attention_equals_its_twin() {
                 &format!("attention {shape:?} {heads} heads {dropped:?}"),
                 &[var(&shape, 1), var(&shape, 2), var(&shape, 3)],
                 &|x| attention(&x[0], &x[1], &x[2], s, heads, dropped)?.broadcast_mul(&mask),
-                &|x| composed::attention(&x[0], &x[1], &x[2], s, heads, dropped)?.broadcast_mul(&mask),
+                &|x| {
+                    composed::attention(&x[0], &x[1], &x[2], s, heads, dropped)?
+                        .broadcast_mul(&mask)
+                },
             );
         }
     }
@@ -133,7 +147,13 @@ fn scaled(shape: &[usize], seed: u32) -> Var {
 }
 
 fn feed_forward_of(x: &[Tensor], activation: Activation) -> FeedForward {
-    FeedForward { inner: affine(x, 1), outer: affine(x, 3), norm: affine(x, 5), eps: 1e-5, activation }
+    FeedForward {
+        inner: affine(x, 1),
+        outer: affine(x, 3),
+        norm: affine(x, 5),
+        eps: 1e-5,
+        activation,
+    }
 }
 
 /// x (N, C) and the parameters of a feed-forward half.
@@ -159,7 +179,14 @@ fn feed_forward_equals_its_twin() {
                 check(
                     &format!("feed forward {} {activation:?} {dropped:?} {precision:?}", s.rows()),
                     &inputs,
-                    &|x| encoder(&x[0], s, vec![Half::FeedForward(feed_forward_of(x, activation), dropped)], precision),
+                    &|x| {
+                        encoder(
+                            &x[0],
+                            s,
+                            vec![Half::FeedForward(feed_forward_of(x, activation), dropped)],
+                            precision,
+                        )
+                    },
                     &|x| feed_forward_of(x, activation).in_parts(&x[0], s, dropped, precision),
                 );
             }
@@ -189,8 +216,20 @@ fn self_attention_equals_its_twin() {
                 check(
                     &format!("self attention {n} {dropped:?} {precision:?}"),
                     &inputs,
-                    &|x| encoder(&x[0], s, vec![Half::Attention(self_attention_of(x, 3), dropped)], precision)?.broadcast_mul(&mask),
-                    &|x| self_attention_of(x, 3).in_parts(&x[0], s, dropped, precision)?.broadcast_mul(&mask),
+                    &|x| {
+                        encoder(
+                            &x[0],
+                            s,
+                            vec![Half::Attention(self_attention_of(x, 3), dropped)],
+                            precision,
+                        )?
+                        .broadcast_mul(&mask)
+                    },
+                    &|x| {
+                        self_attention_of(x, 3)
+                            .in_parts(&x[0], s, dropped, precision)?
+                            .broadcast_mul(&mask)
+                    },
                 );
             }
         }
@@ -231,14 +270,24 @@ fn an_encoder_is_its_halves_in_order() {
 
     // Only the second block's feed-forward half is trained.
     let mut some: Vec<Tensor> = inputs.iter().map(Var::as_detached_tensor).collect();
-    some[27..].clone_from_slice(&inputs[27..].iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>());
-    let mut of_some = backward(&encoder(&some[0], &s, halves(&some), F32).unwrap().sqr().unwrap().sum_all().unwrap()).unwrap();
+    some[27..]
+        .clone_from_slice(&inputs[27..].iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>());
+    let mut of_some = backward(
+        &encoder(&some[0], &s, halves(&some), F32).unwrap().sqr().unwrap().sum_all().unwrap(),
+    )
+    .unwrap();
     let all: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
-    let mut of_all = backward(&encoder(&all[0], &s, halves(&all), F32).unwrap().sqr().unwrap().sum_all().unwrap()).unwrap();
+    let mut of_all = backward(
+        &encoder(&all[0], &s, halves(&all), F32).unwrap().sqr().unwrap().sum_all().unwrap(),
+    )
+    .unwrap();
     for (at, input) in inputs.iter().enumerate() {
         let (some, all) = (of_some.remove(input).unwrap(), of_all.remove(input).unwrap().unwrap());
         match some {
-            Some(some) => assert!(at >= 27 && flat(&some.to_tensor().unwrap()) == flat(&all.to_tensor().unwrap()), "{at}"),
+            Some(some) => assert!(
+                at >= 27 && flat(&some.to_tensor().unwrap()) == flat(&all.to_tensor().unwrap()),
+                "{at}"
+            ),
             None => assert!(at < 27, "{at}"),
         }
     }
@@ -274,7 +323,9 @@ fn frozen_parameters_of_fused_operations() {
         let layer = feed_forward_of(x, Activation::Gelu(Gelu::Erf));
         let y = encoder(&x[0], &s, vec![Half::FeedForward(layer, None)], F32).unwrap();
         let mut grads = backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
-        inputs.each_ref().map(|input| grads.remove(input).unwrap().map(|grad| flat(&grad.to_tensor().unwrap())))
+        inputs
+            .each_ref()
+            .map(|input| grads.remove(input).unwrap().map(|grad| flat(&grad.to_tensor().unwrap())))
     };
     let whole = run(&all);
     assert!(whole.iter().all(Option::is_some));

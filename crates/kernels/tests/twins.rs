@@ -3,8 +3,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use lowchurn_kernels::{
-    Dropout, Gelu, Gradient, Precision, Sequences, add, backward, composed, dropout, embedding, gelu, layer_norm,
-    linear,
+    Dropout, Gelu, Gradient, Precision, Sequences, add, backward, composed, dropout, embedding,
+    gelu, layer_norm, linear,
 };
 
 const F32: Precision = Precision::F32;

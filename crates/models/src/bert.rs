@@ -174,6 +174,9 @@ impl Layer {
             output: mode.dropout(config.hidden_dropout),
         };
         let attention = Half::Attention(self.attention.clone(), dropped);
-        [attention, Half::FeedForward(self.feed_forward.clone(), mode.dropout(config.hidden_dropout))]
+        [
+            attention,
+            Half::FeedForward(self.feed_forward.clone(), mode.dropout(config.hidden_dropout)),
+        ]
     }
 }

@@ -13,7 +13,10 @@ pub(crate) type Named<'a> = &'a dyn Fn(&str) -> Result<Tensor>;
 
 /// The weight and bias of a linear layer or a norm.
 pub(crate) fn affine(named: Named, prefix: &str) -> Result<Affine> {
-    Ok(Affine { weight: named(&format!("{prefix}.weight"))?, bias: named(&format!("{prefix}.bias"))? })
+    Ok(Affine {
+        weight: named(&format!("{prefix}.weight"))?,
+        bias: named(&format!("{prefix}.bias"))?,
+    })
 }
 
 /// (.., I) → (.., O). For layers on one row a text, which are too small for another precision to matter.
@@ -54,7 +57,9 @@ pub(crate) fn mixed(x: Tensor, input: &Input) -> Result<(Tensor, Arc<Sequences>)
     for &place in new.places() {
         let (row, token) = (place as usize / t, place as usize % t);
         let (own_length, other_length) = lengths_of(row);
-        let at = |is_there: bool, row: usize| if is_there { (old.starts()[row] + token) as u32 } else { 0 };
+        let at = |is_there: bool, row: usize| {
+            if is_there { (old.starts()[row] + token) as u32 } else { 0 }
+        };
         let (is_own, is_other) = (token < own_length as usize, token < other_length as usize);
         own_rows.push(at(is_own, row));
         own.push(if is_own { mix.share[row] } else { 0.0 });
@@ -63,7 +68,11 @@ pub(crate) fn mixed(x: Tensor, input: &Input) -> Result<(Tensor, Arc<Sequences>)
     }
     let part = |rows: Vec<u32>, shares: Vec<f32>| -> Result<Tensor> {
         let rows = Tensor::from_vec(rows, n, x.device())?;
-        Ok(x.index_select(&rows, 0)?.broadcast_mul(&Tensor::from_vec(shares, (n, 1), x.device())?)?)
+        Ok(x.index_select(&rows, 0)?.broadcast_mul(&Tensor::from_vec(
+            shares,
+            (n, 1),
+            x.device(),
+        )?)?)
     };
     Ok((kernels::add(&part(own_rows, own)?, &part(other_rows, other)?)?, Arc::new(new)))
 }

@@ -88,7 +88,7 @@ pub(crate) fn load(
     let mut params = BTreeMap::new();
     for (name, shape) in expected {
         let var = match (found.get(&name), &mut normal) {
-            (Some(entry), _) => Var::from_tensor(&weights.read(entry)?.to_device(device)?)?,
+            (Some(entry), _) => Var::from_vec(weights.read(entry)?, shape, device)?,
             (None, Some(normal)) => fresh(&shape, config.initializer_range, normal, device)?,
             (None, None) => continue, // unreachable: what is missing was an error above
         };
@@ -133,10 +133,20 @@ pub fn read_params_into(params: &Params, path: &Path) -> Result<()> {
     }
     for entry in found.values() {
         if let Some(var) = params.0.get(&entry.name) {
-            var.set(&weights.read(entry)?.to_device(var.device())?)?;
+            let values = weights.read(entry)?;
+            var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
         }
     }
     Ok(())
+}
+
+/// Shape and values of each tensor of a safetensors file, as [`crate::write_safetensors`] writes it, on the host.
+pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+    let weights = Weights::open_file(path)?;
+    let entries = weights.entries().into_iter();
+    entries
+        .map(|entry| Ok((entry.name.clone(), (entry.shape.clone(), weights.read(&entry)?))))
+        .collect()
 }
 
 fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {

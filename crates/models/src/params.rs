@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{CpuStorage, DType, Storage, Tensor, Var};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -25,9 +25,12 @@ impl Params {
         let mut hash = Sha256::new();
         for (name, tensor) in self.tensors() {
             hash.update(format!("{name} {:?}\n", tensor.dims()));
-            hash.update(bytes(name, tensor)?);
+            for_each_piece(name, tensor, |bytes| {
+                hash.update(bytes);
+                Ok::<_, Error>(())
+            })?;
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(hash))
     }
 }
 
@@ -41,16 +44,43 @@ pub fn is_head(name: &str) -> bool {
     name.starts_with(crate::bert::HEAD)
 }
 
-/// The values of an f32 tensor as little-endian bytes.
-pub(crate) fn bytes(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
+/// Gives `take` the values of an f32 tensor as little-endian bytes, piece by piece: whole, a table of words would lie in memory
+/// a second and a third time.
+pub(crate) fn for_each_piece<E: From<Error>>(
+    name: &str,
+    tensor: &Tensor,
+    take: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     if tensor.dtype() != DType::F32 {
         let dtype = format!("{:?}", tensor.dtype());
-        return Err(Error::SaveDtype { name: name.into(), dtype });
+        return Err(Error::SaveDtype { name: name.into(), dtype }.into());
     }
-    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    let mut bytes = Vec::with_capacity(values.len() * 4);
-    for value in values {
-        bytes.extend_from_slice(&value.to_le_bytes());
+    let (storage, layout) = tensor.storage_and_layout();
+    if let (Storage::Cpu(CpuStorage::F32(all)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    {
+        return for_each_piece_of(&all[start..end], take);
     }
-    Ok(bytes)
+    drop(storage);
+    let values = tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(Error::from)?;
+    for_each_piece_of(&values, take)
+}
+
+/// The same for numbers that are no tensor's.
+pub(crate) fn for_each_piece_of<E>(
+    values: &[f32],
+    mut take: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    const PIECE: usize = 1 << 16;
+    let mut bytes = Vec::with_capacity(4 * values.len().min(PIECE));
+    for piece in values.chunks(PIECE) {
+        bytes.clear();
+        bytes.extend(piece.iter().flat_map(|value| value.to_le_bytes()));
+        take(&bytes)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

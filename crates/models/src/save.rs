@@ -9,9 +9,10 @@ use std::{
 
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::config::label2id;
-use crate::params::bytes;
+use crate::params::{for_each_piece, for_each_piece_of, hex};
 use crate::{Config, Error, ModelType, Params, Result};
 
 /// The metadata that tells readers whose names and layout a file follows.
@@ -28,55 +29,98 @@ const TOKENIZER_FILES: [&str; 5] = [
 
 /// Writes model.safetensors, the tokenizer's files (byte for byte from `tokenizer_from`) and config.json into `dir`.
 /// The config comes last: a folder without it is not a model. Other files in `dir` are left alone.
-pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path) -> Result<()> {
+///
+/// Gives the SHA-256 of model.safetensors, in hex.
+pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path) -> Result<String> {
     let is_there = |name: &&&str| tokenizer_from.join(name).exists();
     let tokenizer: Vec<_> = TOKENIZER_FILES.iter().filter(is_there).collect();
     if !tokenizer.iter().any(|name| ["tokenizer.json", "vocab.txt"].contains(name)) {
         return Err(Error::NoTokenizer { dir: tokenizer_from.into() });
     }
     fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.into(), source })?;
-    write_safetensors(&dir.join("model.safetensors"), params.tensors(), FORMAT_PT)?;
+    let sha256 = write_safetensors(&dir.join("model.safetensors"), params.tensors(), FORMAT_PT)?;
     for name in tokenizer {
         let from = tokenizer_from.join(name);
         let content = fs::read(&from).map_err(|source| Error::Read { path: from, source })?;
         write_beside(&dir.join(name), |file| Ok(file.write_all(&content)?))?;
     }
     let text = format!("{:#}\n", Value::Object(published(config)));
-    write_beside(&dir.join("config.json"), |file| Ok(file.write_all(text.as_bytes())?))
+    write_beside(&dir.join("config.json"), |file| Ok(file.write_all(text.as_bytes())?))?;
+    Ok(sha256)
 }
 
-/// Writes f32 tensors in the given order, each name once; beside `path` first, then renamed over it.
+/// Numbers for a file: a tensor's, or f32 numbers on the host with their shape.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'v> {
+    Tensor(&'v Tensor),
+    Host { values: &'v [f32], shape: &'v [usize] },
+}
+
+impl<'v> From<&'v Tensor> for Values<'v> {
+    fn from(tensor: &'v Tensor) -> Values<'v> {
+        Values::Tensor(tensor)
+    }
+}
+
+impl Values<'_> {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Values::Tensor(tensor) => tensor.dims(),
+            Values::Host { shape, .. } => shape,
+        }
+    }
+
+    fn n(&self) -> usize {
+        match self {
+            Values::Tensor(tensor) => tensor.elem_count(),
+            Values::Host { values, .. } => values.len(),
+        }
+    }
+}
+
+/// Writes f32 tensors in the given order, each name once; beside `path` first, then renamed over it. Gives the SHA-256 of the
+/// file in hex: a manifest wants it, and here the bytes pass by anyway.
 ///
 /// Not through the safetensors crate, whose metadata is a hash map (more than one entry would make the bytes differ from
 /// run to run) and whose files only their owner may read.
-pub fn write_safetensors<'t>(
+pub fn write_safetensors<'t, V: Into<Values<'t>>>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    tensors: impl IntoIterator<Item = (&'t str, V)>,
     metadata: &[(&str, &str)],
-) -> Result<()> {
-    let tensors: Vec<_> = tensors.into_iter().collect();
+) -> Result<String> {
+    let tensors: Vec<(&str, Values)> =
+        tensors.into_iter().map(|(name, values)| (name, values.into())).collect();
     let mut header = Map::new();
     let metadata: Map<_, _> =
         metadata.iter().map(|&(key, value)| (key.into(), value.into())).collect();
     header.insert("__metadata__".into(), metadata.into());
     let mut start = 0;
-    for (name, tensor) in &tensors {
-        let end = start + tensor.elem_count() * 4;
-        let info = json!({ "dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end] });
+    for (name, values) in &tensors {
+        let end = start + values.n() * 4;
+        let info = json!({ "dtype": "F32", "shape": values.shape(), "data_offsets": [start, end] });
         header.insert(name.to_string(), info);
         start = end;
     }
     let mut header = Value::Object(header).to_string();
     // Readers map the data as numbers, so it has to start at a multiple of eight.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut hash = Sha256::new();
     write_beside(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
-        for (name, tensor) in tensors {
-            file.write_all(&bytes(name, tensor)?)?;
+        let mut put = |bytes: &[u8]| {
+            hash.update(bytes);
+            file.write_all(bytes).map_err(Failure::from)
+        };
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(header.as_bytes())?;
+        for (name, values) in tensors {
+            match values {
+                Values::Tensor(tensor) => for_each_piece(name, tensor, &mut put)?,
+                Values::Host { values, .. } => for_each_piece_of(values, &mut put)?,
+            }
         }
         Ok(())
-    })
+    })?;
+    Ok(hex(hash))
 }
 
 /// The config as published, with what this model is now: classes, architecture, number format.

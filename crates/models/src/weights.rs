@@ -9,7 +9,10 @@ use std::{
 
 use candle_core::{DType, Device, Tensor, pickle::PthTensors};
 use memmap2::Mmap;
-use safetensors::{SafeTensors, tensor::Metadata};
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 
 use crate::{Error, Result};
 
@@ -90,10 +93,29 @@ impl Weights {
         entries
     }
 
-    /// The values in f32, on the CPU.
-    pub(crate) fn read(&self, entry: &Entry) -> Result<Tensor> {
+    /// The values in f32. Straight out of the map where they are that: a tensor on the way would be one more copy of a table of
+    /// words.
+    pub(crate) fn read(&self, entry: &Entry) -> Result<Vec<f32>> {
         let tensor = match &self.files {
-            Files::Mapped(files) => files[entry.file].read(&entry.name)?,
+            Files::Mapped(files) => {
+                let (bytes, info) = files[entry.file].find(&entry.name)?;
+                if info.dtype == Dtype::F32 {
+                    return Ok(bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|b| f32::from_le_bytes(*b))
+                        .collect());
+                }
+                let dtype = DType::try_from(info.dtype);
+                let not_float = |_| not_float(&self.path, &entry.name, info.dtype.to_string());
+                Tensor::from_raw_buffer(
+                    bytes,
+                    dtype.map_err(not_float)?,
+                    &info.shape,
+                    &Device::Cpu,
+                )?
+            }
             Files::Pickle(file) => {
                 let found = file.get(&entry.name).map_err(|e| pickle_error(&self.path, &e))?;
                 let lost = || pickle_error(&self.path, &format!("{} is gone", entry.name));
@@ -101,8 +123,9 @@ impl Weights {
             }
         };
         match tensor.dtype() {
-            DType::F32 => Ok(tensor),
-            DType::F16 | DType::BF16 | DType::F64 => Ok(tensor.to_dtype(DType::F32)?),
+            DType::F32 | DType::F16 | DType::BF16 | DType::F64 => {
+                Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+            }
             other => Err(not_float(&self.path, &entry.name, format!("{other:?}"))),
         }
     }
@@ -128,16 +151,14 @@ impl Mapped {
         infos.map(|(name, info)| Entry { name, shape: info.shape.clone(), file }).collect()
     }
 
-    fn read(&self, name: &str) -> Result<Tensor> {
+    fn find(&self, name: &str) -> Result<(&[u8], &TensorInfo)> {
         let unsound = |source| Error::Safetensors { path: self.path.clone(), source };
         let lost = || safetensors::SafeTensorError::TensorNotFound(name.into());
         let info = self.metadata.info(name).ok_or_else(lost).map_err(unsound)?;
         let (start, end) =
             (info.data_offsets.0 + self.data_start, info.data_offsets.1 + self.data_start);
         let bytes = self.map.get(start..end).ok_or_else(lost).map_err(unsound)?;
-        let dtype = DType::try_from(info.dtype);
-        let dtype = dtype.map_err(|_| not_float(&self.path, name, info.dtype.to_string()))?;
-        Ok(Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?)
+        Ok((bytes, info))
     }
 }
 

@@ -115,7 +115,8 @@ pub fn save_fisher(
     let fingerprint = params.fingerprint()?;
     let metadata = [("format", "pt"), (WEIGHTS, &fingerprint), (ROWS, rows)];
     let tensors = fisher.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    Ok(write_safetensors(path, tensors, &metadata)?)
+    write_safetensors(path, tensors, &metadata)?;
+    Ok(())
 }
 
 const WEIGHTS: &str = "weights_sha256";

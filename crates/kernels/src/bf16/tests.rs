@@ -1,3 +1,5 @@
+//! The three paths against each other and against f64, packing against plain rounding.
+
 use super::*;
 
 /// The paths that this machine has; one that it lacks is named as skipped.

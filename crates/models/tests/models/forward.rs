@@ -25,7 +25,12 @@ fn inference_equals_candle_transformers() {
     // Ours holds the tokens alone, the other wants padding.
     let pad = |rows: &Tensor| {
         let (mut padded, rows) = (vec![0u32; 3 * 9], rows.to_vec1::<u32>().unwrap());
-        batch.sequences.places().iter().zip(rows).for_each(|(&place, x)| padded[place as usize] = x);
+        batch
+            .sequences
+            .places()
+            .iter()
+            .zip(rows)
+            .for_each(|(&place, x)| padded[place as usize] = x);
         Tensor::from_vec(padded, (3, 9), &CPU).unwrap()
     };
     let hidden = peer.forward(&pad(&batch.ids), &pad(&batch.types), Some(&mask)).unwrap(); // (B, T, C)

@@ -92,7 +92,8 @@ pub fn largest(mut lanes: [f32; LANES]) -> f32 {
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding and taking it away rounds to a whole number.
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     // ln 2 in two parts, so that r is exact.
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let p = 1.987_569_1e-4;
@@ -102,7 +103,8 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 5e-1;
     let y = p * r * r + r + 1.0;
-    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // n stands in the low bits of `shifted`. A cast of n itself checks its range number by number and doesn't vectorise.
+    y * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
 /// erf(x), absolute error below 5e-7: an odd rational function, constant beyond |x| = 4.

@@ -30,7 +30,7 @@ mod here {
     use std::arch::x86_64::*;
 
     use crate::bf16::pack::{Part, Tile};
-    use crate::bf16::{SIDE, STEP, Square, TILE};
+    use crate::bf16::{DEPTH, SIDE, STEP, Square, TILE};
     use crate::matmul::Onto;
 
     pub fn is_here() -> bool {
@@ -62,12 +62,22 @@ mod here {
         unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().wrapping_add(start)) }
     }
 
+    /// Asks for what the next step of I loads: its lines lie in more pages than the processor foresees by itself.
+    #[expect(unsafe_code, reason = "a hint")]
+    #[inline(always)]
+    fn fetch(x: &[f32], start: usize) {
+        // SAFETY: the instruction loads nothing and ignores addresses that are not there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(start).cast()) }
+    }
+
     /// A word a pair of neighbours: the layout where I has stride 1.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn along(part: Part<'_>) -> [__m512i; SIDE] {
         let masks = [mask(part.n_inner, 0), mask(part.n_inner, 16)];
         let mut rows = [_mm512_setzero_si512(); SIDE];
         for (r, row) in rows.iter_mut().enumerate().take(part.n_outer) {
+            fetch(part.x, r * part.stride + DEPTH);
+            fetch(part.x, r * part.stride + DEPTH + 16);
             let low = load(part.x, r * part.stride, masks[0]);
             let high = load(part.x, r * part.stride + 16, masks[1]);
             *row = bits(_mm512_cvtne2ps_pbh(high, low));
@@ -83,6 +93,7 @@ mod here {
         let mut rows = [_mm512_setzero_si512(); SIDE];
         let line = |inner: usize| {
             let mask = if inner < part.n_inner { mask } else { 0 };
+            fetch(part.x, (inner + DEPTH) * part.stride);
             load(part.x, inner * part.stride, mask)
         };
         for (pair, row) in rows.iter_mut().enumerate() {

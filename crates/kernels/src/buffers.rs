@@ -37,18 +37,20 @@ fn pool() -> MutexGuard<'static, Pool> {
 }
 
 impl Pool {
-    /// The smallest free vector of at least `size` numbers that isn't twice as long; of equals the one that came back last,
-    /// which may still be in a cache.
+    /// The smallest free vector of at least `size` numbers, of equals the one that came back last, which may still be in a
+    /// cache. However much longer it is: what the longest batch needed serves all others.
     fn take(&mut self, size: usize) -> Option<Vec<f32>> {
-        let fits = |all: &Vec<f32>| (size..2 * size).contains(&all.len());
-        let found = self
-            .free
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, all)| fits(all))
-            .min_by_key(|(_, all)| all.len());
-        let all = self.free.remove(found?.0);
+        let mut best: Option<(usize, usize)> = None; // where, how long
+        for (at, all) in self.free.iter().enumerate().rev() {
+            if all.len() == size {
+                best = Some((at, size));
+                break;
+            }
+            if all.len() > size && best.is_none_or(|(_, length)| all.len() < length) {
+                best = Some((at, all.len()));
+            }
+        }
+        let all = self.free.remove(best?.0);
         self.n_free -= all.len();
         self.n_used += all.len();
         Some(all)

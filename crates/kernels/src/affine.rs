@@ -9,7 +9,7 @@ use crate::host::{BLOCK, host};
 use crate::lanes::wide;
 use crate::layer_norm::add_in_order;
 use crate::matmul::{Onto, View};
-use crate::product::{Operand, Precision, product};
+use crate::product::{Operand, Precision, product, product_from};
 
 /// The parameters of x·Wᵀ + b, or of a norm.
 #[derive(Clone, Debug)]
@@ -33,8 +33,7 @@ impl Affine {
         let (o, i) = self.dims()?;
         let (weight, bias) = (host(&self.weight)?, host(&self.bias)?);
         let mut y = Buffer::of(n * o);
-        fill_rows(&mut y, &bias);
-        product(&mut y, Onto::Add, x, &precision.right(&weight, View::rows_of(o, i).t()));
+        product_from(&mut y, &bias, x, &precision.right(&weight, View::rows_of(o, i).t()));
         Ok(y)
     }
 

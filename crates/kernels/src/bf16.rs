@@ -157,13 +157,29 @@ pub fn bf16_path() -> &'static str {
 /// order is the same for any number of threads (it differs between kinds of processors). Panics where sizes don't match.
 /// Where y doesn't begin on a cache line, or C is no multiple of 16, a product costs up to a fifth more.
 pub fn matmul_bf16(y: &mut [f32], onto: Onto, left: &Packed, right: &Packed) {
-    matmul_on(Path::here(), y, onto, left, right);
+    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
+    matmul_on(Path::here(), y, from, left, right);
 }
 
-fn matmul_on(path: Path, y: &mut [f32], onto: Onto, left: &Packed, right: &Packed) {
+/// The same with `row` (C,), a bias, added to each row of the product. It costs nothing: sums begin with it.
+pub(crate) fn matmul_bf16_from(y: &mut [f32], row: &[f32], left: &Packed, right: &Packed) {
+    matmul_on(Path::here(), y, From::Row(row), left, right);
+}
+
+/// What the sums begin with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From<'a> {
+    Zeros,
+    Y,
+    /// (C,) for each row of y.
+    Row(&'a [f32]),
+}
+
+fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packed) {
+    assert!(matches!(from, From::Zeros | From::Y) || matches!(from, From::Row(row) if row.len() == right.outer));
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
-    let product = Product { path, left, right, onto, y: y.as_mut_ptr() };
+    let product = Product { path, left, right, from, y: y.as_mut_ptr() };
     // The larger operand is taken panel by panel, and each meets all of the smaller one.
     let by_rows = left.outer >= right.outer;
     let (large, small) = if by_rows { (left, right) } else { (right, left) };
@@ -185,7 +201,7 @@ struct Product<'a> {
     path: Path,
     left: &'a Packed,
     right: &'a Packed,
-    onto: Onto,
+    from: From<'a>,
     y: *mut f32,
 }
 
@@ -199,8 +215,8 @@ pub(crate) struct Square<'a> {
     right: &'a [u32],
     y: *mut f32,
     y_stride: usize,
-    /// `Overwrite` reads nothing of y.
-    onto: Onto,
+    /// Where the sums begin, and how far its rows are apart (0 for one row that serves all); nowhere, with zeros.
+    from: Option<(*const f32, usize)>,
 }
 
 impl Product<'_> {
@@ -221,7 +237,7 @@ impl Product<'_> {
 
     #[expect(unsafe_code, reason = "threads write into one y")]
     fn square(&self, row: usize, column: usize, steps: &Range<usize>) {
-        let onto = if steps.start > 0 { Onto::Add } else { self.onto };
+        let from = if steps.start > 0 { From::Y } else { self.from };
         let (left, right) = (self.left.panel(row, steps), self.right.panel(column, steps));
         let (row, column) = (row * PANEL, column * PANEL);
         let n_rows = PANEL.min(self.left.outer - row);
@@ -230,7 +246,12 @@ impl Product<'_> {
         // SAFETY: (row, column) is an element of y.
         let y = unsafe { self.y.add(row * y_stride + column) };
         if n_rows == PANEL && n_columns == PANEL {
-            self.multiply(&Square { left, right, y, y_stride, onto });
+            let from = match from {
+                From::Zeros => None,
+                From::Y => Some((y.cast_const(), y_stride)),
+                From::Row(all) => Some((all[column..][..PANEL].as_ptr(), 0)),
+            };
+            self.multiply(&Square { left, right, y, y_stride, from });
             return;
         }
         let mut scratch = [0f32; PANEL * PANEL];
@@ -238,13 +259,16 @@ impl Product<'_> {
             // SAFETY: n_rows rows of n_columns lie inside y, and this thread alone has them.
             unsafe { std::slice::from_raw_parts_mut(y.add(r * y_stride), n_columns) }
         };
-        if onto == Onto::Add {
-            for (r, row) in scratch.chunks_exact_mut(PANEL).take(n_rows).enumerate() {
-                row[..n_columns].copy_from_slice(y_row(r));
+        for (r, to) in scratch.chunks_exact_mut(PANEL).take(n_rows).enumerate() {
+            match from {
+                From::Zeros => {}
+                From::Y => to[..n_columns].copy_from_slice(y_row(r)),
+                From::Row(all) => to[..n_columns].copy_from_slice(&all[column..][..n_columns]),
             }
         }
-        let (to, stride) = (scratch.as_mut_ptr(), PANEL);
-        self.multiply(&Square { left, right, y: to, y_stride: stride, onto });
+        let (y, y_stride) = (scratch.as_mut_ptr(), PANEL);
+        let from = Some((y.cast_const(), y_stride));
+        self.multiply(&Square { left, right, y, y_stride, from });
         for (r, row) in scratch.chunks_exact(PANEL).take(n_rows).enumerate() {
             y_row(r).copy_from_slice(&row[..n_columns]);
         }
@@ -252,7 +276,7 @@ impl Product<'_> {
 
     #[expect(unsafe_code, reason = "instructions that not every processor has")]
     fn multiply(&self, square: &Square) {
-        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone; a path is taken only where it is there, and `run`
+        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone, and at `square.from`; a path is taken only where it is there, and `run`
         // has configured AMX's tiles.
         unsafe {
             match self.path {

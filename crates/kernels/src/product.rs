@@ -1,6 +1,7 @@
 //! Large matrix products in either precision behind one call.
 
-use crate::bf16::{Packed, matmul_bf16};
+use crate::affine::fill_rows;
+use crate::bf16::{Packed, matmul_bf16, matmul_bf16_from};
 use crate::matmul::{Onto, Threads, View, matmul};
 
 /// What matrix products are made of. Weights, activations, gradients and all sums stay f32 either way.
@@ -46,5 +47,16 @@ pub(crate) fn product(y: &mut [f32], onto: Onto, left: &Operand, right: &Operand
         }
         (Operand::Packed(left), Operand::Packed(right)) => matmul_bf16(y, onto, left, right),
         _ => panic!("operands of two precisions"),
+    }
+}
+
+/// y (R, C) = left · right + row, the row (C,) on each row of the product.
+pub(crate) fn product_from(y: &mut [f32], row: &[f32], left: &Operand, right: &Operand) {
+    match (left, right) {
+        (Operand::Packed(left), Operand::Packed(right)) => matmul_bf16_from(y, row, left, right),
+        _ => {
+            fill_rows(y, row);
+            product(y, Onto::Add, left, right);
+        }
     }
 }

@@ -35,7 +35,6 @@ mod here {
     use std::sync::OnceLock;
 
     use crate::bf16::{SIDE, STEP, Square};
-    use crate::matmul::Onto;
 
     /// Whether the processor has AMX-BF16 and the kernel lets this process use it. The kernel is asked once, for all threads.
     pub fn is_here() -> bool {
@@ -125,16 +124,17 @@ mod here {
     pub unsafe fn multiply(square: &Square) {
         let n_steps = square.left.len() / STEP;
         assert!(n_steps > 0 && square.right.len() >= n_steps * STEP);
-        let is_added = u64::from(square.onto == Onto::Add);
-        // SAFETY: reads n_steps · 2 tiles from each of two slices (asserted) and 2 × 2 tiles of y, which it then writes.
+        let is_added = u64::from(square.from.is_some());
+        let (from, from_stride) = square.from.unwrap_or((square.y, 0));
+        // SAFETY: reads n_steps · 2 tiles from each of two slices (asserted) and 2 × 2 tiles at `from`, writes as many of y.
         unsafe {
             asm!(
                 "test {is_added}, {is_added}",
                 "jz 2f",
-                "tileloadd tmm0, [{y} + {y_stride}]",
-                "tileloadd tmm1, [{y} + {y_stride} + 64]",
-                "tileloadd tmm2, [{y_below} + {y_stride}]",
-                "tileloadd tmm3, [{y_below} + {y_stride} + 64]",
+                "tileloadd tmm0, [{from} + {from_stride}]",
+                "tileloadd tmm1, [{from} + {from_stride} + 64]",
+                "tileloadd tmm2, [{from_below} + {from_stride}]",
+                "tileloadd tmm3, [{from_below} + {from_stride} + 64]",
                 "jmp 3f",
                 "2:",
                 "tilezero tmm0",
@@ -164,6 +164,9 @@ mod here {
                 y = in(reg) square.y,
                 y_below = in(reg) square.y.add(SIDE * square.y_stride),
                 y_stride = in(reg) square.y_stride * 4,
+                from = in(reg) from,
+                from_below = in(reg) from.add(SIDE * from_stride),
+                from_stride = in(reg) from_stride * 4,
                 row = in(reg) 64usize,
                 is_added = in(reg) is_added,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

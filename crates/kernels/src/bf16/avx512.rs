@@ -31,7 +31,6 @@ mod here {
 
     use crate::bf16::pack::{Part, Tile};
     use crate::bf16::{DEPTH, SIDE, STEP, Square, TILE};
-    use crate::matmul::Onto;
 
     pub fn is_here() -> bool {
         use std::arch::is_x86_feature_detected as has;
@@ -187,10 +186,13 @@ mod here {
             unsafe { square.y.add((r + row) * square.y_stride + half * SIDE) }
         };
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-        if square.onto == Onto::Add {
+        if let Some((from, stride)) = square.from {
             for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                *sums = unsafe { [_mm512_loadu_ps(y(row, 0)), _mm512_loadu_ps(y(row, 1))] };
+                // SAFETY: as above, for the rows at `from`.
+                *sums = unsafe {
+                    let from = from.add((r + row) * stride);
+                    [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(SIDE))]
+                };
             }
         }
         let steps = square.left.chunks_exact(STEP).zip(square.right.chunks_exact(STEP));

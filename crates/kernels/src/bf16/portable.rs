@@ -4,20 +4,24 @@ use std::ops::Range;
 
 use super::{DEPTH, PANEL, SIDE, STEP, Square, TILE};
 use crate::lanes::wide;
-use crate::matmul::Onto;
 
 /// 32 × 32 elements of y, half a row at a time.
 ///
 /// # Safety
-/// 32 rows of 32 elements lie at `square.y`, `square.y_stride` apart, and nobody else has them.
+/// 32 rows of 32 elements lie at `square.y`, `square.y_stride` apart, and nobody else has them; as many lie at `square.from`.
 #[expect(unsafe_code, reason = "y is shared out among threads")]
 pub unsafe fn multiply(square: &Square) {
     for r in 0..PANEL {
         // SAFETY: by this function's own condition.
         let row =
             unsafe { std::slice::from_raw_parts_mut(square.y.add(r * square.y_stride), PANEL) };
-        if square.onto == Onto::Overwrite {
-            row.fill(0.0);
+        match square.from {
+            None => row.fill(0.0),
+            Some((from, _)) if std::ptr::eq(from, square.y) => {}
+            // SAFETY: 32 rows of 32 elements lie there too, and y is none of them.
+            Some((from, stride)) => unsafe {
+                row.copy_from_slice(std::slice::from_raw_parts(from.add(r * stride), PANEL));
+            },
         }
         let (sums, _) = row.as_chunks_mut::<SIDE>();
         for (sums, right) in sums.iter_mut().zip([0, TILE]) {

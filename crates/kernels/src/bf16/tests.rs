@@ -133,7 +133,8 @@ fn check(path: Path, case: &Case) {
     let before = numbers(rows * columns, 3);
     // What is overwritten must not be read.
     let mut y = if onto == Onto::Add { before.clone() } else { vec![f32::NAN; rows * columns] };
-    matmul_on(path, &mut y, onto, &Packed::left(&a, a_view), &Packed::right(&b, b_view));
+    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
+    matmul_on(path, &mut y, from, &Packed::left(&a, a_view), &Packed::right(&b, b_view));
     let rounded = |x: &[f32], view: View| -> Vec<f64> {
         let at =
             |i: usize| i / view.columns * view.row_stride + i % view.columns * view.column_stride;
@@ -182,7 +183,7 @@ fn a_product_is_the_same_bytes_for_any_number_of_threads() {
                 let left = Packed::left(&a, View::rows_of(rows, inner));
                 let right = Packed::right(&b, View::rows_of(inner, columns));
                 let mut y = numbers(rows * columns, 6);
-                matmul_on(path, &mut y, Onto::Add, &left, &right);
+                matmul_on(path, &mut y, From::Y, &left, &right);
                 y.iter().map(|y| y.to_bits()).collect::<Vec<u32>>()
             };
             let by_threads = [1, 2, 3].map(|n| {
@@ -206,7 +207,7 @@ fn not_a_number_and_infinities_reach_the_result() {
             let mut y = [0f32; 2];
             let left = Packed::left(&a, View::rows_of(2, 20));
             let right = Packed::right(&[1f32; 20], View::rows_of(20, 1));
-            matmul_on(path, &mut y, Onto::Overwrite, &left, &right);
+            matmul_on(path, &mut y, From::Zeros, &left, &right);
             assert!(
                 y[0].is_nan() == value.is_nan() && (value.is_nan() || y[0] == value),
                 "{path:?}"
@@ -234,4 +235,21 @@ fn a_result_of_another_size_is_refused() {
     let left = Packed::left(&[0.0; 4], View::rows_of(2, 2));
     let right = Packed::right(&[0.0; 4], View::rows_of(2, 2));
     matmul_bf16(&mut [0.0; 6], Onto::Overwrite, &left, &right);
+}
+
+/// Sums that begin with a row, as a bias, are those that begin with y where y holds that row.
+#[test]
+fn a_row_to_begin_with() {
+    for path in paths() {
+        for (rows, inner, columns) in [(1, 3, 2), (40, 70, 33), (64, 1600, 96), (33, 40, 64)] {
+            let wave = |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
+            let (a, b, row) = (wave(rows * inner, 0.7), wave(inner * columns, 0.3), wave(columns, 0.9));
+            let left = Packed::left(&a, View::rows_of(rows, inner));
+            let right = Packed::right(&b, View::rows_of(inner, columns));
+            let (mut found, mut expected) = (vec![f32::NAN; rows * columns], row.repeat(rows));
+            matmul_on(path, &mut found, From::Row(&row), &left, &right);
+            matmul_on(path, &mut expected, From::Y, &left, &right);
+            assert!(found == expected, "{path:?} {rows} {inner} {columns}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{LANES, exp, largest, total, wide};
-use crate::small::{Strided, padded, small};
+use crate::small::{Strided, padded, small, transpose};
 use crate::{Dropout, Sequences, composed};
 
 /// softmax(q·kᵀ/√(C/H))·v within each text, a head at a time, with dropout on the probabilities.
@@ -114,14 +114,7 @@ impl Attention {
 
     /// Head `h` of n rows into `across`, (D, n+).
     fn load_across(&self, x: &[f32], h: usize, n: usize, across: &mut [f32]) {
-        let (d, long) = (self.d(), padded(n));
-        for (channel, to) in across.chunks_exact_mut(long).take(d).enumerate() {
-            let from = &x[h * d + channel..];
-            for (row, to) in to[..n].iter_mut().enumerate() {
-                *to = from[row * self.c];
-            }
-            to[n..].fill(0.0);
-        }
+        transpose(&x[h * self.d()..], self.c, n, self.d(), across);
     }
 
     /// Head `h` of n rows out of `found`, (n, D+).

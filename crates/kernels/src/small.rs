@@ -17,6 +17,29 @@ pub struct Strided<'x> {
     pub column: usize,
 }
 
+/// `to` (d, n+) becomes the transpose of n rows of d numbers in `from`, `stride` apart; n is rounded up to whole vectors, with
+/// zeros.
+pub fn transpose(from: &[f32], stride: usize, n: usize, d: usize, to: &mut [f32]) {
+    assert!(n == 0 || d == 0 || (n - 1) * stride + d <= from.len());
+    assert!(to.len() >= d * padded(n));
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        avx512::transpose(from, stride, n, d, to);
+        return;
+    }
+    by_columns(from, stride, n, d, to);
+}
+
+/// The slow twin.
+fn by_columns(from: &[f32], stride: usize, n: usize, d: usize, to: &mut [f32]) {
+    for (column, to) in to.chunks_exact_mut(padded(n)).take(d).enumerate() {
+        for (row, to) in to[..n].iter_mut().enumerate() {
+            *to = from[row * stride + column];
+        }
+        to[n..].fill(0.0);
+    }
+}
+
 /// y (m, n) = a (m, k) · b (k, n). y and b have rows of `n`, a multiple of [`LANES`].
 pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
     assert!(n.is_multiple_of(LANES) && y.len() >= m * n && b.len() >= k * n);
@@ -51,7 +74,8 @@ fn add_times(y: &mut [f32], factor: f32, b: &[f32]) {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, Strided};
+    use super::{LANES, Strided, padded};
+    use crate::bf16::avx512::transposed;
 
     /// Rows of y in registers at a time, by two vectors of columns: 16 sums, enough to hide the latency of an addition.
     const ROWS: usize = 8;
@@ -60,6 +84,33 @@ mod avx512 {
     pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
         // SAFETY: the caller found AVX-512 and asserted that all of m, k, n lies inside the three slices.
         unsafe { blocks(y.as_mut_ptr(), a.x.as_ptr(), a.row, a.column, b.as_ptr(), [m, k, n]) }
+    }
+
+    #[expect(unsafe_code, reason = "vector instructions")]
+    pub fn transpose(from: &[f32], stride: usize, n: usize, d: usize, to: &mut [f32]) {
+        // SAFETY: the caller found AVX-512 and asserted that n rows of d lie in `from`, and d of whole vectors in `to`.
+        unsafe { transposed_blocks(from.as_ptr(), stride, n, d, to.as_mut_ptr()) }
+    }
+
+    /// 16 rows by 16 columns at a time; a mask keeps from reading beyond the d columns.
+    #[expect(unsafe_code, reason = "vector instructions")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn transposed_blocks(from: *const f32, stride: usize, n: usize, d: usize, to: *mut f32) {
+        for column in (0..d).step_by(LANES) {
+            let n_columns = (d - column).min(LANES);
+            let mask = ((1u32 << n_columns) - 1) as __mmask16;
+            for row in (0..n).step_by(LANES) {
+                let mut block = [_mm512_setzero_si512(); LANES];
+                for (at, line) in block.iter_mut().take(n - row).enumerate() {
+                    // SAFETY: row + at < n, and no column under the mask is beyond d.
+                    *line = unsafe { _mm512_maskz_loadu_epi32(mask, from.add((row + at) * stride + column).cast()) };
+                }
+                for (at, line) in transposed(block).iter().take(n_columns).enumerate() {
+                    // SAFETY: column + at < d, and each row of `to` has whole vectors.
+                    unsafe { _mm512_storeu_si512(to.add((column + at) * padded(n) + row).cast(), *line) };
+                }
+            }
+        }
     }
 
     #[expect(unsafe_code, reason = "vector instructions")]
@@ -167,6 +218,18 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_transpose_equals_its_twin() {
+        for (n, d, stride) in [(1, 1, 1), (13, 32, 40), (16, 16, 16), (35, 24, 384), (70, 5, 9)] {
+            let from: Vec<f32> = (0..(n - 1) * stride + d).map(|i| i as f32).collect();
+            let (mut fast, mut slow) = (vec![7f32; d * padded(n)], vec![9f32; d * padded(n)]);
+            transpose(&from, stride, n, d, &mut fast);
+            by_columns(&from, stride, n, d, &mut slow);
+            assert_eq!(fast, slow, "{n} {d} {stride}");
+            assert_eq!(fast[(d - 1) * padded(n) + n - 1], *from.last().unwrap());
         }
     }
 

@@ -23,7 +23,7 @@ mod elsewhere {
 #[cfg(not(target_arch = "x86_64"))]
 pub use elsewhere::{convert, is_here, multiply};
 #[cfg(target_arch = "x86_64")]
-pub use here::{convert, is_here, multiply};
+pub use here::{convert, is_here, multiply, transposed};
 
 #[cfg(target_arch = "x86_64")]
 mod here {
@@ -133,8 +133,9 @@ mod here {
     }
 
     /// 16 × 16 words: within quarters of registers, then whole quarters.
+    #[inline]
     #[target_feature(enable = "avx512f")]
-    fn transposed(x: [__m512i; SIDE]) -> [__m512i; SIDE] {
+    pub fn transposed(x: [__m512i; SIDE]) -> [__m512i; SIDE] {
         let mut y = x;
         for i in (0..SIDE).step_by(4) {
             let a = _mm512_unpacklo_epi32(x[i], x[i + 1]);

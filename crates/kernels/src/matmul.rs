@@ -1,10 +1,11 @@
-//! Matrix products of f32 slices through the gemm crate, and what the machine can do in them.
+//! Matrix products of f32 slices, through the gemm crate or our own instructions, and what the machine can do in them.
 
 use std::time::Instant;
 
 use gemm::Parallelism;
 
 use crate::bf16::{Packed, matmul_bf16};
+use crate::single;
 
 /// A matrix inside a slice: element (r, c) lies at `start + r·row_stride + c·column_stride`.
 #[derive(Clone, Copy)]
@@ -69,10 +70,30 @@ pub enum Threads {
     All,
 }
 
-/// y (R, C) = a (R, I) · b (I, C), or added onto y.
-#[expect(unsafe_code, reason = "gemm takes pointers")]
+/// y (R, C) = a (R, I) · b (I, C), or added onto y. The order of a sum doesn't depend on the number of threads.
 #[expect(clippy::too_many_arguments, reason = "three operands, each a slice and its view")]
 pub fn matmul(
+    y: &mut [f32],
+    y_view: View,
+    onto: Onto,
+    a: &[f32],
+    a_view: View,
+    b: &[f32],
+    b_view: View,
+    threads: Threads,
+) {
+    match threads {
+        Threads::All if single::is_faster(y_view, a_view, b_view) => {
+            single::matmul_single(y, y_view, onto, (a, a_view), (b, b_view));
+        }
+        _ => matmul_gemm(y, y_view, onto, a, a_view, b, b_view, threads),
+    }
+}
+
+/// The same through the gemm crate: for all shapes, views and processors.
+#[expect(unsafe_code, reason = "gemm takes pointers")]
+#[expect(clippy::too_many_arguments, reason = "three operands, each a slice and its view")]
+pub fn matmul_gemm(
     y: &mut [f32],
     y_view: View,
     onto: Onto,

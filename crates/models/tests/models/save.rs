@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{DType, Tensor};
-use lowchurn_models::{Classifier, FORMAT_PT, Head, is_decayed, save, write_safetensors};
+use lowchurn_models::{
+    Classifier, FORMAT_PT, Head, Values, is_decayed, read_safetensors, save, write_safetensors,
+};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::{CPU, Checkpoint, golden, message};
@@ -89,6 +92,40 @@ fn the_file_is_sound_and_aligned() {
     let read = candle_core::safetensors::load(&path, &CPU).unwrap();
     assert_eq!(read["b"].to_vec2::<f32>().unwrap(), [[1.0, 3.0], [2.0, 4.0]]);
     assert_eq!(read["a"].to_vec1::<f32>().unwrap(), [0.5]);
+}
+
+/// Numbers are written piece by piece; these take several pieces and a rest, from a tensor, a view and a slice.
+#[test]
+fn a_file_in_pieces_is_the_file_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("t.safetensors");
+    let shape = [3, 70_001];
+    let numbers: Vec<f32> = (0..3 * 70_001).map(|i| (i as f32 * 0.7).sin()).collect();
+    let tensor = Tensor::from_slice(&numbers, &shape, &CPU).unwrap();
+    let view = tensor.t().unwrap();
+    let slice = Values::Host { values: &numbers, shape: &shape };
+    let sha256 = write_safetensors(
+        &path,
+        [("t", (&tensor).into()), ("v", (&view).into()), ("s", slice)],
+        &[],
+    )
+    .unwrap();
+    let file = fs::read(&path).unwrap();
+    let whole = |tensor: &Tensor| -> Vec<u8> {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    };
+    let data = [whole(&tensor), whole(&view), whole(&tensor)].concat();
+    let (header, rest) = file.split_at(file.len() - data.len());
+    assert!(rest == data, "the data differ");
+    let (length, metadata) = SafeTensors::read_metadata(&file).unwrap();
+    assert_eq!(header.len(), length + 8);
+    assert_eq!(metadata.info("s").unwrap().shape, shape);
+    let of_file: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(sha256, of_file);
+    let (found_shape, found) = read_safetensors(&path).unwrap().remove("v").unwrap();
+    assert_eq!(found_shape, [70_001, 3]);
+    assert!(found == view.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "read back otherwise");
 }
 
 #[test]

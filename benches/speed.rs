@@ -22,7 +22,10 @@ use lowchurn_distill::{
     Divergence, Guides, Lambda, Method, Plan, SelectBy, State, Teacher, TeacherRows, predict,
     step_deferring,
 };
-use lowchurn_kernels::{Onto, Threads, View, matmul, matrix_path, matrix_rate, on_the_pool};
+use lowchurn_kernels::{
+    Onto, Packed, Precision, Threads, View, bf16_path, ceiling_bf16, ceiling_f32, matmul,
+    matmul_bf16, matrix_path, on_the_pool,
+};
 use lowchurn_models::{Classifier, Config, Head};
 
 #[global_allocator]
@@ -44,9 +47,7 @@ fn bench() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let what = what(&args)?;
     let threads = rayon::current_num_threads();
-    println!("{} on {threads} threads", matrix_path());
-    let peak = matrix_rate(1024, 10);
-    println!("matrix rate, 1024³ f32:        {peak:8.0} GFLOP/s");
+    println!("{} and {} on {threads} threads", matrix_path(), bf16_path());
 
     let start = Instant::now();
     let split = rows(&what)?;
@@ -69,7 +70,9 @@ fn bench() -> Result<()> {
         plan.batch_size,
         100.0 * padding_share(&lengths, &order)
     );
-    training(&what, &plan, &split, &tokens, &order, peak)?;
+    training(&what, &plan, &split, &tokens, &order)?;
+    let bf16 = Plan { precision: Precision::Bf16, ..plan.clone() };
+    training(&what, &bf16, &split, &tokens, &order)?;
     updating(&what, &plan, &split, &tokens, &order)?;
     evaluation(&what, &split, &encoder)?;
     whole_command(&what)
@@ -81,9 +84,14 @@ fn training(
     split: &Split,
     tokens: &Encoded,
     order: &[Vec<u32>],
-    peak: f64,
 ) -> Result<()> {
-    let model = model(what, split)?;
+    let mut model = model(what, split)?;
+    model.precision = plan.precision;
+    let threads = rayon::current_num_threads();
+    let (name, ceiling) = match plan.precision {
+        Precision::F32 => ("f32", Some(ceiling_f32(threads))),
+        Precision::Bf16 => ("bf16", ceiling_bf16(threads)),
+    };
     let config = model.config.clone();
     let mut state = State::new(model)?;
     let batches: Vec<Batch> = order
@@ -91,7 +99,8 @@ fn training(
         .take(what.steps + 2)
         .map(|rows| collate(tokens, rows, config.pad_token_id))
         .collect();
-    let (mut took, mut products, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut took, mut products) = (Vec::new(), Vec::new());
+    let (mut rates, mut counts) = (Vec::new(), Vec::new());
     for (i, batch) in batches.iter().enumerate() {
         let start = Instant::now();
         let report = step_deferring(
@@ -106,20 +115,19 @@ fn training(
         let seconds = start.elapsed().as_secs_f64();
         // The first updates fill caches and ask for memory.
         if i >= 2 {
-            let product_seconds = product_seconds(&config, batch.rows.len() * batch.width);
             took.push(seconds);
-            products.push(product_seconds / seconds);
+            products
+                .push(product_seconds(&config, report.n_tokens as usize, plan.precision) / seconds);
             rates.push(report.n_tokens as f64 / seconds);
+            counts.push(report.n_tokens as f64);
         }
     }
-    let n_tokens =
-        batches.iter().map(|batch| batch.rows.len() * batch.width).sum::<usize>() / batches.len();
-    let arithmetic = flops(&config, n_tokens) / peak / 1e9;
-    println!(
-        "step:                          {:8.1} ms ({n_tokens} tokens, {:.1} ms of arithmetic at the rate above)",
-        1e3 * median(&mut took),
-        1e3 * arithmetic
-    );
+    let n_tokens = median(&mut counts);
+    println!("step in {name}: {:23.1} ms ({n_tokens:.0} tokens)", 1e3 * median(&mut took));
+    if let Some(ceiling) = ceiling {
+        let arithmetic = 1e3 * flops(&config, n_tokens as usize) / ceiling / 1e9;
+        println!("its arithmetic at {ceiling:.0} GFLOP/s: {arithmetic:7.1} ms");
+    }
     println!("training:                      {:8.0} tokens/s", median(&mut rates));
     println!("matrix products of a step:     {:8.0} %", 100.0 * median(&mut products));
     Ok(())
@@ -254,8 +262,8 @@ fn flops(config: &Config, n_tokens: usize) -> f64 {
     3.0 * 2.0 * (n_tokens * config.layers * weights) as f64
 }
 
-/// Time of the products of a step alone, at its shapes.
-fn product_seconds(config: &Config, n: usize) -> f64 {
+/// Time of the products of a step alone, at its shapes, with the rounding and packing that they need.
+fn product_seconds(config: &Config, n: usize, precision: Precision) -> f64 {
     let (c, f) = (config.hidden_size, config.intermediate_size);
     let shapes = [(c, c, 4), (c, f, 1), (f, c, 1)];
     let mut seconds = 0.0;
@@ -265,9 +273,21 @@ fn product_seconds(config: &Config, n: usize) -> f64 {
         let (xv, wv, yv) = (View::rows_of(n, i), View::rows_of(o, i), View::rows_of(n, o));
         let start = Instant::now();
         for _ in 0..times * config.layers {
-            matmul(&mut y, yv, Onto::Overwrite, &x, xv, &w, wv.t(), Threads::All);
-            matmul(&mut dx, xv, Onto::Overwrite, &y, yv, &w, wv, Threads::All);
-            matmul(&mut dw, wv, Onto::Overwrite, &y, yv.t(), &x, xv, Threads::All);
+            match precision {
+                Precision::F32 => {
+                    matmul(&mut y, yv, Onto::Overwrite, &x, xv, &w, wv.t(), Threads::All);
+                    matmul(&mut dx, xv, Onto::Overwrite, &y, yv, &w, wv, Threads::All);
+                    matmul(&mut dw, wv, Onto::Overwrite, &y, yv.t(), &x, xv, Threads::All);
+                }
+                Precision::Bf16 => {
+                    let product = |to: &mut [f32], a: Packed, b: Packed| {
+                        matmul_bf16(to, Onto::Overwrite, &a, &b)
+                    };
+                    product(&mut y, Packed::left(&x, xv), Packed::right(&w, wv.t()));
+                    product(&mut dx, Packed::left(&y, yv), Packed::right(&w, wv));
+                    product(&mut dw, Packed::left(&y, yv.t()), Packed::right(&x, xv));
+                }
+            }
         }
         seconds += start.elapsed().as_secs_f64();
     }

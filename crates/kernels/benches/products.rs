@@ -76,13 +76,14 @@ struct Row {
     layer: &'static str,
     product: &'static str,
     gflop: f64,
+    f32_ceiling: f64,
     f32_seconds: f64,
     gemm_seconds: f64,
     bf16_seconds: f64,
     pack_seconds: f64,
 }
 
-fn row(layer: &'static str, product: &Product, repeats: usize) -> Row {
+fn row(layer: &'static str, product: &Product, threads: usize, repeats: usize) -> Row {
     let Product { name, a, a_view, b, b_view } = product;
     let n = a_view.rows * b_view.columns;
     let mut y = vec![0f32; n + 16];
@@ -91,11 +92,14 @@ fn row(layer: &'static str, product: &Product, repeats: usize) -> Row {
     let y = &mut y[start..start + n];
     let y_view = View::rows_of(a_view.rows, b_view.columns);
     let mut of_gemm = y.to_vec();
+    let ceiling_before = ceiling_f32(threads);
     let (f32_seconds, gemm_seconds) = seconds_of_both(
         repeats,
         || matmul(y, y_view, Onto::Overwrite, a, *a_view, b, *b_view, Threads::All),
         || matmul_gemm(&mut of_gemm, y_view, Onto::Overwrite, a, *a_view, b, *b_view, Threads::All),
     );
+    // On both sides of the product: a processor that others use isn't the same a second later.
+    let f32_ceiling = ceiling_before.max(ceiling_f32(threads));
     let (left, right) = (Packed::left(a, *a_view), Packed::right(b, *b_view));
     let bf16_seconds = seconds(repeats, || matmul_bf16(y, Onto::Overwrite, &left, &right));
     let pack_seconds = seconds(repeats, || {
@@ -105,6 +109,7 @@ fn row(layer: &'static str, product: &Product, repeats: usize) -> Row {
         layer,
         product: name,
         gflop: product.gflop(),
+        f32_ceiling,
         f32_seconds,
         gemm_seconds,
         bf16_seconds,
@@ -113,19 +118,21 @@ fn row(layer: &'static str, product: &Product, repeats: usize) -> Row {
 }
 
 fn measure(layers: &[(&'static str, usize, usize)], tokens: usize, threads: usize, repeats: usize) {
-    let (mut f32_ceiling, mut bf16_ceiling) = (0f64, 0f64);
+    let mut bf16_ceiling = 0f64;
     let mut rows = Vec::new();
     for &(layer, i, o) in layers {
         // Beside each layer anew: a processor that others use isn't the same a second later.
-        f32_ceiling = f32_ceiling.max(ceiling_f32(threads));
         bf16_ceiling = bf16_ceiling.max(ceiling_bf16(threads).unwrap_or(f64::NAN));
-        rows.extend(products(tokens, i, o).iter().map(|product| row(layer, product, repeats)));
+        rows.extend(
+            products(tokens, i, o).iter().map(|product| row(layer, product, threads, repeats)),
+        );
     }
-    print(threads, f32_ceiling, bf16_ceiling, &rows);
+    print(threads, bf16_ceiling, &rows);
 }
 
 #[expect(clippy::print_stdout, reason = "a bench")]
-fn print(threads: usize, f32_ceiling: f64, bf16_ceiling: f64, rows: &[Row]) {
+fn print(threads: usize, bf16_ceiling: f64, rows: &[Row]) {
+    let f32_ceiling = rows.iter().map(|row| row.f32_ceiling).fold(0.0, f64::max);
     println!("\nthreads {threads}, memory {:.1} GB/s; GFLOP/s:", memory_rate(threads, 64 << 20));
     println!(
         "ceiling f32 {f32_ceiling:.0} ({}), bf16 {bf16_ceiling:.0} ({})",
@@ -142,8 +149,8 @@ fn print(threads: usize, f32_ceiling: f64, bf16_ceiling: f64, rows: &[Row]) {
             "{:20} {:8} {f32_rate:8.0} {:4.0}% {:5.0}% {bf16_rate:8.0} {:4.0}% {:10.0} {:9.0}",
             row.layer,
             row.product,
-            100.0 * f32_rate / f32_ceiling,
-            100.0 * row.gflop / row.gemm_seconds / f32_ceiling,
+            100.0 * f32_rate / row.f32_ceiling,
+            100.0 * row.gflop / row.gemm_seconds / row.f32_ceiling,
             100.0 * bf16_rate / bf16_ceiling,
             row.gflop / (row.bf16_seconds + row.pack_seconds),
             1e6 * row.pack_seconds,

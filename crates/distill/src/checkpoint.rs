@@ -1,7 +1,7 @@
 //! State ↔ folder. A checkpoint is written as a whole beside its place, its manifest last, and renamed: a folder without a
 //! manifest is not a checkpoint, and a run that is killed at any moment finds the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -150,9 +150,9 @@ pub fn write_manifest(
     let mut hashes: BTreeMap<String, String> =
         known.into_iter().map(|(name, hash)| (name.to_string(), hash)).collect();
     for name in file_names(dir)?.into_iter().filter(|name| name != MANIFEST) {
-        if !hashes.contains_key(&name) {
-            let hash = files::sha256(&dir.join(&name))?;
-            hashes.insert(name, hash);
+        if let Entry::Vacant(place) = hashes.entry(name) {
+            let hash = files::sha256(&dir.join(place.key()))?;
+            place.insert(hash);
         }
     }
     let manifest = Manifest { format: FORMAT, step, provenance: provenance.clone(), files: hashes };

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use lowchurn_kernels::{
     AdamW, Gradient, Gradients, Moments, adamw, adamw_on_host, adamw_rows, catch_up, settle,
 };
-use lowchurn_models::{Params, Values, is_decayed, read_safetensors, write_safetensors};
+use lowchurn_models::{Params, Stored, Values, is_decayed, read_safetensors, write_safetensors};
 
 use crate::{Error, Plan, Result};
 
@@ -173,8 +173,8 @@ impl Optimizer {
         let mut moments = BTreeMap::new();
         for (name, var) in &params.0 {
             let mut take = |key: String| match found.remove(&key) {
-                Some((shape, values)) if shape == var.dims() => Ok(values),
-                Some((shape, _)) => {
+                Some(Stored { shape, values }) if shape == var.dims() => Ok(values),
+                Some(Stored { shape, .. }) => {
                     Err(wrong(format!("{key} has shape {shape:?}, expected {:?}", var.dims())))
                 }
                 None => Err(wrong(format!("{key} is missing"))),

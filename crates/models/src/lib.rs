@@ -27,6 +27,6 @@ pub use classifier::Classifier;
 pub use config::{Config, ModelType, check_vocabulary};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
-pub use load::{Head, LoadReport, read_params_into, read_safetensors};
+pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
 pub use params::{Params, is_decayed, is_head};
 pub use save::{FORMAT_PT, Values, save, write_safetensors};

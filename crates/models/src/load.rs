@@ -140,13 +140,20 @@ pub fn read_params_into(params: &Params, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shape and values of each tensor of a safetensors file, as [`crate::write_safetensors`] writes it, on the host.
-pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+/// A tensor's numbers on the host.
+pub struct Stored {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// The tensors of a safetensors file, as [`crate::write_safetensors`] writes it, by their names.
+pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>> {
     let weights = Weights::open_file(path)?;
-    let entries = weights.entries().into_iter();
-    entries
-        .map(|entry| Ok((entry.name.clone(), (entry.shape.clone(), weights.read(&entry)?))))
-        .collect()
+    let read = |entry: Entry| {
+        let values = weights.read(&entry)?;
+        Ok((entry.name, Stored { shape: entry.shape, values }))
+    };
+    weights.entries().into_iter().map(read).collect()
 }
 
 fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {

@@ -123,9 +123,12 @@ fn a_file_in_pieces_is_the_file_as_a_whole() {
     assert_eq!(metadata.info("s").unwrap().shape, shape);
     let of_file: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(sha256, of_file);
-    let (found_shape, found) = read_safetensors(&path).unwrap().remove("v").unwrap();
-    assert_eq!(found_shape, [70_001, 3]);
-    assert!(found == view.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "read back otherwise");
+    let found = read_safetensors(&path).unwrap().remove("v").unwrap();
+    assert_eq!(found.shape, [70_001, 3]);
+    assert!(
+        found.values == view.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        "read back otherwise"
+    );
 }
 
 #[test]

@@ -176,7 +176,10 @@ enum From<'a> {
 }
 
 fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packed) {
-    assert!(matches!(from, From::Zeros | From::Y) || matches!(from, From::Row(row) if row.len() == right.outer));
+    assert!(
+        matches!(from, From::Zeros | From::Y)
+            || matches!(from, From::Row(row) if row.len() == right.outer)
+    );
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
     let product = Product { path, left, right, from, y: y.as_mut_ptr() };

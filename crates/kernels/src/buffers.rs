@@ -11,7 +11,7 @@ struct Pool {
     free: Vec<Vec<f32>>,
     n_free: usize,
     n_used: usize,
-    /// Ever used at once. Little more is held, however the sizes of batches change.
+    /// Ever used at once. No more is held, however the sizes of batches change.
     n_most: usize,
 }
 
@@ -26,10 +26,10 @@ pub struct Buffer {
 /// Numbers in a cache line: a vector that lies across two costs two loads.
 const LINE: usize = 16;
 
-/// The size to ask for: up to a quarter more, so that batches of like widths share their memory.
+/// The size to ask for: up to an eighth more, so that batches of like widths share their memory.
 fn size_class(n: usize) -> usize {
     let n = n.max(1024);
-    n.next_multiple_of(n.next_power_of_two() / 8)
+    n.next_multiple_of(n.next_power_of_two() / 16)
 }
 
 fn pool() -> MutexGuard<'static, Pool> {
@@ -60,10 +60,9 @@ impl Pool {
     fn make_room(&mut self, size: usize) {
         self.n_used += size;
         self.n_most = self.n_most.max(self.n_used);
-        let most = self.n_most + self.n_most / 8;
         let mut n_gone = 0;
         for all in &self.free {
-            if self.n_used + self.n_free <= most {
+            if self.n_used + self.n_free <= self.n_most {
                 break;
             }
             self.n_free -= all.len();
@@ -134,7 +133,7 @@ mod tests {
     fn sizes_are_few_and_not_wasteful() {
         for n in [0, 1, 1024, 1025, 165_120, 660_480, 11_720_448] {
             let size = size_class(n);
-            assert!(size >= n && size <= (n + n / 4).max(1024), "{n} {size}");
+            assert!(size >= n && size <= (n + n / 8).max(1024), "{n} {size}");
         }
     }
 

@@ -7,6 +7,8 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice};
+use crate::layer_norm::norm_rows;
+use crate::residual_norm::Norm;
 use crate::{
     AttentionDropout, Dropout, FeedForward, Precision, SelfAttention, Sequences, feed_forward,
     fused, self_attention,
@@ -42,9 +44,15 @@ pub fn encoder(
     for half in &halves {
         half.check(c)?;
     }
+    let is_training = x.track_op() || parameters.iter().any(|parameter| parameter.is_variable());
     let anchor = fused::anchor(x, &parameters);
-    let op =
-        Encoder { halves, sequences: sequences.clone(), precision, saved: Mutex::new(Vec::new()) };
+    let op = Encoder {
+        halves,
+        sequences: sequences.clone(),
+        precision,
+        is_training,
+        saved: Mutex::new(Vec::new()),
+    };
     x.contiguous()?.apply_op2(&anchor, op)
 }
 
@@ -75,6 +83,22 @@ impl Half {
         }
     }
 
+    /// What came out of it: the norm of what it saved.
+    fn output(&self, saved: &Saved) -> Result<Buffer> {
+        let (norm, eps) = match self {
+            Half::Attention(half, _) => (&half.norm, half.eps),
+            Half::FeedForward(half, _) => (&half.norm, half.eps),
+        };
+        let h = match saved {
+            Saved::Attention(saved) => &saved.h,
+            Saved::FeedForward(saved) => &saved.h,
+        };
+        let (weight, bias) = (host(&norm.weight)?, host(&norm.bias)?);
+        let mut y = Buffer::of(h.len());
+        norm_rows(h, Norm { weight: &weight, bias: &bias, eps: eps as f32 }, &mut y);
+        Ok(y)
+    }
+
     fn is_trained(&self) -> bool {
         self.parameters().iter().any(|parameter| parameter.is_variable())
     }
@@ -84,8 +108,10 @@ struct Encoder {
     halves: Vec<Half>,
     sequences: Arc<Sequences>,
     precision: Precision,
-    /// For the way back: each half's input but the first one's, and what it saved.
-    saved: Mutex<Vec<(Option<Buffer>, Saved)>>,
+    /// Whether there is a way back.
+    is_training: bool,
+    /// For the way back. A half's input is made again from what the half below it saved.
+    saved: Mutex<Vec<Saved>>,
 }
 
 enum Saved {
@@ -146,7 +172,10 @@ impl CustomOp2 for Encoder {
         for half in &self.halves {
             let mut y = Buffer::of(x.len());
             let saved = self.forward(half, input.as_deref().unwrap_or(x), &mut y)?;
-            all.push((input.replace(y), saved));
+            input = Some(y);
+            if self.is_training {
+                all.push(saved);
+            }
         }
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = all;
         Ok(output(input.as_deref().unwrap_or(x).to_vec(), x_layout.shape()))
@@ -159,7 +188,8 @@ impl CustomOp2 for Encoder {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let all = std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all =
+            std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
         if all.len() != self.halves.len() {
             bail!("encoder: a second backward pass over the same graph");
         }
@@ -169,15 +199,20 @@ impl CustomOp2 for Encoder {
         let lowest =
             if x.track_op() { Some(0) } else { self.halves.iter().position(Half::is_trained) };
         let mut below: Option<Buffer> = None;
-        for (at, (half, (input, saved))) in self.halves.iter().zip(all).enumerate().rev() {
+        while let Some(saved) = all.pop() {
+            let at = all.len();
             if lowest.is_none_or(|lowest| at < lowest) {
                 break;
             }
             let wants_dx = x.track_op() || lowest.is_some_and(|lowest| at > lowest);
+            let input = match all.last() {
+                Some(saved) => Some(self.halves[at - 1].output(saved)?),
+                None => None,
+            };
             let mut dx = Buffer::of(values.len());
             let (input, above) =
                 (input.as_deref().unwrap_or(&values), below.as_deref().unwrap_or(&grad));
-            self.backward(half, saved, input, above, wants_dx, &mut dx)?;
+            self.backward(&self.halves[at], saved, input, above, wants_dx, &mut dx)?;
             below = Some(dx);
         }
         fused::gradients(x, below.as_deref().unwrap_or(&grad))

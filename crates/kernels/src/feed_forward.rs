@@ -24,8 +24,8 @@ pub struct FeedForward {
 
 /// What the way back needs.
 pub(crate) struct Saved {
-    inner: Buffer, // (N, F) before the activation
-    h: Buffer,     // (N, C) before the norm
+    inner: Buffer,        // (N, F) before the activation
+    pub(crate) h: Buffer, // (N, C) before the norm
 }
 
 impl FeedForward {

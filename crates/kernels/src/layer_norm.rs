@@ -7,7 +7,7 @@ use crate::backward::hand_over;
 use crate::composed;
 use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{sum_of, sum_of_pairs, wide};
-use crate::residual_norm::block_of_rows;
+use crate::residual_norm::{Norm, block_of_rows};
 
 /// (x − mean)/√(variance + eps)·weight + bias over the last dimension, variance without Bessel's correction.
 /// Shapes (.., C), (C,), (C,) → (.., C). Ba, Kiros and Hinton, 1607.06450.
@@ -44,10 +44,7 @@ impl CustomOp3 for LayerNorm {
         let x = slice(x, x_layout)?;
         let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
         let mut y = vec![0f32; x.len()];
-        let block = block_of_rows(weight.len());
-        y.par_chunks_mut(block)
-            .zip(x.par_chunks(block))
-            .for_each(|(y, x)| forward_block(x, weight, bias, self.eps, y));
+        norm_rows(x, Norm { weight, bias, eps: self.eps }, &mut y);
         Ok(output(y, x_layout.shape()))
     }
 
@@ -102,6 +99,14 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = sum_of(x, |x| x) / n;
     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// The norm of each row, (N, C) → (N, C).
+pub fn norm_rows(x: &[f32], norm: Norm, y: &mut [f32]) {
+    let block = block_of_rows(norm.weight.len());
+    y.par_chunks_mut(block)
+        .zip(x.par_chunks(block))
+        .for_each(|(y, x)| forward_block(x, norm.weight, norm.bias, norm.eps, y));
 }
 
 /// One row of the norm.

@@ -56,7 +56,9 @@ pub use gradient::{Gradient, Rows};
 pub use keys::{Dropout, Keys};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use matmul::{Onto, Threads, View, matmul, matmul_gemm, matrix_path, matrix_rate, matrix_rate_bf16};
+pub use matmul::{
+    Onto, Threads, View, matmul, matmul_gemm, matrix_path, matrix_rate, matrix_rate_bf16,
+};
 pub use product::Precision;
 pub use self_attention::{AttentionDropout, SelfAttention};
 pub use sequences::Sequences;

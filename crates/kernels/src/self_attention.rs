@@ -36,7 +36,7 @@ pub(crate) struct Saved {
     k: Buffer,
     v: Buffer,
     attended: Buffer,
-    h: Buffer, // before the norm
+    pub(crate) h: Buffer, // before the norm
 }
 
 impl SelfAttention {

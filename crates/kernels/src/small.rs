@@ -103,11 +103,18 @@ mod avx512 {
                 let mut block = [_mm512_setzero_si512(); LANES];
                 for (at, line) in block.iter_mut().take(n - row).enumerate() {
                     // SAFETY: row + at < n, and no column under the mask is beyond d.
-                    *line = unsafe { _mm512_maskz_loadu_epi32(mask, from.add((row + at) * stride + column).cast()) };
+                    *line = unsafe {
+                        _mm512_maskz_loadu_epi32(
+                            mask,
+                            from.add((row + at) * stride + column).cast(),
+                        )
+                    };
                 }
                 for (at, line) in transposed(block).iter().take(n_columns).enumerate() {
                     // SAFETY: column + at < d, and each row of `to` has whole vectors.
-                    unsafe { _mm512_storeu_si512(to.add((column + at) * padded(n) + row).cast(), *line) };
+                    unsafe {
+                        _mm512_storeu_si512(to.add((column + at) * padded(n) + row).cast(), *line)
+                    };
                 }
             }
         }

@@ -242,8 +242,10 @@ fn a_result_of_another_size_is_refused() {
 fn a_row_to_begin_with() {
     for path in paths() {
         for (rows, inner, columns) in [(1, 3, 2), (40, 70, 33), (64, 1600, 96), (33, 40, 64)] {
-            let wave = |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
-            let (a, b, row) = (wave(rows * inner, 0.7), wave(inner * columns, 0.3), wave(columns, 0.9));
+            let wave =
+                |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
+            let (a, b, row) =
+                (wave(rows * inner, 0.7), wave(inner * columns, 0.3), wave(columns, 0.9));
             let left = Packed::left(&a, View::rows_of(rows, inner));
             let right = Packed::right(&b, View::rows_of(inner, columns));
             let (mut found, mut expected) = (vec![f32::NAN; rows * columns], row.repeat(rows));

@@ -26,6 +26,9 @@ pub struct Buffer {
 /// Numbers in a cache line: a vector that lies across two costs two loads.
 const LINE: usize = 16;
 
+/// How much longer than asked for a vector may be.
+const MOST_TIMES: usize = 2;
+
 /// The size to ask for: up to an eighth more, so that batches of like widths share their memory.
 fn size_class(n: usize) -> usize {
     let n = n.max(1024);
@@ -38,7 +41,7 @@ fn pool() -> MutexGuard<'static, Pool> {
 
 impl Pool {
     /// The smallest free vector of at least `size` numbers, of equals the one that came back last, which may still be in a
-    /// cache. However much longer it is: what the longest batch needed serves all others.
+    /// cache. What a long batch needed serves shorter ones too; with no limit, small requests took up a third of the memory.
     fn take(&mut self, size: usize) -> Option<Vec<f32>> {
         let mut best: Option<(usize, usize)> = None; // where, how long
         for (at, all) in self.free.iter().enumerate().rev() {
@@ -46,7 +49,9 @@ impl Pool {
                 best = Some((at, size));
                 break;
             }
-            if all.len() > size && best.is_none_or(|(_, length)| all.len() < length) {
+            if (size..=MOST_TIMES * size).contains(&all.len())
+                && best.is_none_or(|(_, length)| all.len() < length)
+            {
                 best = Some((at, all.len()));
             }
         }

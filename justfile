@@ -122,7 +122,53 @@ bench-peer *ARGS:
 bench-page *FILES:
     {{python}} benches/peer/page.py "$@" > target/peer/page.md && mv target/peer/page.md BENCHMARKS.md
 
-# For NVIDIA; needs CUDA's nvcc on the PATH. Then: target/release/lowchurn finetune sst2 --device cuda
-[group('measure')]
-build-cuda:
-    cargo build --release --features cuda
+# For NVIDIA: builds with nvcc from the PATH, else with CUDA's wheels (2 GB); no card needed. Then: --device cuda
+[group('cuda')]
+build-cuda *ARGS: (_with-cuda "build" ARGS)
+
+# That the CUDA build compiles, without its kernels' link: for machines with no card
+[group('cuda')]
+check-cuda *ARGS: (_with-cuda "check" ARGS)
+
+# On a machine with a card: logits, gradients and losses against the CPU's, then a run beside PyTorch's on the same card (PYTHON)
+[group('cuda')]
+gpu-check MODEL DATA:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    just _with-cuda test --test gpu -- --nocapture
+    just _with-cuda build
+    rows='{{DATA}}:train[:9600]'
+    target/cuda/release/lowchurn doctor
+    target/cuda/release/lowchurn finetune "$rows" --model {{MODEL}} --device cuda --epochs 1 --eval-split none --fresh --json --output target/cuda/run | tail -1
+    target/cuda/release/lowchurn finetune "$rows" --model {{MODEL}} --device cuda --bf16 --epochs 1 --eval-split none --fresh --json --output target/cuda/run | tail -1
+    {{python}} benches/peer/finetune.py --model {{MODEL}} --data "$rows" --epochs 1 --group-by-length
+    {{python}} benches/peer/finetune.py --model {{MODEL}} --data "$rows" --epochs 1 --group-by-length --bf16
+
+# cargo VERB with the cuda feature, in a target folder of its own: its features would compile all of candle again
+_with-cuda VERB *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! command -v nvcc >/dev/null; then
+        home=$PWD/target/cuda
+        cu=$(echo "$home"/venv/lib/python3*/site-packages/nvidia/cu13)
+        if [ ! -x "$cu/bin/nvcc" ]; then
+            {{python}} -m venv "$home/venv"
+            "$home/venv/bin/pip" install -q nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.88 \
+                nvidia-cuda-nvrtc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85 'nvidia-cublas>=13.0,<13.1' nvidia-curand==10.4.0.35
+            cu=$(echo "$home"/venv/lib/python3*/site-packages/nvidia/cu13)
+        fi
+        # The layout that build scripts look for: wheels carry versioned libraries only, and no driver.
+        tools=$home/toolkit
+        mkdir -p "$tools/lib64"
+        for part in bin include nvvm; do ln -sfn "$cu/$part" "$tools/$part"; done
+        for library in "$cu"/lib/lib*.so.*; do
+            name=$(basename "$library")
+            ln -sf "$library" "$tools/lib64/$name"
+            ln -sf "$library" "$tools/lib64/${name%%.so.*}.so"
+        done
+        [ -e "$tools/lib64/libcuda.so" ] || cc -shared -Wl,-soname,libcuda.so.1 -o "$tools/lib64/libcuda.so" -x c /dev/null
+        export CUDA_HOME=$tools CUDA_PATH=$tools CUDA_ROOT=$tools PATH=$tools/bin:$PATH
+        export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
+        export RUSTFLAGS="-L native=$tools/lib64 -C link-arg=-Wl,--unresolved-symbols=ignore-all"
+    fi
+    cargo {{VERB}} --release --features cuda --target-dir target/cuda {{ARGS}}

@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 use lowchurn_data::{Confusion, Encoded, Metric, collate, eval_order};
+use lowchurn_kernels::awake;
 use lowchurn_models::{Classifier, Input, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,7 @@ pub fn predict(
     for order in eval_order(&rows.lengths(), batch_size) {
         let batch = collate(rows, &order, model.config.pad_token_id);
         let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
-        let found = model.forward(&input, Mode::Eval)?.flatten_all()?.to_vec1::<f32>()?; // (B·K)
+        let found = awake(|| model.forward(&input, Mode::Eval))?.flatten_all()?.to_vec1::<f32>()?; // (B·K)
         for (&row, found) in order.iter().zip(found.chunks_exact(classes)) {
             if found.iter().any(|x| !x.is_finite()) {
                 let id = rows.ids.get(row as usize).cloned().unwrap_or_default();

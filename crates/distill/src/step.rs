@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Rng};
-use lowchurn_kernels::{Gradients, Keys, backward};
+use lowchurn_kernels::{Gradients, Keys, awake, backward};
 use lowchurn_models::{Input, Mode};
 
 use crate::guides::mix_of;
@@ -49,6 +49,18 @@ pub fn step(
 
 /// The same numbers, but words that the batches don't hold miss their update until [`State::settle`] or a batch with them.
 pub fn step_deferring(
+    state: &mut State,
+    plan: &Plan,
+    rows: &Encoded,
+    guides: &Guides,
+    micro: &[Batch],
+    total: u64,
+    device: &Device,
+) -> Result<StepReport> {
+    awake(|| update(state, plan, rows, guides, micro, total, device))
+}
+
+fn update(
     state: &mut State,
     plan: &Plan,
     rows: &Encoded,
@@ -137,7 +149,7 @@ pub fn step_deferring(
     }
     means.learning_rate = plan.learning_rate_at(state.step, total);
     let (at, rate) = (state.step, means.learning_rate);
-    let update = |grads: &Grads, params: &_, optimizer: &mut crate::Optimizer| {
+    let apply = |grads: &Grads, params: &_, optimizer: &mut crate::Optimizer| {
         let norm = grads.norm()?;
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", step: at + 1 });
@@ -146,9 +158,9 @@ pub fn step_deferring(
         optimizer.apply(params, grads, plan, at, rate, scale)?;
         Ok(norm)
     };
-    means.gradient_norm = update(&grads, &state.model.params, &mut state.optimizer)?;
+    means.gradient_norm = apply(&grads, &state.model.params, &mut state.optimizer)?;
     if let Some(Peer { model, optimizer }) = &mut state.peer {
-        update(&peers, &model.params, optimizer)?;
+        apply(&peers, &model.params, optimizer)?;
     }
     state.step += 1;
     Ok(means)

@@ -62,4 +62,4 @@ pub use matmul::{
 pub use product::Precision;
 pub use self_attention::{AttentionDropout, SelfAttention};
 pub use sequences::Sequences;
-pub use threads::on_the_pool;
+pub use threads::{awake, on_the_pool};

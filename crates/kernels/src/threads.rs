@@ -1,5 +1,9 @@
 //! How a program that computes is set up: one thread pool instead of two, all work on it, and memory that is kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::Yield;
+
 /// Stack of a thread of the pool: candle's backward pass goes as deep as the graph.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -14,6 +18,56 @@ pub fn on_the_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     // An error means that the pool is there already, with what stack its maker wanted.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK_BYTES).build_global();
     rayon::scope(|_| f())
+}
+
+/// Runs `f` while the pool's other threads look for work without falling asleep. A step hands out some hundred pieces of work of
+/// a tenth of a millisecond each; to wake a thread costs as much, and on a shared host a core that sleeps is given away.
+pub fn awake<R>(f: impl FnOnce() -> R) -> R {
+    // One at a time: two that look for work for each other could wait for each other.
+    static IS_ON: AtomicBool = AtomicBool::new(false);
+    if IS_ON.swap(true, Ordering::Acquire) {
+        return f();
+    }
+    let is_done = AtomicBool::new(false);
+    let caller = rayon::current_thread_index();
+    rayon::in_place_scope(|scope| {
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(|_| {
+                // The caller itself may find this while it waits for others, and must not stay here; nor may a thread that
+                // did so in the middle of a piece of work that others wait for, hence the end to patience.
+                let mut n_idle = 0;
+                while rayon::current_thread_index() != caller
+                    && n_idle < PATIENCE
+                    && !is_done.load(Ordering::Acquire)
+                {
+                    match rayon::yield_now() {
+                        Some(Yield::Executed) => n_idle = 0,
+                        _ => {
+                            (0..SPINS).for_each(|_| std::hint::spin_loop());
+                            n_idle += 1;
+                        }
+                    }
+                }
+            });
+        }
+        let _end = End(&is_done, &IS_ON);
+        f()
+    })
+}
+
+/// Between two looks for work: about a microsecond.
+const SPINS: usize = 32;
+/// Looks in vain before a thread may sleep after all: some milliseconds.
+const PATIENCE: usize = 5000;
+
+/// Ends the watch, also where `f` panics.
+struct End<'a>(&'a AtomicBool, &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+        self.1.store(false, Ordering::Release);
+    }
 }
 
 /// Tells mimalloc, where it is the program's allocator, to keep freed pages for a second: a step frees some megabytes and asks
@@ -34,5 +88,36 @@ fn keep_candles_pool_off() {
     if n_threads == 1 && std::env::var_os(VARIABLE).is_none() {
         // SAFETY: there is no other thread that could read the environment meanwhile.
         unsafe { std::env::set_var(VARIABLE, "1") };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::prelude::*;
+
+    fn sum(n: u64) -> u64 {
+        (0..n).into_par_iter().map(|x| x % 7).sum()
+    }
+
+    /// From within a pool and from outside, several at once, nested, and after a panic: it ends and gives what `f` gives.
+    #[test]
+    fn awake_always_ends() {
+        let expected = sum(100_000);
+        for threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for _ in 0..50 {
+                assert_eq!(pool.install(|| awake(|| sum(100_000))), expected);
+                assert_eq!(pool.install(|| awake(|| awake(|| sum(100_000)))), expected);
+            }
+            let both =
+                pool.install(|| rayon::join(|| awake(|| sum(100_000)), || awake(|| sum(100_000))));
+            assert_eq!(both, (expected, expected));
+            let fall = || pool.install(|| awake(|| panic!("on purpose")));
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fall));
+            assert!(panicked.is_err());
+            assert_eq!(pool.install(|| awake(|| sum(100_000))), expected);
+        }
+        assert_eq!(awake(|| sum(100_000)), expected);
     }
 }

@@ -192,7 +192,10 @@ fn is_plain_file_name(name: &str) -> bool {
 fn open_pickle(path: &Path) -> Result<PthTensors> {
     let file_size =
         fs::metadata(path).map_err(|source| Error::Read { path: path.into(), source })?.len();
-    let tensors = PthTensors::new(path, None).map_err(|e| pickle_error(path, &e))?;
+    // candle takes arguments out of the file's tuples without asking how long they are.
+    let opened = std::panic::catch_unwind(|| PthTensors::new(path, None));
+    let opened = opened.map_err(|_| pickle_error(path, &"a tensor in it is described wrongly"))?;
+    let tensors = opened.map_err(|e| pickle_error(path, &e))?;
     for (name, info) in tensors.tensor_infos() {
         let n_bytes = (info.layout.dims().iter())
             .try_fold(info.dtype.size_in_bytes(), |n, &dim| n.checked_mul(dim));

@@ -1,3 +1,5 @@
+//! Products of [`super`] against f64 and against gemm, in every shape and view.
+
 use super::*;
 use crate::matmul::{Threads, matmul, matmul_gemm};
 

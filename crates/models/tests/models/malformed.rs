@@ -111,6 +111,25 @@ proptest! {
     }
 }
 
+/// Tuples of another length than their readers expect.
+#[test]
+fn wrong_tuples_in_a_pickle_never_panic() {
+    const TUPLES: [u8; 5] = [b')', b't', 0x85, 0x86, 0x87]; // of none, of all since a mark, of one, two, three
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pickle/pytorch_model.bin");
+    let bytes = fs::read(fixture).unwrap();
+    let mut n_described = 0;
+    for at in (0..bytes.len()).filter(|&at| TUPLES.contains(&bytes[at])) {
+        for other in TUPLES {
+            let mut damaged = bytes.clone();
+            damaged[at] = other;
+            let error = open("pytorch_model.bin", &damaged).1.err().map(|error| error.to_string());
+            n_described +=
+                usize::from(error.is_some_and(|error| error.contains("described wrongly")));
+        }
+    }
+    assert!(n_described > 0, "no damage reached candle's assumption: the guard may go");
+}
+
 /// One byte of the head changed, or the file cut off there. Both may still be sound by luck.
 fn damaged(
     name: &str,

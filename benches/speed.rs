@@ -19,11 +19,11 @@ use lowchurn_data::{
     epoch_order, padding_share, read,
 };
 use lowchurn_distill::{
-    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, Teacher, TeacherRows, predict,
-    step_deferring,
+    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, StepReport, Teacher, TeacherRows,
+    predict, step_deferring,
 };
 use lowchurn_kernels::{
-    Onto, Packed, Precision, Threads, View, bf16_path, ceiling_bf16, ceiling_f32, matmul,
+    Onto, Packed, Precision, Threads, View, awake, bf16_path, ceiling_bf16, ceiling_f32, matmul,
     matmul_bf16, matrix_path, on_the_pool,
 };
 use lowchurn_models::{Classifier, Config, Head};
@@ -102,17 +102,7 @@ fn training(
     let (mut took, mut products) = (Vec::new(), Vec::new());
     let (mut rates, mut counts) = (Vec::new(), Vec::new());
     for (i, batch) in batches.iter().enumerate() {
-        let start = Instant::now();
-        let report = step_deferring(
-            &mut state,
-            plan,
-            tokens,
-            &Guides::default(),
-            std::slice::from_ref(batch),
-            10_000,
-            &Device::Cpu,
-        )?;
-        let seconds = start.elapsed().as_secs_f64();
+        let (report, seconds) = timed(&mut state, plan, tokens, &Guides::default(), batch)?;
         // The first updates fill caches and ask for memory.
         if i >= 2 {
             took.push(seconds);
@@ -131,6 +121,21 @@ fn training(
     println!("training:                      {:8.0} tokens/s", median(&mut rates));
     println!("matrix products of a step:     {:8.0} %", 100.0 * median(&mut products));
     Ok(())
+}
+
+/// An update as training makes it, and its seconds.
+fn timed(
+    state: &mut State,
+    plan: &Plan,
+    tokens: &Encoded,
+    guides: &Guides,
+    batch: &Batch,
+) -> Result<(StepReport, f64)> {
+    let start = Instant::now();
+    let micro = std::slice::from_ref(batch);
+    let report =
+        awake(|| step_deferring(state, plan, tokens, guides, micro, 10_000, &Device::Cpu))?;
+    Ok((report, start.elapsed().as_secs_f64()))
 }
 
 /// What following a teacher's table adds to an update: the same batches, once with labels alone and once with the teacher,
@@ -158,35 +163,11 @@ fn updating(
     let pad = plain.model.config.pad_token_id;
     let mut ratios = Vec::new();
     for (i, rows) in order.iter().take(what.steps + 2).enumerate() {
-        let batch = [collate(tokens, rows, pad)];
-        let mut alone = || -> Result<f64> {
-            let start = Instant::now();
-            step_deferring(
-                &mut plain,
-                plan,
-                tokens,
-                &Guides::default(),
-                &batch,
-                10_000,
-                &Device::Cpu,
-            )?;
-            Ok(start.elapsed().as_secs_f64())
-        };
-        let mut together = || -> Result<f64> {
-            let start = Instant::now();
-            step_deferring(
-                &mut followed,
-                &with_teacher,
-                tokens,
-                &guides,
-                &batch,
-                10_000,
-                &Device::Cpu,
-            )?;
-            Ok(start.elapsed().as_secs_f64())
-        };
+        let batch = collate(tokens, rows, pad);
+        let mut alone = || timed(&mut plain, plan, tokens, &Guides::default(), &batch);
+        let mut together = || timed(&mut followed, &with_teacher, tokens, &guides, &batch);
         // Whichever comes second finds caches and memory warm.
-        let (together, alone) = match i % 2 {
+        let ((_, together), (_, alone)) = match i % 2 {
             0 => {
                 let alone = alone()?;
                 (together()?, alone)

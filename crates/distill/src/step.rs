@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Rng};
-use lowchurn_kernels::{Gradients, Keys, awake, backward};
+use lowchurn_kernels::{Gradients, Keys, backward};
 use lowchurn_models::{Input, Mode};
 
 use crate::guides::mix_of;
@@ -49,18 +49,6 @@ pub fn step(
 
 /// The same numbers, but words that the batches don't hold miss their update until [`State::settle`] or a batch with them.
 pub fn step_deferring(
-    state: &mut State,
-    plan: &Plan,
-    rows: &Encoded,
-    guides: &Guides,
-    micro: &[Batch],
-    total: u64,
-    device: &Device,
-) -> Result<StepReport> {
-    awake(|| update(state, plan, rows, guides, micro, total, device))
-}
-
-fn update(
     state: &mut State,
     plan: &Plan,
     rows: &Encoded,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::{Batch, Encoded, collate, epoch_order};
-use lowchurn_kernels::sum_of_squares;
+use lowchurn_kernels::{awake, sum_of_squares};
 use lowchurn_models::Config;
 
 use crate::checkpoint::{self, Provenance, remove_checkpoints};
@@ -116,7 +116,8 @@ pub fn train(
         }
         let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
         watch_churn(run, state, total, on)?;
-        let report = step_deferring(state, plan, run.train, &run.guides, &micro, total, &device)?;
+        let report =
+            awake(|| step_deferring(state, plan, run.train, &run.guides, &micro, total, &device))?;
         state.progress.record(&report);
         on(Event::Stepped { step: state.step, total, report });
 

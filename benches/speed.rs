@@ -133,8 +133,9 @@ fn timed(
 ) -> Result<(StepReport, f64)> {
     let start = Instant::now();
     let micro = std::slice::from_ref(batch);
-    let report =
-        awake(|| step_deferring(state, plan, tokens, guides, micro, 10_000, &Device::Cpu))?;
+    let report = awake(|| -> Result<StepReport> {
+        Ok(step_deferring(state, plan, tokens, guides, micro, 10_000, &Device::Cpu)?)
+    })?;
     Ok((report, start.elapsed().as_secs_f64()))
 }
 

@@ -39,12 +39,13 @@ TITLES = {
 
 
 def main(paths: list[str]) -> None:
-    machines, ceilings, cases, failed = [], None, {}, []
+    machines, ceilings, cases, failed, n_again = [], None, {}, [], 0
     for path in paths:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         machines.append(next(line for line in lines if line["kind"] == "machine"))
         ceilings = next((line for line in lines if line["kind"] == "ceilings"), ceilings)
         failed += [line for line in lines if line["kind"] == "failed"]
+        n_again += sum(line["kind"] == "disturbed" for line in lines)
         runs = [line for line in lines if line["kind"] == "run"]
         for case in TITLES:
             cases[case] = [run for run in runs if run["case"] == case] or cases.get(case, [])
@@ -52,7 +53,7 @@ def main(paths: list[str]) -> None:
     print("Made by `benches/peer/page.py` from the lines of `just bench-peer`; not a number here is typed by hand.")
     print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
     print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
-    machine_section(machines, [run for runs in cases.values() for run in runs], failed)
+    machine_section(machines, [run for runs in cases.values() for run in runs], failed, n_again)
     if ceilings:
         print(f"## What the machine can do\n\n`{ceilings['command']}` said, right before:\n")
         print(indented(ceilings["text"]))
@@ -62,7 +63,7 @@ def main(paths: list[str]) -> None:
             section(case, cases[case])
 
 
-def machine_section(machines: list[dict], runs: list[dict], failed: list[dict]) -> None:
+def machine_section(machines: list[dict], runs: list[dict], failed: list[dict], n_again: int) -> None:
     first = machines[0]
     print("## The machine\n")
     print(f"{first['processor']}, {first['cores']} cores, {first['memory_gib']} GiB, {first['system']}.")
@@ -78,6 +79,8 @@ def machine_section(machines: list[dict], runs: list[dict], failed: list[dict]) 
             f"\nOther processes used {median(others):.2f} cores during a run (median; {max(others):.2f} at most); "
             f"more than 0.3 in {n_disturbed} of {len(others)} runs."
         )
+    if n_again:
+        print(f"{n_again} runs beside more load than that were made again, whichever side they were, and don't count.")
     for line in failed:
         said = line["stderr"].strip().splitlines()[-1:] or ["nothing said"]
         print(f"\nFailed: `{line['command']}`: {said[0]}")

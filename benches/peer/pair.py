@@ -6,7 +6,9 @@
     just bench-page FILE...                      # BENCHMARKS.md from the lines
 
 Each program starts cold for each run, with the same rows, batch size, epochs, learning rate, maximal length, seed and
-threads; the one that goes first changes from repeat to repeat. Repeat r has the seed 42 + r. The cases:
+threads; the one that goes first changes from repeat to repeat. Repeat r has the seed 42 + r. A run during which others used
+more than 0.3 cores is made again, twice at most, whichever side it is; the least disturbed one counts, and the others' lines
+stay in the file. The cases:
 
     sst2        training on the first rows of SST-2, one epoch; accuracy on its validation rows; peak memory
     setup       from the start of the process to the first step on all rows; tokenisation of them
@@ -53,6 +55,8 @@ SIZES = {
 }
 # Above this many cores in use by others, a time says more about them than about us.
 DISTURBED = 0.3
+# A disturbed run is made again at most this often.
+AGAIN = 2
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,11 @@ def main() -> int:
             for case in args.cases:
                 jobs = jobs_of(case, args, sides, 42 + repeat)
                 for turn, job in enumerate(jobs if repeat % 2 == 0 else reversed(jobs)):
-                    line = measured(job) | {"repeat": repeat, "turn": turn}
-                    n_failed += line["kind"] == "failed"
-                    write(lines, line)
-                    print(told(line), flush=True)
+                    for line in least_disturbed(job, 0 if args.smoke else AGAIN):
+                        line |= {"repeat": repeat, "turn": turn}
+                        n_failed += line["kind"] == "failed"
+                        write(lines, line)
+                        print(told(line), flush=True)
     print(f"{args.output}: the page is made by {HERE}/page.py")
     return 1 if n_failed else 0
 
@@ -341,6 +346,19 @@ def bert_base(model: Path, sides: Sides) -> Path:
 # The measurement
 
 
+def least_disturbed(job: Job, again: int) -> list[dict]:
+    """All tries; one is of the kind `run` (or `failed`), the others are `disturbed`."""
+    tries = [measured(job)]
+    while tries[-1]["kind"] == "run" and is_disturbed(tries[-1]) and len(tries) <= again:
+        tries.append(measured(job))
+    counts = min(tries, key=lambda line: (line["kind"] == "run", line["others_cores"] or 0.0))
+    return [line if line is counts else line | {"kind": "disturbed"} for line in tries]
+
+
+def is_disturbed(line: dict) -> bool:
+    return (line["others_cores"] or 0.0) > DISTURBED
+
+
 def measured(job: Job) -> dict:
     said = {"case": job.case, "side": job.side, "setting": job.setting, "threads": job.threads, "seed": job.seed}
     said |= {"tokens": job.tokens, "length": job.length, "command": shown(job.command)}
@@ -409,8 +427,8 @@ def told(line: dict) -> str:
     times = ["setup_seconds", "steps_seconds", "train_seconds", "step_seconds", "eval_seconds"]
     numbers = {key: line[key] for key in [*times, "accuracy", "peak_rss_mib"] if line.get(key) is not None}
     values = [f"{key.replace('_seconds', '')} {value:.4g}" for key, value in numbers.items()]
-    is_disturbed = (line["others_cores"] or 0.0) > DISTURBED
-    warning = f"  WARNING: others used {line['others_cores']} cores meanwhile" if is_disturbed else ""
+    warning = f"  WARNING: others used {line['others_cores']} cores meanwhile" if is_disturbed(line) else ""
+    warning += ", so it is made again or was" if line["kind"] == "disturbed" else ""
     tokens = f" {line['tokens']} tokens of {line['length']}" if line["tokens"] else ""
     return f"{name}{tokens}: {'  '.join(values)}{warning}"
 

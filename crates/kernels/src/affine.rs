@@ -45,10 +45,8 @@ impl Affine {
         onto: Onto,
         dx: &mut [f32],
     ) -> Result<()> {
-        let (o, i) = self.dims()?;
-        let weight = host(&self.weight)?;
-        product(dx, onto, dy, &precision.right(&weight, View::rows_of(o, i)));
-        Ok(())
+        self.dims()?;
+        input_gradient(&self.weight, precision, dy, onto, dx)
     }
 
     /// Hands over dyᵀ·x as the gradient of the weight and `dbias` as that of the bias; what isn't trained costs nothing.
@@ -59,13 +57,7 @@ impl Affine {
         x: &Operand,
         dbias: &[f32],
     ) -> Result<()> {
-        if self.weight.is_variable() {
-            let (o, i) = self.dims()?;
-            let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
-            let mut dw = Buffer::of(o * i);
-            product(&mut dw, Onto::Overwrite, &dy, x);
-            hand_over(&self.weight, dw)?;
-        }
+        hand_over_product(&self.weight, precision, dy, x)?;
         if self.bias.is_variable() {
             hand_over(&self.bias, Buffer::from_slice(dbias))?;
         }
@@ -82,6 +74,50 @@ impl Affine {
         }
         Ok(())
     }
+}
+
+/// x·Wᵀ of a weight (O, I) by itself: (N, I) → (N, O).
+pub(crate) fn forward(
+    weight: &Tensor,
+    precision: Precision,
+    x: &Operand,
+    y: &mut [f32],
+) -> Result<()> {
+    let (o, i) = weight.dims2()?;
+    let weight = host(weight)?;
+    product(y, Onto::Overwrite, x, &precision.right(&weight, View::rows_of(o, i).t()));
+    Ok(())
+}
+
+/// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
+pub(crate) fn input_gradient(
+    weight: &Tensor,
+    precision: Precision,
+    dy: &Operand,
+    onto: Onto,
+    dx: &mut [f32],
+) -> Result<()> {
+    let (o, i) = weight.dims2()?;
+    let weight = host(weight)?;
+    product(dx, onto, dy, &precision.right(&weight, View::rows_of(o, i)));
+    Ok(())
+}
+
+/// Hands over dyᵀ·x as the gradient of a weight; of one that isn't trained it costs nothing.
+pub(crate) fn hand_over_product(
+    weight: &Tensor,
+    precision: Precision,
+    dy: &[f32],
+    x: &Operand,
+) -> Result<()> {
+    if !weight.is_variable() {
+        return Ok(());
+    }
+    let (o, i) = weight.dims2()?;
+    let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
+    let mut dw = Buffer::of(o * i);
+    product(&mut dw, Onto::Overwrite, &dy, x);
+    hand_over(weight, dw)
 }
 
 /// Each row of y becomes `row`.

@@ -1,6 +1,8 @@
 //! Attention a text at a time: scores, softmax, dropout and values of a head stay in cache. The backward pass computes the
 //! probabilities again instead of storing them.
 
+mod window;
+
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -11,6 +13,9 @@ use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{LANES, exp, largest, total, wide};
 use crate::small::{Strided, padded, small, transpose};
 use crate::{Dropout, Sequences, composed};
+
+pub(crate) use window::Window;
+pub use window::attention_in_window;
 
 /// softmax(q·kᵀ/√(C/H))·v within each text, a head at a time, with dropout on the probabilities.
 /// q, k, v (N, C) → (N, C). Vaswani et al., 1706.03762, section 3.2. Rows of padding come out as zeros or as anything finite.
@@ -284,26 +289,32 @@ fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
                 *x = if lane > (n - 1) % LANES { f32::MIN } else { *x };
             }
         }
-        let mut highest = [f32::MIN; LANES];
-        for x in vectors.iter() {
-            for lane in 0..LANES {
-                highest[lane] = if x[lane] > highest[lane] { x[lane] } else { highest[lane] };
-            }
-        }
-        let highest = largest(highest) * scale;
-        let mut sums = [0f32; LANES];
-        for x in vectors.iter_mut() {
-            for lane in 0..LANES {
-                x[lane] = exp((x[lane] * scale - highest).max(-100.0));
-                sums[lane] += x[lane];
-            }
-        }
-        let inverse = 1.0 / total(sums);
-        for x in vectors {
-            x.iter_mut().for_each(|x| *x *= inverse);
-        }
+        softmax(vectors, scale);
     }
 }
+}
+
+/// One row of whole vectors.
+#[inline(always)]
+fn softmax(vectors: &mut [[f32; LANES]], scale: f32) {
+    let mut highest = [f32::MIN; LANES];
+    for x in vectors.iter() {
+        for lane in 0..LANES {
+            highest[lane] = if x[lane] > highest[lane] { x[lane] } else { highest[lane] };
+        }
+    }
+    let highest = largest(highest) * scale;
+    let mut sums = [0f32; LANES];
+    for x in vectors.iter_mut() {
+        for lane in 0..LANES {
+            x[lane] = exp((x[lane] * scale - highest).max(-100.0));
+            sums[lane] += x[lane];
+        }
+    }
+    let inverse = 1.0 / total(sums);
+    for x in vectors {
+        x.iter_mut().for_each(|x| *x *= inverse);
+    }
 }
 
 wide! {

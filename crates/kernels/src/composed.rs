@@ -2,9 +2,13 @@
 //! and the form that runs on CUDA and Metal. candle's fused norm and softmax cut the graph without a word
 //! and are not used here.
 
+mod modern;
+
 use candle_core::{D, DType, Result, Tensor};
 
 use crate::{Dropout, Gelu, Precision, Sequences};
+
+pub use modern::{attention_in_window, mean_of_texts, rotary};
 
 /// x·Wᵀ + b. Shapes (.., I), (O, I), (O,) → (.., O).
 pub fn linear(

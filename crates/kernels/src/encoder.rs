@@ -10,8 +10,9 @@ use crate::host::{host, is_fused, output, slice};
 use crate::layer_norm::norm_rows;
 use crate::residual_norm::Norm;
 use crate::{
-    AttentionDropout, Dropout, FeedForward, Precision, SelfAttention, Sequences, feed_forward,
-    fused, self_attention,
+    AttentionDropout, Dropout, FeedForward, GatedFeedForward, Precision, RotaryAttention,
+    SelfAttention, Sequences, feed_forward, fused, gated_feed_forward, rotary_attention,
+    self_attention,
 };
 
 /// Half of an encoder block and what dropout does in it. (N, C) → (N, C).
@@ -22,6 +23,10 @@ pub enum Half {
     Attention(SelfAttention, AttentionDropout),
     /// norm(x + dropout(outer(activation(inner(x))))). The same, section 3.3.
     FeedForward(FeedForward, Option<Dropout>),
+    /// x + dropout(output(attention(..norm(x)))) with rotary positions and no biases.
+    RotaryAttention(RotaryAttention, AttentionDropout),
+    /// x + outer(dropout(activation(a)·b)) with a and b from inner(norm(x)), without biases.
+    GatedFeedForward(GatedFeedForward, Option<Dropout>),
 }
 
 /// The halves applied in their order, (N, C) → (N, C).
@@ -42,7 +47,7 @@ pub fn encoder(
         bail!("encoder: {n} rows, {} of sequences", sequences.rows());
     }
     for half in &halves {
-        half.check(c)?;
+        half.check(c, sequences)?;
     }
     let is_training = x.track_op() || parameters.iter().any(|parameter| parameter.is_variable());
     let anchor = fused::anchor(x, &parameters);
@@ -61,17 +66,22 @@ impl Half {
         match self {
             Half::Attention(half, _) => half.parameters(),
             Half::FeedForward(half, _) => half.parameters(),
+            Half::RotaryAttention(half, _) => half.parameters(),
+            Half::GatedFeedForward(half, _) => half.parameters(),
         }
     }
 
-    fn check(&self, c: usize) -> Result<()> {
+    fn check(&self, c: usize, sequences: &Sequences) -> Result<()> {
         match self {
             Half::Attention(half, _) => half.check(c),
             Half::FeedForward(half, _) => half.check(c),
+            Half::RotaryAttention(half, _) => half.check(c, sequences),
+            Half::GatedFeedForward(half, _) => half.check(c),
         }
     }
 
-    fn in_parts(
+    /// The same from smaller operations: the slow twin.
+    pub fn in_parts(
         &self,
         x: &Tensor,
         sequences: &Arc<Sequences>,
@@ -80,23 +90,28 @@ impl Half {
         match self {
             Half::Attention(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
             Half::FeedForward(half, dropped) => half.in_parts(x, sequences, *dropped, precision),
+            Half::RotaryAttention(half, dropped) => {
+                half.in_parts(x, sequences, *dropped, precision)
+            }
+            Half::GatedFeedForward(half, dropped) => {
+                half.in_parts(x, sequences, *dropped, precision)
+            }
         }
     }
 
-    /// What came out of it: the norm of what it saved.
-    fn output(&self, saved: &Saved) -> Result<Buffer> {
-        let (norm, eps) = match self {
-            Half::Attention(half, _) => (&half.norm, half.eps),
-            Half::FeedForward(half, _) => (&half.norm, half.eps),
-        };
-        let h = match saved {
-            Saved::Attention(saved) => &saved.h,
-            Saved::FeedForward(saved) => &saved.h,
+    /// What came out of it where that wasn't saved: the norm of what was.
+    fn output(&self, saved: &Saved) -> Result<Option<Buffer>> {
+        let (norm, eps, h) = match (self, saved) {
+            (Half::Attention(half, _), Saved::Attention(saved)) => (&half.norm, half.eps, &saved.h),
+            (Half::FeedForward(half, _), Saved::FeedForward(saved)) => {
+                (&half.norm, half.eps, &saved.h)
+            }
+            _ => return Ok(None),
         };
         let (weight, bias) = (host(&norm.weight)?, host(&norm.bias)?);
         let mut y = Buffer::of(h.len());
         norm_rows(h, Norm { weight: &weight, bias: &bias, eps: eps as f32 }, &mut y);
-        Ok(y)
+        Ok(Some(y))
     }
 
     fn is_trained(&self) -> bool {
@@ -117,6 +132,19 @@ struct Encoder {
 enum Saved {
     Attention(self_attention::Saved),
     FeedForward(feed_forward::Saved),
+    RotaryAttention(rotary_attention::Saved),
+    GatedFeedForward(gated_feed_forward::Saved),
+}
+
+impl Saved {
+    /// What came out of the half, where it was saved.
+    fn output(&self) -> Option<&[f32]> {
+        match self {
+            Saved::Attention(_) | Saved::FeedForward(_) => None,
+            Saved::RotaryAttention(saved) => Some(&saved.y),
+            Saved::GatedFeedForward(saved) => Some(&saved.y),
+        }
+    }
 }
 
 impl Encoder {
@@ -128,6 +156,12 @@ impl Encoder {
             }
             Half::FeedForward(half, dropped) => {
                 half.forward(x, sequences, *dropped, *precision, y).map(Saved::FeedForward)
+            }
+            Half::RotaryAttention(half, dropped) => {
+                half.forward(x, sequences, *dropped, *precision, y).map(Saved::RotaryAttention)
+            }
+            Half::GatedFeedForward(half, dropped) => {
+                half.forward(x, sequences, *dropped, *precision, y).map(Saved::GatedFeedForward)
             }
         }
     }
@@ -147,6 +181,12 @@ impl Encoder {
                 half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
             }
             (Half::FeedForward(half, dropped), Saved::FeedForward(saved)) => {
+                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+            }
+            (Half::RotaryAttention(half, dropped), Saved::RotaryAttention(saved)) => {
+                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+            }
+            (Half::GatedFeedForward(half, dropped), Saved::GatedFeedForward(saved)) => {
                 half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
             }
             _ => bail!("encoder: what was saved belongs to another half"),
@@ -205,13 +245,14 @@ impl CustomOp2 for Encoder {
                 break;
             }
             let wants_dx = x.track_op() || lowest.is_some_and(|lowest| at > lowest);
-            let input = match all.last() {
-                Some(saved) => Some(self.halves[at - 1].output(saved)?),
+            let made = match all.last() {
+                Some(saved) => self.halves[at - 1].output(saved)?,
                 None => None,
             };
             let mut dx = Buffer::of(values.len());
-            let (input, above) =
-                (input.as_deref().unwrap_or(&values), below.as_deref().unwrap_or(&grad));
+            let kept = all.last().and_then(Saved::output);
+            let input = made.as_deref().or(kept).unwrap_or(&values);
+            let above = below.as_deref().unwrap_or(&grad);
             self.backward(&self.halves[at], saved, input, above, wants_dx, &mut dx)?;
             below = Some(dx);
         }

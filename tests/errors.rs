@@ -378,7 +378,7 @@ fn base_models_that_are_none() {
                 .iter()
                 .for_each(|name| fs::remove_file(dir.join(name)).unwrap())
         },
-        "$T/base: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)",
+        "$T/base: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model, or vocab.json and merges.txt of a roberta model)",
     );
     let unsound = |why: &str| {
         format!("$T/base/model.safetensors: not a sound safetensors file: {why}; fetch it again")

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
+use lowchurn_models::TOKENIZER_FILES;
 use serde::Deserialize;
 
 use crate::console::Console;
@@ -202,8 +203,7 @@ impl Base {
 fn wanted(listing: &Listing) -> Vec<String> {
     let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
     let has = |name: &str| paths.contains(&name);
-    let mut wanted: Vec<String> =
-        SMALL.iter().filter(|name| has(name)).map(|s| s.to_string()).collect();
+    let mut wanted: Vec<String> = small().filter(|name| has(name)).map(|s| s.to_string()).collect();
     if has("model.safetensors") {
         wanted.push("model.safetensors".into());
     } else if has("model.safetensors.index.json") {
@@ -216,14 +216,10 @@ fn wanted(listing: &Listing) -> Vec<String> {
     wanted
 }
 
-const SMALL: [&str; 6] = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
+/// All but the weights.
+fn small() -> impl Iterator<Item = &'static str> {
+    std::iter::once("config.json").chain(TOKENIZER_FILES)
+}
 
 /// Hash over all that a base folder contributes: config, tokenizer and weights.
 pub fn sha256(folder: &Path) -> Result<String> {
@@ -232,7 +228,7 @@ pub fn sha256(folder: &Path) -> Result<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| {
             let is_weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
-            SMALL.contains(&name.as_str()) || is_weights || name == "pytorch_model.bin"
+            small().any(|small| small == name) || is_weights || name == "pytorch_model.bin"
         })
         .collect();
     names.sort();

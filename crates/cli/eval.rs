@@ -99,7 +99,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     };
     let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
     let encoder = TextEncoder::open(&model_folder)?;
-    check_vocabulary(&classifier.config, encoder.vocab_size(), &model_folder)?;
+    check_vocabulary(&classifier.config, encoder.vocab_size(), encoder.pad_id(), &model_folder)?;
     let most = classifier.config.max_positions;
     let max_length = match scoring.max_length {
         Some(asked) if asked > most => {

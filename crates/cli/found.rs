@@ -57,7 +57,7 @@ pub fn open_model(found: &Found, compute: &Compute) -> Result<Classifier> {
 
 pub fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
     let encoder = TextEncoder::open(&found.folder)?;
-    check_vocabulary(config, encoder.vocab_size(), &found.folder)?;
+    check_vocabulary(config, encoder.vocab_size(), encoder.pad_id(), &found.folder)?;
     Ok(encode(&encoder, examples, found.max_length)?)
 }
 

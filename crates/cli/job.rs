@@ -135,7 +135,7 @@ pub fn plans(job: &Job, args: &Finetune) -> Vec<(Plan, PathBuf)> {
 pub fn open_base(job: &Job, folder: &Path) -> Result<(Config, TextEncoder)> {
     let encoder = TextEncoder::open(folder)?;
     let config = Config::open(folder)?;
-    check_vocabulary(&config, encoder.vocab_size(), folder)?;
+    check_vocabulary(&config, encoder.vocab_size(), encoder.pad_id(), folder)?;
     let (length, most) = (job.plan.max_length, config.max_positions);
     if length > most {
         let name = &job.base.name;

@@ -111,13 +111,18 @@ pub fn sweep(output: &Path, results: &Value) -> Result<()> {
 
 /// What a run leaves at the top of its folder. Its manifest first, so that a kill in between leaves no half of it
 /// believed; `run.toml`, by which the folder is known as a run's, last.
-const FILES: [&str; 15] = [
+const FILES: [&str; 20] = [
     "manifest.json",
     "model.safetensors",
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "metrics.jsonl",

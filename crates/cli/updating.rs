@@ -318,7 +318,7 @@ impl Updating {
     fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {
         let encoder = TextEncoder::open(&start.folder)?;
         let config = Config::open(&start.folder)?;
-        check_vocabulary(&config, encoder.vocab_size(), &start.folder)?;
+        check_vocabulary(&config, encoder.vocab_size(), encoder.pad_id(), &start.folder)?;
         if plan.max_length > config.max_positions {
             let (length, most) = (plan.max_length, config.max_positions);
             return Err(Usage(format!(

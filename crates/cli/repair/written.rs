@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lowchurn_churn::{Asked, Certificate, Side, compare};
 use lowchurn_distill::{distance, sha256_of_file, write_file, write_json};
-use lowchurn_models::save;
+use lowchurn_models::{TOKENIZER_FILES, save};
 use serde_json::{Value, json};
 
 use super::curve::{Holdout, Tried, pair};
@@ -98,7 +98,8 @@ pub fn write_model(
         let name = entry?.file_name().to_string_lossy().into_owned();
         let is_models = name.ends_with(".safetensors")
             || name.ends_with(".json") && name != "curve.json" && name != "report.json"
-            || ["vocab.txt", "run.toml"].contains(&name.as_str());
+            || name == "run.toml"
+            || TOKENIZER_FILES.contains(&name.as_str());
         if is_models {
             names.push(name);
         }

@@ -16,6 +16,7 @@ use tokenizers::{
     TruncationStrategy,
 };
 
+use crate::byte_level::byte_level;
 use crate::error::{Error, Result};
 use crate::example::Example;
 
@@ -27,20 +28,21 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Reads `tokenizer.json` of a model folder, or builds BERT's WordPiece from `vocab.txt` where there is only that
-    /// (with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`).
+    /// Reads `tokenizer.json` of a model folder, or builds what it would hold: BERT's WordPiece from `vocab.txt` (with
+    /// `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`), RoBERTa's byte-level BPE from
+    /// `vocab.json` and `merges.txt` (with `add_prefix_space`).
     pub fn open(dir: &Path) -> Result<TextEncoder> {
-        let (json, vocab) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
-        let config = json_of(&dir.join("tokenizer_config.json"))?;
-        let tokenizer = if json.is_file() {
-            Tokenizer::from_file(&json).map_err(|error| Error::BadTokenizer {
-                path: json.clone(),
-                reason: error.to_string(),
-            })?
-        } else if vocab.is_file() {
-            bert_of_vocab(&vocab, &config)?
-        } else {
-            return Err(Error::NoTokenizer { dir: dir.to_owned() });
+        let config = json_of(&dir.join(CONFIG))?;
+        let tokenizer = match form(dir)? {
+            Form::Json => {
+                let path = dir.join("tokenizer.json");
+                Tokenizer::from_file(&path)
+                    .map_err(|error| Error::BadTokenizer { path, reason: error.to_string() })?
+            }
+            Form::WordPiece => bert_of_vocab(&dir.join("vocab.txt"), &config)?,
+            Form::BytePairs => {
+                byte_level(&dir.join("vocab.json"), &dir.join("merges.txt"), &config)?
+            }
         };
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
         Ok(TextEncoder { pad_id: pad_id(&tokenizer, &config), tokenizer, vocab_size })
@@ -62,6 +64,38 @@ impl TextEncoder {
         self.tokenizer
             .get_post_processor()
             .map_or(0, |processor| processor.added_tokens(pair == Pair::Yes))
+    }
+}
+
+/// The files of a model folder that [`TextEncoder::open`] reads.
+pub fn tokenizer_files(dir: &Path) -> Result<Vec<&'static str>> {
+    let mut files = match form(dir)? {
+        Form::Json => vec!["tokenizer.json"],
+        Form::WordPiece => vec!["vocab.txt"],
+        Form::BytePairs => vec!["vocab.json", "merges.txt"],
+    };
+    files.extend(dir.join(CONFIG).is_file().then_some(CONFIG));
+    Ok(files)
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+
+/// How a folder holds its tokenizer.
+enum Form {
+    Json,
+    WordPiece,
+    BytePairs,
+}
+
+fn form(dir: &Path) -> Result<Form> {
+    let is_there = |name: &str| dir.join(name).is_file();
+    let sentencepiece = ["spm.model", "spiece.model", "sentencepiece.bpe.model"];
+    match sentencepiece.into_iter().find(|name| is_there(name)) {
+        _ if is_there("tokenizer.json") => Ok(Form::Json),
+        _ if is_there("vocab.txt") => Ok(Form::WordPiece),
+        _ if is_there("vocab.json") && is_there("merges.txt") => Ok(Form::BytePairs),
+        Some(name) => Err(Error::SentencePiece { path: dir.join(name) }),
+        None => Err(Error::NoTokenizer { dir: dir.to_owned() }),
     }
 }
 
@@ -137,7 +171,7 @@ fn bert_of_vocab(path: &Path, config: &Value) -> Result<Tokenizer> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     pub tokens: Vec<u32>,
-    /// Segment ids: 0 first text, 1 second text of a pair.
+    /// Segment ids: 0 first text, 1 second text of a pair, as the tokenizer gives them; some families have none and ignore them.
     pub types: Vec<u8>,
     /// (rows + 1,)
     pub offsets: Vec<usize>,
@@ -287,6 +321,33 @@ mod tests {
         assert_eq!(encode(&encoder, &[], 8).unwrap().offsets, [0]);
     }
 
+    /// Blanks are Ġ; 'lo' and 'low' are merged; 'é' is two bytes. There are no types.
+    #[test]
+    fn byte_pairs_from_a_vocabulary() {
+        let vocab = r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"l":4,"o":5,"w":6,"lo":7,"low":8,"Ġ":9,"Ġlow":10,"Ã":11,"©":12,
+                        "<mask>":13}"#;
+        let merges = "#version: 0.2\nl o\nlo w\nĠ low\n";
+        let files = [("vocab.json", vocab), ("merges.txt", merges)];
+        let check = |dir: tempfile::TempDir, text: &str, pair: Option<&str>, tokens: &[u32]| {
+            let encoder = TextEncoder::open(dir.path()).unwrap();
+            assert_eq!((encoder.vocab_size(), encoder.pad_id()), (14, 1));
+            let encoded = encode(&encoder, &[row("1", text, pair)], 9).unwrap();
+            assert_eq!(
+                (&encoded.tokens[..], encoded.types),
+                (tokens, vec![0; tokens.len()]),
+                "{text}"
+            );
+        };
+        check(folder(&files), "low lo", None, &[0, 8, 9, 7, 2]);
+        check(folder(&files), "é low <mask>", None, &[0, 11, 12, 10, 13, 2]);
+        check(folder(&files), "low", Some("low low"), &[0, 8, 2, 2, 8, 10, 2]);
+        let prefixed = ("tokenizer_config.json", r#"{"add_prefix_space": true}"#);
+        check(folder(&[files[0], files[1], prefixed]), "low", None, &[0, 10, 2]);
+        let dir = folder(&[files[0], files[1], prefixed]);
+        let read = ["vocab.json", "merges.txt", "tokenizer_config.json"];
+        assert_eq!(tokenizer_files(dir.path()).unwrap(), read);
+    }
+
     #[test]
     fn bad_tokenizers() {
         let check = |files: &[(&str, &str)], message: &str| {
@@ -297,7 +358,19 @@ mod tests {
                 .unwrap_or_default();
             assert_eq!(got, format!("{}{message}", dir.path().display()));
         };
-        check(&[], ": no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)");
+        let none = ": no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model, or vocab.json and \
+                    merges.txt of a roberta model)";
+        check(&[], none);
+        check(&[("vocab.json", "{}")], none);
+        for name in ["spm.model", "spiece.model", "sentencepiece.bpe.model"] {
+            let message = "a sentencepiece model alone can't be read; tokenizer.json is needed beside it, and Python makes \
+                           it: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+            check(&[(name, "")], &format!("/{name}: {message}"));
+        }
+        check(
+            &[("vocab.json", r#"{"a": 0, "<s>": 1}"#), ("merges.txt", "")],
+            "/vocab.json: isn't a tokenizer (</s> isn't in the vocabulary)",
+        );
         check(
             &[("tokenizer.json", "{}")],
             "/tokenizer.json: isn't a tokenizer (Model missing. at line 1 column 2)",

@@ -226,8 +226,18 @@ pub enum Error {
     DuplicateLabelName { name: String, first: usize, second: usize },
 
     // Tokens.
-    #[error("{}: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)", dir.display())]
+    #[error(
+        "{}: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model, or vocab.json and merges.txt of a \
+         roberta model)",
+        dir.display()
+    )]
     NoTokenizer { dir: PathBuf },
+    #[error(
+        "{}: a sentencepiece model alone can't be read; tokenizer.json is needed beside it, and Python makes it: \
+         transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        path.display()
+    )]
+    SentencePiece { path: PathBuf },
     #[error("{}: isn't a tokenizer ({reason})", path.display())]
     BadTokenizer { path: PathBuf, reason: String },
     #[error(

@@ -38,6 +38,8 @@ pub mod alignment;
 pub mod cut;
 pub mod inspect;
 
+mod byte_level;
+
 pub mod encode;
 
 pub mod batch;
@@ -52,7 +54,7 @@ pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
 pub use columns::{Columns, Labels};
 pub use cut::stratified_cut;
 pub use dataset::Dataset;
-pub use encode::{Encoded, TextEncoder, encode};
+pub use encode::{Encoded, TextEncoder, encode, tokenizer_files};
 pub use error::{Error, Result};
 pub use example::{Example, LabelSet, Split, labelled};
 pub use inspect::{Inspection, inspect};

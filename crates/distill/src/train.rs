@@ -175,16 +175,14 @@ fn check_rows(run: &Run, config: &Config) -> Result<()> {
     if run.eval.is_some_and(|rows| rows.labels.iter().all(Option::is_none)) {
         return Err(Error::NothingToEvaluate);
     }
-    let (classes, max_positions) = (config.labels.len(), config.max_positions);
+    let classes = config.labels.len();
     for rows in [Some(run.train), run.eval].into_iter().flatten() {
         for row in 0..rows.rows() {
             let width = rows.length(row);
             if width == 0 {
                 return Err(Error::EmptyRow { id: rows.ids[row].clone() });
             }
-            if width > max_positions {
-                return Err(lowchurn_models::Error::TooLong { width, max_positions }.into());
-            }
+            config.check_width(width)?;
             if let Some(label) = rows.labels[row].filter(|label| *label as usize >= classes) {
                 return Err(Error::LabelIndex { row, label, classes });
             }

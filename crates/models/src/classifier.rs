@@ -6,10 +6,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use lowchurn_kernels::Precision;
 
-use crate::bert::Bert;
-use crate::layers::Named;
+use crate::architecture::Arch;
 use crate::load::{Head, LoadReport, load};
-use crate::{Config, Error, Input, Mode, ModelType, Params, Result};
+use crate::{Config, Error, Input, Mode, Params, Result};
 
 /// A model with its parameters.
 pub struct Classifier {
@@ -22,11 +21,6 @@ pub struct Classifier {
     tracked: Arch,
     // candle has no switch for the graph: evaluation needs its own views of the same storage.
     detached: Arch,
-}
-
-/// One variant a file of this crate.
-enum Arch {
-    Bert(Bert),
 }
 
 impl Classifier {
@@ -83,28 +77,6 @@ impl Classifier {
     /// Class names in the order of the logits.
     pub fn labels(&self) -> &[String] {
         &self.config.labels
-    }
-}
-
-impl Arch {
-    fn new(config: &Config, named: Named) -> Result<Arch> {
-        match config.model_type {
-            ModelType::Bert => Ok(Arch::Bert(Bert::new(config, named)?)),
-        }
-    }
-
-    /// Logits (B, K) and what goes into the head (B, C).
-    fn forward(
-        &self,
-        config: &Config,
-        input: &Input,
-        mode: Mode,
-        precision: Precision,
-    ) -> Result<(Tensor, Tensor)> {
-        input.check(config)?;
-        match self {
-            Arch::Bert(bert) => bert.forward(config, input, mode, precision),
-        }
     }
 }
 

@@ -34,6 +34,13 @@ pub enum Error {
     TokenizerTooSmall { dir: PathBuf, tokenizer: usize, embedding: usize },
 
     #[error(
+        "{}: the tokenizer is another family's: its padding token has the id {tokenizer}, the model's has {model} \
+         (config.json, pad_token_id); take the tokenizer that was published with this model",
+        dir.display()
+    )]
+    TokenizerPadding { dir: PathBuf, tokenizer: u32, model: u32 },
+
+    #[error(
         "{}: no weights here: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin",
         dir.display()
     )]
@@ -83,9 +90,10 @@ pub enum Error {
     BatchLength { row: usize, length: u32, width: usize },
     #[error(
         "the batch is {width} tokens wide, but the model has {max_positions} positions \
-         (config.json, max_position_embeddings); truncate the texts to {max_positions}"
+         (config.json, max_position_embeddings{}); truncate the texts to {max_positions}",
+        less(*first_position)
     )]
-    TooLong { width: usize, max_positions: usize },
+    TooLong { width: usize, max_positions: usize, first_position: usize },
     #[error(
         "row {row}, token {column} of the batch: id {id} is outside the model's vocabulary of {vocab_size}; \
          the tokenizer doesn't belong to this model"
@@ -106,6 +114,14 @@ pub enum Error {
 
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// What positions before a text's first take off the table.
+fn less(first_position: usize) -> String {
+    match first_position {
+        0 => String::new(),
+        n => format!(", less {n} up to the padding token's"),
+    }
 }
 
 /// By name, all that stands between a checkpoint's tensors and the model's.

@@ -12,11 +12,13 @@ use crate::{Config, Error, Result};
 pub struct Input {
     pub ids: Tensor,       // (N,) u32
     pub types: Tensor,     // (N,) u32
-    pub positions: Tensor, // (N,) u32
+    pub positions: Tensor, // (N,) u32, from 0 in each text
     /// Which rows are whose.
     pub sequences: Arc<Sequences>,
     /// Rows to mix with each other after the embedding layer; nothing of it where `None`, as `new` leaves it.
     pub mix: Option<Mix>,
+    /// `ids` on the host, (N,).
+    tokens: Vec<u32>,
     largest_id: Largest,
     largest_type: Largest,
 }
@@ -71,14 +73,16 @@ impl Input {
             Device::Cpu => Sequences::packed(lengths, width)?,
             _ => Sequences::padded(lengths, width)?,
         };
-        let rows_of = |of: &dyn Fn(usize) -> u32| {
-            let rows = sequences.places().iter().map(|&place| of(place as usize));
-            Tensor::from_vec(rows.collect::<Vec<u32>>(), sequences.rows(), device)
+        let rows_of = |of: &dyn Fn(usize) -> u32| -> Vec<u32> {
+            sequences.places().iter().map(|&place| of(place as usize)).collect()
         };
+        let on_device = |rows: Vec<u32>| Tensor::from_vec(rows, sequences.rows(), device);
+        let tokens = rows_of(&|place| tokens[place]);
         Ok(Input {
-            ids: rows_of(&|place| tokens[place])?,
-            types: rows_of(&|place| types[place])?,
-            positions: rows_of(&|place| (place % width) as u32)?,
+            ids: on_device(tokens.clone())?,
+            types: on_device(rows_of(&|place| types[place]))?,
+            positions: on_device(rows_of(&|place| (place % width) as u32))?,
+            tokens,
             sequences: Arc::new(sequences),
             mix: None,
             largest_id,
@@ -89,20 +93,43 @@ impl Input {
     /// Whether the model has a row for each id, type and position of the batch, and the batch one for each that is mixed in.
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let width = self.sequences.width();
-        let &Config { max_positions, vocab_size, type_vocab_size, .. } = config;
+        let &Config { vocab_size, type_vocab_size, .. } = config;
         let at = |largest: Largest| (largest.index / width, largest.index % width, largest.value);
-        if width > max_positions {
-            return Err(Error::TooLong { width, max_positions });
-        }
+        config.check_width(width)?;
         if self.largest_id.value as usize >= vocab_size {
             let (row, column, id) = at(self.largest_id);
             return Err(Error::TokenId { row, column, id, vocab_size });
         }
-        if self.largest_type.value as usize >= type_vocab_size {
+        if config.reads_types() && self.largest_type.value as usize >= type_vocab_size {
             let (row, column, id) = at(self.largest_type);
             return Err(Error::TokenType { row, column, id, type_vocab_size });
         }
         self.mix.as_ref().map_or(Ok(()), |mix| mix.check(self.sequences.lengths().len()))
+    }
+
+    /// The rows of the type table, (N,).
+    pub(crate) fn types_for(&self, config: &Config) -> Result<Tensor> {
+        if config.reads_types() { Ok(self.types.clone()) } else { Ok(self.types.zeros_like()?) }
+    }
+
+    /// The rows of the position table, (N,).
+    ///
+    /// Behind a padding token's position p, they are p + 1, p + 2 and so on over the tokens that aren't the padding token; one
+    /// within a text stands at p and isn't counted. So fairseq has it (`make_positions`), and transformers after it.
+    pub(crate) fn positions_for(&self, config: &Config) -> Result<Tensor> {
+        let Some(padding) = config.first_position.checked_sub(1) else {
+            return Ok(self.positions.clone());
+        };
+        let padding = padding as u32;
+        let mut positions = Vec::with_capacity(self.tokens.len());
+        for pair in self.sequences.starts().windows(2) {
+            let mut last = padding;
+            positions.extend(self.tokens[pair[0]..pair[1]].iter().map(|&token| {
+                last += u32::from(token != padding);
+                if token == padding { padding } else { last }
+            }));
+        }
+        Ok(Tensor::from_vec(positions, self.tokens.len(), self.ids.device())?)
     }
 }
 

@@ -1,7 +1,11 @@
 //! Config, safetensors and token ids → logits. Knows no datasets and no losses; reads and writes weights and nothing else.
 //!
 //! Modules in the order of the data: the config, the checkpoint's tensors, the parameters, the batch, the layers, the
-//! model, and back to disk.
+//! architectures, the model, and back to disk.
+
+mod model_type;
+
+mod keys;
 
 mod config;
 
@@ -15,7 +19,18 @@ mod input;
 
 mod layers;
 
+mod layout;
+
+mod post_norm;
+
+mod albert;
 mod bert;
+mod distilbert;
+mod electra;
+mod mpnet;
+mod roberta;
+
+mod architecture;
 
 mod classifier;
 
@@ -23,10 +38,14 @@ mod save;
 
 mod error;
 
+pub use albert::Groups;
+pub use architecture::depth;
 pub use classifier::Classifier;
-pub use config::{Config, ModelType, check_vocabulary};
+pub use config::{Config, Details, check_vocabulary};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
+pub use layout::Depth;
 pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
+pub use model_type::ModelType;
 pub use params::{Params, is_decayed, is_head};
-pub use save::{FORMAT_PT, Values, save, write_safetensors};
+pub use save::{FORMAT_PT, TOKENIZER_FILES, Values, save, write_safetensors};

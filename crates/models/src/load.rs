@@ -1,21 +1,22 @@
 //! A checkpoint's tensors → parameters by their canonical names. Strict: what is missing, left over or of another shape
-//! is listed by name in one error, and only a new head (and its pooler) may start from fresh values.
+//! is listed by name in one error, and only a new head (and what stands between it and the encoder) may start from fresh values.
 
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{Device, Tensor, Var};
 
-use crate::bert::{self, Role};
+use crate::architecture::{depth, role, shapes};
 use crate::error::{Misfit, Misshaped};
+use crate::layout::{Depth, Role};
 use crate::weights::{Entry, Weights};
-use crate::{Config, Error, ModelType, Params, Result};
+use crate::{Config, Error, ModelType, Params, Result, is_head};
 
 /// Where the classification head comes from.
 pub enum Head<'n> {
     /// The checkpoint's own, with the labels of its config (`LABEL_0` and so on where it names none).
     FromCheckpoint,
-    /// Weight from N(0, `initializer_range`), bias zero; `normal` gives standard normal numbers. A pooler that the
-    /// checkpoint lacks is made the same way, before the head.
+    /// Weight from N(0, `initializer_range`), bias zero; `normal` gives standard normal numbers. What the checkpoint lacks
+    /// between encoder and head, such as a pooler, is made the same way, a norm's weight as ones.
     Fresh { labels: Vec<String>, normal: &'n mut dyn FnMut() -> f64 },
     /// The checkpoint's own with rows added for new classes, made as those of a fresh head. `labels` are the checkpoint's,
     /// in their order, then the new ones.
@@ -50,7 +51,7 @@ pub(crate) fn load(
         Head::Fresh { labels, normal: source } => {
             // What the file has for the old classes is of no use to the new ones.
             found.retain(|name, entry| {
-                let is_old_head = name.starts_with(bert::HEAD);
+                let is_old_head = is_head(name);
                 if is_old_head {
                     report.unused.push(entry.name.clone());
                 }
@@ -72,10 +73,12 @@ pub(crate) fn load(
 
     let expected: BTreeMap<_, _> = shapes(config).into_iter().collect();
     let mut misfit = misfit(&expected, &found);
+    // What a base model may lack.
+    let may_be_fresh = |name: &str| depth(config, name) == Depth::Head;
     if normal.is_some() {
-        report.fresh = misfit.missing.extract_if(.., |name| bert::may_be_fresh(name)).collect();
-    } else if misfit.missing.iter().any(|name| name.starts_with(bert::HEAD))
-        && misfit.missing.iter().all(|name| bert::may_be_fresh(name))
+        report.fresh = misfit.missing.extract_if(.., |name| may_be_fresh(name)).collect();
+    } else if misfit.missing.iter().any(|name| is_head(name))
+        && misfit.missing.iter().all(|name| may_be_fresh(name))
         && misfit.surplus.is_empty()
         && misfit.misshaped.is_empty()
     {
@@ -89,7 +92,7 @@ pub(crate) fn load(
     for (name, shape) in expected {
         let var = match (found.get(&name), &mut normal) {
             (Some(entry), _) => Var::from_vec(weights.read(entry)?, shape, device)?,
-            (None, Some(normal)) => fresh(&shape, config.initializer_range, normal, device)?,
+            (None, Some(normal)) => fresh(&name, &shape, config.initializer_range, normal, device)?,
             (None, None) => continue, // unreachable: what is missing was an error above
         };
         params.insert(name, var);
@@ -112,7 +115,7 @@ fn grow(
     for (name, mut shape) in BTreeMap::from_iter(shapes(config)) {
         let Some(old) = params.get(&name).filter(|old| old.dims() != shape) else { continue };
         shape[0] -= old.dim(0)?;
-        let new = fresh(&shape, config.initializer_range, normal, device)?;
+        let new = fresh(&name, &shape, config.initializer_range, normal, device)?;
         let both = Tensor::cat(&[&old.as_detached_tensor(), &new.as_detached_tensor()], 0)?;
         params.insert(name.clone(), Var::from_tensor(&both)?);
         grown.push(name);
@@ -156,12 +159,6 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>> {
     weights.entries().into_iter().map(read).collect()
 }
 
-fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
-    match config.model_type {
-        ModelType::Bert => bert::shapes(config, config.labels.len()),
-    }
-}
-
 /// The checkpoint's tensors by canonical name; what belongs to other heads goes to the report.
 fn by_parameter(
     weights: &Weights,
@@ -170,10 +167,7 @@ fn by_parameter(
 ) -> Result<BTreeMap<String, Entry>> {
     let mut found: BTreeMap<String, Entry> = BTreeMap::new();
     for entry in weights.entries() {
-        let role = match model_type {
-            ModelType::Bert => bert::role(&entry.name),
-        };
-        match role {
+        match role(model_type, &entry.name) {
             Role::Constant => {}
             Role::OtherHead => report.unused.push(entry.name),
             Role::Parameter(name) => {
@@ -212,7 +206,8 @@ fn name_labels(config: &mut Config, found: &BTreeMap<String, Entry>) {
         return;
     }
     // The row length is checked first: a shape of many rows of nothing would cost a name for each row.
-    let classes = match found.get("classifier.weight").map(|entry| &entry.shape[..]) {
+    let head = found.iter().find(|(name, _)| is_head(name) && name.ends_with(".weight"));
+    let classes = match head.map(|(_, entry)| &entry.shape[..]) {
         Some(&[rows, columns]) if columns == config.hidden_size => rows,
         _ => 2,
     };
@@ -232,13 +227,17 @@ fn set_labels(config: &mut Config, labels: Vec<String>) -> Result<()> {
 }
 
 fn fresh(
+    name: &str,
     shape: &[usize],
     range: f64,
     normal: &mut dyn FnMut() -> f64,
     device: &Device,
 ) -> Result<Var> {
-    let n = shape.iter().product();
-    let is_bias = shape.len() == 1;
-    let values = (0..n).map(|_| if is_bias { 0.0 } else { (normal() * range) as f32 }).collect();
+    let n = shape.iter().product::<usize>();
+    let values = match shape.len() {
+        1 if name.ends_with(".weight") => vec![1.0; n], // a norm's
+        1 => vec![0.0; n],
+        _ => (0..n).map(|_| (normal() * range) as f32).collect(),
+    };
     Ok(Var::from_vec::<_, f32>(values, shape, device)?)
 }

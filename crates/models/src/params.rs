@@ -1,4 +1,4 @@
-//! The trainable tensors, in name order, by their canonical hub names (`bert.…`, `classifier.…`).
+//! The trainable tensors, in name order, by their canonical hub names (`roberta.…`, `classifier.…`).
 //! The order is that of every sum, draw and file, so it must not depend on a hash.
 
 use std::collections::BTreeMap;
@@ -39,9 +39,11 @@ pub fn is_decayed(tensor: &Tensor) -> bool {
     tensor.rank() >= 2
 }
 
-/// Whether a parameter is the head's, with one row a class.
+/// Whether a parameter is the last layer's, with one row a class. What stands between the encoder and it is not.
 pub fn is_head(name: &str) -> bool {
-    name.starts_with(crate::bert::HEAD)
+    ["classifier", "classifier.out_proj"]
+        .iter()
+        .any(|last| matches!(name.strip_prefix(last), Some(".weight" | ".bias")))
 }
 
 /// Gives `take` the values of an f32 tensor as little-endian bytes, piece by piece: whole, a table of words would lie in memory

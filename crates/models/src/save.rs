@@ -13,18 +13,24 @@ use sha2::{Digest, Sha256};
 
 use crate::config::label2id;
 use crate::params::{for_each_piece, for_each_piece_of, hex};
-use crate::{Config, Error, ModelType, Params, Result};
+use crate::{Config, Error, Params, Result};
 
 /// The metadata that tells readers whose names and layout a file follows.
 pub const FORMAT_PT: &[(&str, &str)] = &[("format", "pt")];
 
-/// What a tokenizer of this family may consist of.
-const TOKENIZER_FILES: [&str; 5] = [
+/// What a tokenizer may consist of. Each of the first is one that [`save`] needs.
+pub const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer.json",
-    "tokenizer_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    // Nothing here reads these, but the tokenizers that transformers has beside tokenizer.json do.
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
 ];
 
 /// Writes model.safetensors, the tokenizer's files (byte for byte from `tokenizer_from`) and config.json into `dir`.
@@ -34,7 +40,7 @@ const TOKENIZER_FILES: [&str; 5] = [
 pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path) -> Result<String> {
     let is_there = |name: &&&str| tokenizer_from.join(name).exists();
     let tokenizer: Vec<_> = TOKENIZER_FILES.iter().filter(is_there).collect();
-    if !tokenizer.iter().any(|name| ["tokenizer.json", "vocab.txt"].contains(name)) {
+    if !tokenizer.iter().any(|name| TOKENIZER_FILES[..3].contains(name)) {
         return Err(Error::NoTokenizer { dir: tokenizer_from.into() });
     }
     fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.into(), source })?;
@@ -126,9 +132,7 @@ pub fn write_safetensors<'t, V: Into<Values<'t>>>(
 /// The config as published, with what this model is now: classes, architecture, number format.
 fn published(config: &Config) -> Map<String, Value> {
     let mut raw = config.raw.clone();
-    let class = match config.model_type {
-        ModelType::Bert => "BertForSequenceClassification",
-    };
+    let class = format!("{}ForSequenceClassification", config.model_type.class());
     let id2label = config.labels.iter().enumerate();
     let id2label: Map<_, _> =
         id2label.map(|(id, label)| (id.to_string(), label.clone().into())).collect();

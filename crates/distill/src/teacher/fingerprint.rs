@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lowchurn_data::Example;
+use lowchurn_data::{Example, tokenizer_files};
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -143,9 +143,9 @@ fn sha256_of_rows(rows: &[Example]) -> String {
     files::hex(&hash.finalize())
 }
 
-fn sha256_of(folder: &Path, names: &[String]) -> Result<String> {
+fn sha256_of<N: AsRef<str>>(folder: &Path, names: &[N]) -> Result<String> {
     let mut hash = Sha256::new();
-    for name in names {
+    for name in names.iter().map(AsRef::as_ref) {
         field(&mut hash, name.as_bytes());
         field(&mut hash, files::sha256(&folder.join(name))?.as_bytes());
     }
@@ -167,16 +167,6 @@ fn weight_files(folder: &Path) -> Result<Vec<String>> {
         names.push("pytorch_model.bin".into());
     }
     Ok(names)
-}
-
-fn tokenizer_files(folder: &Path) -> Result<Vec<String>> {
-    let is_there = |name: &&str| folder.join(name).is_file();
-    let vocabulary = ["tokenizer.json", "vocab.txt"].into_iter().find(is_there);
-    let Some(vocabulary) = vocabulary else {
-        return Err(lowchurn_data::Error::NoTokenizer { dir: folder.into() }.into());
-    };
-    let config = ["tokenizer_config.json"].into_iter().find(is_there);
-    Ok([Some(vocabulary), config].into_iter().flatten().map(str::to_string).collect())
 }
 
 fn file_names(folder: &Path) -> Result<Vec<String>> {

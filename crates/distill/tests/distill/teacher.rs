@@ -706,7 +706,7 @@ fn folders_without_a_model() {
     assert_eq!(missing("model.safetensors"), format!("DIR/pytorch_model.bin: {lost}"));
     assert_eq!(
         missing("vocab.txt"),
-        "DIR: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model)"
+        "DIR: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model, or vocab.json and merges.txt of a roberta model)"
     );
 }
 

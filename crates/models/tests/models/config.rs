@@ -67,8 +67,12 @@ fn classifier_dropout_falls_back_to_hidden_dropout() {
 }
 
 #[test]
-fn a_missing_model_type_needs_another_sign_of_bert() {
+fn a_missing_model_type_needs_another_sign() {
     assert_eq!(parse("model_type", Value::Null).unwrap().model_type, ModelType::Bert);
+    let mut tiny = Checkpoint::tiny();
+    tiny.config["model_type"] = Value::Null;
+    tiny.config["architectures"] = json!(["RobertaForMaskedLM"]);
+    assert_eq!(Config::open(tiny.write().path()).unwrap().model_type, ModelType::Roberta);
 }
 
 #[test]
@@ -139,8 +143,14 @@ fn refusals() {
     );
     check(
         "model_type",
-        json!("roberta"),
-        "model_type \"roberta\" is not supported; the nearest that is: \"bert\", so take a base model of that type",
+        json!("nomic_bert"),
+        "model_type \"nomic_bert\" is not supported; the nearest that is: \"bert\", so take a base model of that type",
+    );
+    check(
+        "model_type",
+        json!("roberta-prelayernorm"),
+        "model_type \"roberta-prelayernorm\" is not supported; the nearest that is: \"roberta\", \
+         so take a base model of that type",
     );
     check("model_type", json!(7), "key \"model_type\" is 7, expected text, such as \"bert\"");
 }
@@ -191,14 +201,22 @@ fn label_refusals() {
 
 #[test]
 fn no_model_type_and_no_class_is_refused() {
-    let mut tiny = Checkpoint::tiny();
-    tiny.config["model_type"] = Value::Null;
-    tiny.config["architectures"] = json!(["RobertaModel"]);
-    let dir = tiny.write();
-    assert_eq!(
-        message(&dir, Config::open(dir.path())),
-        "DIR/config.json: key \"model_type\" is missing, expected the name of an architecture, such as \"bert\""
-    );
+    for (classes, nearest) in [
+        (Value::Null, "bert"),
+        (json!(["FlaubertModel"]), "bert"),
+        (json!(["MegatronElectraModel"]), "electra"),
+    ] {
+        let mut tiny = Checkpoint::tiny();
+        tiny.config["model_type"] = Value::Null;
+        tiny.config["architectures"] = classes;
+        let dir = tiny.write();
+        assert_eq!(
+            message(&dir, Config::open(dir.path())),
+            format!(
+                "DIR/config.json: key \"model_type\" is missing, expected the name of an architecture, such as {nearest:?}"
+            )
+        );
+    }
 }
 
 #[test]
@@ -224,7 +242,7 @@ fn tokenizers_that_do_not_fit() {
     tiny.config["vocab_size"] = json!(30522);
     let dir = tiny.write();
     let config = Config::open(dir.path()).unwrap();
-    let check = |size: usize| check_vocabulary(&config, size, dir.path());
+    let check = |size: usize| check_vocabulary(&config, size, 7, dir.path());
     assert!(check(30522).is_ok());
     assert!(check(30522 - 1000).is_ok());
     assert_eq!(

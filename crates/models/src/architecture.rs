@@ -1,0 +1,88 @@
+//! The one place where a model type decides what happens: everything else asks here.
+
+use candle_core::Tensor;
+use lowchurn_kernels::Precision;
+
+use crate::config::Dialect;
+use crate::layers::Named;
+use crate::layout::{Depth, Layout, Role};
+use crate::post_norm::PostNorm;
+use crate::{Config, Input, Mode, ModelType, Result};
+use crate::{albert, bert, distilbert, electra, mpnet, roberta};
+
+/// A network with its tensors.
+pub(crate) enum Arch {
+    PostNorm(PostNorm),
+}
+
+pub(crate) fn dialect(model_type: ModelType) -> &'static Dialect {
+    match model_type {
+        ModelType::Bert => &bert::DIALECT,
+        ModelType::DistilBert => &distilbert::DIALECT,
+        ModelType::Roberta | ModelType::XlmRoberta | ModelType::Camembert => &roberta::DIALECT,
+        ModelType::Electra => &electra::DIALECT,
+        ModelType::Mpnet => &mpnet::DIALECT,
+        ModelType::Albert => &albert::DIALECT,
+    }
+}
+
+/// How the network is built.
+enum Family {
+    PostNorm(&'static Layout),
+}
+
+fn family(model_type: ModelType) -> Family {
+    match model_type {
+        ModelType::Bert => Family::PostNorm(&bert::LAYOUT),
+        ModelType::DistilBert => Family::PostNorm(&distilbert::LAYOUT),
+        ModelType::Roberta | ModelType::XlmRoberta | ModelType::Camembert => {
+            Family::PostNorm(&roberta::LAYOUT)
+        }
+        ModelType::Electra => Family::PostNorm(&electra::LAYOUT),
+        ModelType::Mpnet => Family::PostNorm(&mpnet::LAYOUT),
+        ModelType::Albert => Family::PostNorm(&albert::LAYOUT),
+    }
+}
+
+/// What a tensor of a published checkpoint is.
+pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
+    match family(model_type) {
+        Family::PostNorm(layout) => layout.role(name),
+    }
+}
+
+/// Name and shape of each parameter, with as many classes as there are labels.
+pub(crate) fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+    match family(config.model_type) {
+        Family::PostNorm(layout) => layout.shapes(config, config.labels.len()),
+    }
+}
+
+/// Where in the model a parameter stands, for whoever freezes some or trains them at rates of their own.
+pub fn depth(config: &Config, name: &str) -> Depth {
+    match family(config.model_type) {
+        Family::PostNorm(layout) => layout.depth(config, name),
+    }
+}
+
+impl Arch {
+    pub(crate) fn new(config: &Config, named: Named) -> Result<Arch> {
+        match family(config.model_type) {
+            Family::PostNorm(layout) => Ok(Arch::PostNorm(PostNorm::new(layout, config, named)?)),
+        }
+    }
+
+    /// Logits (B, K) and what goes into the head (B, C).
+    pub(crate) fn forward(
+        &self,
+        config: &Config,
+        input: &Input,
+        mode: Mode,
+        precision: Precision,
+    ) -> Result<(Tensor, Tensor)> {
+        input.check(config)?;
+        match self {
+            Arch::PostNorm(model) => model.forward(config, input, mode, precision),
+        }
+    }
+}

@@ -10,45 +10,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::state::{Peer, Progress};
-use crate::{Error, Optimizer, Plan, Result, State, files};
+use crate::provenance::{Provenance, refuse_other_run};
+use crate::{Error, Optimizer, Plan, Result, State, Trained, files};
 
 pub const MANIFEST: &str = "manifest.json";
 pub const MODEL: &str = "model.safetensors";
 const MOMENTS: &str = "optimizer.safetensors";
 const PEER: &str = "peer.safetensors";
 const PEER_MOMENTS: &str = "peer_optimizer.safetensors";
+const FACTORS: &str = "factors.safetensors";
+const PEER_FACTORS: &str = "peer_factors.safetensors";
 const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
-/// What a run used: with the code, all that its weights depend on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Provenance {
-    pub plan: Plan,
-    /// Base checkpoint as the user named it, and the hash of its weights, config and tokenizer.
-    pub base: String,
-    pub base_sha256: String,
-    pub train: String,
-    pub train_sha256: String,
-    pub eval: String,
-    pub eval_sha256: String,
-    /// The deployed model that this run updates: its name and the hash of its weights, config and tokenizer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old: Option<(String, String)>,
-    /// Names of the teachers and the hash over their tables' fingerprints.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<(String, String)>,
-    /// The weights are share·old + (1 − share)·trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub share_of_old: Option<f64>,
-    /// Held-out rows that steer the run, and their hash.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub buffer: Option<(String, String)>,
-    pub labels: Vec<String>,
-    /// "cpu", "cuda" or "metal": bytes are the same only on the same kind.
-    pub device: String,
-    /// Not compared: a newer program may go on where an older one stopped.
-    pub lowchurn_version: String,
-}
+/// The one folder that a release has, and what lies in it.
+pub const ADAPTER: &str = "adapter";
+pub const ADAPTER_FILES: [&str; 3] =
+    ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "adapter/config.json"];
 
 /// What makes a folder a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,15 +62,21 @@ pub fn save(
         remove_if_there(&partial)?;
         fs::create_dir_all(&partial)
             .map_err(|source| Error::Write { path: partial.clone(), source })?;
-        let (model, optimizer) = (&state.model, &state.optimizer);
+        let State { model, trained, optimizer, .. } = state;
         let mut hashes = vec![
             (MODEL, save_model(&partial, &model.config, &model.params, tokenizer_from)?),
-            (MOMENTS, optimizer.save(&partial.join(MOMENTS), &model.params)?),
+            (MOMENTS, optimizer.save(&partial.join(MOMENTS), &trained.moved)?),
         ];
-        if let Some(Peer { model, optimizer }) = &state.peer {
+        if trained.has_adapters() {
+            hashes.push((FACTORS, trained.save_factors(&partial.join(FACTORS))?));
+        }
+        if let Some(Peer { model, trained, optimizer }) = &state.peer {
             let (weights, moments) = (partial.join(PEER), partial.join(PEER_MOMENTS));
             hashes.push((PEER, write_safetensors(&weights, model.params.tensors(), &[])?));
-            hashes.push((PEER_MOMENTS, optimizer.save(&moments, &model.params)?));
+            hashes.push((PEER_MOMENTS, optimizer.save(&moments, &trained.moved)?));
+            if trained.has_adapters() {
+                hashes.push((PEER_FACTORS, trained.save_factors(&partial.join(PEER_FACTORS))?));
+            }
         }
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         write_manifest(&partial, state.step, provenance, hashes)?;
@@ -180,11 +164,13 @@ pub fn find_latest(run: &Path, provenance: &Provenance) -> Result<Option<(PathBu
 pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
     check_files(path, manifest, &[MODEL, MOMENTS, TRAINER_STATE])?;
     read_params_into(&state.model.params, &path.join(MODEL))?;
-    state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.model.params)?;
+    state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.trained.moved)?;
+    load_factors(path, manifest, FACTORS, &state.trained)?;
     if let Some(peer) = &mut state.peer {
         check_files(path, manifest, &[PEER, PEER_MOMENTS])?;
         read_params_into(&peer.model.params, &path.join(PEER))?;
-        peer.optimizer = Optimizer::load(&path.join(PEER_MOMENTS), &peer.model.params)?;
+        peer.optimizer = Optimizer::load(&path.join(PEER_MOMENTS), &peer.trained.moved)?;
+        load_factors(path, manifest, PEER_FACTORS, &peer.trained)?;
     }
     let file = path.join(TRAINER_STATE);
     let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
@@ -193,21 +179,36 @@ pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> 
     state.step = saved.global_step;
     state.progress = saved.lowchurn;
     match &state.progress.best {
-        Some(best) if best.step != state.step => check_best(run, best.step),
+        Some(best) if best.step != state.step => check_best(run, best.step, &state.trained),
         _ => Ok(()),
     }
 }
 
 /// Puts only the best weights into the model.
 pub fn load_best(run: &Path, step: u64, state: &State) -> Result<()> {
-    check_best(run, step)?;
-    Ok(read_params_into(&state.model.params, &folder(run, step).join(MODEL))?)
+    check_best(run, step, &state.trained)?;
+    let path = folder(run, step);
+    read_params_into(&state.model.params, &path.join(MODEL))?;
+    match state.trained.has_adapters() {
+        true => state.trained.load_factors(&path.join(FACTORS)),
+        false => Ok(()),
+    }
 }
 
-fn check_best(run: &Path, step: u64) -> Result<()> {
+/// Adapters' factors; the matrices that they make are in the model's file.
+fn load_factors(path: &Path, manifest: &Manifest, name: &str, trained: &Trained) -> Result<()> {
+    if !trained.has_adapters() {
+        return Ok(());
+    }
+    check_files(path, manifest, &[name])?;
+    trained.load_factors(&path.join(name))
+}
+
+fn check_best(run: &Path, step: u64, trained: &Trained) -> Result<()> {
     let path = folder(run, step);
+    let needed: &[&str] = if trained.has_adapters() { &[MODEL, FACTORS] } else { &[MODEL] };
     let check = || match read_manifest(&path)? {
-        Some(manifest) => check_files(&path, &manifest, &[MODEL]),
+        Some(manifest) => check_files(&path, &manifest, needed),
         None => {
             Err(Error::Checkpoint { path: path.join(MANIFEST), reason: "it is missing".into() })
         }
@@ -226,7 +227,8 @@ pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<(
         return refuse(name, "the manifest doesn't list it".into());
     }
     for (name, expected) in &manifest.files {
-        if Path::new(name).file_name() != Some(name.as_ref()) {
+        let is_in_it = Path::new(name).file_name() == Some(name.as_ref());
+        if !is_in_it && !ADAPTER_FILES.contains(&name.as_str()) {
             return refuse(MANIFEST, format!("{name:?} is not the name of a file in this folder"));
         }
         let file = dir.join(name);
@@ -297,69 +299,6 @@ pub fn read_manifest(dir: &Path) -> Result<Option<Manifest>> {
         return Err(refuse(format!("format {format}, this program reads {FORMAT}")));
     }
     serde_json::from_value(value).map(Some).map_err(|error| refuse(error.to_string()))
-}
-
-/// An error that names the first thing that differs.
-pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) -> Result<()> {
-    let other = |what: &str, found: String, expected: String| {
-        let what = what.to_string();
-        Err(Error::OtherRun { path: path.into(), what, found, expected })
-    };
-    let (old, new) = (settings(&found.plan), settings(&expected.plan));
-    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    for key in keys {
-        if old.get(key) != new.get(key) {
-            let show = |value: Option<&Value>| value.map_or("not set".into(), Value::to_string);
-            return other(key, show(old.get(key)), show(new.get(key)));
-        }
-    }
-    let pairs = [
-        ("base checkpoint", &found.base_sha256, &expected.base_sha256, &found.base, &expected.base),
-        (
-            "training data",
-            &found.train_sha256,
-            &expected.train_sha256,
-            &found.train,
-            &expected.train,
-        ),
-        ("evaluation data", &found.eval_sha256, &expected.eval_sha256, &found.eval, &expected.eval),
-        ("device", &found.device, &expected.device, &found.device, &expected.device),
-    ];
-    let none = (String::from("none"), String::new());
-    let guides = [
-        ("old model", &found.old, &expected.old),
-        ("teacher", &found.teacher, &expected.teacher),
-        ("held-out rows", &found.buffer, &expected.buffer),
-    ];
-    let guides = guides.map(|(what, old, new)| {
-        let ((old_name, old_hash), (new_name, new_hash)) =
-            (old.as_ref().unwrap_or(&none), new.as_ref().unwrap_or(&none));
-        (what, old_hash, new_hash, old_name, new_name)
-    });
-    for (what, old_hash, new_hash, old_name, new_name) in pairs.into_iter().chain(guides) {
-        if old_hash != new_hash {
-            let name = |name: &str, hash: &str| match what {
-                "device" => name.to_string(),
-                _ => format!("{name} ({})", hash.get(..12).unwrap_or(hash)),
-            };
-            return other(what, name(old_name, old_hash), name(new_name, new_hash));
-        }
-    }
-    if found.labels != expected.labels {
-        return other("label set", found.labels.join(", "), expected.labels.join(", "));
-    }
-    Ok(())
-}
-
-fn settings(plan: &Plan) -> serde_json::Map<String, Value> {
-    match serde_json::to_value(plan) {
-        Ok(Value::Object(mut settings)) => {
-            // Plans leave it out where it is f32, and a message that compares two needs both.
-            settings.entry("precision").or_insert_with(|| "f32".into());
-            settings
-        }
-        _ => serde_json::Map::new(),
-    }
 }
 
 fn folder(run: &Path, step: u64) -> PathBuf {

@@ -26,6 +26,24 @@ pub enum Error {
     )]
     NoGradient { names: Vec<String> },
 
+    #[error("freeze is layers:{asked}, expected at most layers:{there}: so many layers of its own has this model")]
+    FreezeLayers { asked: usize, there: usize },
+
+    #[error("freeze is {freeze}, which is all of the model; leave something to train")]
+    AllFrozen { freeze: String },
+
+    #[error("train_only is biases, but below the head this model has none; use freeze or lora_rank")]
+    NoBiases,
+
+    #[error(
+        "lora_targets is {}, and all of these stand in the {layers} layers that freeze leaves as they are; freeze fewer layers",
+        targets.join(",")
+    )]
+    TargetsFrozen { targets: Vec<String>, layers: usize },
+
+    #[error("lora_rank is {rank}, expected at most {}: {name} is {shape:?}", shape.0.min(shape.1))]
+    Rank { rank: usize, name: String, shape: (usize, usize) },
+
     #[error("row {id} has no label, and training needs one; leave unlabelled rows out")]
     Unlabelled { id: String },
 

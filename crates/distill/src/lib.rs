@@ -7,6 +7,8 @@ mod lambda;
 
 mod method;
 
+mod freeze;
+
 mod plan;
 
 mod precision;
@@ -29,7 +31,11 @@ mod eval;
 
 mod teacher;
 
+mod trained;
+
 mod state;
+
+mod provenance;
 
 mod checkpoint;
 
@@ -40,10 +46,11 @@ mod train;
 mod error;
 mod files;
 
-pub use checkpoint::{Manifest, Provenance, find_latest, remove_checkpoints};
+pub use checkpoint::{Manifest, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};
+pub use freeze::{Freeze, TrainOnly};
 pub use guides::{Buffer, Guides};
 pub use lambda::{Lambda, ascend};
 pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
@@ -51,6 +58,7 @@ pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
+pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
@@ -60,6 +68,7 @@ pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,
 };
 pub use train::{Event, Outcome, Run, train};
+pub use trained::{Trained, check_trained};
 pub use weights::{
     OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,
     mixout, save_fisher, shrink_perturb, soup,

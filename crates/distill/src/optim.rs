@@ -9,7 +9,7 @@ use lowchurn_kernels::{
 };
 use lowchurn_models::{Params, Stored, Values, is_decayed, read_safetensors, write_safetensors};
 
-use crate::{Error, Plan, Result};
+use crate::{Error, Plan, Result, Trained};
 
 /// Gradients by parameter name, in name order.
 #[derive(Default)]
@@ -82,25 +82,25 @@ impl Optimizer {
         Ok(Optimizer { moments: params.tensors().map(zeros).collect::<Result<_>>()? })
     }
 
-    /// Moves every parameter by its gradient; a parameter without one stays as it is. Of the table of words only the
-    /// gradient's rows move, the others by [`Optimizer::catch_up`] and [`Optimizer::settle`].
+    /// Moves what is trained by its gradient, at its share of the learning rate; what has no gradient stays as it is. Of the
+    /// table of words only the gradient's rows move, the others by [`Optimizer::catch_up`] and [`Optimizer::settle`].
     pub fn apply(
         &mut self,
-        params: &Params,
+        trained: &Trained,
         grads: &Grads,
         plan: &Plan,
         step: u64,
         learning_rate: f64,
         gradient_scale: f64,
     ) -> Result<()> {
-        for (name, var) in &params.0 {
+        for (name, var) in &trained.moved.0 {
             let (Some(grad), Some(moments)) = (grads.0.get(name), self.moments.get_mut(name))
             else {
                 continue;
             };
             let weight_decay = if is_decayed(var) { plan.weight_decay } else { 0.0 };
             let update = AdamW {
-                learning_rate,
+                learning_rate: learning_rate * trained.rate(name),
                 beta1: plan.beta1,
                 beta2: plan.beta2,
                 epsilon: plan.epsilon,

@@ -5,7 +5,8 @@ use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::precision::{PrecisionName, is_f32};
-use crate::{Error, Method, Result, Schedule, Scores};
+use crate::trained::LORA_ALPHA;
+use crate::{Error, Freeze, Method, Result, Schedule, Scores, TrainOnly};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,23 @@ pub struct Plan {
     // Left out where it is f32, as plans of before there was a choice have it.
     #[serde(with = "PrecisionName", skip_serializing_if = "is_f32", default)]
     pub precision: Precision,
+    /// Parts that stand still; `train` sees to this and the next five.
+    #[serde(skip_serializing_if = "Freeze::is_nothing", default)]
+    pub freeze: Freeze,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub train_only: Option<TrainOnly>,
+    /// Each layer learns at this share of the rate of the one above it, the highest of that of the head.
+    #[serde(skip_serializing_if = "is_one", default = "one")]
+    pub layer_decay: f64,
+    /// With a rank, matrices have low-rank adapters, and besides them the head alone is trained.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lora_rank: Option<usize>,
+    /// The adapters' product is multiplied by alpha/rank.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lora_alpha: Option<f64>,
+    /// Modules that get an adapter; `None` means those that are usual for the architecture.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lora_targets: Option<Vec<String>>,
     pub seed: u64,
     /// Evaluates and saves every n updates; 0 means at the end of each epoch.
     pub eval_steps: u64,
@@ -61,6 +79,14 @@ fn retrain() -> Method {
 
 fn is_retrain(method: &Method) -> bool {
     *method == Method::Retrain
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
 }
 
 /// What makes one evaluation better than another.
@@ -158,7 +184,43 @@ impl Plan {
             let value = self.max_grad_norm.to_string();
             return refuse("max_grad_norm", value, "0 or a positive number");
         }
+        self.check_trained_part()?;
         Ok(self)
+    }
+
+    /// What can be said of freezing and adapters without a model; the rest is [`crate::check_trained`]'s.
+    fn check_trained_part(&self) -> Result<()> {
+        let refuse = |key: &'static str, value: String, expected: &'static str| {
+            Err(Error::PlanValue { key, value, expected })
+        };
+        let decay = self.layer_decay;
+        if !(decay > 0.0 && decay <= 1.0) {
+            return refuse("layer_decay", decay.to_string(), "a number above 0, at most 1");
+        }
+        let alpha = self.lora_alpha.unwrap_or(LORA_ALPHA);
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return refuse("lora_alpha", alpha.to_string(), "a number above 0");
+        }
+        match self.lora_rank {
+            Some(0) => refuse("lora_rank", "0".into(), "at least 1"),
+            Some(_) if self.train_only.is_some() => {
+                refuse("train_only", "biases".into(), "nothing beside lora_rank: take one of them")
+            }
+            Some(_) if matches!(self.method, Method::ShrinkPerturb { .. }) => refuse(
+                "method",
+                self.method.to_string(),
+                "another one beside lora_rank: an adapter belongs to a base that can be named, and this one starts from \
+                 a mixture",
+            ),
+            None if self.lora_alpha.is_some() => {
+                refuse("lora_alpha", alpha.to_string(), "nothing without lora_rank")
+            }
+            None if self.lora_targets.is_some() => {
+                let targets = self.lora_targets.iter().flatten().cloned().collect::<Vec<_>>();
+                refuse("lora_targets", targets.join(","), "nothing without lora_rank")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Updates in one pass over the rows: batches of batches, the last one short.
@@ -195,6 +257,12 @@ impl Plan {
             label_smoothing: 0.0,
             dropout: None,
             precision: Precision::F32,
+            freeze: Freeze::default(),
+            train_only: None,
+            layer_decay: 1.0,
+            lora_rank: None,
+            lora_alpha: None,
+            lora_targets: None,
             seed: 42,
             eval_steps: 0,
             save_steps: 0,
@@ -231,7 +299,66 @@ mod tests {
         let expected = "beta2 is 0.99999999, expected a number from 0 up to, not with, 1";
         check(|p| p.beta2 = 0.999_999_99, expected);
         check(|p| p.epsilon = 0.0, "epsilon is 0, expected a number above 1e-45 and below 1");
+        let expected = "layer_decay is 0, expected a number above 0, at most 1";
+        check(|p| p.layer_decay = 0.0, expected);
+        check(|p| p.layer_decay = 1.5, &expected.replace("is 0", "is 1.5"));
+        check(|p| p.layer_decay = f64::NAN, &expected.replace("is 0", "is NaN"));
+        check(|p| p.lora_rank = Some(0), "lora_rank is 0, expected at least 1");
+        check(|p| p.lora_alpha = Some(8.0), "lora_alpha is 8, expected nothing without lora_rank");
+        check(
+            |p| p.lora_targets = Some(vec!["query".into(), "key".into()]),
+            "lora_targets is query,key, expected nothing without lora_rank",
+        );
+        fn adapted(plan: &mut Plan) {
+            plan.lora_rank = Some(4);
+        }
+        check(
+            |p| {
+                adapted(p);
+                p.lora_alpha = Some(0.0);
+            },
+            "lora_alpha is 0, expected a number above 0",
+        );
+        check(
+            |p| {
+                adapted(p);
+                p.train_only = Some(TrainOnly::Biases);
+            },
+            "train_only is biases, expected nothing beside lora_rank: take one of them",
+        );
+        check(
+            |p| {
+                adapted(p);
+                p.method = "shrink-perturb".parse().unwrap();
+            },
+            "method is shrink-perturb:shrink=0.4,perturb=0.1, expected another one beside lora_rank: an adapter belongs \
+             to a base that can be named, and this one starts from a mixture",
+        );
         assert!(Plan::default_with(SelectBy::Loss).check().is_ok());
+    }
+
+    #[test]
+    fn plans_of_before_parts_could_stand_still_are_read_and_written_as_they_were() {
+        let plan = Plan::default_with(SelectBy::Accuracy);
+        let text = serde_json::to_string(&plan).unwrap();
+        for key in ["freeze", "train_only", "layer_decay", "lora"] {
+            assert!(!text.contains(key), "{key}: {text}");
+        }
+        let plan = Plan {
+            freeze: "embeddings,layers:2".parse().unwrap(),
+            layer_decay: 0.9,
+            lora_rank: Some(4),
+            lora_alpha: Some(16.0),
+            lora_targets: Some(vec!["query".into()]),
+            ..plan
+        };
+        let text = serde_json::to_string(&plan).unwrap();
+        assert!(text.contains(r#""freeze":"embeddings,layers:2""#), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        let biases = Plan { train_only: Some(TrainOnly::Biases), ..plan };
+        let text = serde_json::to_string(&biases).unwrap();
+        assert!(text.contains(r#""train_only":"biases""#), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), biases);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use lowchurn_models::save as save_model;
+use candle_core::{Tensor, Var};
+use lowchurn_models::{AdapterBase, AdapterFiles, Depth, depth, save as save_model, save_adapter};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    self, MANIFEST, MODEL, Provenance, check_files, load_best, move_over, read_manifest,
-    refuse_other_run, remove_if_there, write_manifest, write_trainer_state,
+    self, ADAPTER, ADAPTER_FILES, MANIFEST, MODEL, check_files, load_best, move_over,
+    read_manifest, remove_if_there, write_manifest, write_trainer_state,
 };
-use crate::{Error, Result, Scores, State, files};
+use crate::provenance::{Provenance, refuse_other_run};
+use crate::trained::{LORA_ALPHA, targets};
+use crate::{Error, Plan, Result, Scores, State, files};
 
 /// What a finished run says of itself, in `eval_results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,9 +57,20 @@ pub fn release(
         let hash = save_model(&partial, &model.config, &model.params, tokenizer_from)?;
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         files::write_json(&partial.join(RESULTS), &release)?;
-        write_manifest(&partial, step, provenance, vec![(MODEL, hash)])?;
+        let mut known = vec![(MODEL, hash)];
+        if state.trained.has_adapters() {
+            write_adapter(&partial.join(ADAPTER), state, provenance, tokenizer_from)?;
+            for name in ADAPTER_FILES {
+                known.push((name, files::sha256(&partial.join(name))?));
+            }
+        }
+        write_manifest(&partial, step, provenance, known)?;
         let Some(manifest) = read_manifest(&partial)? else { return Ok(()) };
         withdraw(run)?;
+        if state.trained.has_adapters() {
+            let dir = run.join(ADAPTER);
+            std::fs::create_dir_all(&dir).map_err(|source| Error::Write { path: dir, source })?;
+        }
         for name in manifest.files.keys().map(String::as_str).chain([MANIFEST]) {
             move_over(&partial.join(name), &run.join(name))?;
         }
@@ -69,6 +83,52 @@ pub fn release(
     remove_if_there(&partial)?;
     checkpoint::remove_checkpoints(run, &[])?;
     Ok(release)
+}
+
+/// What was trained, apart from its base, in PEFT's layout.
+fn write_adapter(
+    dir: &Path,
+    state: &State,
+    provenance: &Provenance,
+    base_folder: &Path,
+) -> Result<()> {
+    let Plan { lora_rank, lora_alpha, freeze, .. } = provenance.plan;
+    let config = &state.model.config;
+    let factors = state.trained.factors();
+    let factors = factors.map(|(name, a, b)| (name, Var::as_tensor(a), Var::as_tensor(b)));
+    let factors: Vec<(&str, &Tensor, &Tensor)> = factors.collect();
+    // PEFT would look for the same modules in the layers that stand still, too.
+    let module = |(name, ..): &(&str, _, _)| name.trim_end_matches(".weight").to_string();
+    let targets = match freeze.layers {
+        0 => targets(&provenance.plan, config),
+        _ => factors.iter().map(module).collect(),
+    };
+    let is_head = |(name, _): &(&str, &Tensor)| depth(config, name) == Depth::Head;
+    let (name, revision) = named(base_folder);
+    let hash = provenance.base_sha256.split('+').next().unwrap_or_default();
+    let files = AdapterFiles {
+        base: &AdapterBase { name, revision, sha256: Some(hash.into()) },
+        rank: lora_rank.unwrap_or_default(),
+        alpha: lora_alpha.unwrap_or(LORA_ALPHA),
+        targets,
+        factors,
+        whole: state.model.params.tensors().filter(is_head).collect(),
+    };
+    save_adapter(dir, config, &files)?;
+    files::sync_folder(dir);
+    Ok(())
+}
+
+/// A folder of the hub's cache by the id and the commit that it is of, any other as itself.
+fn named(folder: &Path) -> (String, Option<String>) {
+    let parts: Vec<_> =
+        folder.components().rev().take(3).map(|part| part.as_os_str().to_string_lossy()).collect();
+    match &parts[..] {
+        [commit, snapshots, repo] if snapshots == "snapshots" && repo.starts_with("models--") => {
+            (repo["models--".len()..].replacen("--", "/", 1), Some(commit.to_string()))
+        }
+        _ => (folder.display().to_string(), None),
+    }
 }
 
 /// Takes away the word that a run is finished here: what follows changes what it stands for.
@@ -107,4 +167,21 @@ pub fn finished(run: &Path, provenance: &Provenance) -> Result<Option<Finished>>
         Error::Checkpoint { path, reason } => Error::Release { path, reason },
         error => error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_by_their_folders() {
+        let check = |folder: &str, name: &str, revision: Option<&str>| {
+            assert_eq!(named(Path::new(folder)), (name.into(), revision.map(String::from)));
+        };
+        check("/c/hub/models--a--b-l6/snapshots/1f2e", "a/b-l6", Some("1f2e"));
+        check("/c/models--bert/snapshots/1f2e", "bert", Some("1f2e"));
+        check("runs/sst2", "runs/sst2", None);
+        check("/c/x/snapshots/1f2e", "/c/x/snapshots/1f2e", None);
+        check("models/tiny", "models/tiny", None);
+    }
 }

@@ -5,11 +5,13 @@ use lowchurn_data::Batch;
 use lowchurn_models::Classifier;
 use serde::{Deserialize, Serialize};
 
-use crate::{Optimizer, Plan, Result, Scores, SelectBy, StepReport};
+use crate::{Optimizer, Plan, Result, Scores, SelectBy, StepReport, Trained};
 
 pub struct State {
     /// After [`crate::step_deferring`] some rows of its table of words miss updates: [`State::settled`] lends it whole.
     pub model: Classifier,
+    /// What of it learns.
+    pub trained: Trained,
     pub optimizer: Optimizer,
     /// Updates done.
     pub step: u64,
@@ -20,6 +22,7 @@ pub struct State {
 
 pub struct Peer {
     pub model: Classifier,
+    pub trained: Trained,
     pub optimizer: Optimizer,
 }
 
@@ -88,33 +91,46 @@ pub enum LogEntry {
 }
 
 impl State {
+    /// All of the model learns, unless [`State::train_parts`] says otherwise.
     pub fn new(model: Classifier) -> Result<State> {
-        let optimizer = Optimizer::zeros(&model.params)?;
-        Ok(State { model, optimizer, step: 0, progress: Progress::default(), peer: None })
+        let (trained, optimizer) = (Trained::all(&model), Optimizer::zeros(&model.params)?);
+        let progress = Progress::default();
+        Ok(State { model, trained, optimizer, step: 0, progress, peer: None })
     }
 
     /// With a second student for co-distillation.
     pub fn with_peer(mut self, model: Classifier) -> Result<State> {
-        let optimizer = Optimizer::zeros(&model.params)?;
-        self.peer = Some(Peer { model, optimizer });
+        let (trained, optimizer) = (Trained::all(&model), Optimizer::zeros(&model.params)?);
+        self.peer = Some(Peer { model, trained, optimizer });
         Ok(self)
+    }
+
+    /// Of both students, what the plan says; to be called before the first update, since moments start anew.
+    pub fn train_parts(&mut self, plan: &Plan) -> Result<()> {
+        self.trained = Trained::of(plan, &mut self.model, 0)?;
+        self.optimizer = Optimizer::zeros(&self.trained.moved)?;
+        if let Some(Peer { model, trained, optimizer }) = &mut self.peer {
+            *trained = Trained::of(plan, model, 1)?;
+            *optimizer = Optimizer::zeros(&trained.moved)?;
+        }
+        Ok(())
     }
 
     /// Brings the words that these batches hold up to date, in both students.
     pub fn catch_up(&mut self, batches: &[Batch]) -> Result<()> {
         let tokens: Vec<u32> = batches.iter().flat_map(|batch| &batch.tokens).copied().collect();
-        self.optimizer.catch_up(&self.model.params, &tokens)?;
+        self.optimizer.catch_up(&self.trained.moved, &tokens)?;
         match &mut self.peer {
-            Some(peer) => peer.optimizer.catch_up(&peer.model.params, &tokens),
+            Some(peer) => peer.optimizer.catch_up(&peer.trained.moved, &tokens),
             None => Ok(()),
         }
     }
 
     /// Brings everything up to date; costs nothing where it is.
     pub fn settle(&mut self) -> Result<()> {
-        self.optimizer.settle(&self.model.params)?;
+        self.optimizer.settle(&self.trained.moved)?;
         match &mut self.peer {
-            Some(peer) => peer.optimizer.settle(&peer.model.params),
+            Some(peer) => peer.optimizer.settle(&peer.trained.moved),
             None => Ok(()),
         }
     }

@@ -9,7 +9,9 @@ use crate::guides::mix_of;
 use crate::loss::{Against, TeacherLogits, co_distil_rows, row_losses};
 use crate::state::Peer;
 use crate::weights::{Pull, add_pull, mixout};
-use crate::{Error, Grads, Guides, Method, Plan, Result, State, Teacher, clip_factor};
+use crate::{
+    Error, Grads, Guides, Method, Optimizer, Plan, Result, State, Teacher, Trained, clip_factor,
+};
 
 /// What an update saw, as sums over its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -121,34 +123,38 @@ pub fn step_deferring(
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
         }
         let mut found: Gradients = backward(&(loss / n as f64)?)?;
-        grads.add(&state.model.params, &mut found)?;
+        grads.add(&state.trained.reached, &mut found)?;
         if let Some(peer) = &state.peer {
-            peers.add(&peer.model.params, &mut found)?;
+            peers.add(&peer.trained.reached, &mut found)?;
         }
     }
     if state.step == 0 {
-        let names = grads.missing(&state.model.params)?;
+        let names = grads.missing(&state.trained.reached)?;
         if !names.is_empty() {
             return Err(Error::NoGradient { names });
         }
     }
     if let (Some(pull), Some(old)) = (pull_of(plan.method), guides.old_weights) {
+        // On the matrices that the model uses, so before adapters' factors get their gradients.
         add_pull(&mut grads, &state.model.params, old, pull)?;
+        state.trained.keep_reached(&mut grads);
     }
     means.learning_rate = plan.learning_rate_at(state.step, total);
     let (at, rate) = (state.step, means.learning_rate);
-    let apply = |grads: &Grads, params: &_, optimizer: &mut crate::Optimizer| {
+    let apply = |mut grads: Grads, trained: &Trained, optimizer: &mut Optimizer| {
+        trained.lead_to_factors(&mut grads)?;
         let norm = grads.norm()?;
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", step: at + 1 });
         }
         let scale = clip_factor(norm, plan.max_grad_norm);
-        optimizer.apply(params, grads, plan, at, rate, scale)?;
+        optimizer.apply(trained, &grads, plan, at, rate, scale)?;
+        trained.set_matrices()?;
         Ok(norm)
     };
-    means.gradient_norm = apply(&grads, &state.model.params, &mut state.optimizer)?;
-    if let Some(Peer { model, optimizer }) = &mut state.peer {
-        apply(&peers, &model.params, optimizer)?;
+    means.gradient_norm = apply(grads, &state.trained, &mut state.optimizer)?;
+    if let Some(Peer { trained, optimizer, .. }) = &mut state.peer {
+        apply(peers, trained, optimizer)?;
     }
     state.step += 1;
     Ok(means)
@@ -173,7 +179,8 @@ fn forward(
 ) -> Result<Tensor> {
     match (plan.method, guides.old_weights) {
         (Method::Mixout { p }, Some(old)) => {
-            let mixed = mixout(&state.model.params, old, p, keys)?;
+            let params = &state.model.params;
+            let mixed = state.trained.with_the_rest_still(mixout(params, old, p, keys)?, params);
             Ok(state.model.forward_with(&mixed, input, Mode::Train(keys))?)
         }
         _ => Ok(state.model.forward(input, Mode::Train(keys))?),

@@ -8,10 +8,10 @@ use lowchurn_data::{Batch, Encoded, collate, epoch_order};
 use lowchurn_kernels::{awake, sum_of_squares};
 use lowchurn_models::Config;
 
-use crate::checkpoint::{self, Provenance, remove_checkpoints};
+use crate::checkpoint::{self, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, Guides, Lambda, LogEntry, Method, Plan, Release, Result, Scores, State, StepReport,
+    Error, Guides, Lambda, LogEntry, Method, Plan, Provenance, Release, Result, Scores, State, StepReport,
     ascend, evaluate, predict, release, step_deferring,
 };
 
@@ -73,7 +73,8 @@ pub enum Outcome {
     },
 }
 
-/// Goes on from the newest checkpoint, or from the start, to the end of the plan, or until `stop` is set.
+/// Goes on from the newest checkpoint, or from the start, to the end of the plan, or until `stop` is set. `state` holds the
+/// weights that the run starts from, also where it goes on: adapters are added to them.
 ///
 /// Whether the run is finished already is for [`crate::finished`] to say: from here on it isn't.
 pub fn train(
@@ -100,6 +101,7 @@ pub fn train(
         config.classifier_dropout = p as f32;
     }
     refuse_twins(plan, state)?;
+    state.train_parts(plan)?;
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
     let device = state.device();

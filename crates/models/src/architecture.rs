@@ -52,7 +52,7 @@ pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
 }
 
 /// Name and shape of each parameter, with as many classes as there are labels.
-pub(crate) fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     match family(config.model_type) {
         Family::PostNorm(layout) => layout.shapes(config, config.labels.len()),
     }

@@ -1,6 +1,6 @@
 //! A checkpoint folder → a classifier that gives logits. What to do with the logits is not its business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -37,6 +37,23 @@ impl Classifier {
         let tracked = Arch::new(&config, &|name| Ok(var(name)?.as_tensor().clone()))?;
         let detached = Arch::new(&config, &|name| Ok(var(name)?.as_detached_tensor()))?;
         Ok(Classifier { config, params, precision: Precision::F32, tracked, detached })
+    }
+
+    /// From here on these parameters alone have gradients, and below the lowest of them nothing is computed backwards. A name
+    /// that the model lacks is an error.
+    pub fn train_only(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        if let Some(name) = names.iter().find(|name| !self.params.0.contains_key(*name)) {
+            return Err(no_parameter(name));
+        }
+        let view = |name: &str| {
+            let var = self.params.0.get(name).ok_or_else(|| no_parameter(name))?;
+            Ok(match names.contains(name) {
+                true => var.as_tensor().clone(),
+                false => var.as_detached_tensor(),
+            })
+        };
+        self.tracked = Arch::new(&self.config, &view)?;
+        Ok(())
     }
 
     /// Logits (B, K). Eval builds no graph and follows training.

@@ -76,6 +76,12 @@ pub enum Error {
     NoParameter { name: String },
     #[error("the tensor given for {name:?} is {found:?}, expected {expected:?} as in the model")]
     ParameterShape { name: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error(
+        "no module of the layers is called {target:?}; there are {}", known.join(", ")
+    )]
+    NoTarget { target: String, known: Vec<String> },
+    #[error("{}: this adapter can't be merged: {reason}", path.display())]
+    Adapter { path: PathBuf, reason: String },
     #[error("{}: no tokenizer to save with the model: neither tokenizer.json nor vocab.txt is here", dir.display())]
     NoTokenizer { dir: PathBuf },
     #[error("tensor {name:?} can't be saved: it is {dtype}, expected F32")]

@@ -36,16 +36,25 @@ mod classifier;
 
 mod save;
 
+mod lora;
+
+mod adapter;
+
 mod error;
 
+pub use adapter::{
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterBase, AdapterFiles, adapter_base, open_adapted,
+    save_adapter,
+};
 pub use albert::Groups;
-pub use architecture::depth;
+pub use architecture::{depth, shapes as parameter_shapes};
 pub use classifier::Classifier;
 pub use config::{Config, Details, check_vocabulary};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
 pub use layout::Depth;
 pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
+pub use lora::{Matrix, adapted, matrices, usual_targets};
 pub use model_type::ModelType;
 pub use params::{Params, is_decayed, is_head};
 pub use save::{FORMAT_PT, TOKENIZER_FILES, Values, save, write_safetensors};

@@ -50,8 +50,7 @@ pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path)
         let content = fs::read(&from).map_err(|source| Error::Read { path: from, source })?;
         write_beside(&dir.join(name), |file| Ok(file.write_all(&content)?))?;
     }
-    let text = format!("{:#}\n", Value::Object(published(config)));
-    write_beside(&dir.join("config.json"), |file| Ok(file.write_all(text.as_bytes())?))?;
+    write_text(&dir.join("config.json"), &config_text(config))?;
     Ok(sha256)
 }
 
@@ -127,6 +126,16 @@ pub fn write_safetensors<'t, V: Into<Values<'t>>>(
         Ok(())
     })?;
     Ok(hex(hash))
+}
+
+/// config.json as it is written.
+pub(crate) fn config_text(config: &Config) -> String {
+    format!("{:#}\n", Value::Object(published(config)))
+}
+
+/// Writes a text beside its place and renames it over it.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_beside(path, |file| Ok(file.write_all(text.as_bytes())?))
 }
 
 /// The config as published, with what this model is now: classes, architecture, number format.

@@ -13,6 +13,7 @@ mod refusals;
 mod resume;
 mod saved;
 mod teacher;
+mod trained;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -287,7 +287,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 }
 
 /// Wide enough for every kernel to split its work: hidden 256, 40 rows of up to 100 tokens, 3,000 words.
-fn wide() -> (State, Encoded) {
+pub fn wide() -> (State, Encoded) {
     let dir = golden_folder().join("bert_tiny");
     let mut config: serde_json::Value =
         serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();

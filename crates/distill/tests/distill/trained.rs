@@ -1,0 +1,614 @@
+//! Parts of a model: what stands still, what moves as PyTorch moves it, what adapters add, and what is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::{Tensor, Var};
+use lowchurn_data::{Encoded, collate};
+use lowchurn_distill::{
+    Event, Grads, Guides, Plan, SelectBy, State, cross_entropy_rows, one_hot, step, step_deferring,
+};
+use lowchurn_kernels::{Keys, backward};
+use lowchurn_models::{Head, Input, Mode, Params, adapter_base, open_adapted, read_params_into};
+use tempfile::TempDir;
+
+use crate::methods::Lesson;
+use crate::resume::wide;
+use crate::{
+    CPU, Toy, batch, copy_folder, distance, golden_folder, golden_state, numbers, plan, toy_rows,
+    toy_state, values,
+};
+
+fn frozen(plan: &mut Plan) {
+    plan.freeze = "embeddings,layers:1".parse().unwrap();
+}
+
+fn biases(plan: &mut Plan) {
+    plan.train_only = Some("biases".parse().unwrap());
+}
+
+fn lora(plan: &mut Plan) {
+    (plan.lora_rank, plan.lora_alpha) = (Some(2), Some(6.0));
+}
+
+fn lora_above(plan: &mut Plan) {
+    lora(plan);
+    frozen(plan);
+    plan.lora_targets = Some(vec!["key".into(), "intermediate.dense".into()]);
+}
+
+fn decayed(plan: &mut Plan) {
+    plan.layer_decay = 0.8;
+}
+
+type Change = fn(&mut Plan);
+
+const PARTS: [(&str, Change); 5] = [
+    ("frozen", frozen),
+    ("biases", biases),
+    ("lora", lora),
+    ("lora above", lora_above),
+    ("decay", decayed),
+];
+
+fn golden(name: &str) -> std::collections::HashMap<String, Tensor> {
+    candle_core::safetensors::load(golden_folder().join(name), &CPU).unwrap()
+}
+
+/// The golden batch as rows.
+fn golden_rows() -> Encoded {
+    let tensors = golden("bert_tiny.safetensors");
+    let integers = |name: &str| tensors[name].to_vec2::<i64>().unwrap();
+    let (ids, mask, types) =
+        (integers("input_ids"), integers("attention_mask"), integers("token_type_ids"));
+    let labels = tensors["labels"].to_vec1::<i64>().unwrap();
+    let mut rows = Encoded { offsets: vec![0], ..Encoded::default() };
+    for row in 0..ids.len() {
+        let length = mask[row].iter().sum::<i64>() as usize;
+        rows.tokens.extend(ids[row][..length].iter().map(|&id| id as u32));
+        rows.types.extend(types[row][..length].iter().map(|&kind| kind as u8));
+        rows.offsets.push(rows.tokens.len());
+        rows.ids.push(row.to_string());
+        rows.labels.push(Some(labels[row] as u32));
+    }
+    rows
+}
+
+/// Of loss and gradient norm, relative, and of a weight after ten updates of at most 1e-3 each; as for the whole model.
+const TOLERANCE: f64 = 5e-5;
+const WEIGHT_TOLERANCE: f32 = 3e-6;
+
+#[test]
+fn ten_steps_of_parts_are_those_of_pytorch() {
+    let (expected, rows) = (golden("trained.safetensors"), golden_rows());
+    let all: Vec<u32> = (0..rows.rows() as u32).collect();
+    for (what, change) in [("lora", lora as Change), ("decay", decayed), ("biases", biases), ("frozen", frozen)] {
+        let mut plan = Plan {
+            learning_rate: 1e-3,
+            weight_decay: 0.01,
+            ..Plan::default_with(SelectBy::Accuracy)
+        };
+        change(&mut plan);
+        let mut state = golden_state();
+        state.train_parts(&plan).unwrap();
+        let find = |start: &str| {
+            let start = format!("{what}.{start}.");
+            let found = expected.iter().filter_map(move |(name, tensor)| {
+                Some((name.strip_prefix(&start)?.to_string(), tensor))
+            });
+            found.collect::<BTreeMap<String, &Tensor>>()
+        };
+        for (name, start) in find("start") {
+            state.trained.moved.0[&name].set(start).unwrap();
+        }
+        let (losses, norms) = (
+            expected[&format!("{what}.losses")].to_vec1::<f64>().unwrap(),
+            expected[&format!("{what}.norms")].to_vec1::<f64>().unwrap(),
+        );
+        for (at, (loss, norm)) in losses.iter().zip(norms).enumerate() {
+            let micro = [batch(&rows, &all)];
+            let report =
+                step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
+            let mean = report.loss_sum / report.n_rows as f64;
+            assert!((mean / loss - 1.0).abs() < TOLERANCE, "{what} {at}: {mean} {loss}");
+            let found = report.gradient_norm;
+            assert!((found / norm - 1.0).abs() < TOLERANCE, "{what} {at}: {found} {norm}");
+        }
+        let last = find("final");
+        assert!(last.len() >= 7, "{what}: {}", last.len());
+        for (name, expected) in last {
+            let found = match state.trained.moved.0.get(&name) {
+                Some(var) => numbers(var),
+                None => numbers(&state.model.params.0[&name]),
+            };
+            let apart = distance(&found, &numbers(expected));
+            assert!(apart < WEIGHT_TOLERANCE, "{what}, {name}: {apart}");
+        }
+    }
+}
+
+/// Still to the byte, without gradient and without moments; everything else has both, and moves.
+#[test]
+fn what_stands_still_is_as_it_was_and_the_rest_moves() {
+    let check = |change: Change, moves: &dyn Fn(&str) -> bool| {
+        let toy = Toy::with(|plan| {
+            change(plan);
+            (plan.weight_decay, plan.max_steps) = (0.1, Some(3));
+        });
+        let before = values(&toy_state(toy.head_seed).model.params);
+        let (_, _, state) = toy.finish();
+        for (name, after) in values(&state.model.params) {
+            let is_same = after.iter().map(|x| x.to_bits()).eq(before[&name].iter().map(|x| x.to_bits()));
+            let is_key = name.ends_with("attention.self.key.bias");
+            assert!(is_same != moves(&name) || (is_key && moves(&name)), "{name}");
+        }
+        let moments: BTreeSet<&String> = state.optimizer.moments.keys().collect();
+        assert_eq!(moments, state.trained.moved.0.keys().collect());
+
+        let rows = toy_rows(4, 3);
+        let (_, mut found) = loss_and_gradients(&state, &rows);
+        for (name, var) in &state.model.params.0 {
+            assert_eq!(found.remove(var).unwrap().is_some(), moves(name), "{name}");
+        }
+    };
+    let is_head = |name: &str| name.starts_with("classifier.") || name.starts_with("bert.pooler.");
+    let is_above = |name: &str| is_head(name) || name.starts_with("bert.encoder.layer.1.");
+    check(frozen, &is_above);
+    check(biases, &|name| is_head(name) || name.ends_with(".bias"));
+    check(lora, &|name| {
+        is_head(name) || name.ends_with(".query.weight") || name.ends_with(".value.weight")
+    });
+    check(lora_above, &|name| {
+        let is_target = name.ends_with(".key.weight") || name.ends_with("intermediate.dense.weight");
+        is_head(name) || (is_above(name) && is_target)
+    });
+    check(|plan| plan.freeze = "head,layers:2".parse().unwrap(), &|name| {
+        name.starts_with("bert.embeddings.")
+    });
+    check(decayed, &|_| true);
+}
+
+fn loss_and_gradients(state: &State, rows: &Encoded) -> (Tensor, lowchurn_kernels::Gradients) {
+    let which: Vec<u32> = (0..rows.rows() as u32).collect();
+    let batch = collate(rows, &which, 0);
+    let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, &CPU).unwrap();
+    let logits = state.model.forward(&input, Mode::Train(&mut Keys::new(1))).unwrap();
+    let loss = loss_of(&logits, rows);
+    let found = backward(&loss).unwrap();
+    (loss, found)
+}
+
+fn loss_of(logits: &Tensor, rows: &Encoded) -> Tensor {
+    let labels: Vec<u32> = rows.labels.iter().map(|label| label.unwrap()).collect();
+    let targets = one_hot(&labels, logits.dim(1).unwrap(), 0.0, &CPU).unwrap();
+    cross_entropy_rows(logits, &targets).unwrap().sum_all().unwrap()
+}
+
+/// A table of words that stands still waits for nothing, and a batch may hold any of its words.
+#[test]
+fn frozen_words_have_nothing_to_catch_up() {
+    let rows = toy_rows(12, 4);
+    let plan = Plan { freeze: "embeddings".parse().unwrap(), weight_decay: 0.1, ..plan() };
+    let run = |is_deferring: bool| {
+        let mut state = golden_state();
+        state.train_parts(&plan).unwrap();
+        for at in 0..6 {
+            let step = if is_deferring { step_deferring } else { step };
+            let micro = [batch(&rows, &[at, at + 6])];
+            step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
+        }
+        state.model.params.fingerprint().unwrap()
+    };
+    assert_eq!(run(true), run(false));
+}
+
+/// Factors with numbers in them, as after some updates.
+fn with_factors(change: Change) -> State {
+    let mut plan = plan();
+    change(&mut plan);
+    let mut state = golden_state();
+    state.train_parts(&plan).unwrap();
+    let mut rng = lowchurn_data::Rng::stream(5, "factors", 0);
+    for (_, _, b) in state.trained.factors() {
+        let values: Vec<f32> = (0..b.elem_count()).map(|_| 0.1 * rng.normal() as f32).collect();
+        b.set(&Tensor::from_vec(values, b.shape(), &CPU).unwrap()).unwrap();
+    }
+    state.trained.set_matrices().unwrap();
+    state
+}
+
+/// The model with W + s·B·A made by candle's operations from the factors, so that it leads the gradients.
+fn composed(state: &State, base: &Params, scale: f64) -> BTreeMap<String, Tensor> {
+    let mut tensors: BTreeMap<String, Tensor> =
+        base.tensors().map(|(name, tensor)| (name.to_string(), tensor.detach())).collect();
+    for (name, a, b) in state.trained.factors() {
+        let product = (b.as_tensor().matmul(a.as_tensor()).unwrap() * scale).unwrap();
+        let w = base.0[name].as_detached_tensor();
+        tensors.insert(name.into(), (w + product).unwrap());
+    }
+    tensors
+}
+
+#[test]
+fn gradients_of_factors_are_those_of_the_composed_graph_and_of_differences() {
+    let rows = toy_rows(4, 3);
+    for (change, scale) in [(lora as Change, 3.0), (lora_above, 3.0)] {
+        let (state, base) = (with_factors(change), golden_state().model.params);
+        let (_, mut found) = loss_and_gradients(&state, &rows);
+        let mut grads = Grads::default();
+        grads.add(&state.trained.reached, &mut found).unwrap();
+        state.trained.lead_to_factors(&mut grads).unwrap();
+        assert_eq!(grads.0.keys().collect::<Vec<_>>(), state.trained.moved.0.keys().collect::<Vec<_>>());
+
+        let input = {
+            let batch = collate(&rows, &[0, 1, 2, 3], 0);
+            Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, &CPU).unwrap()
+        };
+        let loss = || {
+            let tensors = composed(&state, &base, scale);
+            let logits = state.model.forward_with(&tensors, &input, Mode::Eval).unwrap();
+            loss_of(&logits, &rows)
+        };
+        let mut slow = backward(&loss()).unwrap();
+        for (name, a, b) in state.trained.factors() {
+            let module = name.strip_suffix(".weight").unwrap();
+            for (var, which) in [(a, "A"), (b, "B")] {
+                let fast = &grads.0[&format!("{module}.lora_{which}.weight")];
+                let fast = numbers(&fast.to_tensor().unwrap());
+                let expected = slow.remove(var).unwrap().unwrap().to_tensor().unwrap();
+                let expected = numbers(&expected);
+                let largest = expected.iter().map(|x| x.abs()).fold(0.0, f32::max);
+                assert!(largest > 1e-4, "{name} {which}: {largest}");
+                let apart = distance(&fast, &expected) / largest;
+                assert!(apart < 1e-5, "{name} {which}: {apart}");
+
+                // Along the gradient itself the loss falls by its squared length.
+                let step = 1e-2 / largest;
+                let along: Vec<f32> = fast.iter().map(|g| g * step).collect();
+                let along = Tensor::from_vec(along, var.shape(), &CPU).unwrap();
+                let start = var.as_tensor().copy().unwrap().detach();
+                let at = |sign: f64| {
+                    var.set(&(&start + (&along * sign).unwrap()).unwrap()).unwrap();
+                    f64::from(loss().to_scalar::<f32>().unwrap())
+                };
+                let slope = (at(1.0) - at(-1.0)) / 2.0;
+                var.set(&start).unwrap();
+                let expected: f64 = fast.iter().map(|&g| f64::from(g * g * step)).sum();
+                assert!((slope / expected - 1.0).abs() < 0.02, "{name} {which}: {slope} {expected}");
+            }
+        }
+    }
+}
+
+/// B is zero and A uniform in ±1/√I, another for each matrix, student and seed; the model starts as its base.
+#[test]
+fn adapters_start_as_the_base() {
+    let start = |seed: u64| {
+        let plan = Plan { seed, lora_rank: Some(16), ..plan() };
+        let mut state = golden_state().with_peer(golden_state().model).unwrap();
+        state.train_parts(&plan).unwrap();
+        state
+    };
+    let (state, other) = (start(1), start(2));
+    assert_eq!(
+        state.model.params.fingerprint().unwrap(),
+        golden_state().model.params.fingerprint().unwrap()
+    );
+    let peer = state.peer.as_ref().unwrap();
+    let mut all = BTreeSet::new();
+    for (_, a, b) in [&state.trained, &other.trained, &peer.trained].iter().flat_map(|t| t.factors()) {
+        assert!(numbers(b).iter().all(|&x| x == 0.0));
+        let a = numbers(a);
+        let bound = 1.0 / 32f32.sqrt();
+        assert!(a.iter().all(|x| x.abs() <= bound));
+        let mean = a.iter().sum::<f32>() / 512.0;
+        let variance = a.iter().map(|x| x * x).sum::<f32>() / 512.0;
+        // Of the uniform distribution: 0 and bound²/3; five standard errors of 512 draws.
+        assert!(mean.abs() < 5.0 * bound / (3.0 * 512f32).sqrt(), "{mean}");
+        assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.2, "{variance}");
+        all.insert(a.iter().map(|x| x.to_bits()).collect::<Vec<u32>>());
+    }
+    assert_eq!(all.len(), 12, "every one is drawn anew");
+}
+
+/// A module's whole name or its end behind a dot.
+#[test]
+fn targets_are_names_of_modules() {
+    let check = |targets: &[&str], expected: usize| {
+        let plan = Plan {
+            lora_rank: Some(2),
+            lora_targets: Some(targets.iter().map(|name| name.to_string()).collect()),
+            ..plan()
+        };
+        let mut state = golden_state();
+        state.train_parts(&plan).unwrap();
+        assert_eq!(state.trained.factors().count(), expected, "{targets:?}");
+    };
+    check(&["query"], 2);
+    check(&["query", "attention.self.query"], 2);
+    check(&["dense"], 6);
+    check(&["output.dense"], 4);
+    check(&["attention.output.dense"], 2);
+    check(&["bert.encoder.layer.1.attention.self.key", "query"], 3);
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.path().is_dir() {
+            true => all.extend(files(&entry.path()).into_iter().map(|(n, b)| (format!("{name}/{n}"), b))),
+            false => drop(all.insert(name, fs::read(entry.path()).unwrap())),
+        }
+    }
+    all
+}
+
+/// What is left of a run, without the name of the folder that its base lies in and the hash of the file with that name.
+fn released(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = files(run);
+    if all.remove("adapter/adapter_config.json").is_some() {
+        all.remove("manifest.json").unwrap();
+    }
+    all
+}
+
+fn with_saves(plan: &mut Plan) {
+    (plan.eval_steps, plan.save_steps, plan.weight_decay) = (3, 2, 0.01);
+    plan.dropout = Some(0.1);
+}
+
+#[test]
+fn killed_anywhere_it_ends_in_the_same_bytes_of_parts() {
+    let lessons: Vec<(&str, Change)> = PARTS
+        .into_iter()
+        .map(|(_, change)| ("retrain", change))
+        .chain([("co-distil", lora as Change), ("mixout", lora), ("ewc", lora_above), ("l2-old", frozen)])
+        .collect();
+    for (method, change) in lessons {
+        let make = || {
+            Lesson::of(method, |plan| {
+                with_saves(plan);
+                change(plan);
+            })
+        };
+        let (straight, copies) = (make(), TempDir::new().unwrap());
+        let mut n_copies = 0;
+        let (outcome, _) = straight.go(&AtomicBool::new(false), &mut |event| {
+            if matches!(event, Event::Saved { .. }) {
+                copy_folder(&straight.toy.run_dir(), &copies.path().join(n_copies.to_string()));
+                n_copies += 1;
+            }
+        });
+        let (outcome, expected) = (outcome.unwrap(), released(&straight.toy.run_dir()));
+        assert!(n_copies >= 4, "{n_copies}");
+        for copy in 0..n_copies {
+            let killed = make();
+            copy_folder(&copies.path().join(copy.to_string()), &killed.toy.run_dir());
+            let (found, events, _) = killed.finish();
+            assert!(matches!(events[0], Event::Resumed { .. }), "{:?}", events[0]);
+            assert_eq!(found, outcome);
+            assert!(released(&killed.toy.run_dir()) == expected, "{method} from copy {copy}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes_of_parts() {
+    for (what, change) in PARTS {
+        let run = || {
+            let (mut state, rows) = wide();
+            let mut plan = Plan { dropout: Some(0.1), ..plan() };
+            change(&mut plan);
+            state.train_parts(&plan).unwrap();
+            let which: Vec<u32> = (0..rows.rows() as u32).collect();
+            for _ in 0..3 {
+                let micro = [batch(&rows, &which)];
+                step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
+            }
+            let moved = state.trained.moved.fingerprint().unwrap();
+            format!("{} {moved}", state.model.params.fingerprint().unwrap())
+        };
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(run)
+        };
+        let one = on(1);
+        for threads in [2, 3] {
+            assert!(on(threads) == one, "{what}: {threads} threads give other bytes");
+        }
+    }
+}
+
+/// Methods that read all weights act on the matrices that the model uses, and leave what stands still alone.
+#[test]
+fn pulls_and_mixtures_reach_factors_and_nothing_frozen() {
+    let moved_by = |method: &str, change: Change| {
+        let lesson = Lesson::of(method, |plan| {
+            change(plan);
+            plan.learning_rate = 1e-2;
+        });
+        let before = lesson.state().model.params;
+        let (before, (_, _, state)) = (values(&before), lesson.finish());
+        let old = lesson.old_weights.as_ref().map(|old| old.params.clone()).unwrap_or_default();
+        let mut to_old = 0f32;
+        for (name, after) in values(&state.model.params) {
+            match state.trained.reached.0.contains_key(&name) {
+                false => assert_eq!(after, before[&name], "{method}: {name}"),
+                true => to_old += old.get(&name).map_or(0.0, |old| distance(&after, &numbers(old))),
+            }
+        }
+        to_old
+    };
+    for change in [frozen as Change, lora, lora_above, biases] {
+        let weak = moved_by("l2-old:strength=0.001", change);
+        let strong = moved_by("l2-old:strength=100", change);
+        assert!(strong < weak, "{strong} {weak}");
+        moved_by("ewc", change);
+        moved_by("mixout:p=0.5", change);
+        moved_by("co-distil", change);
+    }
+}
+
+#[test]
+fn what_a_model_does_not_have_is_refused() {
+    let check = |change: fn(&mut Plan), message: &str| {
+        let toy = Toy::with(change);
+        assert_eq!(toy.refusal(), message);
+        assert!(!toy.run_dir().exists());
+    };
+    check(
+        |plan| plan.freeze = "layers:3".parse().unwrap(),
+        "freeze is layers:3, expected at most layers:2: so many layers of its own has this model",
+    );
+    check(
+        |plan| plan.freeze = "embeddings,layers:2,head".parse().unwrap(),
+        "freeze is embeddings,layers:2,head, which is all of the model; leave something to train",
+    );
+    check(
+        |plan| {
+            lora(plan);
+            plan.lora_targets = Some(vec!["query".into(), "q_proj".into()]);
+        },
+        "no module of the layers is called \"q_proj\"; there are attention.output.dense, attention.self.key, \
+         attention.self.query, attention.self.value, intermediate.dense, output.dense",
+    );
+    check(
+        |plan| plan.lora_rank = Some(33),
+        "lora_rank is 33, expected at most 32: bert.encoder.layer.0.attention.self.query.weight is (32, 32)",
+    );
+    check(
+        |plan| {
+            lora(plan);
+            plan.freeze = "layers:2".parse().unwrap();
+        },
+        "lora_targets is query,value, and all of these stand in the 2 layers that freeze leaves as they are; freeze fewer \
+         layers",
+    );
+}
+
+#[test]
+fn another_part_is_another_run() {
+    let toy = Toy::with(lora);
+    toy.finish();
+    let other = Toy { provenance: toy.provenance.clone(), ..Toy::with(lora) };
+    let check = |change: fn(&mut Plan), message: &str| {
+        let mut other = Toy { provenance: other.provenance.clone(), ..Toy::plain() };
+        change(&mut other.provenance.plan);
+        let found = lowchurn_distill::finished(&toy.run_dir(), &other.provenance);
+        let said = toy.text(found);
+        assert!(said.starts_with(&format!("DIR/run holds a run with another {message}; ")), "{said}");
+    };
+    check(|plan| plan.lora_rank = Some(4), "lora_rank: 2, now 4");
+    check(|plan| plan.lora_alpha = None, "lora_alpha: 6.0, now not set");
+    check(frozen, "freeze: not set, now \"embeddings,layers:1\"");
+    check(decayed, "layer_decay: not set, now 0.8");
+}
+
+/// The golden weights under a base's folder, as a fresh head leaves them.
+fn base_folder(toy: &Toy) {
+    let dir = toy.dir.path().join("base");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden_folder().join("bert_tiny").join(name), dir.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn an_adapter_on_its_base_is_the_released_model() {
+    for change in [lora as Change, lora_above] {
+        let toy = Toy::with(change);
+        base_folder(&toy);
+        let (_, _, state) = toy.finish();
+        let (run, base) = (toy.run_dir(), toy.dir.path().join("base"));
+        let adapter = run.join("adapter");
+        let said = adapter_base(&adapter).unwrap();
+        assert_eq!(said.name, base.display().to_string());
+        assert_eq!((said.revision, said.sha256), (None, Some("b".repeat(64))));
+
+        let merged = open_adapted(&base, &adapter, &CPU).unwrap();
+        assert_eq!(merged.labels(), ["no", "yes"]);
+        let head = Head::FromCheckpoint;
+        let (released, _) = lowchurn_models::Classifier::open(&run, head, &CPU).unwrap();
+        let print = |params: &Params| params.fingerprint().unwrap();
+        assert_eq!(print(&merged.params), print(&released.params));
+        assert_eq!(print(&merged.params), print(&state.model.params));
+        // A run that doesn't end in its best weights has that one's factors.
+        assert!(lowchurn_distill::finished(&run, &toy.provenance).unwrap().is_some());
+    }
+}
+
+/// The best weights' factors are released, not the last ones.
+#[test]
+fn the_best_adapter_is_released() {
+    let toy = Toy::with(|plan| {
+        lora(plan);
+        (plan.eval_steps, plan.learning_rate, plan.epochs) = (1, 0.05, 4);
+        plan.schedule = lowchurn_distill::Schedule::Constant;
+    });
+    base_folder(&toy);
+    let mut bytes = Vec::new();
+    let (outcome, _) = toy.go(&AtomicBool::new(false), &mut |event| {
+        if let Event::Saved { step, path } = event {
+            bytes.push((step, fs::read(path.join("factors.safetensors")).unwrap()));
+        }
+    });
+    let lowchurn_distill::Outcome::Finished(release) = outcome.unwrap() else { panic!("stopped") };
+    assert!(release.step < bytes.last().unwrap().0, "the best is the last; the test shows nothing");
+    let best = &bytes.iter().find(|(step, _)| *step == release.step).unwrap().1;
+    let (a, b) = (
+        safetensors::SafeTensors::deserialize(best).unwrap(),
+        fs::read(toy.run_dir().join("adapter/adapter_model.safetensors")).unwrap(),
+    );
+    let b = safetensors::SafeTensors::deserialize(&b).unwrap();
+    for name in a.names() {
+        let released = b.tensor(&format!("base_model.model.{name}")).unwrap();
+        assert_eq!(a.tensor(name).unwrap().data(), released.data(), "{name}");
+    }
+    let merged =
+        open_adapted(&toy.dir.path().join("base"), &toy.run_dir().join("adapter"), &CPU).unwrap();
+    let state = toy_state(1);
+    read_params_into(&state.model.params, &toy.run_dir().join("model.safetensors")).unwrap();
+    assert_eq!(
+        merged.params.fingerprint().unwrap(),
+        state.model.params.fingerprint().unwrap()
+    );
+}
+
+#[test]
+fn names_that_the_model_lacks_are_no_part_of_it() {
+    let mut model = golden_state().model;
+    let said = model.train_only(&BTreeSet::from(["bert.x".to_string()])).unwrap_err().to_string();
+    assert_eq!(said, "the parameters lack \"bert.x\", which the model needs");
+}
+
+/// Half of a checkpoint with adapters is none.
+#[test]
+fn a_checkpoint_without_its_factors_is_refused() {
+    let lesson = Lesson::of("retrain", lora);
+    lesson.stop_after(2);
+    let path = lesson.toy.run_dir().join("checkpoint-2/factors.safetensors");
+    let mend = "remove the folder of this checkpoint to go on from the one before, or from the start where there is none";
+    fs::remove_file(path).unwrap();
+    let said = lesson.refusal();
+    assert_eq!(said, format!("DIR/run/checkpoint-2/factors.safetensors: it is missing; {mend}"));
+}
+
+#[test]
+fn rates_fall_from_the_top() {
+    let mut state = golden_state();
+    state.train_parts(&Plan { layer_decay: 0.5, ..plan() }).unwrap();
+    let check = |name: &str, rate: f64| assert_eq!(state.trained.rate(name), rate, "{name}");
+    check("classifier.weight", 1.0);
+    check("bert.pooler.dense.bias", 1.0);
+    check("bert.encoder.layer.1.output.dense.weight", 0.5);
+    check("bert.encoder.layer.0.attention.self.key.bias", 0.25);
+    check("bert.embeddings.word_embeddings.weight", 0.125);
+    let mut state = golden_state();
+    state.train_parts(&Plan { layer_decay: 0.5, lora_rank: Some(2), ..plan() }).unwrap();
+    let name = "bert.encoder.layer.0.attention.self.query.lora_A.weight";
+    assert!(matches!(state.trained.moved.0.get(name), Some(_)));
+    assert_eq!(state.trained.rate(name), 0.25);
+    let _: &Var = &state.trained.moved.0["classifier.bias"];
+}

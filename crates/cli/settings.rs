@@ -4,7 +4,9 @@
 mod plan_file;
 
 use anyhow::{Context, Result};
-use lowchurn_distill::{Method, Plan, Schedule, SelectBy, precision_if_set};
+use lowchurn_distill::{
+    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, TrainOnly, precision_if_set,
+};
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -162,6 +164,30 @@ pub struct Settings {
     #[arg(long, value_name = "SHARE")]
     pub dropout: Option<f64>,
 
+    /// Parts to leave as they are: `embeddings`, `layers:N` (the lowest N), `head`, several with commas [default: none]
+    #[arg(long, value_name = "PARTS")]
+    pub freeze: Option<Freeze>,
+
+    /// `biases`: of everything else nothing is trained but the head (BitFit)
+    #[arg(long, alias = "train_only", value_name = "WHAT")]
+    pub train_only: Option<TrainOnly>,
+
+    /// Each layer learns at this share of the rate of the one above it, the highest of that of the head [default: 1]
+    #[arg(long, alias = "layer_decay", value_name = "SHARE")]
+    pub layer_decay: Option<f64>,
+
+    /// Train low-rank adapters of this rank, and the head, instead of all weights (LoRA, without dropout of its own)
+    #[arg(long, alias = "lora_r", alias = "lora_rank", value_name = "N")]
+    pub lora_rank: Option<usize>,
+
+    /// The adapters' product is multiplied by alpha/rank [default: 8]
+    #[arg(long, alias = "lora_alpha", value_name = "NUMBER")]
+    pub lora_alpha: Option<f64>,
+
+    /// Modules that get adapters, with commas [default: queries and values]
+    #[arg(long, alias = "lora_targets", value_delimiter = ',', value_name = "MODULES")]
+    pub lora_targets: Option<Vec<String>>,
+
     /// Start with a new head even where the base's has the classes of the data [default: keep it]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub fresh_head: Option<bool>,
@@ -299,6 +325,12 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         label_smoothing: s.label_smoothing.unwrap_or(d.label_smoothing),
         dropout: s.dropout,
         precision: s.precision.unwrap_or(d.precision),
+        freeze: s.freeze.unwrap_or_default(),
+        train_only: s.train_only,
+        layer_decay: s.layer_decay.unwrap_or(d.layer_decay),
+        lora_rank: s.lora_rank,
+        lora_alpha: s.lora_alpha.or(s.lora_rank.map(|_| LORA_ALPHA)),
+        lora_targets: s.lora_targets.clone(),
         seed: s.seed.unwrap_or(d.seed),
         eval_steps: s.eval_steps.unwrap_or(d.eval_steps),
         save_steps: s.save_steps.unwrap_or(d.save_steps),
@@ -410,6 +442,10 @@ mod tests {
             data: Some("sst2".into()),
             dropout: Some(0.25),
             precision: Some(Precision::Bf16),
+            freeze: "embeddings,layers:2".parse().ok(),
+            layer_decay: Some(0.9),
+            lora_rank: Some(4),
+            lora_targets: Some(vec!["query".into()]),
             ..Settings::default()
         };
         let first = plan(&settings, SelectBy::Matthews).unwrap();

@@ -9,8 +9,8 @@ use lowchurn_models::{read_params_into, save as save_model, write_safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::state::{Peer, Progress};
 use crate::provenance::{Provenance, refuse_other_run};
+use crate::state::{Peer, Progress};
 use crate::{Error, Optimizer, Plan, Result, State, Trained, files};
 
 pub const MANIFEST: &str = "manifest.json";

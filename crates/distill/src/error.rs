@@ -26,13 +26,17 @@ pub enum Error {
     )]
     NoGradient { names: Vec<String> },
 
-    #[error("freeze is layers:{asked}, expected at most layers:{there}: so many layers of its own has this model")]
+    #[error(
+        "freeze is layers:{asked}, expected at most layers:{there}: so many layers of its own has this model"
+    )]
     FreezeLayers { asked: usize, there: usize },
 
     #[error("freeze is {freeze}, which is all of the model; leave something to train")]
     AllFrozen { freeze: String },
 
-    #[error("train_only is biases, but below the head this model has none; use freeze or lora_rank")]
+    #[error(
+        "train_only is biases, but below the head this model has none; use freeze or lora_rank"
+    )]
     NoBiases,
 
     #[error(

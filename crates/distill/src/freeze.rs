@@ -61,9 +61,13 @@ impl FromStr for Freeze {
 impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let layers = format!("layers:{}", self.layers);
-        let parts =
-            [(self.embeddings, "embeddings"), (self.layers > 0, layers.as_str()), (self.head, "head")];
-        let parts: Vec<&str> = parts.iter().filter(|(is_in, _)| *is_in).map(|part| part.1).collect();
+        let parts = [
+            (self.embeddings, "embeddings"),
+            (self.layers > 0, layers.as_str()),
+            (self.head, "head"),
+        ];
+        let parts: Vec<&str> =
+            parts.iter().filter(|(is_in, _)| *is_in).map(|part| part.1).collect();
         match parts.is_empty() {
             true => f.write_str("none"),
             false => f.write_str(&parts.join(",")),

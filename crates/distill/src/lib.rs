@@ -68,7 +68,7 @@ pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,
 };
 pub use train::{Event, Outcome, Run, train};
-pub use trained::{Trained, check_trained};
+pub use trained::{LORA_ALPHA, Trained, check_trained};
 pub use weights::{
     OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,
     mixout, save_fisher, shrink_perturb, soup,

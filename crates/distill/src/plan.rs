@@ -44,7 +44,7 @@ pub struct Plan {
     // Left out where it is f32, as plans of before there was a choice have it.
     #[serde(with = "PrecisionName", skip_serializing_if = "is_f32", default)]
     pub precision: Precision,
-    /// Parts that stand still; `train` sees to this and the next five.
+    /// Parts that stand still. To this and the next five `train` sees.
     #[serde(skip_serializing_if = "Freeze::is_nothing", default)]
     pub freeze: Freeze,
     #[serde(skip_serializing_if = "Option::is_none", default)]

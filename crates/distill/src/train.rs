@@ -11,8 +11,8 @@ use lowchurn_models::Config;
 use crate::checkpoint::{self, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, Guides, Lambda, LogEntry, Method, Plan, Provenance, Release, Result, Scores, State, StepReport,
-    ascend, evaluate, predict, release, step_deferring,
+    Error, Guides, Lambda, LogEntry, Method, Plan, Provenance, Release, Result, Scores, State,
+    StepReport, ascend, evaluate, predict, release, step_deferring,
 };
 
 /// What a run is given; nothing of it changes.

@@ -165,7 +165,13 @@ impl Trained {
     }
 
     /// A uniform in ±1/√I (Kaiming's with a = √5, as PEFT draws it), B zero: W' starts as W.
-    fn add_adapter(&mut self, matrix: &Matrix, rank: usize, scale: f64, rng: &mut Rng) -> Result<()> {
+    fn add_adapter(
+        &mut self,
+        matrix: &Matrix,
+        rank: usize,
+        scale: f64,
+        rng: &mut Rng,
+    ) -> Result<()> {
         let Some(var) = self.moved.0.remove(&matrix.name) else { return Ok(()) }; // it is reached
         let (o, i) = matrix.shape;
         let bound = 1.0 / (i as f64).sqrt();

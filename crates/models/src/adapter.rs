@@ -146,7 +146,10 @@ pub fn open_adapted(base: &Path, dir: &Path, device: &Device) -> Result<Classifi
     let lacking: Vec<&str> = lacking.map(String::as_str).collect();
     if !lacking.is_empty() {
         let names = lacking.join(", ");
-        return Err(wrong(dir, &format!("neither it nor its base, {}, has {names}", base.display())));
+        return Err(wrong(
+            dir,
+            &format!("neither it nor its base, {}, has {names}", base.display()),
+        ));
     }
     adapter.merge_into(&model.params, dir)?;
     let config = match dir.join("config.json").exists() {

@@ -84,7 +84,9 @@ const WEIGHT_TOLERANCE: f32 = 3e-6;
 fn ten_steps_of_parts_are_those_of_pytorch() {
     let (expected, rows) = (golden("trained.safetensors"), golden_rows());
     let all: Vec<u32> = (0..rows.rows() as u32).collect();
-    for (what, change) in [("lora", lora as Change), ("decay", decayed), ("biases", biases), ("frozen", frozen)] {
+    for (what, change) in
+        [("lora", lora as Change), ("decay", decayed), ("biases", biases), ("frozen", frozen)]
+    {
         let mut plan = Plan {
             learning_rate: 1e-3,
             weight_decay: 0.01,
@@ -140,7 +142,8 @@ fn what_stands_still_is_as_it_was_and_the_rest_moves() {
         let before = values(&toy_state(toy.head_seed).model.params);
         let (_, _, state) = toy.finish();
         for (name, after) in values(&state.model.params) {
-            let is_same = after.iter().map(|x| x.to_bits()).eq(before[&name].iter().map(|x| x.to_bits()));
+            let is_same =
+                after.iter().map(|x| x.to_bits()).eq(before[&name].iter().map(|x| x.to_bits()));
             let is_key = name.ends_with("attention.self.key.bias");
             assert!(is_same != moves(&name) || (is_key && moves(&name)), "{name}");
         }
@@ -161,7 +164,8 @@ fn what_stands_still_is_as_it_was_and_the_rest_moves() {
         is_head(name) || name.ends_with(".query.weight") || name.ends_with(".value.weight")
     });
     check(lora_above, &|name| {
-        let is_target = name.ends_with(".key.weight") || name.ends_with("intermediate.dense.weight");
+        let is_target =
+            name.ends_with(".key.weight") || name.ends_with("intermediate.dense.weight");
         is_head(name) || (is_above(name) && is_target)
     });
     check(|plan| plan.freeze = "head,layers:2".parse().unwrap(), &|name| {
@@ -240,7 +244,10 @@ fn gradients_of_factors_are_those_of_the_composed_graph_and_of_differences() {
         let mut grads = Grads::default();
         grads.add(&state.trained.reached, &mut found).unwrap();
         state.trained.lead_to_factors(&mut grads).unwrap();
-        assert_eq!(grads.0.keys().collect::<Vec<_>>(), state.trained.moved.0.keys().collect::<Vec<_>>());
+        assert_eq!(
+            grads.0.keys().collect::<Vec<_>>(),
+            state.trained.moved.0.keys().collect::<Vec<_>>()
+        );
 
         let input = {
             let batch = collate(&rows, &[0, 1, 2, 3], 0);
@@ -276,7 +283,10 @@ fn gradients_of_factors_are_those_of_the_composed_graph_and_of_differences() {
                 let slope = (at(1.0) - at(-1.0)) / 2.0;
                 var.set(&start).unwrap();
                 let expected: f64 = fast.iter().map(|&g| f64::from(g * g * step)).sum();
-                assert!((slope / expected - 1.0).abs() < 0.02, "{name} {which}: {slope} {expected}");
+                assert!(
+                    (slope / expected - 1.0).abs() < 0.02,
+                    "{name} {which}: {slope} {expected}"
+                );
             }
         }
     }
@@ -298,7 +308,9 @@ fn adapters_start_as_the_base() {
     );
     let peer = state.peer.as_ref().unwrap();
     let mut all = BTreeSet::new();
-    for (_, a, b) in [&state.trained, &other.trained, &peer.trained].iter().flat_map(|t| t.factors()) {
+    for (_, a, b) in
+        [&state.trained, &other.trained, &peer.trained].iter().flat_map(|t| t.factors())
+    {
         assert!(numbers(b).iter().all(|&x| x == 0.0));
         let a = numbers(a);
         let bound = 1.0 / 32f32.sqrt();
@@ -339,7 +351,8 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
         match entry.path().is_dir() {
-            true => all.extend(files(&entry.path()).into_iter().map(|(n, b)| (format!("{name}/{n}"), b))),
+            true => all
+                .extend(files(&entry.path()).into_iter().map(|(n, b)| (format!("{name}/{n}"), b))),
             false => drop(all.insert(name, fs::read(entry.path()).unwrap())),
         }
     }
@@ -365,7 +378,12 @@ fn killed_anywhere_it_ends_in_the_same_bytes_of_parts() {
     let lessons: Vec<(&str, Change)> = PARTS
         .into_iter()
         .map(|(_, change)| ("retrain", change))
-        .chain([("co-distil", lora as Change), ("mixout", lora), ("ewc", lora_above), ("l2-old", frozen)])
+        .chain([
+            ("co-distil", lora as Change),
+            ("mixout", lora),
+            ("ewc", lora_above),
+            ("l2-old", frozen),
+        ])
         .collect();
     for (method, change) in lessons {
         let make = || {
@@ -499,7 +517,10 @@ fn another_part_is_another_run() {
         change(&mut other.provenance.plan);
         let found = lowchurn_distill::finished(&toy.run_dir(), &other.provenance);
         let said = toy.text(found);
-        assert!(said.starts_with(&format!("DIR/run holds a run with another {message}; ")), "{said}");
+        assert!(
+            said.starts_with(&format!("DIR/run holds a run with another {message}; ")),
+            "{said}"
+        );
     };
     check(|plan| plan.lora_rank = Some(4), "lora_rank: 2, now 4");
     check(|plan| plan.lora_alpha = None, "lora_alpha: 6.0, now not set");
@@ -570,10 +591,7 @@ fn the_best_adapter_is_released() {
         open_adapted(&toy.dir.path().join("base"), &toy.run_dir().join("adapter"), &CPU).unwrap();
     let state = toy_state(1);
     read_params_into(&state.model.params, &toy.run_dir().join("model.safetensors")).unwrap();
-    assert_eq!(
-        merged.params.fingerprint().unwrap(),
-        state.model.params.fingerprint().unwrap()
-    );
+    assert_eq!(merged.params.fingerprint().unwrap(), state.model.params.fingerprint().unwrap());
 }
 
 #[test]

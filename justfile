@@ -84,6 +84,7 @@ slow:
 golden:
     {{python}} tests/golden/make.py
     {{python}} tests/golden/make_updating.py
+    {{python}} tests/golden/make_relative.py
     {{python}} tests/golden/make_events.py
     {{python}} tests/golden/make_intervals.py
     {{python}} tests/golden/make_refit.py

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{LANES, exp, largest, total, wide};
+use crate::relative::{Strips, Sums, Terms};
 use crate::small::{Strided, padded, small, transpose};
 use crate::{Dropout, Sequences, composed};
 
@@ -45,7 +46,12 @@ pub(crate) struct Attention {
     c: usize,
     heads: usize,
     dropped: Option<Dropout>,
+    terms: Terms,
 }
+
+/// Groups of texts at most whose terms' gradients are summed side by side. Fixed, because their borders decide the order of
+/// sums; few, because each has sums of its own.
+const GROUPS: usize = 8;
 
 /// Room for one head of D channels and a text of n tokens; (.., n+) and (.., D+) are rounded up to whole vectors.
 struct Scratch {
@@ -55,6 +61,7 @@ struct Scratch {
     across: Buffer, // (D, n+) keys or values, transposed
     right: Buffer,  // (n, D+) an operand with whole vectors
     found: Buffer,  // (n, D+) a result
+    strips: Strips,
 }
 
 impl Attention {
@@ -76,12 +83,22 @@ impl Attention {
             bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
         }
         let dropped = dropped.filter(|dropped| dropped.p > 0.0);
-        Ok(Attention { sequences: sequences.clone(), c, heads, dropped })
+        Ok(Attention { sequences: sequences.clone(), c, heads, dropped, terms: Terms::default() })
+    }
+
+    /// The same with terms of distance.
+    pub(crate) fn with(self, terms: Terms) -> Attention {
+        Attention { terms, ..self }
     }
 
     /// Channels of a head, D.
     fn d(&self) -> usize {
         self.c / self.heads
+    }
+
+    /// 1/√D, with terms 1/√(D·products).
+    fn scale(&self) -> f32 {
+        1.0 / ((self.d() * self.terms.n_products()) as f32).sqrt()
     }
 
     fn scratch(&self) -> Scratch {
@@ -94,6 +111,7 @@ impl Attention {
             across: Buffer::of(d * padded(n)),
             right: Buffer::of(n * padded(d)),
             found: Buffer::of(n * padded(d)),
+            strips: self.terms.strips(n, d),
         }
     }
 
@@ -136,7 +154,8 @@ impl Attention {
         let long = padded(n);
         self.load_across(k, h, n, &mut s.across);
         small(&mut s.p, self.head(q, h), &s.across, n, self.d(), long);
-        softmax_rows(&mut s.p[..n * long], n, 1.0 / (self.d() as f32).sqrt());
+        self.terms.add_scores(h, n, self.head(q, h), self.head(k, h), &mut s.strips, &mut s.p);
+        softmax_rows(&mut s.p[..n * long], n, self.scale());
         if let Some(dropped) = self.dropped {
             let (first, t) = (self.first_index(text, h), self.sequences.width());
             s.kept[..n * long].copy_from_slice(&s.p[..n * long]);
@@ -167,7 +186,8 @@ impl Attention {
     }
 
     /// With P the probabilities, M the dropout factors, dY the gradient: dV = (P∘M)ᵀ·dY, dP = (dY·Vᵀ)∘M,
-    /// dS = P∘(dP − rowsum(dP∘P))/√(C/H), dQ = dS·K, dK = dSᵀ·Q. Writes all of dq, dk, dv.
+    /// dS = P∘(dP − rowsum(dP∘P))·scale, dQ = dS·K, dK = dSᵀ·Q. Writes all of dq, dk, dv; gives the gradients of the terms
+    /// for groups of texts, in their order.
     #[expect(clippy::too_many_arguments, reason = "three operands, three gradients and theirs")]
     pub(crate) fn backward(
         &self,
@@ -178,66 +198,80 @@ impl Attention {
         dq: &mut [f32],
         dk: &mut [f32],
         dv: &mut [f32],
-    ) {
-        let scale = 1.0 / (self.d() as f32).sqrt();
+    ) -> Vec<Sums> {
         let starts = self.sequences.starts();
-        let split = |x| self.sequences.split(x, self.c).into_par_iter();
-        split(dq).zip(split(dk)).zip(split(dv)).enumerate().for_each_init(
-            || self.scratch(),
-            |s, (text, ((dq, dk), dv))| {
-                let at = starts[text] * self.c..starts[text + 1] * self.c;
-                let (q, k) = (&q[at.clone()], &k[at.clone()]);
-                let (v, dy) = (&v[at.clone()], &dy[at]);
-                let n = self.sequences.lengths()[text] as usize;
-                let (d, wide, long) = (self.d(), padded(self.d()), padded(n));
-                for h in 0..self.heads {
-                    self.probabilities(text, h, q, k, s);
-                    let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
-                    self.load(dy, h, n, &mut s.right);
-                    small(
-                        &mut s.found,
-                        Strided { x: kept, row: 1, column: long },
-                        &s.right,
-                        n,
-                        n,
-                        wide,
-                    );
-                    self.store(&s.found, h, n, dv);
-
-                    self.load_across(v, h, n, &mut s.across);
-                    small(&mut s.dp, self.head(dy, h), &s.across, n, d, long);
-                    if let Some(dropped) = self.dropped {
-                        let (first, t) = (self.first_index(text, h), self.sequences.width());
-                        drop_rows(&mut s.dp[..n * long], dropped, first, t, n);
+        let split = |x| self.sequences.split(x, self.c).into_iter();
+        let texts = split(dq).zip(split(dk)).zip(split(dv)).enumerate();
+        let mut texts: Vec<_> = texts.map(|(text, ((dq, dk), dv))| (text, [dq, dk, dv])).collect();
+        let together = if self.terms.is_empty() { 1 } else { texts.len().div_ceil(GROUPS).max(1) };
+        texts
+            .par_chunks_mut(together)
+            .map_init(
+                || self.scratch(),
+                |s, texts| {
+                    let mut sums = self.terms.sums();
+                    for (text, gradients) in texts {
+                        let at = starts[*text] * self.c..starts[*text + 1] * self.c;
+                        let operands = [q, k, v, dy].map(|x| &x[at.clone()]);
+                        self.backward_text(*text, operands, gradients, s, &mut sums);
                     }
-                    softmax_backward_rows(&s.p[..n * long], &mut s.dp[..n * long], n, scale);
+                    sums
+                },
+            )
+            .collect()
+    }
 
-                    self.load(k, h, n, &mut s.right);
-                    small(
-                        &mut s.found,
-                        Strided { x: &s.dp, row: long, column: 1 },
-                        &s.right,
-                        n,
-                        n,
-                        wide,
-                    );
-                    self.store(&s.found, h, n, dq);
-                    self.load(q, h, n, &mut s.right);
-                    small(
-                        &mut s.found,
-                        Strided { x: &s.dp, row: 1, column: long },
-                        &s.right,
-                        n,
-                        n,
-                        wide,
-                    );
-                    self.store(&s.found, h, n, dk);
-                }
-                for padding in [dq, dk, dv] {
-                    padding[n * self.c..].fill(0.0);
-                }
-            },
-        );
+    /// The same for one text.
+    fn backward_text(
+        &self,
+        text: usize,
+        [q, k, v, dy]: [&[f32]; 4],
+        [dq, dk, dv]: &mut [&mut [f32]; 3],
+        s: &mut Scratch,
+        sums: &mut Sums,
+    ) {
+        let n = self.sequences.lengths()[text] as usize;
+        let (d, wide, long) = (self.d(), padded(self.d()), padded(n));
+        for h in 0..self.heads {
+            self.probabilities(text, h, q, k, s);
+            let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
+            self.load(dy, h, n, &mut s.right);
+            let turned = Strided { x: kept, row: 1, column: long };
+            small(&mut s.found, turned, &s.right, n, n, wide);
+            self.store(&s.found, h, n, dv);
+
+            self.load_across(v, h, n, &mut s.across);
+            small(&mut s.dp, self.head(dy, h), &s.across, n, d, long);
+            if let Some(dropped) = self.dropped {
+                let (first, t) = (self.first_index(text, h), self.sequences.width());
+                drop_rows(&mut s.dp[..n * long], dropped, first, t, n);
+            }
+            softmax_backward_rows(&s.p[..n * long], &mut s.dp[..n * long], n, self.scale());
+            if let (Some(bias), Some(sums)) = (&self.terms.bias, &mut sums.bias) {
+                bias.backward(h, n, &s.dp, sums);
+            }
+
+            self.load(k, h, n, &mut s.right);
+            let ds = Strided { x: &s.dp, row: long, column: 1 };
+            small(&mut s.found, ds, &s.right, n, n, wide);
+            if let (Some(keys), Some(sums)) = (&self.terms.keys, &mut sums.keys) {
+                self.load(q, h, n, &mut s.strips.rows);
+                keys.backward(h, n, &s.dp, &mut s.strips, &mut s.found, sums);
+            }
+            self.store(&s.found, h, n, dq);
+
+            self.load(q, h, n, &mut s.right);
+            let turned = Strided { x: &s.dp, row: 1, column: long };
+            small(&mut s.found, turned, &s.right, n, n, wide);
+            if let (Some(queries), Some(sums)) = (&self.terms.queries, &mut sums.queries) {
+                self.load(k, h, n, &mut s.strips.rows);
+                queries.backward(h, n, &s.dp, &mut s.strips, &mut s.found, sums);
+            }
+            self.store(&s.found, h, n, dk);
+        }
+        for padding in [dq, dk, dv] {
+            padding[n * self.c..].fill(0.0);
+        }
     }
 }
 

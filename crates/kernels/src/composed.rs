@@ -6,7 +6,7 @@ mod modern;
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::{Dropout, Gelu, Precision, Sequences};
+use crate::{Buckets, Dropout, Gelu, Precision, RelativeBias, Sequences};
 
 pub use modern::{attention_in_window, mean_of_texts, rotary};
 
@@ -89,19 +89,89 @@ pub fn attention(
     heads: usize,
     dropped: Option<Dropout>,
 ) -> Result<Tensor> {
+    let [q, k, v] = of_heads([q, k, v], sequences, heads)?; // (B, H, T, C/H)
+    let scores = (q.matmul(&k.t()?)? / (q.dim(3)? as f64).sqrt())?; // (B, H, T, T)
+    attend(&scores, &v, sequences, dropped)
+}
+
+/// The same with a number of a table for each head and distance added to the scaled scores; see [`RelativeBias`].
+pub fn attention_with_bias(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    sequences: &Sequences,
+    heads: usize,
+    bias: &RelativeBias,
+    dropped: Option<Dropout>,
+) -> Result<Tensor> {
+    let t = sequences.width();
+    let [q, k, v] = of_heads([q, k, v], sequences, heads)?; // (B, H, T, C/H)
+    let scores = (q.matmul(&k.t()?)? / (q.dim(3)? as f64).sqrt())?; // (B, H, T, T)
+    let bias = bias.table.index_select(&bias.buckets.of_pairs(t, q.device())?, 0)?; // (T·T, H)
+    let bias = bias.reshape((1, t, t, heads))?.permute((0, 3, 1, 2))?;
+    attend(&scores.broadcast_add(&bias)?, &v, sequences, dropped)
+}
+
+/// Disentangled attention with the keys and the queries of all rows of the table, (R, C) each; see [`crate::Disentangled`].
+#[expect(clippy::too_many_arguments, reason = "three operands, and how")]
+pub fn disentangled_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    sequences: &Sequences,
+    heads: usize,
+    terms: [Option<&Tensor>; 2],
+    buckets: Buckets,
+    dropped: Option<Dropout>,
+) -> Result<Tensor> {
     let (b, t) = (sequences.lengths().len(), sequences.width());
-    let (_, c) = q.dims2()?;
-    let of_all = |x: &Tensor| {
+    let [q, k, v] = of_heads([q, k, v], sequences, heads)?; // (B, H, T, D)
+    let d = q.dim(3)?;
+    let rows = buckets.of_pairs(t, q.device())?.reshape((1, 1, t, t))?;
+    let products = |x: &Tensor, term: &Tensor, rows: &Tensor| -> Result<Tensor> {
+        let r = term.dim(0)?;
+        let term = term.reshape((1, r, heads, d))?.permute((0, 2, 3, 1))?;
+        let all = x.matmul(&term.expand((b, heads, d, r))?.contiguous()?)?; // (B, H, T, R)
+        all.gather(&rows.expand((b, heads, t, t))?.contiguous()?, 3)
+    };
+    let mut scores = q.matmul(&k.t()?)?; // (B, H, T, T)
+    let [keys, queries] = terms;
+    if let Some(keys) = keys {
+        scores = (scores + products(&q, keys, &rows)?)?;
+    }
+    if let Some(queries) = queries {
+        // A row for each key: its pairs are those of the queries turned over.
+        scores = (scores + products(&k, queries, &rows.t()?)?.t()?)?;
+    }
+    let n_products = 1 + terms.iter().flatten().count();
+    attend(&(scores / ((d * n_products) as f64).sqrt())?, &v, sequences, dropped)
+}
+
+/// (N, C) each → (B, H, T, C/H).
+fn of_heads(x: [&Tensor; 3], sequences: &Sequences, heads: usize) -> Result<[Tensor; 3]> {
+    let (b, t) = (sequences.lengths().len(), sequences.width());
+    let of = |x: &Tensor| {
+        let c = x.dim(1)?;
         unpack(x, sequences)?.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous()
     };
-    let (q, k, v) = (of_all(q)?, of_all(k)?, of_all(v)?); // (B, H, T, C/H)
-    let scores = (q.matmul(&k.t()?)? / ((c / heads) as f64).sqrt())?; // (B, H, T, T)
-    let scores = scores.broadcast_add(&mask(sequences.lengths(), t, q.dtype(), q.device())?)?;
+    Ok([of(x[0])?, of(x[1])?, of(x[2])?])
+}
+
+/// Softmax of the scores (B, H, T, T) of each text, dropout, and values (B, H, T, C/H) → (N, C).
+fn attend(
+    scores: &Tensor,
+    v: &Tensor,
+    sequences: &Sequences,
+    dropped: Option<Dropout>,
+) -> Result<Tensor> {
+    let (b, heads, t, d) = v.dims4()?;
+    let scores =
+        scores.broadcast_add(&mask(sequences.lengths(), t, scores.dtype(), scores.device())?)?;
     let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
     if let Some(dropped) = dropped {
         probabilities = dropout(&probabilities, dropped)?;
     }
-    let y = probabilities.matmul(&v)?.transpose(1, 2)?.reshape((b * t, c))?;
+    let y = probabilities.matmul(v)?.transpose(1, 2)?.reshape((b * t, heads * d))?;
     if !sequences.is_packed() {
         return Ok(y);
     }

@@ -98,7 +98,7 @@ impl CustomOp1 for Dropout {
 }
 
 wide! {
-fn mask_block(x: &[f32], dropped: Dropout, first: u32, y: &mut [f32]) {
+pub(crate) fn mask_block(x: &[f32], dropped: Dropout, first: u32, y: &mut [f32]) {
     for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
         *y = x * dropped.factor(first.wrapping_add(i as u32));
     }

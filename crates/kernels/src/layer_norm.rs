@@ -58,21 +58,9 @@ impl CustomOp3 for LayerNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (values, scale, grad) = (host(x)?, host(weight)?, host(&grad)?);
-        let scale: &[f32] = &scale;
-        let c = scale.len();
-        let block = block_of_rows(c);
         let mut dx = vec![0f32; values.len()];
-        let partials: Vec<Vec<f32>> = dx
-            .par_chunks_mut(block)
-            .zip(values.par_chunks(block).zip(grad.par_chunks(block)))
-            .map(|(dx, (x, grad))| {
-                let mut sums = vec![0f32; 2 * c]; // d weight, then d bias
-                backward_block(x, scale, grad, self.eps, dx, &mut sums);
-                sums
-            })
-            .collect();
-        let sums = add_in_order(partials, 2 * c);
-        let (dweight, dbias) = sums.split_at(c);
+        let sums = norm_rows_backward(&values, &scale, &grad, self.eps, &mut dx);
+        let (dweight, dbias) = sums.split_at(scale.len());
         Ok((
             Some(tensor(dx, x)?),
             hand_over(weight, tensor(dweight.to_vec(), weight)?)?,
@@ -107,6 +95,28 @@ pub fn norm_rows(x: &[f32], norm: Norm, y: &mut [f32]) {
     y.par_chunks_mut(block)
         .zip(x.par_chunks(block))
         .for_each(|(y, x)| forward_block(x, norm.weight, norm.bias, norm.eps, y));
+}
+
+/// The gradient of the rows into `dx`; gives the sums of d weight and d bias, (2·C).
+pub fn norm_rows_backward(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    eps: f32,
+    dx: &mut [f32],
+) -> Vec<f32> {
+    let c = weight.len();
+    let block = block_of_rows(c);
+    let partials: Vec<Vec<f32>> = dx
+        .par_chunks_mut(block)
+        .zip(x.par_chunks(block).zip(grad.par_chunks(block)))
+        .map(|(dx, (x, grad))| {
+            let mut sums = vec![0f32; 2 * c]; // d weight, then d bias
+            backward_block(x, weight, grad, eps, dx, &mut sums);
+            sums
+        })
+        .collect();
+    add_in_order(partials, 2 * c)
 }
 
 /// One row of the norm.

@@ -174,8 +174,10 @@ impl RotaryAttention {
             let (mut dq, mut dk, mut dv) = (new(), new(), new());
             let of_probabilities = dropped.probabilities;
             match self.reach {
-                Reach::All => Attention::new(sequences, c, self.heads, of_probabilities)?
-                    .backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv),
+                Reach::All => {
+                    Attention::new(sequences, c, self.heads, of_probabilities)?
+                        .backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv);
+                }
                 Reach::Within(reach) => {
                     Window::new(sequences, c, self.heads, reach, of_probabilities)?
                         .backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv)

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor, bail};
 
 use crate::affine::{Affine, column_sums};
-use crate::attention::{Attention, attention};
+use crate::attention::Attention;
 use crate::buffers::Buffer;
+use crate::disentangled::{Projected, Related};
 use crate::host::host;
 use crate::matmul::{Onto, View};
 use crate::residual_norm::{self, Norm};
-use crate::{Dropout, Precision, Sequences, add, dropout_rows, layer_norm, linear};
+use crate::{Dropout, Precision, Relation, Sequences, add, dropout_rows, layer_norm, linear};
 
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
@@ -21,6 +22,8 @@ pub struct SelfAttention {
     pub norm: Affine,
     pub eps: f64,
     pub heads: usize,
+    /// Terms of distance in the scores.
+    pub relation: Relation,
 }
 
 /// What dropout does in an attention half.
@@ -28,6 +31,8 @@ pub struct SelfAttention {
 pub struct AttentionDropout {
     pub probabilities: Option<Dropout>,
     pub output: Option<Dropout>,
+    /// On the table of [`crate::Disentangled`], after its norm.
+    pub relation: Option<Dropout>,
 }
 
 /// What the way back needs, (N, C) each.
@@ -37,13 +42,15 @@ pub(crate) struct Saved {
     v: Buffer,
     attended: Buffer,
     pub(crate) h: Buffer, // before the norm
+    projected: Projected, // (R, C)
 }
 
 impl SelfAttention {
     pub(crate) fn parameters(&self) -> Vec<&Tensor> {
-        let SelfAttention { query, key, value, output, norm, .. } = self;
+        let SelfAttention { query, key, value, output, norm, relation, .. } = self;
         let all = [query, key, value, output, norm];
-        all.iter().flat_map(|affine| [&affine.weight, &affine.bias]).collect()
+        let of_affine = all.into_iter().flat_map(|affine| [&affine.weight, &affine.bias]);
+        of_affine.chain(relation.parameters()).collect()
     }
 
     /// Whether the parameters fit each other and rows of c channels.
@@ -56,7 +63,17 @@ impl SelfAttention {
         if self.norm.weight.dims() != [c] || self.norm.bias.dims() != [c] {
             bail!("self attention: {c} channels and a norm of {:?}", self.norm.weight.dims());
         }
-        Ok(())
+        self.relation.check(c, self.heads)
+    }
+
+    fn related(
+        &self,
+        c: usize,
+        width: usize,
+        dropped: Option<Dropout>,
+        precision: Precision,
+    ) -> Related {
+        Related { width, c, heads: self.heads, eps: self.eps, dropped, precision }
     }
 
     /// The same from smaller operations: the slow twin, and the form for other devices and for weights that are made from
@@ -71,7 +88,9 @@ impl SelfAttention {
         let of =
             |affine: &Affine, x: &Tensor| linear(x, &affine.weight, Some(&affine.bias), precision);
         let (q, k, v) = (of(&self.query, x)?, of(&self.key, x)?, of(&self.value, x)?); // (N, C)
-        let attended = attention(&q, &k, &v, sequences, self.heads, dropped.probabilities)?;
+        let (heads, eps) = (self.heads, self.eps);
+        let attended =
+            self.relation.in_parts(&q, &k, &v, sequences, heads, eps, dropped, precision)?;
         let y = of(&self.output, &attended)?;
         let h = add(x, &dropout_rows(&y, sequences, dropped.output)?)?;
         layer_norm(&h, &self.norm.weight, &self.norm.bias, self.eps)
@@ -95,12 +114,15 @@ impl SelfAttention {
         drop(left);
         let mut attended = Buffer::of(n * c);
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
+        let related = self.related(c, sequences.width(), dropped.relation, precision);
+        let projected = self.relation.project(related)?;
+        let attention = attention.with(self.relation.terms(&projected, related)?);
         attention.forward(&q, &k, &v, &mut attended);
         let mut h = self.output.forward(precision, &precision.left(&attended, rows), n)?;
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
         residual_norm::forward(&mut h, x, norm, sequences, dropped.output, y);
-        Ok(Saved { q, k, v, attended, h })
+        Ok(Saved { q, k, v, attended, h, projected })
     }
 
     /// With h = x + M∘output(attended): dh from the norm, dy = M∘dh, dattended = dy·W, dq, dk, dv from attention, and
@@ -117,7 +139,7 @@ impl SelfAttention {
         wants_dx: bool,
         dx: &mut [f32],
     ) -> Result<()> {
-        let Saved { q, k, v, attended, h } = saved;
+        let Saved { q, k, v, attended, h, projected } = saved;
         let n = sequences.rows();
         let (c, _) = self.query.dims()?;
         let rows = View::rows_of(n, c);
@@ -141,7 +163,10 @@ impl SelfAttention {
         let new = || Buffer::of(n * c);
         let (mut dq, mut dk, mut dv) = (new(), new(), new());
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
-        attention.backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv);
+        let related = self.related(c, sequences.width(), dropped.relation, precision);
+        let attention = attention.with(self.relation.terms(&projected, related)?);
+        let sums = attention.backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv);
+        self.relation.backward(&sums, related)?;
         let right = precision.right(x, rows);
         for (affine, dy) in [(&self.query, &dq), (&self.key, &dk), (&self.value, &dv)] {
             affine.hand_over(precision, dy, &right, &column_sums(dy, c))?;

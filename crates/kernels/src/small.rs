@@ -3,6 +3,7 @@
 
 /// Numbers that one load takes; widths are rounded up to it.
 pub use crate::lanes::LANES;
+use crate::matmul::Onto;
 
 /// n, rounded up to whole vectors.
 pub fn padded(n: usize) -> usize {
@@ -42,22 +43,37 @@ fn by_columns(from: &[f32], stride: usize, n: usize, d: usize, to: &mut [f32]) {
 
 /// y (m, n) = a (m, k) · b (k, n). y and b have rows of `n`, a multiple of [`LANES`].
 pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
-    assert!(n.is_multiple_of(LANES) && y.len() >= m * n && b.len() >= k * n);
+    small_onto(y, Onto::Overwrite, a, b, n, [m, k, n]);
+}
+
+/// The same for rows of b that lie `b_row` apart, perhaps one over the other; overwrites y or adds to it.
+pub fn small_onto(
+    y: &mut [f32],
+    onto: Onto,
+    a: Strided,
+    b: &[f32],
+    b_row: usize,
+    [m, k, n]: [usize; 3],
+) {
+    assert!(n.is_multiple_of(LANES) && y.len() >= m * n);
+    assert!(k == 0 || (k - 1) * b_row + n <= b.len());
     assert!(m == 0 || k == 0 || (m - 1) * a.row + (k - 1) * a.column < a.x.len());
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512f") {
-        avx512::small(y, a, b, m, k, n);
+        avx512::small(y, onto, a, b, b_row, [m, k, n]);
         return;
     }
-    by_rows(y, a, b, m, k, n);
+    by_rows(y, onto, a, b, b_row, [m, k, n]);
 }
 
 /// The slow twin, and what runs without AVX-512: a row of y is a sum of rows of b.
-fn by_rows(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
+fn by_rows(y: &mut [f32], onto: Onto, a: Strided, b: &[f32], b_row: usize, [m, k, n]: [usize; 3]) {
     for (i, y) in y.chunks_exact_mut(n).take(m).enumerate() {
-        y.fill(0.0);
-        for (p, b) in b.chunks_exact(n).take(k).enumerate() {
-            add_times(y, a.x[i * a.row + p * a.column], b);
+        if onto == Onto::Overwrite {
+            y.fill(0.0);
+        }
+        for p in 0..k {
+            add_times(y, a.x[i * a.row + p * a.column], &b[p * b_row..][..n]);
         }
     }
 }
@@ -74,16 +90,29 @@ fn add_times(y: &mut [f32], factor: f32, b: &[f32]) {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, Strided, padded};
+    use super::{LANES, Onto, Strided, padded};
     use crate::bf16::avx512::transposed;
 
     /// Rows of y in registers at a time, by two vectors of columns: 16 sums, enough to hide the latency of an addition.
     const ROWS: usize = 8;
 
     #[expect(unsafe_code, reason = "vector instructions")]
-    pub fn small(y: &mut [f32], a: Strided, b: &[f32], m: usize, k: usize, n: usize) {
+    pub fn small(
+        y: &mut [f32],
+        onto: Onto,
+        a: Strided,
+        b: &[f32],
+        b_row: usize,
+        sizes: [usize; 3],
+    ) {
+        let (y, x, b) = (y.as_mut_ptr(), a.x.as_ptr(), b.as_ptr());
         // SAFETY: the caller found AVX-512 and asserted that all of m, k, n lies inside the three slices.
-        unsafe { blocks(y.as_mut_ptr(), a.x.as_ptr(), a.row, a.column, b.as_ptr(), [m, k, n]) }
+        unsafe {
+            match onto {
+                Onto::Overwrite => blocks::<false>(y, x, a.row, a.column, b, b_row, sizes),
+                Onto::Add => blocks::<true>(y, x, a.row, a.column, b, b_row, sizes),
+            }
+        }
     }
 
     #[expect(unsafe_code, reason = "vector instructions")]
@@ -122,12 +151,13 @@ mod avx512 {
 
     #[expect(unsafe_code, reason = "vector instructions")]
     #[target_feature(enable = "avx512f")]
-    unsafe fn blocks(
+    unsafe fn blocks<const ADD: bool>(
         y: *mut f32,
         a: *const f32,
         row: usize,
         column: usize,
         b: *const f32,
+        b_row: usize,
         [m, k, n]: [usize; 3],
     ) {
         let mut i = 0;
@@ -140,12 +170,12 @@ mod avx512 {
                 unsafe {
                     let (y, a, b) = (y.add(i * n + j), a.add(i * row), b.add(j));
                     match (rows, vectors) {
-                        (8, 2) => tile::<8, 2>(y, a, row, column, b, k, n),
-                        (8, _) => tile::<8, 1>(y, a, row, column, b, k, n),
-                        (4.., 2) => tile::<4, 2>(y, a, row, column, b, k, n),
-                        (4.., _) => tile::<4, 1>(y, a, row, column, b, k, n),
-                        (_, 2) => tile::<1, 2>(y, a, row, column, b, k, n),
-                        (_, _) => tile::<1, 1>(y, a, row, column, b, k, n),
+                        (8, 2) => tile::<ADD, 8, 2>(y, a, row, column, b, b_row, [k, n]),
+                        (8, _) => tile::<ADD, 8, 1>(y, a, row, column, b, b_row, [k, n]),
+                        (4.., 2) => tile::<ADD, 4, 2>(y, a, row, column, b, b_row, [k, n]),
+                        (4.., _) => tile::<ADD, 4, 1>(y, a, row, column, b, b_row, [k, n]),
+                        (_, 2) => tile::<ADD, 1, 2>(y, a, row, column, b, b_row, [k, n]),
+                        (_, _) => tile::<ADD, 1, 1>(y, a, row, column, b, b_row, [k, n]),
                     }
                 }
                 j += vectors * LANES;
@@ -158,26 +188,34 @@ mod avx512 {
         }
     }
 
-    /// y (M, 16·V) = a (M, k) · b (k, 16·V), sums in registers.
+    /// y (M, 16·V) = a (M, k) · b (k, 16·V), or added to y; sums in registers.
     #[expect(unsafe_code, reason = "vector instructions")]
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn tile<const M: usize, const V: usize>(
+    unsafe fn tile<const ADD: bool, const M: usize, const V: usize>(
         y: *mut f32,
         a: *const f32,
         row: usize,
         column: usize,
         b: *const f32,
-        k: usize,
-        n: usize,
+        b_row: usize,
+        [k, n]: [usize; 2],
     ) {
         let mut sums = [[_mm512_setzero_ps(); V]; M];
+        if ADD {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: rows below M and columns below 16·V are the caller's.
+                    *sum = unsafe { _mm512_loadu_ps(y.add(r * n + v * LANES)) };
+                }
+            }
+        }
         for p in 0..k {
             // SAFETY: rows below M, columns below 16·V and p below k are the caller's.
             unsafe {
                 let mut vectors = [_mm512_setzero_ps(); V];
                 for (v, vector) in vectors.iter_mut().enumerate() {
-                    *vector = _mm512_loadu_ps(b.add(p * n + v * LANES));
+                    *vector = _mm512_loadu_ps(b.add(p * b_row + v * LANES));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let factor = _mm512_set1_ps(*a.add(r * row + p * column));
@@ -211,7 +249,7 @@ mod tests {
                 let a = Strided { x: &a, row, column };
                 let (mut fast, mut slow) = (vec![9f32; m * n], vec![7f32; m * n]);
                 small(&mut fast, a, &b, m, k, n);
-                by_rows(&mut slow, a, &b, m, k, n);
+                by_rows(&mut slow, Onto::Overwrite, a, &b, n, [m, k, n]);
                 for i in 0..m {
                     for j in 0..n {
                         let term = |p: usize| {
@@ -224,6 +262,29 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Rows of b that lie over each other, and what stood in y before.
+    #[test]
+    fn products_onto_what_is_there() {
+        let wave = |n: usize, s: f32| (0..n).map(|i| (i as f32 * s).sin()).collect::<Vec<f32>>();
+        for (m, k, n, b_row) in [(1, 1, 16, 16), (16, 32, 80, 5), (13, 7, 48, 96), (40, 16, 32, 1)]
+        {
+            let (a, b) = (wave(m * k, 0.7), wave((k - 1) * b_row + n, 0.3));
+            let a = Strided { x: &a, row: k, column: 1 };
+            let (mut fast, mut slow) = (wave(m * n, 0.1), wave(m * n, 0.1));
+            small_onto(&mut fast, Onto::Add, a, &b, b_row, [m, k, n]);
+            by_rows(&mut slow, Onto::Add, a, &b, b_row, [m, k, n]);
+            for (at, (fast, slow)) in fast.iter().zip(&slow).enumerate() {
+                let term = |p: usize| a.x[at / n * k + p] * b[p * b_row + at % n];
+                let exact = (at as f32 * 0.1).sin() + (0..k).map(term).sum::<f32>();
+                let bound = 2e-6 * k as f32;
+                assert!(
+                    (fast - exact).abs() < bound && (slow - exact).abs() < bound,
+                    "{m} {k} {n}"
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 use lowchurn_kernels::{
-    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision,
+    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision, Relation,
     SelfAttention, Sequences, attention, backward, composed, dropout_rows, encoder,
 };
 
@@ -130,7 +130,8 @@ fn feed_forward_equals_its_twin() {
 
 fn self_attention_of(x: &[Tensor], heads: usize) -> SelfAttention {
     let [query, key, value, output, norm] = [1, 3, 5, 7, 9].map(|at| affine(x, at));
-    SelfAttention { query, key, value, output, norm, eps: 1e-5, heads }
+    let relation = Relation::None;
+    SelfAttention { query, key, value, output, norm, eps: 1e-5, heads, relation }
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn self_attention_equals_its_twin() {
             inputs.extend([var(&[c], 30), var(&[c], 31)]);
             let mask = tokens(s);
             let output = dropped.map(|d| Dropout { key: 5, ..d });
-            let dropped = AttentionDropout { probabilities: dropped, output };
+            let dropped = AttentionDropout { probabilities: dropped, output, relation: None };
             for precision in [F32, Precision::Bf16] {
                 check(
                     &format!("self attention {n} {dropped:?} {precision:?}"),
@@ -187,7 +188,7 @@ fn an_encoder_is_its_halves_in_order() {
     }
     let gelu = Activation::Gelu(Gelu::Erf);
     let halves = |x: &[Tensor]| -> Vec<Half> {
-        let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED };
+        let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED, relation: None };
         let of_block = |x: &[Tensor]| {
             let attention = Half::Attention(self_attention_of(x, 3), dropped);
             [attention, Half::FeedForward(feed_forward_of(&x[10..], gelu), DROPPED)]

@@ -187,7 +187,7 @@ fn rotary_attention_equals_its_twin() {
     for (lengths, t) in TEXTS {
         for (s, dropped) in layouts(lengths, t).iter().flat_map(|s| [(s, None), (s, DROPPED)]) {
             let output = dropped.map(|d| Dropout { key: 5, ..d });
-            let dropped = AttentionDropout { probabilities: dropped, output };
+            let dropped = AttentionDropout { probabilities: dropped, output, relation: None };
             let mask = tokens(s);
             let cases = [(Reach::All, F32), (Reach::Within(3), F32), (Reach::All, Precision::Bf16)];
             for (is_first, (reach, precision)) in
@@ -233,7 +233,7 @@ fn an_encoder_is_its_halves_in_order() {
         }
     }
     let gelu = Activation::Gelu(Gelu::Erf);
-    let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED };
+    let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED, relation: None };
     let halves = |x: &[Tensor]| -> Vec<Half> {
         let of_block = |x: &[Tensor], reach| {
             let attention = attention_of(x, reach, 9, false);
@@ -283,7 +283,7 @@ fn twins_have_the_gradients_of_finite_differences() {
     let s = Arc::new(Sequences::packed(&[5, 2], 5).unwrap());
     let angles = Arc::new(Rotary::new(100.0, 4, 5).unwrap());
     let gelu = Activation::Gelu(Gelu::Erf);
-    let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED };
+    let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED, relation: None };
     type Case<'a> = (&'a str, Vec<Vec<usize>>, Box<dyn Fn(&[Tensor]) -> Result<Tensor> + 'a>);
     let cases: [Case; 5] = [
         ("rotary", vec![vec![7, 8]], Box::new(|x| composed::rotary(&x[0], &s, &angles))),

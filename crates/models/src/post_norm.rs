@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use lowchurn_kernels::{
     self as kernels, Activation, Affine, AttentionDropout, FeedForward, Gelu, Half, Precision,
-    SelfAttention,
+    Relation, SelfAttention,
 };
 
 use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
@@ -143,6 +143,7 @@ impl Block {
                 norm: part(names.attention_norm)?,
                 eps,
                 heads: config.heads,
+                relation: Relation::None,
             },
             feed_forward: FeedForward {
                 inner: part(names.inner)?,
@@ -155,6 +156,16 @@ impl Block {
         })
     }
 
+    /// The same with terms of relative position in its scores.
+    pub(crate) fn related(mut self, relation: Relation) -> Block {
+        self.attention.relation = relation;
+        self
+    }
+
+    pub(crate) fn query_and_key(&self) -> (&Affine, &Affine) {
+        (&self.attention.query, &self.attention.key)
+    }
+
     pub(crate) fn halves(&self, config: &Config, mode: &mut Mode) -> [Half; 2] {
         let mut at = |site: Site, p: f32| match site {
             Site::Dropped => mode.dropout(p),
@@ -163,6 +174,10 @@ impl Block {
         let dropped = AttentionDropout {
             probabilities: at(Site::Dropped, config.attention_dropout),
             output: at(self.names.output_dropout, config.hidden_dropout),
+            relation: match self.attention.relation {
+                Relation::Disentangled(_) => at(Site::Dropped, config.hidden_dropout),
+                Relation::None | Relation::Bias(_) => None,
+            },
         };
         let outer = at(self.names.outer_dropout, config.hidden_dropout);
         [

@@ -83,6 +83,7 @@ slow:
 [group('check')]
 golden:
     {{python}} tests/golden/make.py
+    {{python}} tests/golden/make_modernbert.py
     {{python}} tests/golden/make_updating.py
     {{python}} tests/golden/make_relative.py
     {{python}} tests/golden/make_events.py

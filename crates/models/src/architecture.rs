@@ -6,13 +6,15 @@ use lowchurn_kernels::Precision;
 use crate::config::Dialect;
 use crate::layers::Named;
 use crate::layout::{Depth, Layout, Role};
+use crate::modernbert::ModernBert;
 use crate::post_norm::PostNorm;
 use crate::{Config, Input, Mode, ModelType, Result};
-use crate::{albert, bert, distilbert, electra, mpnet, roberta};
+use crate::{albert, bert, distilbert, electra, modernbert, mpnet, roberta};
 
 /// A network with its tensors.
 pub(crate) enum Arch {
     PostNorm(PostNorm),
+    ModernBert(ModernBert),
 }
 
 pub(crate) fn dialect(model_type: ModelType) -> &'static Dialect {
@@ -23,12 +25,14 @@ pub(crate) fn dialect(model_type: ModelType) -> &'static Dialect {
         ModelType::Electra => &electra::DIALECT,
         ModelType::Mpnet => &mpnet::DIALECT,
         ModelType::Albert => &albert::DIALECT,
+        ModelType::ModernBert => &modernbert::DIALECT,
     }
 }
 
 /// How the network is built.
 enum Family {
     PostNorm(&'static Layout),
+    ModernBert,
 }
 
 fn family(model_type: ModelType) -> Family {
@@ -41,6 +45,7 @@ fn family(model_type: ModelType) -> Family {
         ModelType::Electra => Family::PostNorm(&electra::LAYOUT),
         ModelType::Mpnet => Family::PostNorm(&mpnet::LAYOUT),
         ModelType::Albert => Family::PostNorm(&albert::LAYOUT),
+        ModelType::ModernBert => Family::ModernBert,
     }
 }
 
@@ -48,6 +53,7 @@ fn family(model_type: ModelType) -> Family {
 pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
     match family(model_type) {
         Family::PostNorm(layout) => layout.role(name),
+        Family::ModernBert => modernbert::role(name),
     }
 }
 
@@ -55,6 +61,7 @@ pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
 pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     match family(config.model_type) {
         Family::PostNorm(layout) => layout.shapes(config, config.labels.len()),
+        Family::ModernBert => modernbert::shapes(config, config.labels.len()),
     }
 }
 
@@ -62,6 +69,7 @@ pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
 pub fn depth(config: &Config, name: &str) -> Depth {
     match family(config.model_type) {
         Family::PostNorm(layout) => layout.depth(config, name),
+        Family::ModernBert => modernbert::depth(config, name),
     }
 }
 
@@ -69,6 +77,7 @@ impl Arch {
     pub(crate) fn new(config: &Config, named: Named) -> Result<Arch> {
         match family(config.model_type) {
             Family::PostNorm(layout) => Ok(Arch::PostNorm(PostNorm::new(layout, config, named)?)),
+            Family::ModernBert => Ok(Arch::ModernBert(ModernBert::new(config, named)?)),
         }
     }
 
@@ -83,6 +92,7 @@ impl Arch {
         input.check(config)?;
         match self {
             Arch::PostNorm(model) => model.forward(config, input, mode, precision),
+            Arch::ModernBert(model) => model.forward(config, input, mode, precision),
         }
     }
 }

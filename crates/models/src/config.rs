@@ -7,7 +7,7 @@ use lowchurn_kernels::Activation;
 use serde_json::{Map, Value};
 
 use crate::keys::{Keys, LAYERS, POSITIVE, SIZES};
-use crate::{Error, ModelType, Result, albert, architecture, mpnet};
+use crate::{Error, ModelType, Result, albert, architecture, modernbert, mpnet};
 
 /// A checked config.json of a supported architecture.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,7 @@ pub struct Config {
 pub enum Details {
     Plain,
     Albert(albert::Groups),
+    ModernBert(modernbert::Modern),
 }
 
 /// What an architecture's config.json calls things, and what it means where it says nothing.
@@ -175,6 +176,9 @@ impl Config {
             initializer_range: keys.number("initializer_range", POSITIVE, 0.02)?,
             details: match model_type {
                 ModelType::Albert => Details::Albert(albert::groups(&keys, layers)?),
+                ModelType::ModernBert => {
+                    Details::ModernBert(modernbert::modern(&keys, layers, hidden_size, heads)?)
+                }
                 ModelType::Mpnet => mpnet::check(&keys).map(|()| Details::Plain)?,
                 _ => Details::Plain,
             },

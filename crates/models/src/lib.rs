@@ -27,6 +27,7 @@ mod albert;
 mod bert;
 mod distilbert;
 mod electra;
+mod modernbert;
 mod mpnet;
 mod roberta;
 
@@ -56,5 +57,6 @@ pub use layout::Depth;
 pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
 pub use lora::{Matrix, adapted, matrices, usual_targets};
 pub use model_type::ModelType;
+pub use modernbert::{HeadBias, LayerAttention, Modern, Pooling};
 pub use params::{Params, is_decayed, is_head};
 pub use save::{FORMAT_PT, TOKENIZER_FILES, Values, save, write_safetensors};

@@ -20,6 +20,8 @@ pub fn usual_targets(model_type: ModelType) -> &'static [&'static str] {
     match model_type {
         ModelType::DistilBert => &["q_lin", "v_lin"],
         ModelType::Mpnet => &["q", "v"],
+        // Queries, keys and values are one matrix.
+        ModelType::ModernBert => &["Wqkv"],
         ModelType::Bert
         | ModelType::Roberta
         | ModelType::XlmRoberta

@@ -11,13 +11,14 @@ pub enum ModelType {
     Electra,
     Mpnet,
     Albert,
+    ModernBert,
 }
 
 use ModelType::*;
 
 impl ModelType {
-    pub const ALL: [ModelType; 8] =
-        [Bert, DistilBert, Roberta, XlmRoberta, Camembert, Electra, Mpnet, Albert];
+    pub const ALL: [ModelType; 9] =
+        [Bert, DistilBert, Roberta, XlmRoberta, Camembert, Electra, Mpnet, Albert, ModernBert];
 
     /// `model_type` in a config.json.
     pub fn name(self) -> &'static str {
@@ -30,6 +31,7 @@ impl ModelType {
             Electra => "electra",
             Mpnet => "mpnet",
             Albert => "albert",
+            ModernBert => "modernbert",
         }
     }
 
@@ -44,6 +46,7 @@ impl ModelType {
             Electra => "Electra",
             Mpnet => "MPNet",
             Albert => "Albert",
+            ModernBert => "ModernBert",
         }
     }
 
@@ -108,6 +111,7 @@ mod tests {
         for (name, nearest) in [
             ("roberta-prelayernorm", Roberta),
             ("nomic_bert", Bert),
+            ("modernbert-decoder", ModernBert),
             ("xlm-roberta-xl", XlmRoberta),
             ("xlm_roberta", XlmRoberta),
             ("RobertaSomething", Roberta),

@@ -5,6 +5,7 @@ mod forward;
 mod golden;
 mod load;
 mod malformed;
+mod modernbert;
 mod save;
 mod updating;
 
@@ -30,7 +31,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The golden model: 2 layers, hidden 32, vocabulary 100, 16 positions, labels red, green, blue.
     pub fn tiny() -> Checkpoint {
-        let dir = golden().join("bert_tiny");
+        Checkpoint::of("bert_tiny")
+    }
+
+    /// A folder of the golden numbers.
+    pub fn of(name: &str) -> Checkpoint {
+        let dir = golden().join(name);
         let config = fs::read(dir.join("config.json")).unwrap();
         Checkpoint {
             config: serde_json::from_slice(&config).unwrap(),

@@ -1,0 +1,288 @@
+//! Every architecture held to PyTorch with eager attention: logits and the gradient of every parameter of a tiny random
+//! checkpoint, and what is common to all of them. What `make_architectures.py` adds is tested without a word here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
+
+use candle_core::{DType, Tensor};
+use lowchurn_kernels::{Keys, backward};
+use lowchurn_models::{
+    Classifier, Depth, Head, Input, LoadReport, Mode, ModelType, depth, is_head, save,
+};
+use tempfile::TempDir;
+
+use crate::{CPU, Checkpoint, distance, golden, numbers};
+
+/// Absolute, of a logit; 1.3e-6 was reached.
+const OF_LOGITS: f32 = 1e-4;
+/// Of the largest number in a parameter's gradient; 3.2e-6 was reached.
+const OF_GRADIENTS: f32 = 1e-3;
+
+/// The golden checkpoints, in name order.
+fn names() -> Vec<String> {
+    let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let mut names: Vec<String> =
+        files.map(|path| path.file_stem().unwrap().to_str().unwrap().into()).collect();
+    names.sort();
+    names
+}
+
+fn folder() -> PathBuf {
+    golden().join("architectures")
+}
+
+fn checkpoint(name: &str) -> Checkpoint {
+    Checkpoint::of(&format!("architectures/{name}"))
+}
+
+fn open(name: &str) -> Classifier {
+    let (model, report) =
+        Classifier::open(&folder().join(name), Head::FromCheckpoint, &CPU).unwrap();
+    assert_eq!(report, LoadReport::default(), "{name}");
+    model
+}
+
+fn expected(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder().join(format!("{name}.safetensors")), &CPU).unwrap()
+}
+
+/// The batch with these ids.
+fn batch(expected: &HashMap<String, Tensor>, ids: &str) -> Input {
+    let u32s = |name: &str| expected[name].to_dtype(DType::U32).unwrap();
+    let flat = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+    let (ids, mask) = (u32s(ids), u32s("attention_mask"));
+    let width = ids.dim(1).unwrap();
+    // Those that the model doesn't look at are 1, as a tokenizer for pairs may have them.
+    let types = match expected.contains_key("token_type_ids") {
+        true => u32s("token_type_ids"),
+        false => ids.ones_like().unwrap(),
+    };
+    let lengths = mask.sum(1).unwrap().to_vec1().unwrap();
+    Input::new(&flat(ids), &flat(types), &lengths, width, &CPU).unwrap()
+}
+
+#[test]
+fn there_is_a_checkpoint_of_each() {
+    let found: BTreeSet<&str> =
+        names().iter().map(|name| open(name).config.model_type.name()).collect();
+    let all: BTreeSet<&str> = ModelType::ALL.map(ModelType::name).into();
+    assert!(found.is_subset(&all) && found.len() >= 6, "{found:?}");
+}
+
+#[test]
+fn logits_are_those_of_pytorch() {
+    for name in names() {
+        let (expected, model) = (expected(&name), open(&name));
+        for (ids, logits) in [("input_ids", "logits"), ("within.input_ids", "within.logits")] {
+            let found = model.forward(&batch(&expected, ids), Mode::Eval).unwrap();
+            let distance = distance(&found, &expected[logits]);
+            assert!(distance < OF_LOGITS, "{name}, {logits}: {distance}");
+        }
+        let both = distance(&expected["logits"], &expected["within.logits"]);
+        assert!(both > 1e-2, "{name}: another token changes nothing");
+    }
+}
+
+#[test]
+fn gradients_are_those_of_pytorch() {
+    for name in names() {
+        let (expected, model) = (expected(&name), open(&name));
+        let input = batch(&expected, "input_ids");
+        let logits = model.forward(&input, Mode::Train(&mut Keys::new(1))).unwrap();
+        let loss = candle_nn::loss::cross_entropy(&logits, &expected["labels"]).unwrap();
+        let mut grads = backward(&loss).unwrap();
+        let mut n_checked = 0;
+        for (parameter, var) in &model.params.0 {
+            let found = grads.remove(var).unwrap();
+            let found = found.unwrap_or_else(|| panic!("{name}: {parameter} has no gradient"));
+            let expected = &expected[&format!("grad.{parameter}")];
+            let largest = numbers(expected).into_iter().map(f32::abs).fold(0.0, f32::max);
+            let distance = distance(&found.to_tensor().unwrap(), expected);
+            if is_key_bias(parameter) {
+                assert!(distance < 1e-6, "{name}, {parameter}: {distance}");
+                continue;
+            }
+            assert!(largest > 1e-4, "{name}, {parameter}: nothing to compare with");
+            let error = distance / largest;
+            assert!(error < OF_GRADIENTS, "{name}, {parameter}: {distance} of {largest}");
+            n_checked += 1;
+        }
+        let n_key_biases = model.params.names().filter(|name| is_key_bias(name)).count();
+        let n_expected = expected.keys().filter(|name| name.starts_with("grad.")).count();
+        assert_eq!(n_checked, n_expected - n_key_biases, "{name}");
+    }
+}
+
+/// A constant added to all keys cancels in softmax, so the gradient of what is nothing else is rounding noise.
+fn is_key_bias(name: &str) -> bool {
+    ["self.key.bias", "k_lin.bias", "attn.k.bias", "attention.key.bias"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+#[test]
+fn padding_does_not_change_logits() {
+    for name in names() {
+        let model = open(&name);
+        let rows: [&[u32]; 3] = [&[5, 17, 45, 99, 6], &[7, 8], &[9, 10, 11, 60, 61, 62, 63, 12]];
+        let logits =
+            |rows: &[&[u32]], width| model.forward(&crate::input(rows, width), Mode::Eval).unwrap();
+        let alone: Vec<Tensor> = rows.iter().map(|row| logits(&[row], row.len())).collect();
+        let alone = Tensor::cat(&alone, 0).unwrap();
+        for width in [8, 9, model.config.max_positions.min(40)] {
+            let distance = distance(&logits(&rows, width), &alone);
+            assert!(distance < 2e-6, "{name}, width {width}: {distance}");
+        }
+    }
+}
+
+#[test]
+fn one_token_more_than_there_are_positions_is_refused() {
+    let check = |name: &str, tail: &str| {
+        let model = open(name);
+        let most = model.config.max_positions;
+        assert_eq!(most, 40, "{name}");
+        let row = |length: usize| crate::input(&[&vec![5; length]], length);
+        model.forward(&row(most), Mode::Eval).unwrap();
+        let error = model.forward(&row(most + 1), Mode::Eval).unwrap_err().to_string();
+        let expected = format!(
+            "the batch is 41 tokens wide, but the model has 40 positions (config.json, max_position_embeddings{tail}); \
+             truncate the texts to 40"
+        );
+        assert_eq!(error, expected, "{name}");
+    };
+    check("distilbert", "");
+    check("albert", "");
+    check("roberta", ", less 2 up to the padding token's");
+}
+
+/// Names of the file, bytes of the weights, config: what a save writes is what a load read.
+#[test]
+fn a_saved_model_is_the_same_again() {
+    for name in names() {
+        let (from, to) = (folder().join(&name), TempDir::new().unwrap());
+        let model = open(&name);
+        save(to.path(), &model.config, &model.params, &from).unwrap();
+        let read = |dir: &std::path::Path, file: &str| fs::read(dir.join(file)).unwrap();
+        let json = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap();
+        assert_eq!(
+            json(read(to.path(), "config.json")),
+            json(read(&from, "config.json")),
+            "{name}"
+        );
+        assert_eq!(read(to.path(), "tokenizer.json"), read(&from, "tokenizer.json"));
+        let before = candle_core::safetensors::load(from.join("model.safetensors"), &CPU).unwrap();
+        let after =
+            candle_core::safetensors::load(to.path().join("model.safetensors"), &CPU).unwrap();
+        assert_eq!(after.len(), before.len(), "{name}");
+        for (parameter, tensor) in before {
+            assert_eq!(numbers(&after[&parameter]), numbers(&tensor), "{name}, {parameter}");
+        }
+    }
+}
+
+/// The encoder alone, without the prefix and with another task's head, gets what is missing between it and the classes.
+#[test]
+fn a_base_model_gets_a_new_head() {
+    let heads = [
+        ("distilbert", "distilbert.", "vocab_projector.bias", 2),
+        ("roberta", "roberta.", "lm_head.dense.bias", 2),
+        ("xlm_roberta", "roberta.", "pooler.dense.bias", 2),
+        ("camembert", "roberta.", "roberta.pooler.dense.bias", 2),
+        ("electra", "electra.", "discriminator_predictions.dense.bias", 2),
+        ("mpnet", "mpnet.", "lm_head.bias", 2),
+        ("albert", "albert.", "sop_classifier.classifier.bias", 2),
+    ];
+    for (name, prefix, other, n_between) in heads {
+        if !names().contains(&name.to_string()) {
+            continue;
+        }
+        let model = open(name);
+        let mut base = checkpoint(name);
+        base.tensors.retain(|name, _| depth(&model.config, name) != Depth::Head);
+        base.rename(|name| name.strip_prefix(prefix).unwrap().into());
+        base.tensors.insert(other.into(), Tensor::zeros(2, DType::F32, &CPU).unwrap());
+        let (found, report) = base.open_fresh().unwrap();
+        assert_eq!(report.unused, [other], "{name}");
+        assert_eq!(report.fresh.len(), n_between + 2, "{name}: {:?}", report.fresh);
+        assert_eq!(report.fresh.iter().filter(|name| is_head(name)).count(), 2, "{name}");
+        assert_eq!(found.labels(), ["ham", "spam"]);
+        for (parameter, tensor) in found.params.tensors() {
+            if !report.fresh.iter().any(|fresh| fresh == parameter) {
+                assert_eq!(numbers(tensor), numbers(&model.params.0[parameter]), "{parameter}");
+            }
+        }
+        let error = base.open().err().unwrap().to_string();
+        assert!(error.contains("this model has no classification head (missing: "), "{error}");
+    }
+}
+
+/// Dropout stands where the original has it, and each site takes one key.
+#[test]
+fn each_dropout_site_takes_one_key() {
+    // The embeddings; a layer's probabilities, attention's output, the feed-forward's; one or two of the head.
+    let sites = [
+        ("distilbert", 1 + 2 * 2 + 1),
+        ("roberta", 1 + 3 * 2 + 2),
+        ("xlm_roberta", 1 + 3 + 2),
+        ("camembert", 1 + 3 + 2),
+        ("electra", 1 + 3 * 2 + 2),
+        ("mpnet", 1 + 3 * 2 + 2),
+        ("albert", 1 + 2 * 4 + 1),
+        ("albert_groups", 1 + 2 * 3 + 1),
+    ];
+    for (name, n_sites) in sites {
+        if !names().contains(&name.to_string()) {
+            continue;
+        }
+        let mut model = open(name);
+        let input = batch(&expected(name), "input_ids");
+        let (mut used, mut counted) = (Keys::new(5), Keys::new(5));
+        let plain = model.forward(&input, Mode::Train(&mut used)).unwrap();
+        (0..n_sites).for_each(|_| _ = counted.next());
+        assert_eq!(used.next(), counted.next(), "{name}");
+        let config = &mut model.config;
+        for dropout in [
+            &mut config.hidden_dropout,
+            &mut config.attention_dropout,
+            &mut config.classifier_dropout,
+        ] {
+            assert_eq!(*dropout, 0.0);
+            *dropout = 0.5;
+        }
+        let dropped = model.forward(&input, Mode::Train(&mut Keys::new(5))).unwrap();
+        assert!(distance(&dropped, &plain) > 1e-3, "{name}");
+        assert_eq!(numbers(&model.forward(&input, Mode::Eval).unwrap()), numbers(&plain), "{name}");
+    }
+}
+
+#[test]
+fn parameters_stand_where_they_stand() {
+    let check = |name: &str, parameter: &str, expected: Depth| {
+        let model = open(name);
+        assert!(model.params.0.contains_key(parameter), "{name} has no {parameter}");
+        assert_eq!(depth(&model.config, parameter), expected, "{name}, {parameter}");
+    };
+    use Depth::{Embedding, Layer};
+    check("distilbert", "distilbert.embeddings.LayerNorm.bias", Embedding);
+    check("distilbert", "distilbert.transformer.layer.1.ffn.lin1.bias", Layer(1));
+    check("distilbert", "pre_classifier.weight", Depth::Head);
+    check("roberta", "roberta.encoder.layer.0.output.dense.weight", Layer(0));
+    check("roberta", "classifier.dense.bias", Depth::Head);
+    check("roberta", "classifier.out_proj.bias", Depth::Head);
+    check("electra", "electra.embeddings_project.weight", Embedding);
+    check("albert", "albert.encoder.embedding_hidden_mapping_in.bias", Embedding);
+    check("albert", "albert.encoder.albert_layer_groups.0.albert_layers.1.ffn.bias", Layer(0));
+    check("albert", "albert.pooler.weight", Depth::Head);
+    for name in names() {
+        let model = open(&name);
+        let config = &model.config;
+        let of = |at| model.params.names().filter(move |name| depth(config, name) == at);
+        assert_eq!(of(Depth::Head).filter(|name| is_head(name)).count(), 2, "{name}");
+        assert!(of(Embedding).any(|name| name.contains("embeddings")), "{name}");
+        let last = if name.starts_with("albert") { 0 } else { config.layers - 1 };
+        assert!(of(Layer(last)).count() >= 6 && of(Layer(last + 1)).count() == 0, "{name}");
+    }
+}

@@ -29,6 +29,7 @@ pub(crate) const LAYOUT: Layout = Layout {
     projection: Projection::None,
     layers: "encoder.layer",
     block: BLOCK,
+    relative_bias: None,
     head: HeadNames {
         dense: "bert.pooler.dense",
         activation: HeadActivation::Tanh,

@@ -1,6 +1,8 @@
 //! What a family of encoders calls its tensors: one table an architecture, from which the roles of a checkpoint's tensors,
 //! the parameters' names and shapes, and their depths follow.
 
+use lowchurn_kernels::Buckets;
+
 use crate::{Config, Details, albert};
 
 /// The names of an encoder with post-norm blocks and a head on the first token.
@@ -15,8 +17,13 @@ pub(crate) struct Layout {
     /// Of layer n: `prefix`, this, a dot, n.
     pub(crate) layers: &'static str,
     pub(crate) block: BlockNames,
+    /// A table of biases on attention scores by distance, one for all layers, behind the prefix: (`BIAS_BUCKETS`, H).
+    pub(crate) relative_bias: Option<&'static str>,
     pub(crate) head: HeadNames,
 }
+
+/// MPNet, the one that has such a table, takes 32 rows up to a distance of 128 whatever its config says.
+pub(crate) const BIAS_BUCKETS: Buckets = Buckets::BothSides { rows: 32, farthest: 128 };
 
 /// The linear layer from the width of the tables to that of the layers, behind the prefix.
 pub(crate) enum Projection {
@@ -132,6 +139,9 @@ impl Layout {
         add_pair(format!("{prefix}embeddings.LayerNorm"), &[e]);
         add_pair(self.head.dense.into(), &[c, c]);
         add_pair(self.head.last.into(), &[classes, c]);
+        if let Some(name) = self.relative_bias {
+            add(format!("{prefix}{name}"), &[BIAS_BUCKETS.rows(), config.heads]);
+        }
         let positions = config.first_position + config.max_positions;
         add(format!("{prefix}embeddings.word_embeddings.weight"), &[config.vocab_size, e]);
         add(format!("{prefix}embeddings.position_embeddings.weight"), &[positions, e]);

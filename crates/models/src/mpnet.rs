@@ -23,10 +23,11 @@ pub(crate) const LAYOUT: Layout = Layout {
         attention_norm: "attention.LayerNorm",
         ..bert::BLOCK
     },
+    relative_bias: Some("encoder.relative_attention_bias.weight"),
     ..roberta::LAYOUT
 };
 
-/// The original counts positions behind 1 and buckets in 32 whatever its config says.
+/// The original counts positions from behind 1 and distances in 32 buckets whatever its config says.
 pub(crate) fn check(keys: &Keys) -> Result<()> {
     keys.only("pad_token_id", 1.into())?;
     keys.only("relative_attention_num_buckets", 32.into())

@@ -4,11 +4,11 @@
 use candle_core::Tensor;
 use lowchurn_kernels::{
     self as kernels, Activation, Affine, AttentionDropout, FeedForward, Gelu, Half, Precision,
-    Relation, SelfAttention,
+    Relation, RelativeBias, SelfAttention,
 };
 
 use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
-use crate::layout::{BlockNames, HeadActivation, HeadNames, Layout, Site};
+use crate::layout::{BIAS_BUCKETS, BlockNames, HeadActivation, HeadNames, Layout, Site};
 use crate::{Config, Input, Mode, Result};
 
 pub(crate) struct PostNorm {
@@ -45,10 +45,19 @@ struct Head {
 impl PostNorm {
     pub(crate) fn new(layout: &'static Layout, config: &Config, named: Named) -> Result<PostNorm> {
         let layers = layout.layer_names(config);
-        let blocks = layers.iter().map(|layer| Block::new(&layout.block, layer, config, named));
+        let relation = match layout.relative_bias {
+            Some(name) => Relation::Bias(RelativeBias {
+                table: named(&format!("{}{name}", layout.prefix))?,
+                buckets: BIAS_BUCKETS,
+            }),
+            None => Relation::None,
+        };
+        let block = |layer: &String| {
+            Ok(Block::new(&layout.block, layer, config, named)?.related(relation.clone()))
+        };
         Ok(PostNorm {
             embeddings: Embeddings::new(layout, config, named)?,
-            blocks: blocks.collect::<Result<_>>()?,
+            blocks: layers.iter().map(block).collect::<Result<_>>()?,
             order: layout.layer_order(config),
             head: Head {
                 dense: affine(named, layout.head.dense)?,

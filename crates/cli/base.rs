@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
 use lowchurn_models::TOKENIZER_FILES;
+use lowchurn_models::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use serde::Deserialize;
 
+use crate::adapter;
 use crate::console::Console;
 use crate::data::tell_origin;
 use crate::failure::Usage;
@@ -161,8 +163,15 @@ fn revised(id: &str, revision: Option<String>) -> String {
 }
 
 impl Base {
-    /// The folder with the model's files, fetched where they aren't here yet.
+    /// The folder with the model's files, fetched where they aren't here yet; of an adapter, one with it and its base as one
+    /// model.
     pub fn folder(&self, hub: &Hub, console: &mut Console) -> Result<PathBuf> {
+        let own = self.own_folder(hub, console)?;
+        if adapter::is_adapter(&own) { adapter::merged(&own, hub, console) } else { Ok(own) }
+    }
+
+    /// The folder as it is.
+    pub fn own_folder(&self, hub: &Hub, console: &mut Console) -> Result<PathBuf> {
         match &self.place {
             Place::Folder(path) if path.is_dir() => Ok(path.clone()),
             Place::Folder(path) => {
@@ -212,6 +221,8 @@ fn wanted(listing: &Listing) -> Vec<String> {
         wanted.extend(paths.iter().filter(is_shard).map(|path| path.to_string()));
     } else if has("pytorch_model.bin") {
         wanted.push("pytorch_model.bin".into());
+    } else if has(ADAPTER_CONFIG) {
+        wanted.extend([ADAPTER_CONFIG, ADAPTER_WEIGHTS].map(String::from));
     }
     wanted
 }
@@ -262,6 +273,12 @@ mod tests {
         check(
             &[config, "vocab.txt", "pytorch_model.bin"],
             &[config, "vocab.txt", "pytorch_model.bin"],
+        );
+        let adapter = ["adapter_config.json", "adapter_model.safetensors"];
+        check(&[adapter[0], adapter[1], "README.md"], &adapter);
+        check(
+            &[config, adapter[0], adapter[1], "model.safetensors"],
+            &[config, "model.safetensors"],
         );
     }
 

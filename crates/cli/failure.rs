@@ -72,6 +72,14 @@ fn exit_code(error: &Error) -> u8 {
         }
         match cause.downcast_ref::<Distill>() {
             Some(Distill::PlanValue { .. } | Distill::OtherRun { .. }) => return USAGE,
+            Some(
+                Distill::FreezeLayers { .. }
+                | Distill::AllFrozen { .. }
+                | Distill::NoBiases
+                | Distill::TargetsFrozen { .. }
+                | Distill::Rank { .. }
+                | Distill::Models(lowchurn_models::Error::NoTarget { .. }),
+            ) => return USAGE,
             Some(Distill::NotFinite { .. } | Distill::NotFiniteLogits { .. }) => return NUMERICS,
             Some(Distill::NoGradient { .. } | Distill::Tensor(_)) => return NUMERICS,
             Some(Distill::Data(error)) => return data_code(error),

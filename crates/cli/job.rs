@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::Device;
 use lowchurn_data::{Columns, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
-use lowchurn_distill::{Plan, Provenance, SelectBy};
+use lowchurn_distill::{Plan, Provenance, SelectBy, check_trained};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
 use serde_json::{Value, json};
@@ -136,6 +136,7 @@ pub fn open_base(job: &Job, folder: &Path) -> Result<(Config, TextEncoder)> {
     let encoder = TextEncoder::open(folder)?;
     let config = Config::open(folder)?;
     check_vocabulary(&config, encoder.vocab_size(), encoder.pad_id(), folder)?;
+    check_trained(&job.plan, &config)?;
     let (length, most) = (job.plan.max_length, config.max_positions);
     if length > most {
         let name = &job.base.name;

@@ -5,6 +5,7 @@ mod args;
 mod console;
 mod failure;
 
+mod adapter;
 mod base;
 mod data;
 mod device;

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lowchurn_distill::{remove_checkpoints, write_json};
+use lowchurn_distill::{ADAPTER, remove_checkpoints, write_json};
 use serde_json::Value;
 
 use crate::failure::Usage;
@@ -146,5 +146,6 @@ pub fn start_over(output: &Path) -> Result<()> {
         }
     }
     let _ = fs::remove_dir_all(output.join("tensorboard"));
+    let _ = fs::remove_dir_all(output.join(ADAPTER));
     Ok(remove_checkpoints(output, &[])?)
 }

@@ -49,15 +49,17 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
 }
 
 /// The settings of the base's own run that its next one takes over. Not its precision: what is certified is measured in f32
-/// unless this very update says otherwise.
+/// unless this very update says otherwise. Not which part of it was trained, either, nor then the learning rate: that of
+/// adapters and biases is many times that of all weights.
 pub fn recipe_of(before: &Settings) -> Settings {
+    let is_of_all = before.lora_rank.is_none() && before.train_only.is_none();
     Settings {
         epochs: before.epochs,
         batch_size: before.batch_size,
         accumulation: before.accumulation,
         eval_batch_size: before.eval_batch_size,
         max_length: before.max_length,
-        learning_rate: before.learning_rate,
+        learning_rate: before.learning_rate.filter(|_| is_of_all),
         schedule: before.schedule,
         weight_decay: before.weight_decay,
         beta1: before.beta1,
@@ -66,5 +68,25 @@ pub fn recipe_of(before: &Settings) -> Settings {
         max_grad_norm: before.max_grad_norm,
         dropout: before.dropout,
         ..Settings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_and_its_rate_are_not_taken_over() {
+        let before = |lora_rank| Settings {
+            lora_rank,
+            learning_rate: Some(1e-3),
+            epochs: Some(2),
+            freeze: "layers:1".parse().ok(),
+            ..Settings::default()
+        };
+        let taken = recipe_of(&before(None));
+        assert_eq!((taken.learning_rate, taken.epochs, taken.freeze), (Some(1e-3), Some(2), None));
+        let taken = recipe_of(&before(Some(8)));
+        assert_eq!((taken.learning_rate, taken.epochs, taken.lora_rank), (None, Some(2), None));
     }
 }

@@ -3,6 +3,7 @@
 //! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
 //! point by point, shards of it are folders, and merging is reading.
 
+mod part;
 mod setting;
 
 use std::fs;
@@ -145,13 +146,12 @@ fn point(
     output: &Path,
     console: &mut Console,
 ) -> Result<bool> {
-    let plan = updating.plan(setting.method, setting.smoothing, Some(seed))?;
+    let upper = &setting.part.settings;
+    let plan = updating.plan_with(upper, setting.method, setting.smoothing, Some(seed))?;
     let dir = place(output, &setting.folder(), seed);
     let made_from = made_from(updating, &plan, setting.init, console)?;
     // Points between the weights are of the plain retrain: that is what is deployed without any method.
-    let is_line = setting.method == Method::Retrain
-        && setting.smoothing.is_none()
-        && setting.init == Init::Warm;
+    let is_line = setting.is_plain_retrain() && setting.init == Init::Warm;
     let between: Vec<f64> = shares.iter().copied().filter(|_| is_line).collect();
     let is_done = |dir: &Path| {
         Ok::<bool, anyhow::Error>(match read_point(dir)? {
@@ -292,7 +292,7 @@ fn write_point(
 fn is_dominated(output: &Path, setting: &Setting, seed: u64) -> Result<bool> {
     let Some(own) = read_point(&place(output, &setting.folder(), seed))? else { return Ok(false) };
     // Retrains are what the others are held against.
-    if setting.method == Method::Retrain && setting.smoothing.is_none() {
+    if setting.is_plain_retrain() {
         return Ok(false);
     }
     let points = read_points(&[output.to_path_buf()])?;

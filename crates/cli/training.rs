@@ -15,6 +15,7 @@ use lowchurn_models::{Classifier, Head, Params};
 use serde_json::json;
 
 use crate::console::Console;
+use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, scores_line};
 use crate::record::{Record, as_json};
@@ -178,6 +179,14 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
     let (mut model, report) = Classifier::open(&start.folder, head, training.device)?;
     if !report.fresh.is_empty() {
         console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
+    }
+    let fresh: Vec<&str> = report.fresh.iter().chain(&report.grown).map(String::as_str).collect();
+    if plan.freeze.head && !fresh.is_empty() {
+        let (freeze, fresh) = (plan.freeze, fresh.join(", "));
+        return Err(Usage(format!(
+            "freeze is {freeze}, but {fresh} starts anew, and would stay as it was drawn; train the head"
+        ))
+        .into());
     }
     if !report.unused.is_empty() {
         console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;

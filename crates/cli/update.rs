@@ -9,7 +9,9 @@ use lowchurn_churn::{
     Budget, Certificate, Flips, Golden, Pair, Predicted, Report, Unmatched, exit_code,
 };
 use lowchurn_data::Split;
-use lowchurn_distill::{Method, Plan, Provenance, State, finished_provenance, release, write_file};
+use lowchurn_distill::{
+    ADAPTER, Method, Plan, Provenance, State, finished_provenance, release, write_file,
+};
 use lowchurn_models::{Classifier, Head};
 use serde_json::json;
 
@@ -258,8 +260,25 @@ fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> 
         share_of_old: (trial.share > 0.0).then_some(trial.share),
         ..finished_provenance(&trial.trained)?
     };
+    copy_adapter(trial, output)?;
     let state = State::new(model)?;
     release(output, &state, &provenance, &trial.trained, 0, 0.0)?;
+    Ok(())
+}
+
+/// What was trained apart from its base, where that is what was chosen: a model on the way back to the old one is no base
+/// with that adapter.
+fn copy_adapter(trial: &Trial, output: &Path) -> Result<()> {
+    let (from, to) = (trial.trained.join(ADAPTER), output.join(ADAPTER));
+    let _ = fs::remove_dir_all(&to);
+    if trial.share > 0.0 || !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(&to)?;
+    for entry in fs::read_dir(&from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
     Buffer, Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
+    check_trained,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, check_vocabulary};
@@ -162,16 +163,28 @@ impl Updating {
         label_smoothing: Option<f64>,
         seed: Option<u64>,
     ) -> Result<Plan> {
-        let s = &self.layers.settings;
+        self.plan_with(&Settings::default(), method, label_smoothing, seed)
+    }
+
+    /// The same with settings over all others.
+    pub fn plan_with(
+        &self,
+        upper: &Settings,
+        method: Method,
+        label_smoothing: Option<f64>,
+        seed: Option<u64>,
+    ) -> Result<Plan> {
+        let s = self.layers.clone().over(upper, "typed")?.settings;
         let settings = Settings {
             method: Some(method.to_string()),
             lambda: None,
             temperature: None,
             label_smoothing: label_smoothing.or(s.label_smoothing),
             seed: seed.or(s.seed),
-            ..s.clone()
+            ..s
         };
         let plan = settings::plan(&settings, SelectBy::Accuracy)?;
+        check_trained(&plan, &Config::open(&self.old.folder)?)?;
         let classes = self.rows.train.labels.len();
         plan.method.check(classes).map_err(Usage)?;
         Ok(plan)

@@ -213,6 +213,11 @@ pub struct Sweep {
     #[arg(long, value_name = "GRID")]
     pub smoothing: Option<String>,
 
+    /// What of the model is trained: `full`, or settings such as `lora-rank=8,learning-rate=5e-4` or `freeze=embeddings+layers:3`;
+    /// may be given several times [default: as the other flags say]
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub trained: Vec<String>,
+
     /// Weights to start from
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cold,warm")]
     pub init: Vec<Init>,

@@ -1,8 +1,9 @@
-//! Which settings a sweep trains: methods × grids × starts.
+//! Which settings a sweep trains: methods × grids × starts × parts of the model.
 
 use anyhow::Result;
 use lowchurn_distill::{Divergence, Method};
 
+use super::part::{Part, parts};
 use crate::args::{Init, Sweep};
 use crate::failure::Usage;
 use crate::grid;
@@ -14,6 +15,7 @@ pub struct Setting {
     pub method: Method,
     pub smoothing: Option<f64>,
     pub init: Init,
+    pub part: Part,
 }
 
 impl Setting {
@@ -25,8 +27,18 @@ impl Setting {
         }
     }
 
+    /// Whether it is the retrain that the others are held against.
+    pub fn is_plain_retrain(&self) -> bool {
+        self.method == Method::Retrain && self.smoothing.is_none() && self.part == Part::default()
+    }
+
     /// What tells it apart from other settings of its method, without what is at its default.
     pub fn said(&self) -> String {
+        let of_method = self.said_of_method();
+        [of_method.as_str(), &self.part.said].join(" ").trim().to_string()
+    }
+
+    fn said_of_method(&self) -> String {
         if let Some(smoothing) = self.smoothing {
             return format!("α {smoothing}");
         }
@@ -78,6 +90,7 @@ pub fn settings(args: &Sweep, plan: &Settings) -> Result<Vec<Setting>> {
     let temperature = args.temperature.clone().or(plan.temperature.map(|t| t.to_string()));
     let temperatures = typed("--temperature", &temperature, (f64::MIN_POSITIVE, f64::MAX))?;
     let smoothings = typed("--smoothing", &args.smoothing, (0.0, 1.0))?;
+    let parts = parts(&args.trained, plan)?;
     let mut all: Vec<Setting> = Vec::new();
     let mut add = |setting: Setting| {
         let is_there = all.iter().any(|known| known.folder() == setting.folder());
@@ -89,13 +102,18 @@ pub fn settings(args: &Sweep, plan: &Settings) -> Result<Vec<Setting>> {
         let plain: Method = line.parse().map_err(Usage)?;
         for method in spread(line, &plain, &lambdas, &temperatures)? {
             for &init in &args.init {
-                add(Setting { method, smoothing: None, init });
+                for part in &parts {
+                    add(Setting { method, smoothing: None, init, part: part.clone() });
+                }
             }
         }
     }
     for smoothing in smoothings {
         for &init in &args.init {
-            add(Setting { method: Method::Retrain, smoothing: Some(smoothing), init });
+            for part in &parts {
+                let (method, part) = (Method::Retrain, part.clone());
+                add(Setting { method, smoothing: Some(smoothing), init, part });
+            }
         }
     }
     Ok(all)

@@ -46,7 +46,7 @@ mod train;
 mod error;
 mod files;
 
-pub use checkpoint::{Manifest, find_latest, remove_checkpoints};
+pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};

@@ -507,6 +507,100 @@ fn what_a_model_does_not_have_is_refused() {
     );
 }
 
+/// The golden models of other families, by their folders' names.
+fn families() -> Vec<(String, lowchurn_models::Classifier)> {
+    let folders = fs::read_dir(golden_folder().join("architectures")).unwrap();
+    let folders =
+        folders.map(|entry| entry.unwrap().path()).chain([golden_folder().join("modernbert_cls")]);
+    let mut found: Vec<(String, lowchurn_models::Classifier)> = folders
+        .filter(|path| path.is_dir())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let opened = lowchurn_models::Classifier::open(&path, Head::FromCheckpoint, &CPU);
+            (name, opened.unwrap().0)
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(found.len() >= 8, "{}", found.len());
+    found
+}
+
+/// Tokens that every family's table has, none of them padding.
+fn plain_rows() -> Encoded {
+    let row = |n: u32| ((0..6 + n).map(|at| 5 + (7 * at + n) % 20).collect(), Some(n % 2));
+    crate::encoded(&(0..4).map(row).collect::<Vec<(Vec<u32>, Option<u32>)>>())
+}
+
+/// Every family's usual adapters, and its lowest layer frozen: what is not reached stands still, all that is reached moves.
+#[test]
+fn parts_of_every_family() {
+    for change in [lora as Change, frozen] {
+        for (name, model) in families() {
+            let mut plan = Plan { learning_rate: 1e-2, ..plan() };
+            change(&mut plan);
+            let mut state = State::new(model).unwrap();
+            state.train_parts(&plan).unwrap();
+            let before = values(&state.model.params);
+            let rows = plain_rows();
+            for _ in 0..2 {
+                let micro = [batch(&rows, &[0, 1, 2, 3])];
+                step(&mut state, &plan, &rows, &Guides::default(), &micro, 10, &CPU).unwrap();
+            }
+            let reached = &state.trained.reached.0;
+            assert!(
+                reached.len() >= 4 && reached.len() < before.len(),
+                "{name}: {}",
+                reached.len()
+            );
+            for (parameter, after) in values(&state.model.params) {
+                let is_same = after == before[&parameter];
+                // Whether a key's bias moves is rounding's to say.
+                let is_key = parameter.contains("k") && parameter.ends_with(".bias");
+                let is_reached = reached.contains_key(&parameter);
+                assert!(is_same != is_reached || (is_key && is_reached), "{name}: {parameter}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_family_does_not_have_is_refused() {
+    let check = |family: &str, change: fn(&mut Plan), expected: &str| {
+        let (_, mut model) = families().into_iter().find(|(name, _)| name == family).unwrap();
+        let mut plan = plan();
+        change(&mut plan);
+        let said = lowchurn_distill::Trained::of(&plan, &mut model, 0).err().unwrap().to_string();
+        assert_eq!(said, expected, "{family}");
+    };
+    check(
+        "modernbert_cls",
+        biases,
+        "train_only is biases, but below the head this model has none; use freeze or lora_rank",
+    );
+    check(
+        "albert",
+        |plan| plan.freeze = "layers:2".parse().unwrap(),
+        "freeze is layers:2, expected at most layers:1: so many layers of its own has this model",
+    );
+    check(
+        "distilbert",
+        |plan| {
+            lora(plan);
+            plan.lora_targets = Some(vec!["query".into()]);
+        },
+        "no module of the layers is called \"query\"; there are attention.k_lin, attention.out_lin, attention.q_lin, \
+         attention.v_lin, ffn.lin1, ffn.lin2",
+    );
+    check(
+        "modernbert_cls",
+        |plan| {
+            lora(plan);
+            plan.lora_targets = Some(vec!["query".into()]);
+        },
+        "no module of the layers is called \"query\"; there are attn.Wo, attn.Wqkv, mlp.Wi, mlp.Wo",
+    );
+}
+
 #[test]
 fn another_part_is_another_run() {
     let toy = Toy::with(lora);

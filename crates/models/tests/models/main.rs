@@ -1,5 +1,6 @@
 //! The crate from outside. `Checkpoint` is a folder to be edited: most tests change one thing in a sound one.
 
+mod adapter;
 mod architectures;
 mod config;
 mod forward;

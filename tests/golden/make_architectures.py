@@ -22,6 +22,7 @@ from transformers import (
     AlbertConfig,
     AutoModelForSequenceClassification,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     MPNetConfig,
@@ -81,6 +82,40 @@ ARCHITECTURES = {
     "albert": (AlbertConfig(**SIZES, embedding_size=20, inner_group_num=2, classifier_dropout_prob=0.0), BERT_TOKENS),
     "albert_groups": (
         AlbertConfig(**SIZES | {"num_hidden_layers": 3}, embedding_size=20, num_hidden_groups=2, classifier_dropout_prob=0.0),
+        BERT_TOKENS,
+    ),
+    # As v3: one table of logarithmic buckets with a norm, projected by the layers' own queries and keys.
+    "deberta_v3": (
+        DebertaV2Config(
+            **SIZES,
+            relative_attention=True,
+            position_buckets=8,
+            max_relative_positions=-1,
+            pos_att_type="p2c|c2p",
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            position_biased_input=False,
+            type_vocab_size=0,
+        ),
+        BERT_TOKENS,
+    ),
+    # As v2 may be: distances up to six each with its row, projections of their own, narrow tables of positions and types too.
+    "deberta_v2": (
+        DebertaV2Config(
+            **SIZES | {"intermediate_size": 32},
+            relative_attention=True,
+            max_relative_positions=6,
+            pos_att_type=["c2p", "p2c"],
+            type_vocab_size=2,
+            embedding_size=20,
+        ),
+        BERT_TOKENS,
+    ),
+    # One term alone, by projections of its own.
+    "deberta_p2c": (
+        DebertaV2Config(
+            **SIZES | {"num_hidden_layers": 1}, relative_attention=True, position_buckets=6, pos_att_type=["p2c"]
+        ),
         BERT_TOKENS,
     ),
 }

@@ -17,7 +17,7 @@ pub struct Groups {
 }
 
 pub(crate) const DIALECT: Dialect = Dialect {
-    embedding_size: Some(("embedding_size", 128)),
+    embedding_size: Some(("embedding_size", Some(128))),
     activation: ("hidden_act", Activation::Gelu(Gelu::Tanh)),
     hidden_dropout: ("hidden_dropout_prob", 0.0),
     attention_dropout: ("attention_probs_dropout_prob", 0.0),

@@ -4,16 +4,18 @@ use candle_core::Tensor;
 use lowchurn_kernels::Precision;
 
 use crate::config::Dialect;
+use crate::deberta::DebertaV2;
 use crate::layers::Named;
 use crate::layout::{Depth, Layout, Role};
 use crate::modernbert::ModernBert;
 use crate::post_norm::PostNorm;
 use crate::{Config, Input, Mode, ModelType, Result};
-use crate::{albert, bert, distilbert, electra, modernbert, mpnet, roberta};
+use crate::{albert, bert, deberta, distilbert, electra, modernbert, mpnet, roberta};
 
 /// A network with its tensors.
 pub(crate) enum Arch {
     PostNorm(PostNorm),
+    DebertaV2(DebertaV2),
     ModernBert(ModernBert),
 }
 
@@ -25,6 +27,7 @@ pub(crate) fn dialect(model_type: ModelType) -> &'static Dialect {
         ModelType::Electra => &electra::DIALECT,
         ModelType::Mpnet => &mpnet::DIALECT,
         ModelType::Albert => &albert::DIALECT,
+        ModelType::DebertaV2 => &deberta::DIALECT,
         ModelType::ModernBert => &modernbert::DIALECT,
     }
 }
@@ -32,6 +35,7 @@ pub(crate) fn dialect(model_type: ModelType) -> &'static Dialect {
 /// How the network is built.
 enum Family {
     PostNorm(&'static Layout),
+    DebertaV2,
     ModernBert,
 }
 
@@ -45,14 +49,16 @@ fn family(model_type: ModelType) -> Family {
         ModelType::Electra => Family::PostNorm(&electra::LAYOUT),
         ModelType::Mpnet => Family::PostNorm(&mpnet::LAYOUT),
         ModelType::Albert => Family::PostNorm(&albert::LAYOUT),
+        ModelType::DebertaV2 => Family::DebertaV2,
         ModelType::ModernBert => Family::ModernBert,
     }
 }
 
 /// What a tensor of a published checkpoint is.
-pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
-    match family(model_type) {
+pub(crate) fn role(config: &Config, name: &str) -> Role {
+    match family(config.model_type) {
         Family::PostNorm(layout) => layout.role(name),
+        Family::DebertaV2 => deberta::role(config, name),
         Family::ModernBert => modernbert::role(name),
     }
 }
@@ -61,6 +67,7 @@ pub(crate) fn role(model_type: ModelType, name: &str) -> Role {
 pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     match family(config.model_type) {
         Family::PostNorm(layout) => layout.shapes(config, config.labels.len()),
+        Family::DebertaV2 => deberta::shapes(config, config.labels.len()),
         Family::ModernBert => modernbert::shapes(config, config.labels.len()),
     }
 }
@@ -69,6 +76,7 @@ pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
 pub fn depth(config: &Config, name: &str) -> Depth {
     match family(config.model_type) {
         Family::PostNorm(layout) => layout.depth(config, name),
+        Family::DebertaV2 => deberta::LAYOUT.depth(config, name),
         Family::ModernBert => modernbert::depth(config, name),
     }
 }
@@ -77,6 +85,7 @@ impl Arch {
     pub(crate) fn new(config: &Config, named: Named) -> Result<Arch> {
         match family(config.model_type) {
             Family::PostNorm(layout) => Ok(Arch::PostNorm(PostNorm::new(layout, config, named)?)),
+            Family::DebertaV2 => Ok(Arch::DebertaV2(DebertaV2::new(config, named)?)),
             Family::ModernBert => Ok(Arch::ModernBert(ModernBert::new(config, named)?)),
         }
     }
@@ -92,6 +101,7 @@ impl Arch {
         input.check(config)?;
         match self {
             Arch::PostNorm(model) => model.forward(config, input, mode, precision),
+            Arch::DebertaV2(model) => model.forward(config, input, mode, precision),
             Arch::ModernBert(model) => model.forward(config, input, mode, precision),
         }
     }

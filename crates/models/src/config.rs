@@ -7,7 +7,7 @@ use lowchurn_kernels::Activation;
 use serde_json::{Map, Value};
 
 use crate::keys::{Keys, LAYERS, POSITIVE, SIZES};
-use crate::{Error, ModelType, Result, albert, architecture, modernbert, mpnet};
+use crate::{Error, ModelType, Result, albert, architecture, deberta, modernbert, mpnet};
 
 /// A checked config.json of a supported architecture.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,14 +47,15 @@ pub struct Config {
 pub enum Details {
     Plain,
     Albert(albert::Groups),
+    DebertaV2(deberta::Deberta),
     ModernBert(modernbert::Modern),
 }
 
 /// What an architecture's config.json calls things, and what it means where it says nothing.
 pub(crate) struct Dialect {
     pub(crate) hidden_size: &'static str,
-    /// Key and default, where tables may be narrower than layers.
-    pub(crate) embedding_size: Option<(&'static str, usize)>,
+    /// Key and default, else the width of the layers, where tables may be narrower than these.
+    pub(crate) embedding_size: Option<(&'static str, Option<usize>)>,
     pub(crate) layers: &'static str,
     pub(crate) heads: &'static str,
     pub(crate) intermediate_size: &'static str,
@@ -144,7 +145,7 @@ impl Config {
             vocab_size,
             hidden_size,
             embedding_size: match dialect.embedding_size {
-                Some((key, default)) => keys.size_or(key, SIZES, default)?,
+                Some((key, default)) => keys.size_or(key, SIZES, default.unwrap_or(hidden_size))?,
                 None => hidden_size,
             },
             layers,
@@ -176,6 +177,9 @@ impl Config {
             initializer_range: keys.number("initializer_range", POSITIVE, 0.02)?,
             details: match model_type {
                 ModelType::Albert => Details::Albert(albert::groups(&keys, layers)?),
+                ModelType::DebertaV2 => {
+                    Details::DebertaV2(deberta::details(&keys, hidden_size, heads)?)
+                }
                 ModelType::ModernBert => {
                     Details::ModernBert(modernbert::modern(&keys, layers, hidden_size, heads)?)
                 }

@@ -6,7 +6,7 @@ use crate::layout::{HeadActivation, HeadNames, Layout, Projection};
 use crate::{bert, roberta};
 
 pub(crate) const DIALECT: Dialect =
-    Dialect { embedding_size: Some(("embedding_size", 128)), ..bert::DIALECT };
+    Dialect { embedding_size: Some(("embedding_size", Some(128))), ..bert::DIALECT };
 
 pub(crate) const LAYOUT: Layout = Layout {
     prefix: "electra.",

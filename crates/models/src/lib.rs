@@ -25,6 +25,7 @@ mod post_norm;
 
 mod albert;
 mod bert;
+mod deberta;
 mod distilbert;
 mod electra;
 mod modernbert;
@@ -51,6 +52,7 @@ pub use albert::Groups;
 pub use architecture::{depth, shapes as parameter_shapes};
 pub use classifier::Classifier;
 pub use config::{Config, Details, check_vocabulary};
+pub use deberta::{Deberta, RelativeTerms};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
 pub use layout::Depth;

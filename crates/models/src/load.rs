@@ -9,7 +9,7 @@ use crate::architecture::{depth, role, shapes};
 use crate::error::{Misfit, Misshaped};
 use crate::layout::{Depth, Role};
 use crate::weights::{Entry, Weights};
-use crate::{Config, Error, ModelType, Params, Result, is_head};
+use crate::{Config, Error, Params, Result, is_head};
 
 /// Where the classification head comes from.
 pub enum Head<'n> {
@@ -43,7 +43,7 @@ pub(crate) fn load(
 ) -> Result<(Params, LoadReport)> {
     let weights = Weights::open(dir)?;
     let mut report = LoadReport::default();
-    let mut found = by_parameter(&weights, config.model_type, &mut report)?;
+    let mut found = by_parameter(&weights, config, &mut report)?;
     let mut normal = None;
     let mut growth = None;
     match head {
@@ -162,12 +162,12 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Stored>> {
 /// The checkpoint's tensors by canonical name; what belongs to other heads goes to the report.
 fn by_parameter(
     weights: &Weights,
-    model_type: ModelType,
+    config: &Config,
     report: &mut LoadReport,
 ) -> Result<BTreeMap<String, Entry>> {
     let mut found: BTreeMap<String, Entry> = BTreeMap::new();
     for entry in weights.entries() {
-        match role(model_type, &entry.name) {
+        match role(config, &entry.name) {
             Role::Constant => {}
             Role::OtherHead => report.unused.push(entry.name),
             Role::Parameter(name) => {

@@ -20,6 +20,7 @@ pub fn usual_targets(model_type: ModelType) -> &'static [&'static str] {
     match model_type {
         ModelType::DistilBert => &["q_lin", "v_lin"],
         ModelType::Mpnet => &["q", "v"],
+        ModelType::DebertaV2 => &["query_proj", "value_proj"],
         // Queries, keys and values are one matrix.
         ModelType::ModernBert => &["Wqkv"],
         ModelType::Bert

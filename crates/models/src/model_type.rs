@@ -11,14 +11,17 @@ pub enum ModelType {
     Electra,
     Mpnet,
     Albert,
+    DebertaV2,
     ModernBert,
 }
 
 use ModelType::*;
 
 impl ModelType {
-    pub const ALL: [ModelType; 9] =
-        [Bert, DistilBert, Roberta, XlmRoberta, Camembert, Electra, Mpnet, Albert, ModernBert];
+    pub const ALL: [ModelType; 10] = [
+        Bert, DistilBert, Roberta, XlmRoberta, Camembert, Electra, Mpnet, Albert, DebertaV2,
+        ModernBert,
+    ];
 
     /// `model_type` in a config.json.
     pub fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl ModelType {
             Electra => "electra",
             Mpnet => "mpnet",
             Albert => "albert",
+            DebertaV2 => "deberta-v2",
             ModernBert => "modernbert",
         }
     }
@@ -46,6 +50,7 @@ impl ModelType {
             Electra => "Electra",
             Mpnet => "MPNet",
             Albert => "Albert",
+            DebertaV2 => "DebertaV2",
             ModernBert => "ModernBert",
         }
     }
@@ -64,7 +69,7 @@ impl ModelType {
     pub(crate) fn nearest(name: &str) -> ModelType {
         let name = name.to_lowercase().replace('_', "-");
         let rank = |known: &ModelType| {
-            let known = known.name();
+            let known = known.name().trim_end_matches("-v2");
             if name.contains(known) {
                 (0, usize::MAX - known.len())
             } else if !name.is_empty() && known.contains(&name) {
@@ -118,6 +123,8 @@ mod tests {
             ("robrta", Roberta),
             ("elektra", Electra),
             ("mpnet2", Mpnet),
+            ("deberta", DebertaV2),
+            ("deberta-v3", DebertaV2),
             ("xlm", XlmRoberta),
             ("", Bert),
         ] {

@@ -117,7 +117,7 @@ fn gradients_are_those_of_pytorch() {
 
 /// A constant added to all keys cancels in softmax, so the gradient of what is nothing else is rounding noise.
 fn is_key_bias(name: &str) -> bool {
-    ["self.key.bias", "k_lin.bias", "attn.k.bias", "attention.key.bias"]
+    ["self.key.bias", "k_lin.bias", "attn.k.bias", "attention.key.bias", "pos_key_proj.bias"]
         .iter()
         .any(|end| name.ends_with(end))
 }
@@ -194,6 +194,8 @@ fn a_base_model_gets_a_new_head() {
         ("electra", "electra.", "discriminator_predictions.dense.bias", 2),
         ("mpnet", "mpnet.", "lm_head.bias", 2),
         ("albert", "albert.", "sop_classifier.classifier.bias", 2),
+        ("deberta_v3", "deberta.", "lm_predictions.lm_head.bias", 2),
+        ("deberta_v2", "deberta.", "cls.predictions.bias", 2),
     ];
     for (name, prefix, other, n_between) in heads {
         if !names().contains(&name.to_string()) {
@@ -232,6 +234,9 @@ fn each_dropout_site_takes_one_key() {
         ("mpnet", 1 + 3 * 2 + 2),
         ("albert", 1 + 2 * 4 + 1),
         ("albert_groups", 1 + 2 * 3 + 1),
+        // Besides, each layer's on its table of positions.
+        ("deberta_v3", 1 + 4 * 2 + 2),
+        ("deberta_v2", 1 + 4 * 2 + 2),
     ];
     for (name, n_sites) in sites {
         if !names().contains(&name.to_string()) {
@@ -276,6 +281,11 @@ fn parameters_stand_where_they_stand() {
     check("albert", "albert.encoder.embedding_hidden_mapping_in.bias", Embedding);
     check("albert", "albert.encoder.albert_layer_groups.0.albert_layers.1.ffn.bias", Layer(0));
     check("albert", "albert.pooler.weight", Depth::Head);
+    check("deberta_v3", "deberta.encoder.rel_embeddings.weight", Embedding);
+    check("deberta_v3", "deberta.encoder.LayerNorm.bias", Embedding);
+    check("deberta_v2", "deberta.embeddings.embed_proj.weight", Embedding);
+    check("deberta_v2", "deberta.encoder.layer.1.attention.self.pos_query_proj.bias", Layer(1));
+    check("deberta_v3", "pooler.dense.weight", Depth::Head);
     for name in names() {
         let model = open(&name);
         let config = &model.config;

@@ -3,6 +3,7 @@
 mod adapter;
 mod architectures;
 mod config;
+mod deberta;
 mod forward;
 mod golden;
 mod load;

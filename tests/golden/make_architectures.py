@@ -26,6 +26,7 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     MPNetConfig,
+    ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -55,7 +56,21 @@ BEHIND = {"max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
 
 # Ids of the special tokens, which are the first of the vocabulary.
 BERT_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+MODERN_TOKENS = dict(BERT_TOKENS)  # without types
 ROBERTA_TOKENS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+
+# Layer 0 attends to all, the others within a window of five tokens.
+MODERN = {key: SIZES[key] for key in ["vocab_size", "max_position_embeddings", "hidden_size", "num_attention_heads"]} | {
+    "num_hidden_layers": 3,
+    "intermediate_size": 24,
+    "local_attention": 4,
+    "global_attn_every_n_layers": 3,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "cls_token_id": 2,
+    "eos_token_id": 3,
+    "sep_token_id": 3,
+}
 
 # NAME: the config, and the special tokens in the order of their ids.
 ARCHITECTURES = {
@@ -117,6 +132,11 @@ ARCHITECTURES = {
             **SIZES | {"num_hidden_layers": 1}, relative_attention=True, position_buckets=6, pos_att_type=["p2c"]
         ),
         BERT_TOKENS,
+    ),
+    "modernbert": (ModernBertConfig(**MODERN), MODERN_TOKENS),
+    "modernbert_mean": (
+        ModernBertConfig(**MODERN | {"hidden_size": 16}, classifier_pooling="mean", classifier_bias=True),
+        MODERN_TOKENS,
     ),
 }
 

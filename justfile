@@ -79,10 +79,17 @@ slow:
     lowchurn predict --model runs/slow/seed-42 --data sst2:validation --logits --output target/slow/sst2.jsonl
     "{{python}}" tests/golden/check_transformers.py runs/slow/seed-42 target/slow/sst2.jsonl "$rows" --text sentence
 
+# Hold what the program saves of every architecture against transformers (PYTHON); the verdicts are in tests/golden/architectures.md
+[group('check')]
+check-architectures:
+    cargo build --release
+    {{python}} tests/golden/check_architectures.py
+
 # Make the golden numbers and the report's schema again, with PyTorch and scikit-learn (PYTHON); the diff shows what moved
 [group('check')]
 golden:
     {{python}} tests/golden/make.py
+    {{python}} tests/golden/make_architectures.py
     {{python}} tests/golden/make_modernbert.py
     {{python}} tests/golden/make_updating.py
     {{python}} tests/golden/make_trained.py

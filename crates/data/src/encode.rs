@@ -12,7 +12,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{
-    AddedToken, EncodeInput, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
+    AddedToken, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
     TruncationStrategy,
 };
 
@@ -226,9 +226,13 @@ pub fn encode(encoder: &TextEncoder, examples: &[Example], max_length: usize) ->
         .with_truncation(Some(truncation))
         .map_err(|error| Error::Tokenize { id: String::new(), reason: error.to_string() })?;
     tokenizer.with_padding(None);
+    let mut whole = tokenizer.clone();
+    whole
+        .with_truncation(None)
+        .map_err(|error| Error::Tokenize { id: String::new(), reason: error.to_string() })?;
     let parts: Vec<Encoded> = examples
         .par_chunks(256)
-        .map(|rows| encode_part(&tokenizer, rows))
+        .map(|rows| encode_part(&tokenizer, &whole, rows))
         .collect::<Result<_>>()?;
     let mut all = Encoded { offsets: vec![0], ..Encoded::default() };
     for part in parts {
@@ -243,15 +247,15 @@ pub fn encode(encoder: &TextEncoder, examples: &[Example], max_length: usize) ->
     Ok(all)
 }
 
-fn encode_part(tokenizer: &Tokenizer, rows: &[Example]) -> Result<Encoded> {
+/// `whole` cuts nothing.
+fn encode_part(tokenizer: &Tokenizer, whole: &Tokenizer, rows: &[Example]) -> Result<Encoded> {
     let mut part = Encoded::default();
     for row in rows {
-        let input: EncodeInput = match &row.pair {
-            Some(pair) => (row.text.as_str(), pair.as_str()).into(),
-            None => row.text.as_str().into(),
+        let encoding = match &row.pair {
+            Some(pair) => encode_pair(tokenizer, whole, &row.text, pair),
+            None => tokenizer.encode_fast(row.text.as_str(), true),
         };
-        let encoding = tokenizer
-            .encode_fast(input, true)
+        let encoding = encoding
             .map_err(|error| Error::Tokenize { id: row.id.clone(), reason: error.to_string() })?;
         part.tokens.extend_from_slice(encoding.get_ids());
         // No tokenizer has more than a handful of segments.
@@ -262,6 +266,20 @@ fn encode_part(tokenizer: &Tokenizer, rows: &[Example]) -> Result<Encoded> {
         part.n_truncated += usize::from(!encoding.get_overflowing().is_empty());
     }
     Ok(part)
+}
+
+/// Both texts whole, then cut together. The tokenizers crate would stop in each once it had `max_length` tokens, and no longer
+/// know which was longer: where the room is odd, the other one would get the last token.
+fn encode_pair(
+    tokenizer: &Tokenizer,
+    whole: &Tokenizer,
+    text: &str,
+    pair: &str,
+) -> tokenizers::Result<Encoding> {
+    let first = whole.encode_fast(text, false)?;
+    let mut second = whole.encode_fast(pair, false)?;
+    second.set_type_ids(vec![1; second.len()]);
+    tokenizer.post_process(first, Some(second), true)
 }
 
 #[cfg(test)]
@@ -311,6 +329,20 @@ mod tests {
         check("a", Some("b b"), 9, &[2, 5, 3, 6, 6, 3], &[0, 0, 0, 1, 1, 1], 0);
         check("a", Some("b b b b"), 6, &[2, 5, 3, 6, 6, 3], &[0, 0, 0, 1, 1, 1], 1);
         check("a a a a", Some("b b b b"), 7, &[2, 5, 5, 3, 6, 6, 3], &[0, 0, 0, 0, 1, 1, 1], 1);
+        // The odd token goes to the longer text, however long both are, and to the second where they are equal.
+        let (ten, nine) = ("a ".repeat(10), "b ".repeat(9));
+        let types = &[0, 0, 0, 0, 0, 1, 1, 1];
+        check(&ten, Some(&nine), 8, &[2, 5, 5, 5, 3, 6, 6, 3], types, 1);
+        let types = &[0, 0, 0, 0, 1, 1, 1, 1];
+        check(
+            &nine.replace('b', "a"),
+            Some(&ten.replace('a', "b")),
+            8,
+            &[2, 5, 5, 3, 6, 6, 6, 3],
+            types,
+            1,
+        );
+        check(&ten, Some(&ten.replace('a', "b")), 8, &[2, 5, 5, 3, 6, 6, 6, 3], types, 1);
         let cased = folder(&[
             ("vocab.txt", VOCAB),
             ("tokenizer_config.json", r#"{"do_lower_case": false}"#),

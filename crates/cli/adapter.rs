@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_distill::sha256_of_files;
+use lowchurn_distill::{ADAPTER, sha256_of_files};
 use lowchurn_hub::Hub;
 use lowchurn_models::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, open_adapted, save};
 
@@ -56,8 +56,8 @@ pub fn merged(folder: &Path, hub: &Hub, console: &mut Console) -> Result<PathBuf
         let model = open_adapted(&base, folder, &Device::Cpu)?;
         fs::create_dir_all(&to).with_context(|| format!("{}: can't be written", to.display()))?;
         // What a run says of itself says it of its adapter: how long its rows are, and which it has seen.
-        let run = folder.join("../run.toml");
-        if run.is_file() {
+        let run = folder.with_file_name("run.toml");
+        if folder.file_name().is_some_and(|name| name == ADAPTER) && run.is_file() {
             fs::copy(&run, to.join("run.toml"))?;
         }
         save(&to, &model.config, &model.params, &base)?;

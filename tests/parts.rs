@@ -50,7 +50,7 @@ fn what_stands_still_is_the_bases() {
             assert!(saved.lines().any(|said| said == *line), "{line} in {saved}");
         }
         let manifest = lab.json("run/manifest.json");
-        let again = lab.ok(&format!("finetune --plan $T/run/run.toml --output $T/run"));
+        let again = lab.ok("finetune --plan $T/run/run.toml --output $T/run");
         assert!(again.out.contains("is finished") || again.err.contains("is finished"));
         assert_eq!(lab.json("run/manifest.json"), manifest);
     };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 use lowchurn_data::{Encoded, collate};
 use lowchurn_distill::{
     Event, Grads, Guides, Plan, SelectBy, State, cross_entropy_rows, one_hot, step, step_deferring,
@@ -720,7 +720,6 @@ fn rates_fall_from_the_top() {
     let mut state = golden_state();
     state.train_parts(&Plan { layer_decay: 0.5, lora_rank: Some(2), ..plan() }).unwrap();
     let name = "bert.encoder.layer.0.attention.self.query.lora_A.weight";
-    assert!(matches!(state.trained.moved.0.get(name), Some(_)));
+    assert!(state.trained.moved.0.contains_key(name));
     assert_eq!(state.trained.rate(name), 0.25);
-    let _: &Var = &state.trained.moved.0["classifier.bias"];
 }

@@ -9,11 +9,13 @@ use crate::console::Console;
 use crate::settings::Settings;
 
 mod compare;
+mod distil;
 mod repair;
 mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
-pub use repair::{Distil, Refit, Repair, Towards};
+pub use distil::{Distil, Student};
+pub use repair::{Refit, Repair, Towards};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, MethodFlags, Sweep, Update};
 
 /// Fine-tunes transformer text classifiers, and updates deployed ones so that they get better without changing their mind.
@@ -40,6 +42,8 @@ pub enum Verb {
     Repair(Box<Repair>),
     /// Train a student from larger teachers, of another architecture or tokenizer where need be
     Distil(Box<Distil>),
+    /// Without training: what a student starts from, as some layers and words of a model, or as another size of it
+    Student(Box<Student>),
     /// Compare two models, or two files of predictions: churn, negative flips, slices; report.html and report.json
     Compare(Box<Compare>),
     /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive
@@ -54,7 +58,7 @@ pub enum Verb {
     Completions { shell: Shell },
 }
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(allow_negative_numbers = true)] // to be refused by what they are for
 pub struct Finetune {
     /// A task (sst2), a data set of the hub (owner/name[:config][@revision]), a folder, or a file (csv, tsv, jsonl, parquet)

@@ -9,7 +9,7 @@ use lowchurn_data::parse_map;
 use lowchurn_distill::{Combine, Divergence, Lambda, METHODS, Method, Plan, write_soft_labels};
 use serde_json::json;
 
-use crate::args::{Distil, Ensemble};
+use crate::args::{Distil, Ensemble, Finetune};
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::finetune::{self, Followed, Ready};
@@ -17,14 +17,19 @@ use crate::found::{self, Teachers};
 use crate::job;
 use crate::progress::count;
 use crate::settings::Settings;
-use crate::{base, dry_run, output, signals};
+use crate::training::WeightsFrom;
+use crate::{agnostic, base, dry_run, output, settings, shows, signals};
 
 pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
     signals::listen()?;
+    let run = run_of(args)?;
+    if args.task_agnostic {
+        return agnostic::distil(args, &run, started, console);
+    }
     let lowest = Settings { method: Some("distil".into()), ..Settings::default() };
-    let mut job = job::open(&args.run, &lowest, console)?;
-    if args.run.output.is_none() {
+    let mut job = job::open(&run, &lowest, console)?;
+    if run.output.is_none() {
         job.output = Path::new("runs").join(format!("{}-student", job.data.name));
     }
     refuse_alone(&job.plan)?;
@@ -34,14 +39,15 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     };
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
     let teachers = args.teacher.iter().map(|name| base::find(name)).collect::<Result<Vec<_>>>()?;
-    if args.run.dry_run {
-        return dry_run::tell(&job, &args.run, console);
+    if run.dry_run {
+        return dry_run::tell(&job, &run, console);
     }
     output::check(&job.output)?;
     for teacher in &teachers {
         output::refuse_foreign(&job.output, &teacher.folder(&job.hub, console)?)?;
     }
-    let ready = finetune::prepare(&job, &args.unlabelled, console)?;
+    let mut ready = finetune::prepare(&job, &args.unlabelled, console)?;
+    ready.weights = WeightsFrom::of(&ready.base_folder);
     let asked = Teachers {
         names: &args.teacher,
         combine: match args.ensemble {
@@ -52,13 +58,39 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
         tables: &args.tables,
     };
     let train = &ready.rows.train;
-    let Some(followed) = found::teacher(&asked, train, &job.hub, &job.compute, console)? else {
+    let Some((teacher, mut named)) =
+        found::teacher(&asked, train, &job.hub, &job.compute, console)?
+    else {
         return Ok(INTERRUPTED);
     };
+    let shows =
+        shows::shows(&args.teacher, train, &ready.train_tokens, &job, &args.tables, console)?;
+    let Some(shows) = shows else { return Ok(INTERRUPTED) };
+    for key in &shows.keys {
+        named.1 = format!("{} {key}", named.1);
+    }
+    let followed = Followed { teacher, shows, named };
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {
         return emit(path, soft, &ready, &followed, console);
     }
-    finetune::train(&job, &args.run, &ready, Some(&followed), started, console)
+    finetune::train(&job, &run, &ready, Some(&followed), started, console)
+}
+
+/// The run's flags with what stands among the verb's own.
+fn run_of(args: &Distil) -> Result<Finetune> {
+    let mut run = args.run.clone();
+    let planned = match &run.plan {
+        Some(path) => settings::read_plan(path)?.states,
+        None => None,
+    };
+    run.settings.states = args.states.onto(planned);
+    if let Some(student) = &args.student {
+        run.settings.model = Some(student.clone());
+    }
+    if args.task_agnostic {
+        run.method.method = Some("task-agnostic".into());
+    }
+    Ok(run)
 }
 
 /// Methods that have no use for a teacher, or that need more than one.
@@ -99,7 +131,7 @@ fn emit(
     path: &Path,
     (lambda, temperature): (f64, f64),
     ready: &Ready,
-    (teacher, _): &Followed,
+    Followed { teacher, .. }: &Followed,
     console: &mut Console,
 ) -> Result<u8> {
     let train = &ready.rows.train;

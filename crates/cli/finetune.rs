@@ -15,19 +15,26 @@ use crate::job::{self, Job, Rows};
 use crate::machine::peak_rss_mib;
 use crate::progress::count;
 use crate::settings::Settings;
-use crate::training::{self, Ended, Start, Training};
+use crate::shows::Shows;
+use crate::training::{self, Ended, Start, Training, WeightsFrom};
 use crate::{dry_run, output, settings, signals};
 
 /// Everything read and tokenised.
 pub struct Ready {
     pub base_folder: PathBuf,
+    pub weights: WeightsFrom,
     pub rows: Rows,
-    train_tokens: Encoded,
+    pub train_tokens: Encoded,
     eval_tokens: Option<Encoded>,
 }
 
-/// Teachers on the rows that are trained on, with their names and the names of their tables.
-pub type Followed = (Teacher, (String, String));
+/// Teachers on the rows that are trained on.
+pub struct Followed {
+    pub teacher: Teacher,
+    pub shows: Shows,
+    /// Their names, and the names of their tables.
+    pub named: (String, String),
+}
 
 pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
@@ -48,6 +55,14 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
 fn refuse_guided(plan: &Plan) -> Result<()> {
     let (method, needs) = (plan.method.name(), plan.method.needs());
     job::refuse_deployed(plan, "finetune")?;
+    if needs.states || plan.states.is_some() {
+        return Err(Usage(
+            "task-agnostic, and weights of hidden states, attention, relations and vectors, follow a teacher, and finetune has none; \
+             use lowchurn distil --teacher DIR"
+                .into(),
+        )
+        .into());
+    }
     match needs.teacher {
         true => Err(Usage(format!(
             "method {method} follows a teacher, and finetune has none; use lowchurn distil --teacher DIR, or lowchurn \
@@ -76,16 +91,21 @@ pub fn train(
                 folder: ready.base_folder.clone(),
                 labels: ready.rows.train.labels.names().to_vec(),
                 head: ready.rows.head,
+                weights: ready.weights,
             },
             provenance: Provenance {
-                teacher: followed.map(|(_, named)| named.clone()),
+                teacher: followed.map(|followed| followed.named.clone()),
                 ..provenance
             },
             settings: settings::resolved(&job::settled(job), &plan)?,
             output: &output,
             train: &ready.train_tokens,
             eval: ready.eval_tokens.as_ref(),
-            guides: Guides { teacher: followed.map(|(teacher, _)| teacher), ..Guides::default() },
+            guides: Guides {
+                teacher: followed.map(|followed| &followed.teacher),
+                shown: followed.map(|followed| followed.shows.lend()).unwrap_or_default(),
+                ..Guides::default()
+            },
             device: &job.compute.device,
             is_fresh: args.fresh,
         };
@@ -124,7 +144,7 @@ pub fn prepare(job: &Job, unlabelled: &[String], console: &mut Console) -> Resul
     let eval_tokens =
         rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
-    Ok(Ready { base_folder, rows, train_tokens, eval_tokens })
+    Ok(Ready { base_folder, weights: WeightsFrom::Folder, rows, train_tokens, eval_tokens })
 }
 
 pub fn tell_tokens(

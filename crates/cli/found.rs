@@ -7,15 +7,16 @@ use anyhow::{Result, anyhow};
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Split, TextEncoder, encode};
 use lowchurn_distill::{
-    Combine, Event, Fingerprint, Predictions, Scoring, Table, Teacher, predict, table_file_name,
-    teacher_key,
+    Combine, Event, Fingerprint, Predictions, Scoring, Table, Teacher, TextVector, predict,
+    table_file_name, teacher_key,
 };
 use lowchurn_hub::Hub;
-use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary};
+use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary, is_head};
 
 use crate::console::Console;
 use crate::device::Compute;
 use crate::eval::trained_length;
+use crate::failure::Usage;
 use crate::progress::{Status, count};
 use crate::{base, signals};
 
@@ -26,6 +27,8 @@ pub struct Found {
     pub sha256: String,
     pub labels: Vec<String>,
     pub max_length: usize,
+    /// Tables are of these vectors instead of logits.
+    pub vector: Option<TextVector>,
 }
 
 /// What a folder holds, checked as far as that goes without its weights.
@@ -36,7 +39,50 @@ pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
     }
     let max_length = trained_length(&folder).min(config.max_positions);
     let sha256 = base::sha256(&folder)?;
-    Ok(Found { name: name.into(), sha256, labels: config.labels, max_length, folder })
+    Ok(Found { name: name.into(), sha256, labels: config.labels, max_length, folder, vector: None })
+}
+
+impl Found {
+    /// A model whose vectors of texts are wanted; it needs no head.
+    pub fn for_vectors(
+        name: &str,
+        folder: PathBuf,
+        vector: TextVector,
+        max_length: usize,
+    ) -> Result<Found> {
+        let config = Config::open(&folder)?;
+        let labels = (0..config.hidden_size).map(|channel| channel.to_string()).collect();
+        let max_length = max_length.min(config.max_positions);
+        let (name, sha256) = (name.into(), base::sha256(&folder)?);
+        Ok(Found { name, sha256, labels, max_length, folder, vector: Some(vector) })
+    }
+}
+
+/// A model that is asked for states alone. What its last layer would be doesn't matter, and it may have none.
+pub fn open_encoder(
+    name: &str,
+    folder: &Path,
+    vector: TextVector,
+    compute: &Compute,
+) -> Result<Classifier> {
+    let head = Head::Fresh { labels: vec!["none".into()], normal: &mut || 0.0 };
+    let (mut model, report) = Classifier::open(folder, head, &compute.device)?;
+    let made_up = report.fresh.iter().find(|name| !is_head(name));
+    if let Some(made_up) = made_up.filter(|_| vector == TextVector::Pooled) {
+        return Err(Usage(format!(
+            "--teacher-vector pooled: {name} lacks {made_up}, which makes that vector; take mean or first"
+        ))
+        .into());
+    }
+    model.precision = compute.precision;
+    Ok(model)
+}
+
+/// A folder's tokenizer, held against its model.
+pub fn encoder_of(config: &Config, folder: &Path) -> Result<TextEncoder> {
+    let encoder = TextEncoder::open(folder)?;
+    check_vocabulary(config, encoder.vocab_size(), encoder.pad_id(), folder)?;
+    Ok(encoder)
 }
 
 fn no_head(name: &str) -> anyhow::Error {
@@ -56,8 +102,7 @@ pub fn open_model(found: &Found, compute: &Compute) -> Result<Classifier> {
 }
 
 pub fn tokens_of(found: &Found, config: &Config, examples: &[Example]) -> Result<Encoded> {
-    let encoder = TextEncoder::open(&found.folder)?;
-    check_vocabulary(config, encoder.vocab_size(), encoder.pad_id(), &found.folder)?;
+    let encoder = encoder_of(config, &found.folder)?;
     Ok(encode(&encoder, examples, found.max_length)?)
 }
 
@@ -73,6 +118,7 @@ pub fn table(
     let (precision, device) = (compute.precision, &compute.device);
     let fingerprint = Fingerprint {
         precision,
+        vector: found.vector,
         ..Fingerprint::of(name, folder, labels, *max_length, &split.examples)?
     };
     let path = tables.join(table_file_name(&fingerprint));
@@ -84,7 +130,10 @@ pub fn table(
     }
     std::fs::create_dir_all(tables)?;
     signals::work_begins();
-    let model = open_model(found, compute)?;
+    let model = match found.vector {
+        Some(vector) => open_encoder(name, folder, vector, compute)?,
+        None => open_model(found, compute)?,
+    };
     let rows = tokens_of(found, &model.config, &split.examples)?;
     let scoring =
         Scoring { model: &model, rows: &rows, fingerprint: &fingerprint, batch_size: 64, device };

@@ -15,6 +15,7 @@ mod record;
 mod settings;
 mod signals;
 
+mod agnostic;
 mod distil;
 mod doctor;
 mod dry_run;
@@ -27,6 +28,8 @@ mod predict;
 mod reader;
 mod recipe;
 mod rows;
+mod shows;
+mod student;
 mod training;
 mod updating;
 
@@ -87,6 +90,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Update(verb) => update::update(&verb, console),
         Verb::Repair(verb) => repair::repair(&verb, console),
         Verb::Distil(verb) => distil::distil(&verb, console),
+        Verb::Student(verb) => student::student(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),
         Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),

@@ -5,7 +5,7 @@ mod plan_file;
 
 use anyhow::{Context, Result};
 use lowchurn_distill::{
-    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, TrainOnly, precision_if_set,
+    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, StateTerms, TrainOnly, precision_if_set,
 };
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub struct Settings {
     pub lambda: Option<String>,
     #[arg(skip)]
     pub temperature: Option<f64>,
+
+    /// Likewise [`crate::args::Distil`]'s
+    #[arg(skip)]
+    pub states: Option<StateTerms>,
 
     /// In an update's record: the deployed model, the rows that came after `data`, and what else it takes to read `data` again
     #[arg(skip)]
@@ -323,6 +327,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         epsilon: s.epsilon.unwrap_or(d.epsilon),
         max_grad_norm: s.max_grad_norm.unwrap_or(d.max_grad_norm),
         label_smoothing: s.label_smoothing.unwrap_or(d.label_smoothing),
+        states: s.states,
         dropout: s.dropout,
         precision: s.precision.unwrap_or(d.precision),
         freeze: s.freeze.unwrap_or_default(),

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use lowchurn_data::{Encoded, Rng};
 use lowchurn_distill::{
-    Guides, Method, Outcome, Provenance, Release, Run, State, find_latest, finished,
+    Guides, Method, Outcome, Plan, Provenance, Release, Run, State, find_latest, finished,
     shrink_perturb, train, write_file, write_json,
 };
-use lowchurn_models::{Classifier, Head, Params};
+use lowchurn_models::{Classifier, Config, Head, Params, has_weights};
 use serde_json::json;
 
 use crate::console::Console;
@@ -42,6 +42,26 @@ pub struct Start {
     pub folder: PathBuf,
     pub labels: Vec<String>,
     pub head: HeadOf,
+    pub weights: WeightsFrom,
+}
+
+/// Where the other weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsFrom {
+    /// The folder's; that there are none is an error.
+    Folder,
+    /// The run's seed: the folder has a config and a tokenizer, and no weights.
+    Seed,
+}
+
+impl WeightsFrom {
+    /// For students, which may be no more than a config.
+    pub fn of(folder: &Path) -> WeightsFrom {
+        match has_weights(folder) {
+            true => WeightsFrom::Folder,
+            false => WeightsFrom::Seed,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +191,14 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
     let (plan, start) = (&training.provenance.plan, &training.start);
     let mut rng = Rng::stream(plan.seed, "head", index);
     let labels = start.labels.clone();
+    if start.weights == WeightsFrom::Seed {
+        console
+            .tell(&format!("{} has no weights: all parameters are new", start.folder.display()))?;
+        let config = Config::open(&start.folder)?;
+        let mut model = Classifier::fresh(config, labels, &mut || rng.normal(), training.device)?;
+        set_dropout(&mut model, plan);
+        return Ok(model);
+    }
     let head = match start.head {
         HeadOf::Base => Head::FromCheckpoint,
         HeadOf::Grown => Head::Grown { labels, normal: &mut || rng.normal() },
@@ -191,12 +219,15 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
     if !report.unused.is_empty() {
         console.tell(&format!("not used of the checkpoint: {}", report.unused.join(", ")))?;
     }
-    if let Some(p) = plan.dropout {
-        let config = &mut model.config;
-        (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
-        config.classifier_dropout = p as f32;
-    }
+    set_dropout(&mut model, plan);
     Ok(model)
+}
+
+fn set_dropout(model: &mut Classifier, plan: &Plan) {
+    let Some(p) = plan.dropout else { return };
+    let config = &mut model.config;
+    (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
+    config.classifier_dropout = p as f32;
 }
 
 fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::progress::count;
 use crate::recipe::recipe_of;
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
-use crate::training::{self, Ended, HeadOf, Start, Training};
+use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
 use crate::{base, information, places};
 
 /// Everything that trainings from one deployed model have in common.
@@ -290,6 +290,7 @@ impl Updating {
                 old_weights: old_weights.as_ref(),
                 is_old: needs.old_rows.then_some(&is_old[..]),
                 buffer: buffer.as_ref(),
+                ..Guides::default()
             },
             device: &self.compute.device,
             is_fresh: false, // a verb that starts over removes the folder itself
@@ -315,7 +316,8 @@ impl Updating {
         let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
         if !is_cold {
             let head = if labels == self.old.labels { HeadOf::Base } else { HeadOf::Grown };
-            return Ok(Start { folder: self.old.folder.clone(), labels, head });
+            let (folder, weights) = (self.old.folder.clone(), WeightsFrom::Folder);
+            return Ok(Start { folder, labels, head, weights });
         }
         let Some(encoder) = &self.encoder else {
             return Err(Usage(format!(
@@ -325,7 +327,7 @@ impl Updating {
             .into());
         };
         let folder = base::find(encoder)?.folder(&self.hub, console)?;
-        Ok(Start { folder, labels, head: HeadOf::Seed })
+        Ok(Start { folder, labels, head: HeadOf::Seed, weights: WeightsFrom::Folder })
     }
 
     fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {

@@ -1,10 +1,10 @@
-//! Flags of the verbs that make a model of models: `repair` without training, `distil` by a teacher.
+//! Flags of `repair`, which makes a model of models without training.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::{BudgetFlags, Ensemble, Finetune};
+use super::BudgetFlags;
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -123,35 +123,4 @@ impl Towards {
             Towards::Old => "old",
         }
     }
-}
-
-#[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
-pub struct Distil {
-    /// Who is followed: a trained classifier with any tokenizer, as a folder or a hub id; several are an ensemble
-    #[arg(long, value_name = "DIR|ID", required = true)]
-    pub teacher: Vec<String>,
-
-    /// How several teachers are one
-    #[arg(long, value_enum, default_value_t = Ensemble::Probabilities)]
-    pub ensemble: Ensemble,
-
-    /// Rows without labels, which follow the teacher alone; may be given several times
-    #[arg(long, value_name = "DATA")]
-    pub unlabelled: Vec<String>,
-
-    /// Names of labels that the teacher calls otherwise: `TEACHER=STUDENT,...`
-    #[arg(long, value_name = "A=B,...")]
-    pub label_map: Option<String>,
-
-    /// Folder of the teacher's tables, which every run may share
-    #[arg(long, value_name = "DIR", default_value = "runs/tables")]
-    pub tables: PathBuf,
-
-    /// Write the targets of the rows as JSON lines for other trainers, and stop
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub emit_soft_labels: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub run: Finetune,
 }

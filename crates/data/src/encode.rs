@@ -22,7 +22,7 @@ use crate::example::Example;
 
 /// A model's tokenizer with padding switched off.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
+    pub(crate) tokenizer: Tokenizer,
     pad_id: u32,
     vocab_size: usize,
 }

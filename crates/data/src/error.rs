@@ -240,6 +240,8 @@ pub enum Error {
     SentencePiece { path: PathBuf },
     #[error("{}: isn't a tokenizer ({reason})", path.display())]
     BadTokenizer { path: PathBuf, reason: String },
+    #[error("{}: {reason}", path.display())]
+    Vocabulary { path: PathBuf, reason: String },
     #[error(
         "max length {max_length} is too small: this tokenizer adds {} to {to}, so at least {least} are needed",
         counted(*added, "special token")

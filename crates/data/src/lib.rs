@@ -41,6 +41,7 @@ pub mod inspect;
 mod byte_level;
 
 pub mod encode;
+pub mod vocabulary;
 
 pub mod batch;
 
@@ -65,3 +66,4 @@ pub use read::{Request, read, read_columns};
 pub use rng::Rng;
 pub use source::Source;
 pub use task::Task;
+pub use vocabulary::{Trimmed, trim_vocabulary};

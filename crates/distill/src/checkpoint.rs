@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, refuse_other_run};
-use crate::state::{Peer, Progress};
+use crate::state::{Peer, Progress, Projections};
 use crate::{Error, Optimizer, Plan, Result, State, Trained, files};
 
 pub const MANIFEST: &str = "manifest.json";
@@ -20,6 +20,8 @@ const PEER: &str = "peer.safetensors";
 const PEER_MOMENTS: &str = "peer_optimizer.safetensors";
 const FACTORS: &str = "factors.safetensors";
 const PEER_FACTORS: &str = "peer_factors.safetensors";
+const PROJECTIONS: &str = "projections.safetensors";
+const PROJECTION_MOMENTS: &str = "projections_optimizer.safetensors";
 const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
@@ -77,6 +79,11 @@ pub fn save(
             if trained.has_adapters() {
                 hashes.push((PEER_FACTORS, trained.save_factors(&partial.join(PEER_FACTORS))?));
             }
+        }
+        if let Some(Projections { params, optimizer }) = &state.projections {
+            let (weights, moments) = (partial.join(PROJECTIONS), partial.join(PROJECTION_MOMENTS));
+            hashes.push((PROJECTIONS, write_safetensors(&weights, params.tensors(), &[])?));
+            hashes.push((PROJECTION_MOMENTS, optimizer.save(&moments, params)?));
         }
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         write_manifest(&partial, state.step, provenance, hashes)?;
@@ -171,6 +178,12 @@ pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> 
         read_params_into(&peer.model.params, &path.join(PEER))?;
         peer.optimizer = Optimizer::load(&path.join(PEER_MOMENTS), &peer.trained.moved)?;
         load_factors(path, manifest, PEER_FACTORS, &peer.trained)?;
+    }
+    if let Some(projections) = &mut state.projections {
+        check_files(path, manifest, &[PROJECTIONS, PROJECTION_MOMENTS])?;
+        read_params_into(&projections.params, &path.join(PROJECTIONS))?;
+        projections.optimizer =
+            Optimizer::load(&path.join(PROJECTION_MOMENTS), &projections.params)?;
     }
     let file = path.join(TRAINER_STATE);
     let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;

@@ -156,6 +156,15 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 
     // Teachers.
+    #[error("{reason}")]
+    States { reason: String },
+
+    #[error(
+        "teacher and student read different tokens: row {id} is {student} tokens to the student and {teacher} to the teacher; \
+         hidden, attention and relation weights need one tokenizer, so leave them out and take --vector-weight, which doesn't"
+    )]
+    OtherTokens { id: String, student: usize, teacher: usize },
+
     #[error("{}: {reason}; delete this file, and the teacher scores the rows again", path.display())]
     Table { path: PathBuf, reason: String },
 

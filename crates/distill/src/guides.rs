@@ -3,9 +3,9 @@
 
 use candle_core::Device;
 use lowchurn_data::{Encoded, Rng};
-use lowchurn_models::{Classifier, Mix};
+use lowchurn_models::{Classifier, Config, Mix};
 
-use crate::{Error, Method, OldWeights, Plan, Result, Teacher, predict};
+use crate::{Error, Method, OldWeights, Plan, Result, Teacher, Vectors, predict};
 
 /// Nothing of it changes while a run goes on.
 #[derive(Clone, Copy, Default)]
@@ -15,6 +15,16 @@ pub struct Guides<'g> {
     /// (N,) whether the old model was trained on the row.
     pub is_old: Option<&'g [bool]>,
     pub buffer: Option<&'g Buffer>,
+    pub shown: Shown<'g>,
+}
+
+/// What a teacher shows besides its logits.
+#[derive(Clone, Copy, Default)]
+pub struct Shown<'g> {
+    /// It is asked for its states in every update, in evaluation mode: a forward pass of its own size each.
+    pub model: Option<&'g Classifier>,
+    /// One vector for each row of the run.
+    pub vectors: Option<&'g Vectors>,
 }
 
 /// Held-out rows with the old model's predictions, on which dual ascent measures churn. Labels aren't looked at.
@@ -50,6 +60,47 @@ impl Guides<'_> {
             return Err(Error::TeacherShape { found, rows, classes });
         }
         method.check(classes).map_err(|reason| Error::Method { reason })
+    }
+}
+
+impl Shown<'_> {
+    /// Whether everything is here that the plan's terms need, and fits the student.
+    pub fn check(&self, plan: &Plan, student: &Config, rows: usize) -> Result<()> {
+        let method = plan.method.name();
+        let refuse = |reason: String| Err(Error::States { reason });
+        let Some(terms) = plan.states else {
+            return match plan.method.needs().states {
+                true => refuse(format!(
+                    "method {method} follows no logits: give a hidden, attention, relation or vector weight"
+                )),
+                false => Ok(()),
+            };
+        };
+        if matches!(
+            plan.method,
+            Method::Mixup { .. } | Method::Mixout { .. } | Method::CoDistil { .. }
+        ) {
+            return refuse(format!(
+                "method {method} changes what a student reads or is, and no states of a teacher belong to that; take distil"
+            ));
+        }
+        match self.model {
+            Some(teacher) => terms.check_models(student, &teacher.config)?,
+            None if terms.is_on_tokens() => {
+                let what =
+                    "hidden, attention and relation weights need a teacher to ask for its states";
+                return refuse(format!("{what}, and there is none; use lowchurn distil"));
+            }
+            None => {}
+        }
+        let is_whole =
+            |vectors: &Vectors| vectors.width > 0 && vectors.values.len() == rows * vectors.width;
+        if terms.vector_weight > 0.0 && !self.vectors.is_some_and(is_whole) {
+            return refuse(
+                "a vector weight needs a teacher's vector of each row; use lowchurn distil".into(),
+            );
+        }
+        Ok(())
     }
 }
 

@@ -19,6 +19,8 @@ mod guides;
 
 mod loss;
 
+mod states;
+
 mod optim;
 
 mod weights;
@@ -51,7 +53,7 @@ pub use error::{Error, Result};
 pub use eval::{Predictions, Scores, evaluate, predict};
 pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};
 pub use freeze::{Freeze, TrainOnly};
-pub use guides::{Buffer, Guides};
+pub use guides::{Buffer, Guides, Shown};
 pub use lambda::{Lambda, ascend};
 pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
@@ -62,7 +64,8 @@ pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
-pub use state::{LogEntry, Peer, State};
+pub use state::{LogEntry, Peer, Projections, State};
+pub use states::{StateTerms, TextVector, VectorLoss, Vectors, check_same_tokens};
 pub use step::{StepReport, step, step_deferring};
 pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,

@@ -132,7 +132,7 @@ fn check(method: &Method, against: &Against, b: usize, k: usize) -> Result<()> {
             Some(label) if label as usize >= k => {
                 return Err(Error::LabelIndex { row, label, classes: k });
             }
-            None if !needs.teacher => {
+            None if !needs.teacher && !needs.states => {
                 return Err(Error::Unlabelled { id: format!("{row} of its batch") });
             }
             _ => {}

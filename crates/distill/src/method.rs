@@ -43,6 +43,8 @@ pub enum Method {
     Ewc { strength: f64, rows: usize },
     /// In each update a share p of the weights stands at its old value.
     Mixout { p: f64 },
+    /// What a teacher shows besides its logits and nothing else: no labels, and no head in what is released.
+    TaskAgnostic,
 }
 
 /// What the teacher's term measures, per row.
@@ -93,9 +95,11 @@ pub struct Needs {
     pub old_rows: bool,
     /// Held-out rows with the old model's predictions.
     pub buffer: bool,
+    /// A teacher's states, for there is nothing else to learn from.
+    pub states: bool,
 }
 
-pub const METHODS: [&str; 15] = [
+pub const METHODS: [&str; 16] = [
     "retrain",
     "distil",
     "anchor",
@@ -111,6 +115,7 @@ pub const METHODS: [&str; 15] = [
     "l2-old",
     "ewc",
     "mixout",
+    "task-agnostic",
 ];
 
 impl Method {
@@ -131,6 +136,7 @@ impl Method {
             Method::L2ToOld { .. } => "l2-old",
             Method::Ewc { .. } => "ewc",
             Method::Mixout { .. } => "mixout",
+            Method::TaskAgnostic => "task-agnostic",
         }
     }
 
@@ -159,6 +165,7 @@ impl Method {
             old_weights,
             old_rows: matches!(self, Method::Distil { rows: TeacherRows::Old, .. }),
             buffer: matches!(self.lambda(), Some(Lambda::Budget { .. })),
+            states: matches!(self, Method::TaskAgnostic),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::precision::{PrecisionName, is_f32};
 use crate::trained::LORA_ALPHA;
-use crate::{Error, Freeze, Method, Result, Schedule, Scores, TrainOnly};
+use crate::{Error, Freeze, Method, Result, Schedule, Scores, StateTerms, TrainOnly};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Plan {
     pub max_grad_norm: f64,
     /// The share of each target spread evenly over the classes.
     pub label_smoothing: f64,
+    /// What of a teacher is followed besides its logits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub states: Option<StateTerms>,
     /// In place of the dropout of the checkpoint's config, everywhere; `train` sees to it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dropout: Option<f64>,
@@ -185,6 +188,7 @@ impl Plan {
             return refuse("max_grad_norm", value, "0 or a positive number");
         }
         self.check_trained_part()?;
+        self.states.map(StateTerms::check).transpose()?;
         Ok(self)
     }
 
@@ -255,6 +259,7 @@ impl Plan {
             epsilon: 1e-8,
             max_grad_norm: 1.0,
             label_smoothing: 0.0,
+            states: None,
             dropout: None,
             precision: Precision::F32,
             freeze: Freeze::default(),

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use candle_core::{Tensor, Var};
-use lowchurn_models::{AdapterBase, AdapterFiles, Depth, depth, save as save_model, save_adapter};
+use lowchurn_models::{
+    AdapterBase, AdapterFiles, Depth, depth, save as save_model, save_adapter, save_base,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
@@ -12,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::provenance::{Provenance, refuse_other_run};
 use crate::trained::{LORA_ALPHA, targets};
-use crate::{Error, Plan, Result, Scores, State, files};
+use crate::{Error, Method, Plan, Result, Scores, State, files};
 
 /// What a finished run says of itself, in `eval_results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +56,12 @@ pub fn release(
     let write = || -> Result<()> {
         remove_if_there(&partial)?;
         let model = &state.model;
-        let hash = save_model(&partial, &model.config, &model.params, tokenizer_from)?;
+        let hash = match provenance.plan.method {
+            Method::TaskAgnostic => {
+                save_base(&partial, &model.config, &model.params, tokenizer_from)?
+            }
+            _ => save_model(&partial, &model.config, &model.params, tokenizer_from)?,
+        };
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         files::write_json(&partial.join(RESULTS), &release)?;
         let mut known = vec![(MODEL, hash)];

@@ -2,10 +2,11 @@
 
 use candle_core::Device;
 use lowchurn_data::Batch;
-use lowchurn_models::Classifier;
+use lowchurn_models::{Classifier, Params};
 use serde::{Deserialize, Serialize};
 
-use crate::{Optimizer, Plan, Result, Scores, SelectBy, StepReport, Trained};
+use crate::states::fresh_projections;
+use crate::{Optimizer, Plan, Result, Scores, SelectBy, Shown, StepReport, Trained};
 
 pub struct State {
     /// After [`crate::step_deferring`] some rows of its table of words miss updates: [`State::settled`] lends it whole.
@@ -18,6 +19,14 @@ pub struct State {
     pub progress: Progress,
     /// Co-distillation's second student.
     pub peer: Option<Peer>,
+    /// What leads a student's states to a teacher's, where the plan follows them.
+    pub projections: Option<Projections>,
+}
+
+/// Saved with every checkpoint, and of no use once the student is trained.
+pub struct Projections {
+    pub params: Params,
+    pub optimizer: Optimizer,
 }
 
 pub struct Peer {
@@ -95,7 +104,7 @@ impl State {
     pub fn new(model: Classifier) -> Result<State> {
         let (trained, optimizer) = (Trained::all(&model), Optimizer::zeros(&model.params)?);
         let progress = Progress::default();
-        Ok(State { model, trained, optimizer, step: 0, progress, peer: None })
+        Ok(State { model, trained, optimizer, step: 0, progress, peer: None, projections: None })
     }
 
     /// With a second student for co-distillation.
@@ -113,6 +122,18 @@ impl State {
             *trained = Trained::of(plan, model, 1)?;
             *optimizer = Optimizer::zeros(&trained.moved)?;
         }
+        Ok(())
+    }
+
+    /// Makes the projections that a plan's terms need, the same for the same plan and sizes; nothing where they are there.
+    pub fn project(&mut self, plan: &Plan, shown: &Shown) -> Result<()> {
+        let Some(terms) = plan.states.filter(|_| self.projections.is_none()) else { return Ok(()) };
+        let teacher_width = shown.model.map_or(0, |model| model.config.hidden_size);
+        let vector_width = shown.vectors.map_or(0, |vectors| vectors.width);
+        let shapes = terms.projections(&self.model.config, teacher_width, vector_width);
+        let params = fresh_projections(shapes, plan.seed, &self.device())?;
+        let optimizer = Optimizer::zeros(&params)?;
+        self.projections = Some(Projections { params, optimizer });
         Ok(())
     }
 

@@ -3,14 +3,16 @@
 use candle_core::{D, Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Rng};
 use lowchurn_kernels::{Gradients, Keys, backward};
-use lowchurn_models::{Input, Mode};
+use lowchurn_models::{Depth, Input, Mode, States, depth};
 
 use crate::guides::mix_of;
 use crate::loss::{Against, TeacherLogits, co_distil_rows, row_losses};
-use crate::state::Peer;
+use crate::state::{Peer, Projections};
+use crate::states::{Followed, StateTerms};
 use crate::weights::{Pull, add_pull, mixout};
 use crate::{
-    Error, Grads, Guides, Method, Optimizer, Plan, Result, State, Teacher, Trained, clip_factor,
+    Error, Grads, Guides, Method, Optimizer, Plan, Result, Shown, State, Teacher, Trained,
+    clip_factor,
 };
 
 /// What an update saw, as sums over its rows.
@@ -69,6 +71,7 @@ pub fn step_deferring(
     }
     let mut grads = Grads::default();
     let mut peers = Grads::default();
+    let mut projected = Grads::default();
     for (at, batch) in micro.iter().enumerate() {
         let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
         let mut input =
@@ -76,7 +79,7 @@ pub fn step_deferring(
         if let Method::Mixup { alpha } = plan.method {
             input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
         }
-        let logits = forward(state, plan, guides, &input, &mut keys)?; // (B, K)
+        let (logits, states) = forward(state, plan, guides, &input, &mut keys)?; // (B, K)
         let classes = logits.dim(1)?;
         let teacher = guides.teacher.map(|teacher| rows_of(teacher, batch, classes));
         let is_old: Option<Vec<bool>> = guides
@@ -107,6 +110,12 @@ pub fn step_deferring(
             }
             _ => row_losses(&plan.method, &logits, &against)?,
         }; // (B,)
+        let losses = match (plan.states, &states) {
+            (Some(terms), Some(states)) => {
+                (losses + state_losses(&terms, state, &guides.shown, batch, &input, states)?)?
+            }
+            _ => losses,
+        };
         let loss = losses.sum_all()?;
         means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
         let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
@@ -127,9 +136,17 @@ pub fn step_deferring(
         if let Some(peer) = &state.peer {
             peers.add(&peer.trained.reached, &mut found)?;
         }
+        if let Some(projections) = &state.projections {
+            projected.add(&projections.params, &mut found)?;
+        }
     }
     if state.step == 0 {
-        let names = grads.missing(&state.trained.reached)?;
+        let mut names = grads.missing(&state.trained.reached)?;
+        if plan.method.needs().states {
+            // Labels lead through the whole model; states end below its head, and relations within its last layer.
+            let last = Depth::Layer(state.model.config.layers.saturating_sub(1));
+            names.retain(|name| depth(&state.model.config, name) < last);
+        }
         if !names.is_empty() {
             return Err(Error::NoGradient { names });
         }
@@ -156,6 +173,9 @@ pub fn step_deferring(
     if let Some(Peer { trained, optimizer, .. }) = &mut state.peer {
         apply(peers, trained, optimizer)?;
     }
+    if let Some(Projections { params, optimizer }) = &mut state.projections {
+        apply(projected, &Trained::whole(params), optimizer)?;
+    }
     state.step += 1;
     Ok(means)
 }
@@ -169,22 +189,58 @@ fn pull_of(method: Method) -> Option<Pull> {
     }
 }
 
-/// Logits (B, K) with a graph; mixout's go through weights of which a share stands at its old value.
+/// Logits (B, K) with a graph, and states where the plan follows a teacher's; mixout's logits go through weights of which a
+/// share stands at its old value.
 fn forward(
     state: &State,
     plan: &Plan,
     guides: &Guides,
     input: &Input,
     keys: &mut Keys,
-) -> Result<Tensor> {
-    match (plan.method, guides.old_weights) {
-        (Method::Mixout { p }, Some(old)) => {
+) -> Result<(Tensor, Option<States>)> {
+    match (plan.method, guides.old_weights, plan.states) {
+        (Method::Mixout { p }, Some(old), _) => {
             let params = &state.model.params;
             let mixed = state.trained.with_the_rest_still(mixout(params, old, p, keys)?, params);
-            Ok(state.model.forward_with(&mixed, input, Mode::Train(keys))?)
+            Ok((state.model.forward_with(&mixed, input, Mode::Train(keys))?, None))
         }
-        _ => Ok(state.model.forward(input, Mode::Train(keys))?),
+        (_, _, Some(terms)) => {
+            let wanted = terms.wanted_of_student(&state.model.config);
+            let states = state.model.forward_states(input, Mode::Train(keys), &wanted)?;
+            Ok((states.logits.clone(), Some(states)))
+        }
+        _ => Ok((state.model.forward(input, Mode::Train(keys))?, None)),
     }
+}
+
+/// What the student's states cost against those that the teacher shows, (B,).
+fn state_losses(
+    terms: &StateTerms,
+    state: &State,
+    shown: &Shown,
+    batch: &Batch,
+    input: &Input,
+    student: &States,
+) -> Result<Tensor> {
+    let config = &state.model.config;
+    let teacher = match shown.model.filter(|_| terms.is_on_tokens()) {
+        Some(teacher) => {
+            let wanted = terms.wanted_of_teacher(config, &teacher.config);
+            Some((&teacher.config, teacher.forward_states(input, Mode::Eval, &wanted)?))
+        }
+        None => None,
+    };
+    let vectors: Option<Vec<f32>> =
+        shown.vectors.filter(|_| terms.vector_weight > 0.0).map(|vectors| {
+            batch.rows.iter().flat_map(|&row| vectors.of(row as usize)).copied().collect()
+        }); // (B·C)
+    terms.losses(&Followed {
+        config,
+        student,
+        teacher: teacher.as_ref().map(|(config, states)| (*config, states)),
+        vectors: vectors.as_deref(),
+        projections: state.projections.as_ref().map(|projections| &projections.params),
+    })
 }
 
 /// The teacher's logits (B·K) for the rows of a batch.
@@ -209,7 +265,7 @@ fn labels_of(
             Some(label) if label as usize >= classes => {
                 Err(Error::LabelIndex { row, label, classes })
             }
-            None if !method.needs().teacher => {
+            None if !method.needs().teacher && !method.needs().states => {
                 Err(Error::Unlabelled { id: rows.ids.get(row).cloned().unwrap_or_default() })
             }
             label => Ok(label),

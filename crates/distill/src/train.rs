@@ -102,6 +102,8 @@ pub fn train(
     }
     refuse_twins(plan, state)?;
     state.train_parts(plan)?;
+    run.guides.shown.check(plan, &state.model.config, run.train.rows())?;
+    state.project(plan, &run.guides.shown)?;
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
     let device = state.device();
@@ -169,7 +171,8 @@ fn check_rows(run: &Run, config: &Config) -> Result<()> {
     if run.train.rows() == 0 {
         return Err(Error::NothingToTrainOn);
     }
-    let has_teacher = run.provenance.plan.method.lambda().is_some();
+    let needs = run.provenance.plan.method.needs();
+    let has_teacher = needs.teacher || needs.states;
     let unlabelled = run.train.labels.iter().position(Option::is_none);
     if let Some(row) = unlabelled.filter(|_| !has_teacher) {
         return Err(Error::Unlabelled { id: run.train.ids[row].clone() });

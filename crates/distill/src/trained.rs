@@ -128,9 +128,14 @@ fn rate_at(depth: Depth, n_layers: usize, decay: f64) -> f64 {
 impl Trained {
     /// All of a model, at one rate.
     pub fn all(model: &Classifier) -> Trained {
+        Trained::whole(&model.params)
+    }
+
+    /// The same of parameters that are no model's.
+    pub(crate) fn whole(params: &Params) -> Trained {
         Trained {
-            reached: model.params.clone(),
-            moved: model.params.clone(),
+            reached: params.clone(),
+            moved: params.clone(),
             adapters: BTreeMap::new(),
             rates: BTreeMap::new(),
         }

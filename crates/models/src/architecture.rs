@@ -1,6 +1,5 @@
 //! The one place where a model type decides what happens: everything else asks here.
 
-use candle_core::Tensor;
 use lowchurn_kernels::Precision;
 
 use crate::config::Dialect;
@@ -9,7 +8,7 @@ use crate::layers::Named;
 use crate::layout::{Depth, Layout, Role};
 use crate::modernbert::ModernBert;
 use crate::post_norm::PostNorm;
-use crate::{Config, Input, Mode, ModelType, Result};
+use crate::{Config, Input, Mode, ModelType, Result, States, Wanted};
 use crate::{albert, bert, deberta, distilbert, electra, modernbert, mpnet, roberta};
 
 /// A network with its tensors.
@@ -90,19 +89,20 @@ impl Arch {
         }
     }
 
-    /// Logits (B, K) and what goes into the head (B, C).
+    /// Logits (B, K), what goes into the head (B, C), and what is wanted besides.
     pub(crate) fn forward(
         &self,
         config: &Config,
         input: &Input,
         mode: Mode,
         precision: Precision,
-    ) -> Result<(Tensor, Tensor)> {
+        wanted: &Wanted,
+    ) -> Result<States> {
         input.check(config)?;
         match self {
-            Arch::PostNorm(model) => model.forward(config, input, mode, precision),
-            Arch::DebertaV2(model) => model.forward(config, input, mode, precision),
-            Arch::ModernBert(model) => model.forward(config, input, mode, precision),
+            Arch::PostNorm(model) => model.forward(config, input, mode, precision, wanted),
+            Arch::DebertaV2(model) => model.forward(config, input, mode, precision, wanted),
+            Arch::ModernBert(model) => model.forward(config, input, mode, precision, wanted),
         }
     }
 }

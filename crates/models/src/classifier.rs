@@ -7,8 +7,8 @@ use candle_core::{Device, Tensor};
 use lowchurn_kernels::Precision;
 
 use crate::architecture::Arch;
-use crate::load::{Head, LoadReport, load};
-use crate::{Config, Error, Input, Mode, Params, Result};
+use crate::load::{Head, LoadReport, fresh_params, load};
+use crate::{Config, Error, Input, Mode, Params, Result, States, Wanted};
 
 /// A model with its parameters.
 pub struct Classifier {
@@ -56,18 +56,36 @@ impl Classifier {
         Ok(())
     }
 
+    /// A model with new weights only, from what a config says: matrices and tables from N(0, `initializer_range`), norms 1,
+    /// biases 0; `normal` gives standard normal numbers, in the order of names.
+    pub fn fresh(
+        mut config: Config,
+        labels: Vec<String>,
+        normal: &mut dyn FnMut() -> f64,
+        device: &Device,
+    ) -> Result<Classifier> {
+        let params = fresh_params(&mut config, labels, normal, device)?;
+        Classifier::new(config, params)
+    }
+
     /// Logits (B, K). Eval builds no graph and follows training.
     pub fn forward(&self, input: &Input, mode: Mode) -> Result<Tensor> {
+        Ok(self.forward_states(input, mode, &Wanted::default())?.logits)
+    }
+
+    /// The same and what is wanted of the way there, with a graph in training.
+    pub fn forward_states(&self, input: &Input, mode: Mode, wanted: &Wanted) -> Result<States> {
         let arch = match mode {
             Mode::Eval => &self.detached,
             Mode::Train(_) => &self.tracked,
         };
-        Ok(arch.forward(&self.config, input, mode, self.precision)?.0)
+        arch.forward(&self.config, input, mode, self.precision, wanted)
     }
 
     /// Logits (B, K) and the vectors (B, C) that the head turns into them; in eval mode, without a graph.
     pub fn pooled(&self, input: &Input) -> Result<(Tensor, Tensor)> {
-        self.detached.forward(&self.config, input, Mode::Eval, self.precision)
+        let states = self.forward_states(input, Mode::Eval, &Wanted::default())?;
+        Ok((states.logits, states.pooled))
     }
 
     /// Logits (B, K) of the same network on other tensors, by the names and in the shapes of `params`.
@@ -88,7 +106,8 @@ impl Classifier {
             }
         }
         let named = |name: &str| tensors.get(name).cloned().ok_or_else(|| no_parameter(name));
-        Ok(Arch::new(&self.config, &named)?.forward(&self.config, input, mode, self.precision)?.0)
+        let (arch, wanted) = (Arch::new(&self.config, &named)?, Wanted::default());
+        Ok(arch.forward(&self.config, input, mode, self.precision, &wanted)?.logits)
     }
 
     /// Class names in the order of the logits.

@@ -14,7 +14,8 @@ use crate::keys::{Keys, SIZES};
 use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
 use crate::layout::{BlockNames, HeadActivation, HeadNames, Layout, Projection, Role, Site};
 use crate::post_norm::Block;
-use crate::{Config, Input, Mode, Result};
+use crate::states::{Kept, encode};
+use crate::{Config, Input, Mode, Result, States, Wanted};
 
 pub(crate) const DIALECT: Dialect = Dialect {
     embedding_size: Some(("embedding_size", None)),
@@ -291,18 +292,20 @@ impl DebertaV2 {
         input: &Input,
         mut mode: Mode,
         precision: Precision,
-    ) -> Result<(Tensor, Tensor)> {
+        wanted: &Wanted,
+    ) -> Result<States> {
         let (details, mode) = (of(config), &mut mode);
         let x = self.embeddings.forward(config, input, mode, precision)?; // (N, C)
         let (x, sequences) = mixed(x, input)?;
         let halves: Vec<Half> =
             self.blocks.iter().flat_map(|block| block.halves(config, mode)).collect();
-        let x = kernels::encoder(&x, &sequences, halves, precision)?;
+        let (x, Kept { hidden, attention }) = encode(&x, &sequences, halves, wanted, precision)?;
         let first = first_tokens(&x, &sequences)?; // (B, C)
         let first = dropout(first, details.pooler_dropout, mode)?;
         let pooled = details.pooler_activation.of(&linear(&first, &self.pooler)?)?;
         let dropped = dropout(pooled.clone(), config.classifier_dropout, mode)?;
-        Ok((linear(&dropped, &self.classifier)?, pooled))
+        let logits = linear(&dropped, &self.classifier)?;
+        Ok(States { logits, pooled, hidden, attention, sequences })
     }
 }
 

@@ -118,6 +118,15 @@ pub enum Error {
     #[error("row {row} of the batch has a share of {share} in its mixture, expected 0 to 1")]
     MixShare { row: usize, share: f32 },
 
+    #[error("layer {asked} was asked for, but the model has {layers}")]
+    NoLayer { asked: usize, layers: usize },
+    #[error(
+        "this architecture shows no queries, keys and values of a layer; leave attention and relation weights out"
+    )]
+    NoAttentionStates,
+    #[error("{reason}")]
+    Student { reason: String },
+
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }

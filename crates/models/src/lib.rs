@@ -21,6 +21,8 @@ mod layers;
 
 mod layout;
 
+mod states;
+
 mod post_norm;
 
 mod albert;
@@ -42,6 +44,8 @@ mod lora;
 
 mod adapter;
 
+mod student;
+
 mod error;
 
 pub use adapter::{
@@ -61,4 +65,9 @@ pub use lora::{Matrix, adapted, matrices, usual_targets};
 pub use model_type::ModelType;
 pub use modernbert::{HeadBias, LayerAttention, Modern, Pooling};
 pub use params::{Params, is_decayed, is_head};
-pub use save::{FORMAT_PT, TOKENIZER_FILES, Values, save, write_safetensors};
+pub use save::{
+    FORMAT_PT, TOKENIZER_FILES, Values, copy_tokenizer, save, save_base, write_safetensors,
+};
+pub use states::{Attended, States, Wanted};
+pub use student::{Cut, Sizes, cut, resized, spread_layers};
+pub use weights::has_weights;

@@ -104,6 +104,23 @@ pub(crate) fn load(
     Ok((Params(params), report))
 }
 
+/// New values for every parameter; `config` gets the labels.
+pub(crate) fn fresh_params(
+    config: &mut Config,
+    labels: Vec<String>,
+    normal: &mut dyn FnMut() -> f64,
+    device: &Device,
+) -> Result<Params> {
+    set_labels(config, labels)?;
+    let all: BTreeMap<_, _> = shapes(config).into_iter().collect();
+    let range = config.initializer_range;
+    let mut new = |(name, shape): (String, Vec<usize>)| {
+        let var = fresh(&name, &shape, range, normal, device)?;
+        Ok((name, var))
+    };
+    Ok(Params(all.into_iter().map(&mut new).collect::<Result<_>>()?))
+}
+
 /// Adds the rows that the head lacks for the config's labels; gives the names of what grew.
 fn grow(
     params: &mut BTreeMap<String, Var>,

@@ -15,7 +15,8 @@ use crate::config::{ClassifierDropout, Dialect, TokenTypes};
 use crate::keys::{Keys, SIZES};
 use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
 use crate::layout::{Depth, Role};
-use crate::{Config, Details, Input, Mode, Result, bert};
+use crate::states::{Kept, encode};
+use crate::{Config, Details, Input, Mode, Result, States, Wanted, bert};
 
 /// What a config.json says beyond other encoders'.
 #[derive(Clone, Debug, PartialEq)]
@@ -270,13 +271,17 @@ impl ModernBert {
         input: &Input,
         mut mode: Mode,
         precision: Precision,
-    ) -> Result<(Tensor, Tensor)> {
+        wanted: &Wanted,
+    ) -> Result<States> {
         let mode = &mut mode;
         let x = self.norm.of(&kernels::embedding(&self.words, &input.ids)?)?; // (N, C)
         let dropped = mode.dropout(config.hidden_dropout);
         let (x, sequences) = mixed(kernels::dropout_rows(&x, &input.sequences, dropped)?, input)?;
         let halves = self.halves(config, sequences.width(), mode)?;
-        let x = kernels::encoder(&x, &sequences, halves, precision)?;
+        let (x, mut kept) = encode(&x, &sequences, halves, wanted, precision)?;
+        if let Some(last) = kept.hidden.get_mut(&config.layers) {
+            *last = self.final_norm.of(last)?; // what others call the last hidden state
+        }
         let of_text = match self.modern.pooling {
             // The norm works row by row: of the other tokens nobody asks.
             Pooling::First => self.final_norm.of(&first_tokens(&x, &sequences)?)?, // (B, C)
@@ -285,7 +290,8 @@ impl ModernBert {
         let x = kernels::linear(&of_text, &self.dense, self.dense_bias.as_ref(), Precision::F32)?;
         let pooled = self.head_norm.of(&self.modern.head_activation.of(&x)?)?;
         let dropped = dropout(pooled.clone(), config.classifier_dropout, mode)?;
-        Ok((linear(&dropped, &self.classifier)?, pooled))
+        let (logits, Kept { hidden, attention }) = (linear(&dropped, &self.classifier)?, kept);
+        Ok(States { logits, pooled, hidden, attention, sequences })
     }
 
     /// Two halves a layer, for texts of up to `width` tokens.

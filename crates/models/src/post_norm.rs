@@ -9,7 +9,8 @@ use lowchurn_kernels::{
 
 use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
 use crate::layout::{BIAS_BUCKETS, BlockNames, HeadActivation, HeadNames, Layout, Site};
-use crate::{Config, Input, Mode, Result};
+use crate::states::{Kept, encode};
+use crate::{Config, Input, Mode, Result, States, Wanted};
 
 pub(crate) struct PostNorm {
     embeddings: Embeddings,
@@ -67,19 +68,22 @@ impl PostNorm {
         })
     }
 
-    /// Logits (B, K) and what goes into the last layer (B, C), before its dropout.
+    /// Logits (B, K), what goes into the last layer (B, C), before its dropout, and what is wanted besides.
     pub(crate) fn forward(
         &self,
         config: &Config,
         input: &Input,
         mut mode: Mode,
         precision: Precision,
-    ) -> Result<(Tensor, Tensor)> {
+        wanted: &Wanted,
+    ) -> Result<States> {
         let mode = &mut mode;
         let x = self.embeddings.forward(config, input, mode, precision)?; // (N, C)
         let (x, sequences) = mixed(x, input)?;
-        let x = kernels::encoder(&x, &sequences, self.halves(config, mode), precision)?;
-        self.head.forward(config, first_tokens(&x, &sequences)?, mode)
+        let halves = self.halves(config, mode);
+        let (x, Kept { hidden, attention }) = encode(&x, &sequences, halves, wanted, precision)?;
+        let (logits, pooled) = self.head.forward(config, first_tokens(&x, &sequences)?, mode)?;
+        Ok(States { logits, pooled, hidden, attention, sequences })
     }
 
     /// The blocks in their order, two halves each.

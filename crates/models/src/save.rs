@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::label2id;
 use crate::params::{for_each_piece, for_each_piece_of, hex};
-use crate::{Config, Error, Params, Result};
+use crate::student::is_table_of_words;
+use crate::{Config, Error, Params, Result, is_head};
 
 /// The metadata that tells readers whose names and layout a file follows.
 pub const FORMAT_PT: &[(&str, &str)] = &[("format", "pt")];
@@ -38,20 +39,64 @@ pub const TOKENIZER_FILES: [&str; 10] = [
 ///
 /// Gives the SHA-256 of model.safetensors, in hex.
 pub fn save(dir: &Path, config: &Config, params: &Params, tokenizer_from: &Path) -> Result<String> {
-    let is_there = |name: &&&str| tokenizer_from.join(name).exists();
-    let tokenizer: Vec<_> = TOKENIZER_FILES.iter().filter(is_there).collect();
-    if !tokenizer.iter().any(|name| TOKENIZER_FILES[..3].contains(name)) {
-        return Err(Error::NoTokenizer { dir: tokenizer_from.into() });
+    save_as(dir, published(config), params.tensors(), tokenizer_from)
+}
+
+/// The same without the last layer and its classes, and without the prefix that names have beside a head: a base checkpoint,
+/// for whatever task comes.
+pub fn save_base(
+    dir: &Path,
+    config: &Config,
+    params: &Params,
+    tokenizer_from: &Path,
+) -> Result<String> {
+    let mut raw = published(config);
+    raw.insert("architectures".into(), json!([format!("{}Model", config.model_type.class())]));
+    for key in ["id2label", "label2id", "num_labels", "problem_type"] {
+        raw.shift_remove(key);
     }
+    let prefix = params.names().find_map(prefix_of_encoder).unwrap_or_default();
+    let encoder = params.tensors().filter(|(name, _)| !is_head(name));
+    let encoder = encoder.map(|(name, tensor)| (name.strip_prefix(prefix).unwrap_or(name), tensor));
+    save_as(dir, raw, encoder, tokenizer_from)
+}
+
+/// `bert.` of `bert.embeddings.word_embeddings.weight`.
+fn prefix_of_encoder(name: &str) -> Option<&str> {
+    name.find("embeddings.").filter(|_| is_table_of_words(name)).map(|at| &name[..at])
+}
+
+fn save_as<'t>(
+    dir: &Path,
+    raw: Map<String, Value>,
+    tensors: impl Iterator<Item = (&'t str, &'t Tensor)>,
+    tokenizer_from: &Path,
+) -> Result<String> {
+    tokenizer_files(tokenizer_from)?;
     fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.into(), source })?;
-    let sha256 = write_safetensors(&dir.join("model.safetensors"), params.tensors(), FORMAT_PT)?;
-    for name in tokenizer {
-        let from = tokenizer_from.join(name);
-        let content = fs::read(&from).map_err(|source| Error::Read { path: from, source })?;
-        write_beside(&dir.join(name), |file| Ok(file.write_all(&content)?))?;
-    }
-    write_text(&dir.join("config.json"), &config_text(config))?;
+    let sha256 = write_safetensors(&dir.join("model.safetensors"), tensors, FORMAT_PT)?;
+    copy_tokenizer(tokenizer_from, dir)?;
+    write_text(&dir.join("config.json"), &format!("{:#}\n", Value::Object(raw)))?;
     Ok(sha256)
+}
+
+/// Copies a tokenizer's files byte for byte.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in tokenizer_files(from)? {
+        let path = from.join(name);
+        let content = fs::read(&path).map_err(|source| Error::Read { path, source })?;
+        write_beside(&to.join(name), |file| Ok(file.write_all(&content)?))?;
+    }
+    Ok(())
+}
+
+fn tokenizer_files(from: &Path) -> Result<Vec<&'static str>> {
+    let is_there = |name: &&str| from.join(name).exists();
+    let found: Vec<&str> = TOKENIZER_FILES.into_iter().filter(is_there).collect();
+    match found.iter().any(|name| TOKENIZER_FILES[..3].contains(name)) {
+        true => Ok(found),
+        false => Err(Error::NoTokenizer { dir: from.into() }),
+    }
 }
 
 /// Numbers for a file: a tensor's, or f32 numbers on the host with their shape.

@@ -48,6 +48,12 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Whether a folder holds weights in any of the forms that are read.
+pub fn has_weights(dir: &Path) -> bool {
+    let names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+    names.iter().any(|name| dir.join(name).exists())
+}
+
 impl Weights {
     /// Opens what transformers would: the single file, else the shards, else the pickle.
     pub(crate) fn open(dir: &Path) -> Result<Weights> {

@@ -82,7 +82,8 @@ pub fn row_loss(method: &Method, row: &Row) -> Term {
         | Method::ShrinkPerturb { .. }
         | Method::L2ToOld { .. }
         | Method::Ewc { .. }
-        | Method::Mixout { .. } => label,
+        | Method::Mixout { .. }
+        | Method::TaskAgnostic => label,
     }
 }
 

@@ -183,6 +183,7 @@ impl FromStr for Method {
                 let is_good = |p: &f64| *p > 0.0 && *p < 1.0;
                 Method::Mixout { p: k.parsed("p", 0.5, "a number between 0 and 1", is_good)? }
             }
+            "task-agnostic" => Method::TaskAgnostic,
             unknown => {
                 let hint = match nearest(unknown, METHODS) {
                     Some(near) => format!("did you mean {near}?"),
@@ -200,7 +201,7 @@ impl fmt::Display for Method {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.name())?;
         match self {
-            Method::Retrain => Ok(()),
+            Method::Retrain | Method::TaskAgnostic => Ok(()),
             Method::Distil { lambda, temperature, divergence, rows } => {
                 let (divergence, rows) =
                     (name_of(&DIVERGENCES, divergence), name_of(&TEACHER_ROWS, rows));

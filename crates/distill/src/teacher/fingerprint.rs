@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::precision::{PrecisionName, is_f32};
-use crate::{Combine, Error, Result, files};
+use crate::{Combine, Error, Result, TextVector, files};
 
 /// Of the files of tables and of unfinished ones: f32 logits, ids as bytes.
 const FORMAT: u32 = 1;
@@ -34,6 +34,9 @@ pub struct Fingerprint {
     /// Of the matrix products. Tables of before there was a choice are of f32, and keep their names.
     #[serde(with = "PrecisionName", skip_serializing_if = "is_f32", default)]
     pub precision: Precision,
+    /// The table holds these vectors of the texts instead of logits, and `labels` are their channels' numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vector: Option<TextVector>,
 }
 
 impl Fingerprint {
@@ -54,6 +57,7 @@ impl Fingerprint {
             labels: labels.to_vec(),
             rows: sha256_of_rows(rows),
             precision: Precision::F32,
+            vector: None,
         })
     }
 
@@ -71,6 +75,7 @@ impl Fingerprint {
                 PrecisionName::of(self.precision).into(),
                 PrecisionName::of(other.precision).into(),
             ),
+            ("vector", shown(self.vector), shown(other.vector)),
         ];
         let is_same = self.compared() == other.compared();
         let first = pairs.into_iter().find(|(_, own, others)| own != others);
@@ -97,6 +102,9 @@ impl Fingerprint {
         if self.precision != Precision::F32 {
             field(&mut hash, PrecisionName::of(self.precision).as_bytes());
         }
+        if let Some(vector) = self.vector {
+            field(&mut hash, format!("vector {}", vector.name()).as_bytes());
+        }
         files::hex(&hash.finalize())
     }
 }
@@ -120,6 +128,10 @@ pub fn teacher_key(tables: &[String], combine: Combine, map: &[(String, String)]
     let names = map.iter().flat_map(|(teacher, student)| [teacher.as_str(), student.as_str()]);
     [how, &tables].into_iter().chain(names).for_each(|text| field(&mut hash, text.as_bytes()));
     format!("{} {tables}", files::hex(&hash.finalize()))
+}
+
+fn shown(vector: Option<TextVector>) -> String {
+    vector.map_or("none", TextVector::name).into()
 }
 
 fn short(hash: &str) -> String {

@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 use super::Fingerprint;
 use super::scored::{Scored, remove_scored};
 use crate::precision::PrecisionName;
-use crate::{Error, Result, files, predict};
+use crate::states::text_vectors;
+use crate::{Error, Result, Vectors, files, predict};
 
 const METADATA: &str = "lowchurn_teacher";
 
@@ -82,7 +83,7 @@ impl Table {
         on: &mut dyn FnMut(usize),
     ) -> Result<Option<Table>> {
         let Scoring { model, rows, fingerprint, batch_size, device } = *scoring;
-        if model.labels() != fingerprint.labels {
+        if fingerprint.vector.is_none() && model.labels() != fingerprint.labels {
             let (model, fingerprint) = (model.labels().to_vec(), fingerprint.labels.clone());
             return Err(Error::OtherTeacher { model, fingerprint });
         }
@@ -105,7 +106,10 @@ impl Table {
                 None if stop.load(Ordering::Relaxed) => return Ok(None),
                 None => {
                     let rows = picked(rows, batch);
-                    let values = predict(model, &rows, batch_size, device, &mut |_| {})?.logits;
+                    let values = match fingerprint.vector {
+                        None => predict(model, &rows, batch_size, device, &mut |_| {})?.logits,
+                        Some(vector) => text_vectors(model, &rows, batch_size, vector, device)?,
+                    };
                     scored.append(&values)?;
                     values
                 }
@@ -163,6 +167,13 @@ impl Table {
             None => Ok(table),
             Some(difference) => Err(Error::OtherTable { path: path.into(), difference }),
         }
+    }
+
+    /// The numbers of the given rows, each found by its id, as vectors.
+    pub fn vectors(&self, row_ids: &[String]) -> Result<Vectors> {
+        let places = super::places(self, row_ids)?;
+        let values = places.into_iter().flat_map(|at| self.logits_of(at)).copied().collect();
+        Ok(Vectors { width: self.labels.len(), values })
     }
 
     /// (K,)

@@ -12,6 +12,7 @@ mod refit;
 mod refusals;
 mod resume;
 mod saved;
+mod states;
 mod teacher;
 mod trained;
 mod weights;

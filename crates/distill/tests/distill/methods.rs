@@ -63,6 +63,7 @@ impl Lesson {
             old_weights: self.old_weights.as_ref(),
             is_old: self.is_old.as_deref(),
             buffer: self.buffer.as_ref(),
+            ..Guides::default()
         }
     }
 

@@ -37,6 +37,7 @@ fn fingerprint() -> Fingerprint {
         labels: colours(),
         rows: "c".repeat(64),
         precision: Precision::F32,
+        vector: None,
     }
 }
 

@@ -10,6 +10,7 @@ mod load;
 mod malformed;
 mod modernbert;
 mod save;
+mod student;
 mod updating;
 
 use std::{collections::HashMap, fs, path::PathBuf};

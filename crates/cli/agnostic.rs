@@ -1,0 +1,113 @@
+//! `distil --task-agnostic`: a student of a teacher's states on texts of any kind → a base checkpoint without a head.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use lowchurn_data::{LabelSet, Labels, NewClasses, Split, encode};
+use lowchurn_distill::{Guides, Provenance};
+
+use crate::args::{Distil, Finetune};
+use crate::console::Console;
+use crate::failure::{INTERRUPTED, Usage};
+use crate::job::{self, Job, Rows};
+use crate::reader::{Part, Reader, unique};
+use crate::settings::{self, Settings};
+use crate::training::{self, HeadOf, Start, Training, WeightsFrom};
+use crate::{finetune, output, shows};
+
+/// A head that nothing trains and that is not kept.
+const CLASSES: [&str; 2] = ["LABEL_0", "LABEL_1"];
+
+pub fn distil(
+    args: &Distil,
+    run: &Finetune,
+    started: Instant,
+    console: &mut Console,
+) -> Result<u8> {
+    let sources: Vec<String> =
+        run.data.iter().chain(&args.texts).chain(&args.unlabelled).cloned().collect();
+    let Some(first) = sources.first().cloned() else {
+        return Err(Usage(
+            "no texts named; try: lowchurn distil --task-agnostic --data sst2 …".into(),
+        )
+        .into());
+    };
+    if run.seeds > 1 || args.emit_soft_labels.is_some() || args.label_map.is_some() {
+        let what =
+            "--seeds, --emit-soft-labels and --label-map have no meaning with --task-agnostic";
+        return Err(Usage(format!("{what}; leave them out")).into());
+    }
+    let run = Finetune { data: Some(first), ..run.clone() };
+    let lowest = Settings { eval_split: Some("none".into()), ..Settings::default() };
+    let mut job = job::open(&run, &lowest, console)?;
+    if run.output.is_none() {
+        job.output = Path::new("runs").join(format!("{}-base", job.data.name));
+    }
+    if job.plan.states.is_none() {
+        return Err(Usage(
+            "--task-agnostic follows no logits, so say what it follows: --vector-weight, --hidden-weight, --attention-weight or \
+             --relation-weight"
+                .into(),
+        )
+        .into());
+    }
+    output::check(&job.output)?;
+    let folder = job.base.folder(&job.hub, console)?;
+    let (_, encoder) = job::open_base(&job, &folder)?;
+    job::tell_settings(&job, console)?;
+    let rows = texts(&sources, &job, console)?;
+    let tokens = encode(&encoder, &rows.train.examples, job.plan.max_length)?;
+    finetune::tell_tokens(&tokens, None, &job.plan, console)?;
+    let Some(shows) =
+        shows::shows(&args.teacher, &rows.train, &tokens, &job, &args.tables, console)?
+    else {
+        return Ok(INTERRUPTED);
+    };
+    let plan = job.plan.clone();
+    let training = Training {
+        start: Start {
+            folder: folder.clone(),
+            labels: rows.train.labels.names().to_vec(),
+            head: rows.head,
+            weights: WeightsFrom::of(&folder),
+        },
+        provenance: Provenance {
+            teacher: Some((args.teacher.join(", "), shows.keys.join(" "))),
+            ..job::provenance(&job, &folder, &rows, plan.clone())?
+        },
+        settings: settings::resolved(&job::settled(&job), &plan)?,
+        output: &job.output,
+        train: &tokens,
+        eval: None,
+        guides: Guides { shown: shows.lend(), ..Guides::default() },
+        device: &job.compute.device,
+        is_fresh: run.fresh,
+    };
+    match training::run(&training, started, console)? {
+        Some(_) => Ok(0),
+        None => Ok(INTERRUPTED),
+    }
+}
+
+/// The texts of all sources; rows that hold the same text count as often as they are there.
+fn texts(sources: &[String], job: &Job, console: &mut Console) -> Result<Rows> {
+    let labels: Vec<String> = CLASSES.iter().map(|name| name.to_string()).collect();
+    let mut reader = Reader {
+        wishes: job.wanted.wishes.clone(),
+        labels: labels.clone(),
+        map: Vec::new(),
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub: &job.hub,
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for source in sources {
+        parts.push(reader.read(source, None, "train", Labels::Ignored, console)?);
+    }
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    let name = names.join(" + ");
+    let train = Split::new(&name, unique(parts), LabelSet::new(labels)?);
+    Ok(Rows { train, eval: None, head: HeadOf::Seed })
+}

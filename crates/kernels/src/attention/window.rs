@@ -75,17 +75,20 @@ impl Window {
         Ok(Window { on: Attention::new(sequences, c, heads, dropped)?, reach })
     }
 
+    /// A text of two reaches goes at once: in blocks, each would meet nearly all keys, laid out anew.
     fn blocks(&self, n: usize) -> impl Iterator<Item = Block> + use<> {
         let reach = self.reach;
-        (0..n).step_by(QUERIES).map(move |first| {
-            let queries = first..(first + QUERIES).min(n);
+        let each = if n <= 2 * reach { n } else { QUERIES };
+        (0..n).step_by(each).map(move |first| {
+            let queries = first..(first + each).min(n);
             Block { keys: first.saturating_sub(reach)..(queries.end + reach).min(n), queries }
         })
     }
 
     fn scratch(&self) -> Scratch {
         let (width, d) = (self.on.sequences.width(), self.on.d());
-        let (m, n) = (width.min(QUERIES), width.min(QUERIES + 2 * self.reach));
+        let m = width.min(QUERIES.max(2 * self.reach));
+        let n = width.min(QUERIES + 2 * self.reach);
         let scores = || Buffer::of(m * padded(n));
         Scratch {
             p: scores(),

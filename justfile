@@ -128,6 +128,12 @@ bench-peer *ARGS:
     cargo build --release
     @{{python}} benches/peer/pair.py "$@"
 
+# A training step of each architecture, ours and transformers' eager form in turn: just bench-architectures --repeats 1 (--help)
+[group('measure')]
+bench-architectures *ARGS:
+    cargo build --release
+    @{{python}} benches/peer/architectures.py "$@"
+
 # BENCHMARKS.md from what bench-peer wrote: just bench-page, or files of several runs
 [group('measure')]
 bench-page *FILES:

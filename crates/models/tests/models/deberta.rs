@@ -84,6 +84,51 @@ fn keys_mean_what_they_mean_in_transformers() {
     assert_eq!(parse(&[]).unwrap().embedding_size, 32);
 }
 
+/// As deberta-v3-small has it on the hub, with text for a list and numbers below 1 for nothing.
+#[test]
+fn a_published_config() {
+    let published = json!({
+        "model_type": "deberta-v2",
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": 768,
+        "initializer_range": 0.02,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "relative_attention": true,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": true,
+        "pos_att_type": "p2c|c2p",
+        "layer_norm_eps": 1e-7,
+        "max_relative_positions": -1,
+        "position_biased_input": false,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 6,
+        "type_vocab_size": 0,
+        "vocab_size": 128100
+    });
+    let raw = published.as_object().unwrap().clone();
+    let config = Config::parse(raw, "config.json".as_ref()).unwrap();
+    let terms = RelativeTerms {
+        buckets: Buckets::Centred { span: 256, farthest: Some(512) },
+        is_normed: true,
+        is_shared: true,
+        has_keys: true,
+        has_queries: true,
+    };
+    let Details::DebertaV2(Deberta { has_positions: false, terms: found, .. }) = config.details
+    else {
+        panic!("{:?}", config.details)
+    };
+    assert_eq!(found, Some(terms));
+    assert_eq!(
+        (config.type_vocab_size, config.pad_token_id, config.classifier_dropout),
+        (0, 0, 0.1)
+    );
+}
+
 #[test]
 fn refusals() {
     let check = |changes: &[(&str, Value)], expected: &str| {

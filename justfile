@@ -98,6 +98,7 @@ golden:
     {{python}} tests/golden/make_events.py
     {{python}} tests/golden/make_intervals.py
     {{python}} tests/golden/make_refit.py
+    {{python}} tests/golden/make_kinds.py
     {{python}} tests/golden/make_comparison.py
     {{python}} tests/golden/papers_examples.py > tests/golden/papers_examples.json
     {{python}} crates/models/tests/pickle/make.py

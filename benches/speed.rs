@@ -287,8 +287,12 @@ fn rows(what: &What) -> Result<Split> {
         true => Dataset::of_folder(&what.data, None)?,
         false => Dataset::of_files(std::slice::from_ref(&what.data))?,
     };
-    let request =
-        Request { columns: what.columns.clone(), labels: Labels::Required, label_set: None };
+    let request = Request {
+        columns: what.columns.clone(),
+        labels: Labels::Required,
+        label_set: None,
+        kind: None,
+    };
     let mut split = read(&dataset, "train", &request)?;
     split.examples.truncate(what.rows);
     Ok(split)

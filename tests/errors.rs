@@ -120,35 +120,6 @@ fn names_with_typos() {
 }
 
 #[test]
-fn tasks_that_are_no_classification() {
-    let lab = Lab::new();
-    let expected = |what: &str, kind: &str| {
-        format!(
-            "datasets/{what}.toml: {kind} tasks aren't supported yet (expected kind = \"classification\")"
-        )
-    };
-    check(&lab, &small("tickets", "stsb"), 2, &expected("stsb", "regression"));
-    check(&lab, &small("tickets", "go_emotions"), 2, &expected("go_emotions", "multi-label"));
-    lab.write("scores.csv", "text,label\na,1.5\nb,2.25\n");
-    check(
-        &lab,
-        "finetune $T/scores.csv --model tiny --output $T/run",
-        3,
-        "$T/scores.csv:2: column \"label\" holds 1.5, a score and not a class: regression tasks aren't supported yet",
-    );
-    lab.write(
-        "lists.jsonl",
-        "{\"text\": \"a\", \"label\": [\"x\", \"y\"]}\n{\"text\": \"b\", \"label\": [\"x\"]}\n",
-    );
-    check(
-        &lab,
-        "finetune $T/lists.jsonl --model tiny --output $T/run",
-        3,
-        "$T/lists.jsonl: column \"label\" holds lists: multi-label tasks aren't supported yet",
-    );
-}
-
-#[test]
 fn files_that_cannot_be_read() {
     let lab = Lab::new();
     let train = |name: &str, content: &[u8], flags: &str, code: i32, expected: &str| {

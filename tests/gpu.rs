@@ -43,7 +43,7 @@ fn rows() -> (Encoded, Vec<Batch>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let columns =
         Columns { text: Some("text".into()), label: Some("label".into()), ..Columns::default() };
-    let request = Request { columns, labels: Labels::Required, label_set: None };
+    let request = Request { columns, labels: Labels::Required, label_set: None, kind: None };
     let dataset = Dataset::of_folder(&root.join("datasets/tickets"), None).unwrap();
     let mut split = read(&dataset, "train", &request).unwrap();
     split.examples.truncate(320);

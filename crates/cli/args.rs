@@ -106,6 +106,10 @@ pub struct Eval {
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
 
+    /// Of a multi-label model: the probability from which on a label holds [default: the model's own]
+    #[arg(long, value_name = "SHARE")]
+    pub threshold: Option<f64>,
+
     #[command(flatten)]
     pub scoring: Scoring,
 }
@@ -127,6 +131,10 @@ pub struct Predict {
     /// Where the JSON lines go [default: stdout]
     #[arg(long, value_name = "FILE.jsonl")]
     pub output: Option<PathBuf>,
+
+    /// Of a multi-label model: the probability from which on a label holds [default: the model's own]
+    #[arg(long, value_name = "SHARE")]
+    pub threshold: Option<f64>,
 
     /// Write logits too
     #[arg(long)]

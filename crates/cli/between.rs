@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example};
-use lowchurn_distill::interpolate;
+use lowchurn_distill::{Outputs, interpolate};
 use lowchurn_models::{Classifier, Params};
 
 use crate::console::Console;
 use crate::found;
+use crate::kinds::{self, Reading};
 use crate::updating::Updating;
 
 /// The models between the old weights and one that was trained from them.
@@ -65,14 +66,9 @@ impl Line {
         let model = self.model(share)?;
         let logits = updating.logits(&model, &self.tokens, console)?.logits;
         let split = &updating.rows.holdout;
-        let ids = split.examples.iter().map(|row| row.id.clone()).collect();
-        let gold = split.examples.iter().map(|row| row.label).collect();
-        Ok(Predicted::from_logits(
-            &format!("interpolate α {share}"),
-            model.labels(),
-            ids,
-            gold,
-            &logits,
-        )?)
+        let outputs = Outputs::of(&model.config)?;
+        let (labels, tolerance) = (model.labels(), updating.tolerance);
+        let reading = Reading { outputs: &outputs, labels, rows: split, tolerance };
+        kinds::answers(&format!("interpolate α {share}"), &reading, &logits)
     }
 }

@@ -1,9 +1,7 @@
 //! Held-out rows of an update: which may be looked at and which certify, whether they are enough, and the choice by them.
 
 use anyhow::Result;
-use lowchurn_churn::{
-    Budget, Candidate, Certificate, Flips, Measurements, Pair, column_slices, walk,
-};
+use lowchurn_churn::{Budget, Candidate, Certificate, Measurements, Pair, column_slices, walk};
 use lowchurn_distill::Method;
 
 use crate::failure::Usage;
@@ -64,7 +62,7 @@ pub fn choose(
             .collect();
         trial.pair.subset(&rows)
     };
-    let flips = |pair: &Pair| Flips::of(&pair.old, &pair.new, &pair.gold);
+    let flips = Pair::flips;
     let Some(budget) = budget else {
         let right = |at: &usize| flips(&part(&trials[*at], true)).right_new();
         let best = (0..trials.len()).rev().max_by_key(right); // of equals the last that is met

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, Budget, Certificate, Comparison, Flips, Golden, Measurements, Neighbour, Pair,
-    Predicted, Rate, Report, Side, Unmatched, certify, compare as measure, seed_floor,
+    Answers, Asked, Budget, Certificate, Comparison, Flips, Golden, Judged, Measurements,
+    Neighbour, Pair, Predicted, Rate, Report, Side, Unmatched, certify, compare as measure,
+    seed_floor,
 };
-use lowchurn_data::{Columns, Example, LabelSet, parse_map};
+use lowchurn_data::{Columns, Example, parse_map};
 use lowchurn_distill::PrecisionName;
 use lowchurn_hub::Hub;
 use serde_json::json;
@@ -24,7 +25,7 @@ use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
-use crate::sides::{self, Source};
+use crate::sides::{self, Source, known};
 use crate::signals::command_that_goes_on as command;
 use crate::{golden, nearest, output, places, slices};
 
@@ -44,8 +45,11 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         others.push(find(text, console)?);
     }
     let asked: Vec<&Source> = [&old, &new].into_iter().chain(&others).collect();
+    let kind = sides::kind(&asked, args.tolerance)?;
     let data = match &args.data {
-        Some(text) => Some(facts::read(args, text, known(&asked)?.as_ref(), &hub, console)?),
+        Some(text) => {
+            Some(facts::read(args, text, (known(&asked)?.as_ref(), kind), &hub, console)?)
+        }
         None => {
             facts::refuse_models(&asked)?;
             None
@@ -190,17 +194,6 @@ fn refuse_shards(output: &Path, sources: &[&Source]) -> Result<()> {
     Ok(())
 }
 
-/// The classes of all models; integers in the data are indices into those of the old one.
-fn known(sources: &[&Source]) -> Result<Option<LabelSet>> {
-    let mut names: Vec<String> = Vec::new();
-    for found in sources.iter().filter_map(|source| source.model()) {
-        let more = found.labels.iter().filter(|label| !names.contains(label));
-        let more: Vec<String> = more.cloned().collect();
-        names.extend(more);
-    }
-    Ok(if names.is_empty() { None } else { Some(LabelSet::new(names)?) })
-}
-
 fn is_same(old: &Source, new: &Source) -> bool {
     let length = |source: &Source| source.model().map(|found| found.max_length);
     old.sha256() == new.sha256() && length(old) == length(new)
@@ -208,7 +201,10 @@ fn is_same(old: &Source, new: &Source) -> bool {
 
 fn side(source: &Source, says: &Predicted) -> Side {
     let n = says.n_declared.unwrap_or(says.labels.len());
-    let labels = says.labels.iter().take(n).cloned().collect();
+    let labels = match &says.answers {
+        Answers::Sets { names, .. } => names.clone(),
+        _ => says.labels.iter().take(n).cloned().collect(),
+    };
     Side { name: says.name.clone(), sha256: Some(source.sha256().into()), labels }
 }
 
@@ -225,7 +221,7 @@ fn churn_of(
     let mut flips = Flips::default();
     for (row, id) in all.ids.iter().enumerate() {
         if rows.contains(id.as_str()) {
-            flips.add(all.old[row], all.new[row], None);
+            flips.count(Judged { is_right: None, ..all.judged(row) });
         }
     }
     if flips.rows < pair.rows() as u64 {
@@ -303,10 +299,11 @@ fn certificate(
         }
         None => Vec::new(),
     };
+    let (old, new) = pair.answers_as_classes();
     let rows = Measurements {
         all: comparison.all.flips,
         slices: comparison.column_slices.clone(),
-        golden: Golden::look_up(&golden, &pair.ids, &pair.old, &pair.new),
+        golden: Golden::look_up(&golden, &pair.ids, &old, &new),
     };
     Ok(Some(certify(&budget(&args.budget, golden), &rows)?))
 }
@@ -336,7 +333,12 @@ fn near(
                 label: scoring.label_column.clone(),
                 id: None,
             };
-            Some(nearest::read(text, &Wishes { columns }, hub, console)?)
+            Some(nearest::read(
+                text,
+                &Wishes { columns, kind: Some(found.outputs.kind) },
+                hub,
+                console,
+            )?)
         }
         None => match nearest::trained_on(&found.folder, hub, console) {
             Ok(train) => train,

@@ -7,8 +7,8 @@ use lowchurn_data::dataset::Ids;
 use lowchurn_data::slice::SplitExpression;
 use lowchurn_data::source::on_disk;
 use lowchurn_data::{
-    Columns, Dataset, Error as DataError, LabelSet, Labels, Layout, Metric, Request, Source, Split,
-    Task, layout, read, read_columns, stratified_cut,
+    Columns, Dataset, Error as DataError, Kind as TaskKind, LabelSet, Labels, Layout, Metric,
+    Request, Source, Split, Task, layout, read, read_columns, stratified_cut,
 };
 use lowchurn_hub::{Hub, Kind, Listing, Origin, Repo};
 
@@ -35,6 +35,8 @@ enum Place {
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
     pub columns: Columns,
+    /// Of the model, or as the user says; `None` is the task's, else as the label column says.
+    pub kind: Option<TaskKind>,
 }
 
 pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
@@ -189,6 +191,7 @@ impl Data {
         let plain = Request {
             columns: self.columns(wishes),
             labels,
+            kind: wishes.kind.or(self.task.as_ref().and_then(|task| task.kind)),
             label_set: label_set.or(self.task.as_ref().and_then(|t| t.label_set.as_ref())).cloned(),
         };
         let is_taken = plain.columns.text.as_deref() == Some("id");
@@ -272,10 +275,8 @@ impl Data {
         let Place::Hub { repo, listing, layout } = &self.place else { return Ok(Vec::new()) };
         let files =
             only(layout, &self.expression(split)?)?.splits.into_iter().flat_map(|s| s.files);
-        let size = |path: String| {
-            let size = listing.file(&path).map_or(0, |file| file.size);
-            (format!("{} {path}", repo.id()), size)
-        };
+        let size = |path: &String| listing.file(path).map_or(0, |file| file.size);
+        let size = |path: String| (format!("{} {path}", repo.id()), size(&path));
         Ok(files.map(size).collect())
     }
 
@@ -328,14 +329,14 @@ impl Data {
         hub: &Hub,
         console: &mut Console,
     ) -> Result<(Split, Option<Split>)> {
-        let read = |split: &str, labels: Option<&LabelSet>, console: &mut Console| {
-            self.read(split, &wanted.wishes, Labels::Required, labels, hub, console)
-        };
-        let train = read(&wanted.train, None, console)?;
+        let train =
+            self.read(&wanted.train, &wanted.wishes, Labels::Required, None, hub, console)?;
+        let same = Wishes { kind: Some(TaskKind::of(&train.examples)), ..wanted.wishes.clone() };
         match self.eval_choice(wanted) {
             EvalChoice::None => Ok((train, None)),
             EvalChoice::Split(split) => {
-                let eval = read(&split, Some(&train.labels), console)?;
+                let labels = Some(&train.labels);
+                let eval = self.read(&split, &same, Labels::Required, labels, hub, console)?;
                 Ok((train, Some(eval)))
             }
             EvalChoice::Cut(fraction) => {

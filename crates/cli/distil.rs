@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowchurn_data::parse_map;
+use lowchurn_data::{Kind, parse_map};
 use lowchurn_distill::{Combine, Divergence, Lambda, METHODS, Method, Plan, write_soft_labels};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::job;
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::training::WeightsFrom;
-use crate::{agnostic, base, dry_run, output, settings, shows, signals};
+use crate::{agnostic, base, dry_run, kinds, output, settings, shows, signals};
 
 pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
@@ -46,7 +46,7 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     for teacher in &teachers {
         output::refuse_foreign(&job.output, &teacher.folder(&job.hub, console)?)?;
     }
-    let mut ready = finetune::prepare(&job, &args.unlabelled, console)?;
+    let mut ready = finetune::prepare(&mut job, &args.unlabelled, console)?;
     ready.weights = WeightsFrom::of(&ready.base_folder);
     let asked = Teachers {
         names: &args.teacher,
@@ -58,6 +58,9 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
         tables: &args.tables,
     };
     let train = &ready.rows.train;
+    if args.emit_soft_labels.is_some() {
+        kinds::refuse_other(Kind::of(&train.examples), "--emit-soft-labels")?;
+    }
     let Some((teacher, mut named)) =
         found::teacher(&asked, train, &job.hub, &job.compute, console)?
     else {

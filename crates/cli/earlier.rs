@@ -198,12 +198,15 @@ fn changed(rows: &str, model: &Found, recorded: &str, found: &str) -> anyhow::Er
 fn fingerprint(rows: &[Example], labels: &[String]) -> Result<String> {
     let name = |label: u32| labels.get(label as usize).map(String::as_str);
     // Two more, since a label set has two names at least.
+    let classes =
+        rows.iter().filter_map(|row| row.classes().or(row.label.map(|label| vec![label])));
     let used: BTreeSet<&str> =
-        rows.iter().filter_map(|row| name(row.label?)).chain(["(none)", "(no other)"]).collect();
+        classes.flatten().filter_map(name).chain(["(none)", "(no other)"]).collect();
     let used = LabelSet::new(used.into_iter().map(String::from).collect())?;
-    let renamed = |row: &Example| Example {
-        label: row.label.and_then(|label| used.index_of(name(label)?)),
-        ..row.clone()
+    let renamed = |row: &Example| {
+        let mut row = row.clone();
+        row.with_classes(|label| used.index_of(name(label)?));
+        row
     };
     let rows = rows.iter().map(renamed).collect();
     Ok(Split::new("", rows, used.clone()).sha256)
@@ -218,7 +221,7 @@ pub fn wishes(source: &Source) -> Wishes {
         label: s.label_column,
         id: s.id_column,
     };
-    Wishes { columns }
+    Wishes { columns, kind: None }
 }
 
 /// A run's record was asked for, and says nothing.
@@ -238,7 +241,7 @@ mod tests {
     use crate::settings;
 
     fn row(id: &str, label: Option<u32>) -> Example {
-        Example { id: id.into(), text: "t".into(), pair: None, label }
+        Example { id: id.into(), text: "t".into(), pair: None, label, target: None }
     }
 
     fn names(names: &[&str]) -> Vec<String> {

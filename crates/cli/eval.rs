@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use lowchurn_data::{Columns, LabelSet, Labels, Split, TextEncoder, encode};
-use lowchurn_distill::{Event, Predictions, evaluate, predict};
+use lowchurn_data::{Columns, Kind, LabelSet, Labels, Split, Targets, TextEncoder, encode};
+use lowchurn_distill::{Event, Outputs, Predictions, evaluate_targets, predict};
 use lowchurn_models::{Classifier, Error as ModelError, Head, check_vocabulary};
 use serde_json::json;
 
@@ -23,6 +23,7 @@ pub struct Scored {
     pub split: Split,
     pub predictions: Predictions,
     pub labels: Vec<String>,
+    pub outputs: Outputs,
     /// Rows that were cut at the greatest length.
     pub n_truncated: usize,
     /// Of the forward passes alone.
@@ -36,11 +37,13 @@ pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
         split: args.split.as_deref(),
         labels: Labels::Required,
         scoring: &args.scoring,
+        threshold: args.threshold,
         output: None,
     };
     let scored = score(&asked, console)?;
     let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
-    let scores = evaluate(&scored.predictions, &gold)?;
+    let targets = Targets::of(&scored.split.examples);
+    let scores = evaluate_targets(&scored.predictions, &gold, &targets, &scored.outputs)?;
     console.tell(&format!(
         "{} on {}: {}, {} rows, {:.0} rows/s",
         args.model,
@@ -63,6 +66,8 @@ pub struct Asked<'a> {
     pub split: Option<&'a str>,
     pub labels: Labels,
     pub scoring: &'a Scoring,
+    /// In place of the model's own.
+    pub threshold: Option<f64>,
     /// Where rows will be written: not over what they are made from.
     pub output: Option<&'a Path>,
 }
@@ -85,7 +90,8 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
         error => error.into(),
     })?;
     classifier.precision = precision;
-    let label_set = LabelSet::new(classifier.labels().to_vec())?;
+    let outputs = outputs(&classifier, asked)?;
+    let label_set = LabelSet::of_outputs(classifier.labels().to_vec())?;
     let data = data::open(asked.data, &hub, console)?;
     if let Some(output) = asked.output {
         output::refuse_sources(output, &data.local_files(), &model_folder)?;
@@ -97,7 +103,8 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
         label: scoring.label_column.clone(),
         id: scoring.id_column.clone(),
     };
-    let split = data.read(&split, &Wishes { columns }, labels, Some(&label_set), &hub, console)?;
+    let wishes = Wishes { columns, kind: Some(outputs.kind) };
+    let split = data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?;
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), encoder.pad_id(), &model_folder)?;
     let most = classifier.config.max_positions;
@@ -127,7 +134,24 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     let predictions = predictions?;
     let seconds = start.elapsed().as_secs_f64();
     let labels = classifier.labels().to_vec();
-    Ok(Scored { split, predictions, labels, n_truncated: tokens.n_truncated, seconds })
+    Ok(Scored { split, predictions, labels, outputs, n_truncated: tokens.n_truncated, seconds })
+}
+
+fn outputs(model: &Classifier, asked: &Asked) -> Result<Outputs> {
+    let outputs = Outputs::of(&model.config)?;
+    match (asked.threshold, outputs.kind) {
+        (None, _) => Ok(outputs),
+        (Some(value), _) if !(value > 0.0 && value < 1.0) => {
+            Err(Usage(format!("--threshold {value}: expected a number between 0 and 1")).into())
+        }
+        (Some(value), Kind::MultiLabel) => Ok(outputs.with_threshold(value)),
+        (Some(value), kind) => Err(Usage(format!(
+            "--threshold {value} is for multi-label tasks, and {} is a {} model; leave it out",
+            asked.model,
+            kind.name()
+        ))
+        .into()),
+    }
 }
 
 /// The split asked for; else the one named with the data; else validation, or the only one.

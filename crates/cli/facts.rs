@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
-use lowchurn_churn::{Pair, Predicted};
-use lowchurn_data::{Columns, Error as DataError, Example, LabelSet, Labels, Split};
+use lowchurn_churn::{Answers, Pair, Predicted};
+use lowchurn_data::{Columns, Error as DataError, Example, Kind, LabelSet, Labels, Split};
 use lowchurn_hub::Hub;
 
 use crate::args::Compare;
@@ -26,6 +26,8 @@ pub struct Facts {
     pub sha256: Option<String>,
     /// Whose ids must cover those of the predictions; empty where no data set was given.
     pub examples: Vec<Example>,
+    /// Of the classes that the examples' indices point to.
+    labels: Vec<String>,
     /// True classes of the examples by name.
     gold: Vec<Option<String>>,
     place: HashMap<String, usize>,
@@ -34,11 +36,11 @@ pub struct Facts {
     slices: Vec<Slices>,
 }
 
-/// The rows of `--data`. `known` are the classes of the models, in whose order integers are read.
+/// The rows of `--data`. `known` are the classes of the models, in whose order integers are read, and `kind` is their kind.
 pub fn read(
     args: &Compare,
     text: &str,
-    known: Option<&LabelSet>,
+    (known, kind): (Option<&LabelSet>, Option<Kind>),
     hub: &Hub,
     console: &mut Console,
 ) -> Result<Facts> {
@@ -51,7 +53,7 @@ pub fn read(
         id: args.scoring.id_column.clone(),
     };
     let mut read =
-        |columns: Columns| read_rows(&data, &split, &Wishes { columns }, known, hub, console);
+        |columns: Columns| read_rows(&data, &split, &Wishes { columns, kind }, known, hub, console);
     let rows = match read(columns.clone()) {
         // Prediction files may call their ids otherwise than the data set does.
         Err(error) if is_missing_id(&error) && known.is_none() => {
@@ -68,6 +70,7 @@ pub fn read(
         place: rows.examples.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect(),
         texts: None,
         slices: vec![slices],
+        labels: rows.labels.names().to_vec(),
         examples: rows.examples,
     })
 }
@@ -176,6 +179,26 @@ impl Facts {
         other: &Predicted,
         label_map: &[(String, String)],
     ) -> Result<()> {
+        let own = |id: &String| self.examples.get(*self.place.get(id)?);
+        match side.answers {
+            Answers::Classes => {}
+            Answers::Sets { .. } => {
+                let names = |row: &Example| -> Option<Vec<String>> {
+                    let name = |label: u32| self.labels.get(label as usize).cloned();
+                    row.classes().map(|set| set.into_iter().filter_map(name).collect())
+                };
+                let gold: Vec<Option<Vec<String>>> =
+                    side.ids.iter().map(|id| own(id).and_then(names)).collect();
+                *side = std::mem::take(side).with_gold_sets(&gold)?;
+                return Ok(());
+            }
+            Answers::Values { .. } => {
+                let gold: Vec<Option<f32>> =
+                    side.ids.iter().map(|id| own(id).and_then(Example::value)).collect();
+                *side = std::mem::take(side).with_gold_values(&gold);
+                return Ok(());
+            }
+        }
         let gold: Vec<Option<&str>> =
             side.ids.iter().map(|id| self.gold.get(*self.place.get(id)?)?.as_deref()).collect();
         let names: BTreeSet<&str> = gold.iter().flatten().copied().collect();

@@ -102,7 +102,8 @@ fn data_code(error: &lowchurn_data::Error) -> u8 {
         | Data::BadFraction { .. }
         | Data::UnknownConfig { .. }
         | Data::ConfigNeeded { .. }
-        | Data::TaskKind { .. } => USAGE,
+        | Data::UnknownKind { .. }
+        | Data::MetricOfKind { .. } => USAGE,
         _ => DATA,
     }
 }
@@ -118,6 +119,9 @@ fn churn_code(error: &lowchurn_churn::Error) -> u8 {
         | Churn::ThresholdOutside { .. }
         | Churn::ThresholdWithoutScores { .. }
         | Churn::ConfidenceOutside { .. }
+        | Churn::ToleranceNeeded { .. }
+        | Churn::Tolerance { .. }
+        | Churn::KindsDiffer { .. }
         | Churn::BudgetEmpty
         | Churn::BudgetShare { .. }
         | Churn::BudgetGain { .. }

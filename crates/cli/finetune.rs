@@ -17,7 +17,7 @@ use crate::progress::count;
 use crate::settings::Settings;
 use crate::shows::Shows;
 use crate::training::{self, Ended, Start, Training, WeightsFrom};
-use crate::{dry_run, output, settings, signals};
+use crate::{dry_run, kinds, output, settings, signals};
 
 /// Everything read and tokenised.
 pub struct Ready {
@@ -39,13 +39,13 @@ pub struct Followed {
 pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
     signals::listen()?;
-    let job = job::open(args, &Settings::default(), console)?;
+    let mut job = job::open(args, &Settings::default(), console)?;
     refuse_guided(&job.plan)?;
     if args.dry_run {
         return dry_run::tell(&job, args, console);
     }
     output::check(&job.output)?;
-    let mut ready = prepare(&job, &[], console)?;
+    let mut ready = prepare(&mut job, &[], console)?;
     // From here on a row is its tokens, and the texts' memory is better spent on weights.
     ready.rows.forget_texts();
     train(&job, args, &ready, None, started, console)
@@ -123,10 +123,11 @@ pub fn train(
 }
 
 /// `unlabelled` rows, which are for a teacher, stand behind the others.
-pub fn prepare(job: &Job, unlabelled: &[String], console: &mut Console) -> Result<Ready> {
+pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> Result<Ready> {
     let base_folder = job.base.folder(&job.hub, console)?;
     let (config, encoder) = job::open_base(job, &base_folder)?;
     let rows = job::rows(&job.data, job, (&base_folder, &config), &job.hub, console)?;
+    kinds::settle(job, &rows)?;
     job::tell_settings(job, console)?;
     let inspection = inspect(&rows.train, rows.eval.as_ref());
     for line in inspect::fmt(&inspection) {
@@ -176,7 +177,7 @@ pub fn tell_tokens(
 /// Mean and standard deviation (n − 1) over seeds.
 fn summarise(job: &Job, seeds: &[u64], runs: &[Ended], console: &mut Console) -> Result<()> {
     let scores: Vec<&Scores> = runs.iter().filter_map(|run| run.release.scores.as_ref()).collect();
-    let accuracy: Vec<f64> = scores.iter().map(|scores| scores.accuracy).collect();
+    let accuracy: Vec<f64> = scores.iter().filter_map(|scores| scores.accuracy).collect();
     let mut results = json!({
         "event": "finished", "output": job.output, "seeds": seeds, "metrics": {}, "accuracy": accuracy,
         "train_seconds": runs.iter().map(|run| run.train_seconds).sum::<f64>(), "peak_rss_mib": peak_rss_mib(),

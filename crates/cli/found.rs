@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use lowchurn_churn::Predicted;
-use lowchurn_data::{Encoded, Example, Split, TextEncoder, encode};
+use lowchurn_data::{Encoded, Example, Kind, Split, TextEncoder, encode};
 use lowchurn_distill::{
-    Combine, Event, Fingerprint, Predictions, Scoring, Table, Teacher, TextVector, predict,
-    table_file_name, teacher_key,
+    Combine, Event, Fingerprint, Outputs, Predictions, Scoring, Table, Teacher, TextVector,
+    predict, table_file_name, teacher_key,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary, is_head};
@@ -17,8 +17,9 @@ use crate::console::Console;
 use crate::device::Compute;
 use crate::eval::trained_length;
 use crate::failure::Usage;
+use crate::kinds::Reading;
 use crate::progress::{Status, count};
-use crate::{base, signals};
+use crate::{base, kinds, signals};
 
 /// A model as it lies on the disk.
 pub struct Found {
@@ -26,6 +27,7 @@ pub struct Found {
     pub folder: PathBuf,
     pub sha256: String,
     pub labels: Vec<String>,
+    pub outputs: Outputs,
     pub max_length: usize,
     /// Tables are of these vectors instead of logits.
     pub vector: Option<TextVector>,
@@ -39,7 +41,9 @@ pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
     }
     let max_length = trained_length(&folder).min(config.max_positions);
     let sha256 = base::sha256(&folder)?;
-    Ok(Found { name: name.into(), sha256, labels: config.labels, max_length, folder, vector: None })
+    let outputs = Outputs::of(&config).with_context(|| folder.display().to_string())?;
+    let (name, labels) = (name.into(), config.labels);
+    Ok(Found { name, sha256, labels, outputs, max_length, folder, vector: None })
 }
 
 impl Found {
@@ -54,7 +58,8 @@ impl Found {
         let labels = (0..config.hidden_size).map(|channel| channel.to_string()).collect();
         let max_length = max_length.min(config.max_positions);
         let (name, sha256) = (name.into(), base::sha256(&folder)?);
-        Ok(Found { name, sha256, labels, max_length, folder, vector: Some(vector) })
+        let outputs = Outputs::default();
+        Ok(Found { name, sha256, labels, outputs, max_length, folder, vector: Some(vector) })
     }
 }
 
@@ -160,23 +165,16 @@ pub fn table(
     Ok(table)
 }
 
-/// Logits as predictions over `split`, with the labels that both know as gold.
+/// Logits as answers on the rows of `split`, beside the true ones.
 pub fn predicted(
     found: &Found,
     split: &Split,
     labels: &[String],
+    tolerance: Option<f64>,
     logits: &[f32],
 ) -> Result<Predicted> {
-    let ids = split.examples.iter().map(|row| row.id.clone()).collect();
-    // Gold labels are indices of the update's label set, of which the model's labels are the first ones.
-    let all = split.labels.names();
-    let gold = split.examples.iter().map(|row| row.label).collect::<Vec<_>>();
-    if labels == all {
-        return Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?);
-    }
-    let is_known = |label: &u32| (*label as usize) < labels.len();
-    let gold = gold.into_iter().map(|label| label.filter(is_known)).collect();
-    Ok(Predicted::from_logits(&found.name, labels, ids, gold, logits)?)
+    let reading = Reading { outputs: &found.outputs, labels, rows: split, tolerance };
+    kinds::answers(&found.name, &reading, logits)
 }
 
 /// A model's logits on encoded rows.
@@ -214,10 +212,19 @@ pub fn teacher(
     compute: &Compute,
     console: &mut Console,
 ) -> Result<Option<(Teacher, (String, String))>> {
+    let kind = Kind::of(&split.examples);
+    if kind != Kind::SingleLabel && asked.names.len() > 1 && asked.combine != Combine::Logits {
+        return Err(Usage(format!(
+            "several teachers of a {} task: their logits are what can be averaged, say so with --ensemble logits",
+            kind.name()
+        ))
+        .into());
+    }
     let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
     for name in asked.names {
         let folder = base::find(name)?.folder(hub, console)?;
         let found = describe(name, folder)?;
+        kinds::refuse_other_teacher(name, found.outputs.kind, kind)?;
         let Some(table) = table(&found, split, asked.tables, compute, console)? else {
             return Ok(None);
         };

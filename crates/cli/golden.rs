@@ -24,8 +24,13 @@ pub enum GoldenRows {
 impl GoldenRows {
     /// Of what they hold: their file may change under its name.
     pub fn sha256(&self, labels: &LabelSet) -> String {
-        let row =
-            |id: &String| Example { id: id.clone(), text: String::new(), pair: None, label: None };
+        let row = |id: &String| Example {
+            id: id.clone(),
+            text: String::new(),
+            pair: None,
+            label: None,
+            target: None,
+        };
         match self {
             GoldenRows::Ids(ids) => {
                 Split::new("golden", ids.iter().map(row).collect(), labels.clone()).sha256
@@ -51,8 +56,9 @@ pub fn read(
     }
     let data = data::open(&name, hub, console)?;
     let split = data.split_names().first().cloned().unwrap_or_else(|| "train".into());
-    let labels = LabelSet::new(labels.to_vec())?;
-    let wishes = Wishes { columns: Columns { label: None, ..columns.clone() } };
+    let labels = LabelSet::of_outputs(labels.to_vec())?;
+    let wishes =
+        Wishes { columns: Columns { label: None, ..columns.clone() }, ..Wishes::default() };
     match data.read(&split, &wishes, Labels::Ignored, Some(&labels), hub, console) {
         Ok(rows) if rows.examples.is_empty() => {
             Err(Usage(format!("--golden {name}: no row in it")).into())

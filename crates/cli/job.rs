@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::Device;
-use lowchurn_data::{Columns, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
-use lowchurn_distill::{Plan, Provenance, SelectBy, check_trained};
+use lowchurn_data::{Columns, Kind, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
+use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, check_trained};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
 use serde_json::{Value, json};
@@ -90,6 +90,7 @@ fn wanted(settings: &Settings, data: &Data) -> Wanted {
                 label: s.label_column,
                 id: s.id_column,
             },
+            kind: s.problem_type,
         },
     }
 }
@@ -160,6 +161,7 @@ pub fn rows(
     let is_named = !known.is_empty() && known.iter().any(|name| !name.starts_with("LABEL_"));
     let is_same = known.len() == found.len() && known.iter().all(|name| found.contains(name));
     let name = &job.base.name;
+    let is_same = is_same && Outputs::of(base)?.kind == Kind::of(&train.examples);
     if !is_named || job.layers.settings.fresh_head == Some(true) {
         return Ok(Rows { train, eval, head: HeadOf::Seed });
     }
@@ -187,7 +189,7 @@ fn in_order(split: Split, order: &LabelSet) -> Split {
         split.labels.names().iter().map(|name| order.index_of(name)).collect();
     let mut examples = split.examples;
     for row in &mut examples {
-        row.label = row.label.and_then(|label| *to.get(label as usize)?);
+        row.with_classes(|label| *to.get(label as usize)?);
     }
     Split::new(&split.name, examples, order.clone())
 }

@@ -24,6 +24,7 @@ mod eval;
 mod finetune;
 mod found;
 mod job;
+mod kinds;
 mod predict;
 mod reader;
 mod recipe;

@@ -65,13 +65,23 @@ pub fn of(
     let neighbour = |(row, similarity): (usize, f32)| Neighbour {
         id: known[row].id.clone(),
         text: both_texts(&known[row]),
-        label: known[row].label.and_then(|l| train.labels.names().get(l as usize).cloned()),
+        label: shown(&known[row], train.labels.names()),
         similarity: f64::from(similarity),
     };
     let found = flips.iter().zip(&asked).map(|((at, _), vector)| {
         (*at, closest(vector, &vectors, k).into_iter().map(neighbour).collect())
     });
     Ok(found.collect())
+}
+
+/// What a row is trained to, for people.
+fn shown(row: &Example, names: &[String]) -> Option<String> {
+    let name = |label: u32| names.get(label as usize).cloned();
+    match (row.classes(), row.value()) {
+        (Some(set), _) => Some(set.into_iter().filter_map(name).collect::<Vec<_>>().join(" + ")),
+        (None, Some(value)) => Some(format!("{value:.4}")),
+        (None, None) => row.label.and_then(name),
+    }
 }
 
 /// Rows and cosines of the k nearest, the nearest first and the first of equals; all vectors are of length 1.

@@ -5,8 +5,11 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lowchurn_data::{Labels, PredictionRow, write_row};
-use lowchurn_distill::evaluate;
+use lowchurn_data::{
+    Kind, Labels, PredictionRow, SetRow, Targets, ValueRow, write_row, write_set_row,
+    write_value_row,
+};
+use lowchurn_distill::evaluate_targets;
 use serde_json::json;
 
 use crate::args::Predict;
@@ -27,6 +30,7 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
         split: args.split.as_deref(),
         labels: Labels::IfPresent,
         scoring: &args.scoring,
+        threshold: args.threshold,
         output: args.output.as_deref(),
     };
     let scored = score(&asked, console)?;
@@ -35,7 +39,7 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
         None => {
             let mut out = BufWriter::new(&mut console.out);
             for row in rows {
-                write_row(&mut out, &row)?;
+                row.write(&mut out)?;
             }
             out.flush()?;
         }
@@ -47,7 +51,10 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
     }
     let gold: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
     let metrics = match gold.iter().any(Option::is_some) {
-        true => Some(evaluate(&scored.predictions, &gold)?),
+        true => {
+            let targets = Targets::of(&scored.split.examples);
+            Some(evaluate_targets(&scored.predictions, &gold, &targets, &scored.outputs)?)
+        }
         false => None,
     };
     console.event(&json!({
@@ -77,7 +84,7 @@ fn check_file(path: &Path) -> Result<()> {
 }
 
 /// Beside its place first: a reader never finds half of the rows.
-fn write_file(path: &Path, rows: impl Iterator<Item = PredictionRow>) -> Result<()> {
+fn write_file(path: &Path, rows: impl Iterator<Item = Line>) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let write = || -> Result<()> {
@@ -86,7 +93,7 @@ fn write_file(path: &Path, rows: impl Iterator<Item = PredictionRow>) -> Result<
         }
         let mut out = BufWriter::new(File::create(&partial)?);
         for row in rows {
-            write_row(&mut out, &row)?;
+            row.write(&mut out)?;
         }
         out.into_inner().map_err(|error| error.into_error())?.sync_all()?;
         Ok(fs::rename(&partial, path)?)
@@ -96,14 +103,52 @@ fn write_file(path: &Path, rows: impl Iterator<Item = PredictionRow>) -> Result<
     })
 }
 
-fn prediction(scored: &Scored, row: usize, args: &Predict) -> PredictionRow {
+/// A line of one of the kinds.
+enum Line {
+    Class(PredictionRow),
+    Set(SetRow),
+    Value(ValueRow),
+}
+
+impl Line {
+    fn write(&self, out: &mut dyn Write) -> Result<()> {
+        Ok(match self {
+            Line::Class(row) => write_row(out, row)?,
+            Line::Set(row) => write_set_row(out, row)?,
+            Line::Value(row) => write_value_row(out, row)?,
+        })
+    }
+}
+
+fn prediction(scored: &Scored, row: usize, args: &Predict) -> Line {
     let example = &scored.split.examples[row];
     let name = |label: u32| scored.labels.get(label as usize).cloned().unwrap_or_default();
-    PredictionRow {
-        id: example.id.clone(),
-        label: name(scored.predictions.predicted(row)),
-        gold: example.label.map(name),
-        scores: scored.labels.iter().cloned().zip(scored.predictions.probabilities(row)).collect(),
-        logits: args.logits.then(|| scored.predictions.logits_of(row).to_vec()),
+    let (id, predictions) = (example.id.clone(), &scored.predictions);
+    let scores = |scores: Vec<f32>| scored.labels.iter().cloned().zip(scores).collect();
+    let logits = args.logits.then(|| predictions.logits_of(row).to_vec());
+    match scored.outputs.kind {
+        Kind::SingleLabel => Line::Class(PredictionRow {
+            id,
+            label: name(predictions.predicted(row)),
+            gold: example.label.map(name),
+            scores: scores(predictions.probabilities(row)),
+            logits,
+        }),
+        Kind::MultiLabel => Line::Set(SetRow {
+            id,
+            labels: scored
+                .outputs
+                .labels_of(predictions.logits_of(row))
+                .into_iter()
+                .map(name)
+                .collect(),
+            gold: example.classes().map(|set| set.into_iter().map(name).collect()),
+            scores: scores(predictions.label_probabilities(row)),
+            logits,
+        }),
+        Kind::Regression => {
+            let value = predictions.logits_of(row).first().copied().unwrap_or_default();
+            Line::Value(ValueRow { id, value, gold: example.value() })
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::time::Duration;
 
+use lowchurn_data::Kind;
 use lowchurn_distill::{Event, Scores};
 
 pub use self::downloads::Downloads;
@@ -128,13 +129,19 @@ impl Status {
             Event::Stepped { step, total, report } => {
                 (self.step, self.total, self.learning_rate) = (step, total, report.learning_rate);
                 let n_rows = report.n_rows;
+                // Numbers are neither right nor agreed on.
+                let is_counted = report.kind != Kind::Regression;
                 self.updates.push_back(Update {
                     took,
                     loss_sum: report.loss_sum,
                     n_correct: report.n_correct,
                     n_rows,
-                    n_labelled: n_rows.saturating_sub(report.n_unlabelled),
-                    n_agreed: report.lambda.map(|_| report.n_agreed),
+                    n_labelled: if is_counted {
+                        n_rows - report.n_unlabelled.min(n_rows)
+                    } else {
+                        0
+                    },
+                    n_agreed: report.lambda.filter(|_| is_counted).map(|_| report.n_agreed),
                 });
                 if self.updates.len() > TIMED {
                     self.updates.pop_front();
@@ -249,8 +256,16 @@ fn note(event: &Event) -> Option<String> {
 }
 
 pub fn scores_line(scores: &Scores) -> String {
-    let mut text = format!("accuracy {:.2}%  loss {:.4}", 100.0 * scores.accuracy, scores.loss);
-    for (name, score) in [("f1", scores.f1), ("matthews", scores.matthews)] {
+    let accuracy = scores.accuracy.map(|share| format!("accuracy {:.2}%  ", 100.0 * share));
+    let mut text = format!("{}loss {:.4}", accuracy.unwrap_or_default(), scores.loss);
+    let others = [
+        ("f1", scores.f1),
+        ("macro f1", scores.macro_f1),
+        ("matthews", scores.matthews),
+        ("pearson", scores.pearson),
+        ("spearman", scores.spearman),
+    ];
+    for (name, score) in others {
         if let Some(score) = score {
             text.push_str(&format!("  {name} {score:.4}"));
         }
@@ -342,13 +357,19 @@ mod tests {
             gradient_norm: 1.0,
             lambda: None,
             n_agreed: 0,
+            kind: Kind::SingleLabel,
         };
         Event::Stepped { step, total, report }
     }
 
     fn evaluated(step: u64) -> Event {
-        let scores =
-            Scores { rows: 872, loss: 0.25, accuracy: 0.89105, f1: Some(0.9), matthews: None };
+        let scores = Scores {
+            rows: 872,
+            loss: 0.25,
+            accuracy: Some(0.89105),
+            f1: Some(0.9),
+            ..Scores::default()
+        };
         Event::Evaluated { step, scores, is_best: true }
     }
 
@@ -357,7 +378,7 @@ mod tests {
             step: 1,
             epoch: 0.0,
             loss: 1.0,
-            accuracy: 0.5,
+            accuracy: Some(0.5),
             grad_norm: 1.0,
             learning_rate: 1e-5,
             lambda: None,

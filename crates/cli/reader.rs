@@ -32,7 +32,7 @@ impl Part {
     /// What stays, and about `fraction` of each class. `labels` are the model's.
     pub fn cut(mut self, labels: &[String], fraction: f64) -> Result<(Part, Part), DataError> {
         let examples = std::mem::take(&mut self.examples);
-        let rows = Split::new(&self.name, examples, LabelSet::new(labels.to_vec())?);
+        let rows = Split::new(&self.name, examples, LabelSet::of_outputs(labels.to_vec())?);
         let (kept, held) = stratified_cut(&rows, fraction, CUT_SEED)?;
         let name = format!("{} without its held-out part", self.name);
         let kept = Part { name, examples: kept.examples, ..self.clone() };
@@ -71,7 +71,7 @@ impl Reader<'_> {
         };
         let split = split.map(str::to_string).or(data.split.clone()).unwrap_or(first);
         let columns = data.columns(&self.wishes);
-        let known = LabelSet::new(self.labels.clone())?;
+        let known = LabelSet::of_outputs(self.labels.clone())?;
         let mut read = |known: Option<&LabelSet>| {
             data.read(&split, &self.wishes, labels, known, self.hub, console)
         };
@@ -107,7 +107,7 @@ impl Reader<'_> {
             .with_context(|| found.name.clone())?;
         let mut found = Part { map, ..part(found, source, split, columns) };
         for row in &mut found.examples {
-            row.label = row.label.and_then(|label| aligned.of_data.get(label as usize).copied());
+            row.with_classes(|label| aligned.of_data.get(label as usize).copied());
         }
         self.labels = aligned.labels;
         self.said.extend(aligned.said);
@@ -167,7 +167,13 @@ mod tests {
             name: "x".into(),
             examples: ids
                 .iter()
-                .map(|id| Example { id: id.to_string(), text: "t".into(), pair: None, label: None })
+                .map(|id| Example {
+                    id: id.to_string(),
+                    text: "t".into(),
+                    pair: None,
+                    label: None,
+                    target: None,
+                })
                 .collect(),
             ..Part::default()
         };

@@ -78,8 +78,7 @@ pub fn report(mut told: Told) -> Report {
 
 /// Rows whose prediction changed, in the order in which a report lists them.
 pub fn flipped(pair: &Pair) -> Vec<usize> {
-    let mut rows: Vec<usize> =
-        (0..pair.rows()).filter(|row| pair.old[*row] != pair.new[*row]).collect();
+    let mut rows: Vec<usize> = (0..pair.rows()).filter(|row| pair.judged(*row).is_flip()).collect();
     let sure = |row: usize| score(&pair.new_scores, pair, row, pair.new[row]).unwrap_or(0.0);
     rows.sort_by(|a, b| {
         kind(pair, *a).cmp(&kind(pair, *b)).then_with(|| sure(*b).total_cmp(&sure(*a)))
@@ -89,23 +88,23 @@ pub fn flipped(pair: &Pair) -> Vec<usize> {
 
 /// What became of a row whose prediction changed.
 pub fn kind(pair: &Pair, row: usize) -> FlipKind {
-    match pair.gold[row] {
+    match pair.judged(row).is_right {
         None => FlipKind::Unlabelled,
-        Some(gold) if gold == pair.old[row] => FlipKind::Negative,
-        Some(gold) if gold == pair.new[row] => FlipKind::Positive,
-        Some(_) => FlipKind::Lateral,
+        Some((true, _)) => FlipKind::Negative,
+        Some((false, true)) => FlipKind::Positive,
+        Some((false, false)) => FlipKind::Lateral,
     }
 }
 
 fn flip(pair: &Pair, row: usize, text: Option<String>, nearest: Vec<Neighbour>) -> Flip {
     let (old, new) = (pair.old[row], pair.new[row]);
-    let name = |class: u32| pair.labels[class as usize].clone();
+    let said = pair.said(row);
     Flip {
         id: pair.ids[row].clone(),
         text,
-        gold: pair.gold[row].map(name),
-        old: name(old),
-        new: name(new),
+        gold: said.2,
+        old: said.0,
+        new: said.1,
         old_score: score(&pair.old_scores, pair, row, old),
         new_score: score(&pair.new_scores, pair, row, new),
         kind: kind(pair, row),
@@ -176,15 +175,21 @@ pub fn lines(report: &Report) -> Vec<String> {
         None => "–".into(),
     };
     let rows = |n: u64| format!("{} {}", count(n), if n == 1 { "row" } else { "rows" });
+    let right = report.comparison.answers.right();
+    let (old_right, new_right) = (format!("{right}, old"), format!("{right}, new"));
     let mut table = vec![
         ("rows", format!("{}, {} with a label", count(report.rows), count(all.flips.labelled))),
-        ("accuracy, old", rate(&all.accuracy_old)),
-        ("accuracy, new", rate(&all.accuracy_new)),
+        (old_right.as_str(), rate(&all.accuracy_old)),
+        (new_right.as_str(), rate(&all.accuracy_new)),
         ("gain", gain),
         ("churn", format!("{}, {}", rate(&all.churn), rows(all.flips.changed))),
         ("negative flips", format!("{}, {}", rate(&all.nfr), rows(all.flips.negative))),
         ("positive flips", format!("{}, {}", rate(&all.pfr), rows(all.flips.positive))),
     ];
+    for (name, old, new) in report.comparison.answers.scores() {
+        let shown = |score: Option<f64>| score.map_or("–".into(), |score| format!("{score:.4}"));
+        table.push((name, format!("{} old, {} new", shown(old), shown(new))));
+    }
     let parts = [
         ("on old rows", &report.comparison.old_rows),
         ("on new rows", &report.comparison.new_rows),

@@ -77,7 +77,7 @@ pub fn read(
     console: &mut Console,
 ) -> Result<UpdateRows> {
     let mut reader = Reader {
-        wishes: wishes(typed),
+        wishes: Wishes { kind: Some(model.outputs.kind), ..wishes(typed) },
         labels: model.labels.clone(),
         map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
         new_classes: match args.allow_new_classes {
@@ -160,7 +160,7 @@ pub fn read(
         }
     }
     let new: Vec<Part> = released.into_iter().chain(new).collect();
-    let labels = LabelSet::new(reader.labels.clone())?;
+    let labels = LabelSet::of_outputs(reader.labels.clone())?;
     let rows_of = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
     let (n_old, n_new) = (rows_of(&old), rows_of(&new));
     let names: Vec<&str> = old.iter().chain(&new).map(|part| part.name.as_str()).collect();
@@ -222,7 +222,7 @@ pub fn wishes(typed: &Settings) -> Wishes {
         label: s.label_column,
         id: s.id_column,
     };
-    Wishes { columns }
+    Wishes { columns, kind: None }
 }
 
 /// Held-out rows from each of the new sources, by class; they leave training, and `sources` say so. A source that is too

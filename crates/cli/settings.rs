@@ -2,16 +2,20 @@
 //! and where each value came from.
 
 mod plan_file;
+mod values;
 
 use anyhow::{Context, Result};
+use lowchurn_data::Kind;
 use lowchurn_distill::{
-    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, StateTerms, TrainOnly, precision_if_set,
+    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
+    precision_if_set,
 };
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::plan_file::read_plan;
+use self::values::{parse_bf16, parse_kind, parse_schedule, parse_select_by, parse_threshold};
 use crate::failure::Usage;
 
 /// Everything a plan file and the command line may set. A `None` is not set; the run's `run.toml` has every value set.
@@ -53,6 +57,11 @@ pub struct Settings {
     /// Column that holds the row's id
     #[arg(long, alias = "id_column", value_name = "COLUMN")]
     pub id_column: Option<String>,
+
+    /// single_label_classification, multi_label_classification or regression [default: the task's, else as the label column says:
+    /// lists are multi-label, fractions a regression]
+    #[arg(long, alias = "problem_type", value_parser = parse_kind, value_name = "KIND")]
+    pub problem_type: Option<Kind>,
 
     /// On the command line these three are [`crate::args::MethodFlags`]
     #[arg(skip)]
@@ -164,6 +173,16 @@ pub struct Settings {
     #[arg(long, alias = "label_smoothing_factor", alias = "label_smoothing", value_name = "SHARE")]
     pub label_smoothing: Option<f64>,
 
+    /// `balanced`, or weights of the classes that are named: `NAME=2,OTHER=0.5`. Of the label's term; the divisor stays the number of
+    /// rows
+    #[arg(long, alias = "class_weights", value_name = "WEIGHTS")]
+    pub class_weights: Option<String>,
+
+    /// Of a multi-label model: the probability from which on a label holds, or `tuned` for each label's own, by F1 on the evaluation's
+    /// rows [default: 0.5]
+    #[arg(long, value_parser = parse_threshold, value_name = "SHARE|tuned")]
+    pub threshold: Option<Threshold>,
+
     /// Dropout everywhere [default: as in the checkpoint's config]
     #[arg(long, value_name = "SHARE")]
     pub dropout: Option<f64>,
@@ -216,7 +235,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
 
-    /// What makes an evaluation the best: accuracy, f1, matthews or loss [default: the task's metric]
+    /// What makes an evaluation the best: accuracy, f1, macro_f1, matthews, pearson, spearman or loss [default: the task's metric]
     #[arg(long, alias = "metric_for_best_model", value_parser = parse_select_by, value_name = "METRIC")]
     pub select_by: Option<SelectBy>,
 }
@@ -237,24 +256,6 @@ pub struct Source {
     pub sha256: Option<String>,
     /// Cut off by class and not trained on.
     pub held_out_fraction: Option<f64>,
-}
-
-fn parse_schedule(text: &str) -> Result<Schedule, String> {
-    serde_json::from_value(Value::from(text))
-        .map_err(|_| "expected linear, cosine or constant".into())
-}
-
-fn parse_bf16(text: &str) -> Result<Precision, String> {
-    match text {
-        "true" => Ok(Precision::Bf16),
-        "false" => Ok(Precision::F32),
-        _ => Err("expected true or false".into()),
-    }
-}
-
-fn parse_select_by(text: &str) -> Result<SelectBy, String> {
-    serde_json::from_value(Value::from(text))
-        .map_err(|_| "expected accuracy, f1, matthews or loss".into())
 }
 
 /// Settings with the name of the layer that each set value came from.
@@ -328,6 +329,8 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         max_grad_norm: s.max_grad_norm.unwrap_or(d.max_grad_norm),
         label_smoothing: s.label_smoothing.unwrap_or(d.label_smoothing),
         states: s.states,
+        class_weight: d.class_weight, // of the rows, see `kinds`
+        threshold: s.threshold,
         dropout: s.dropout,
         precision: s.precision.unwrap_or(d.precision),
         freeze: s.freeze.unwrap_or_default(),
@@ -364,6 +367,8 @@ pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
     let Value::Object(planned) = serde_json::to_value(plan)? else { return Ok(settings.clone()) };
     values.extend(planned);
     values.insert("method".into(), plan.method.to_string().into());
+    // These follow from `class_weights` and the rows.
+    values.remove("class_weight");
     // They stand in the method now.
     values.remove("lambda");
     values.remove("temperature");

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use lowchurn_churn::{Names, Predicted, RowsBy};
+use lowchurn_churn::{Answers, Names, Predicted, RowsBy};
 use lowchurn_data::table::{self, Format, Wanted};
-use lowchurn_data::{Error as DataError, Example};
+use lowchurn_data::{Error as DataError, Example, Kind, LabelSet, Split};
 use lowchurn_distill::{Event, predict, sha256_of_files};
 use lowchurn_hub::Hub;
 
 use crate::args::{Compare, Scoring};
-use crate::base;
 use crate::console::Console;
 use crate::device::Compute;
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
+use crate::{base, kinds};
 
 /// What a name stands for, before anything is scored or read.
 pub enum Source {
@@ -107,6 +107,36 @@ pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> 
     Ok(Source::Model(found))
 }
 
+/// The classes of all models; integers in the data are indices into those of the old one.
+pub fn known(sources: &[&Source]) -> Result<Option<LabelSet>> {
+    let mut names: Vec<String> = Vec::new();
+    for found in sources.iter().filter_map(|source| source.model()) {
+        let more = found.labels.iter().filter(|label| !names.contains(label));
+        let more: Vec<String> = more.cloned().collect();
+        names.extend(more);
+    }
+    Ok(if names.is_empty() { None } else { Some(LabelSet::of_outputs(names)?) })
+}
+
+/// The kind of the models, which is one. Files alone say by a tolerance that their numbers are no classes, and nothing else.
+pub fn kind(sources: &[&Source], tolerance: Option<f64>) -> Result<Option<Kind>> {
+    let mut models = sources.iter().filter_map(|source| source.model());
+    let Some(first) = models.next() else { return Ok(tolerance.map(|_| Kind::Regression)) };
+    let kind = first.outputs.kind;
+    if let Some(other) = models.find(|other| other.outputs.kind != kind) {
+        return Err(Usage(format!(
+            "{} is a {} model and {} a {} one; compare models of one kind of task",
+            first.name,
+            kind.name(),
+            other.name,
+            other.outputs.kind.name()
+        ))
+        .into());
+    }
+    kinds::tolerance(kind, tolerance)?;
+    Ok(Some(kind))
+}
+
 /// How the columns of prediction files are found.
 pub fn names(args: &Compare) -> Names {
     Names {
@@ -116,6 +146,7 @@ pub fn names(args: &Compare) -> Names {
         scores: args.score_column.clone(),
         labels: args.labels.clone(),
         rows: if args.by_position { RowsBy::Position } else { RowsBy::Id },
+        tolerance: args.tolerance,
     }
 }
 
@@ -146,9 +177,14 @@ pub fn predicted(
         status.show(&event, start.elapsed(), &console.terminal, &mut console.err);
     });
     status.end(&mut console.err);
-    let ids = examples.iter().map(|row| row.id.clone()).collect();
-    let gold = vec![None; examples.len()];
-    Ok(Predicted::from_logits(&found.name, &found.labels, ids, gold, &scored?.logits)?)
+    // The truth comes later, from the data, with its names.
+    let bare = |row: &Example| Example { label: None, target: None, ..row.clone() };
+    let rows = Split::new(
+        "",
+        examples.iter().map(bare).collect(),
+        LabelSet::of_outputs(found.labels.clone())?,
+    );
+    found::predicted(found, &rows, &found.labels, args.tolerance, &scored?.logits)
 }
 
 fn read(name: &str, paths: &[PathBuf], names: &Names) -> Result<Predicted> {
@@ -165,6 +201,14 @@ fn read(name: &str, paths: &[PathBuf], names: &Names) -> Result<Predicted> {
 
 /// Rows of a further shard, classes by name. Shards are of one model: all have scores of the same classes, or none has.
 fn append(all: &mut Predicted, mut shard: Predicted, rows: RowsBy) -> Result<()> {
+    if all.answers.kind() != shard.answers.kind() || all.answers != Answers::Classes {
+        bail!(
+            "{}: shards of {} a row can't be put together; write {} as one file",
+            shard.name,
+            all.answers.kind(),
+            all.name
+        );
+    }
     let declared = |side: &Predicted| {
         let mut names = side.n_declared.map_or(Vec::new(), |n| side.labels[..n].to_vec());
         names.sort();
@@ -308,7 +352,7 @@ mod tests {
             gold: vec![None; ids.len()],
             scores: Some(scores.to_vec()),
             labels,
-            notes: Vec::new(),
+            ..Predicted::default()
         }
     }
 

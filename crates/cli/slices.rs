@@ -97,7 +97,7 @@ pub fn ids(
             let split = chosen_split(None, &data)?;
             let columns = Columns { id: id_column.map(str::to_string), ..Columns::default() };
             let labels = LabelSet::new(vec!["0".into(), "1".into()])?; // none is read
-            let wishes = Wishes { columns };
+            let wishes = Wishes { columns, ..Wishes::default() };
             let rows = data.read(&split, &wishes, Labels::Ignored, Some(&labels), hub, console)?;
             rows.examples.into_iter().map(|row| row.id).collect()
         }

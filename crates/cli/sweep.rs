@@ -11,7 +11,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use lowchurn_churn::{Flips, Pair, Predicted, RunPoint, Unmatched};
+use lowchurn_churn::{Pair, Predicted, RunPoint, Unmatched};
 use lowchurn_distill::{Method, Plan, PrecisionName, write_file, write_json};
 use lowchurn_kernels::Precision;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use crate::points::{
 use crate::rows::SharedTexts;
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{base, output, recipe, signals, sweep_report};
+use crate::{base, output, recipe, signals, sweep_report, update_record};
 
 pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
     signals::listen()?;
@@ -99,7 +99,7 @@ fn output_of(args: &Sweep) -> Result<PathBuf> {
     // The base of a seed is in the folder that all of them are in.
     let is_here = Path::new(&args.deployed.base).parent().is_some_and(Path::is_dir);
     let is_many = base != args.deployed.base;
-    let folder = if is_many && is_here { base } else { updating::beside(&base) };
+    let folder = if is_many && is_here { base } else { update_record::beside(&base) };
     Ok(PathBuf::from(format!("{folder}-sweep")))
 }
 
@@ -268,7 +268,7 @@ fn write_point(
     let lines = lines.into_inner().map_err(|error| error.into_error())?;
     write_file(&dir.join("predictions.jsonl"), &lines)?;
     let pair = Pair::align(&updating.old_on_holdout, &new, &[], Unmatched::Refuse)?;
-    let flips = Flips::of(&pair.old, &pair.new, &pair.gold);
+    let flips = pair.flips();
     point.accuracy = flips.accuracy_new().unwrap_or(0.0); // `open` has seen a label
     (point.churn, point.nfr) = (flips.churn().unwrap_or(0.0), flips.nfr().unwrap_or(0.0));
     console.tell(&format!(

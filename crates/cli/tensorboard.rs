@@ -79,21 +79,35 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
             lambda,
             agreement,
         } => {
-            let mut points = vec![
-                ("train/loss", loss),
-                ("train/accuracy", accuracy),
+            let mut points = vec![("train/loss", loss)];
+            points.extend(accuracy.map(|value| ("train/accuracy", value)));
+            points.extend([
                 ("train/grad_norm", grad_norm),
                 ("train/learning_rate", learning_rate),
                 ("train/epoch", epoch),
-            ];
+            ]);
             points.extend(lambda.map(|value| ("train/lambda", value)));
             points.extend(agreement.map(|value| ("train/agreement", value)));
             (step, points)
         }
-        LogEntry::Eval { step, epoch: _, eval_loss, eval_accuracy, eval_f1, eval_matthews } => {
-            let mut points = vec![("eval/loss", eval_loss), ("eval/accuracy", eval_accuracy)];
+        LogEntry::Eval {
+            step,
+            epoch: _,
+            eval_loss,
+            eval_accuracy,
+            eval_f1,
+            eval_matthews,
+            eval_macro_f1,
+            eval_pearson,
+            eval_spearman,
+        } => {
+            let mut points = vec![("eval/loss", eval_loss)];
+            points.extend(eval_accuracy.map(|value| ("eval/accuracy", value)));
             points.extend(eval_f1.map(|value| ("eval/f1", value)));
             points.extend(eval_matthews.map(|value| ("eval/matthews", value)));
+            points.extend(eval_macro_f1.map(|value| ("eval/macro_f1", value)));
+            points.extend(eval_pearson.map(|value| ("eval/pearson", value)));
+            points.extend(eval_spearman.map(|value| ("eval/spearman", value)));
             (step, points)
         }
     }
@@ -208,7 +222,7 @@ mod tests {
             step: 7,
             epoch: 0.5,
             loss: 1.0,
-            accuracy: 0.75,
+            accuracy: Some(0.75),
             grad_norm: 2.0,
             learning_rate: 1e-5,
             lambda: None,
@@ -226,9 +240,12 @@ mod tests {
             step: 8,
             epoch: 1.0,
             eval_loss: 0.5,
-            eval_accuracy: 0.9,
+            eval_accuracy: Some(0.9),
             eval_f1: None,
             eval_matthews: Some(0.8),
+            eval_macro_f1: None,
+            eval_pearson: None,
+            eval_spearman: None,
         };
         let expected = vec![("eval/loss", 0.5), ("eval/accuracy", 0.9), ("eval/matthews", 0.8)];
         assert_eq!(scalars(&eval), (8, expected));

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use lowchurn_data::{Encoded, Rng};
 use lowchurn_distill::{
-    Guides, Method, Outcome, Plan, Provenance, Release, Run, State, find_latest, finished,
-    shrink_perturb, train, write_file, write_json,
+    Guides, Method, Outcome, Outputs, Plan, Provenance, Release, Run, State, Threshold,
+    find_latest, finished, shrink_perturb, train, write_file, write_json,
 };
 use lowchurn_models::{Classifier, Config, Head, Params, has_weights};
 use serde_json::json;
@@ -196,6 +196,7 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
             .tell(&format!("{} has no weights: all parameters are new", start.folder.display()))?;
         let config = Config::open(&start.folder)?;
         let mut model = Classifier::fresh(config, labels, &mut || rng.normal(), training.device)?;
+        set_outputs(&mut model, training)?;
         set_dropout(&mut model, plan);
         return Ok(model);
     }
@@ -205,6 +206,7 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
         HeadOf::Seed => Head::Fresh { labels, normal: &mut || rng.normal() },
     };
     let (mut model, report) = Classifier::open(&start.folder, head, training.device)?;
+    set_outputs(&mut model, training)?;
     if !report.fresh.is_empty() {
         console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
     }
@@ -228,6 +230,21 @@ fn set_dropout(model: &mut Classifier, plan: &Plan) {
     let config = &mut model.config;
     (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
     config.classifier_dropout = p as f32;
+}
+
+/// What the outputs stand for: the kind of the rows, and the plan's threshold or the one that the kept head has.
+fn set_outputs(model: &mut Classifier, training: &Training) -> Result<()> {
+    let config = &mut model.config;
+    if training.start.head == HeadOf::Seed {
+        config.raw.shift_remove("thresholds");
+    }
+    Outputs { kind: training.train.targets.kind(), thresholds: Vec::new() }.write_kind(config);
+    let outputs = Outputs::of(config)?;
+    match training.provenance.plan.threshold {
+        Some(Threshold::Fixed(value)) => outputs.with_threshold(value).write(config),
+        Some(Threshold::Tuned) | None => outputs.write(config),
+    }
+    Ok(())
 }
 
 fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow};
-use lowchurn_churn::{
-    Budget, Certificate, Flips, Golden, Pair, Predicted, Report, Unmatched, exit_code,
-};
+use lowchurn_churn::{Budget, Certificate, Golden, Pair, Predicted, Report, Unmatched, exit_code};
 use lowchurn_data::Split;
 use lowchurn_distill::{
     ADAPTER, Method, Plan, Provenance, State, finished_provenance, release, write_file,
@@ -28,7 +26,9 @@ use crate::reporting::{self, check_lines};
 use crate::rows::{self, SharedTexts};
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
-use crate::{compare, grid, output, recipe, settings, signals, update_record, update_report};
+use crate::{
+    compare, grid, kinds, output, recipe, settings, signals, update_record, update_report,
+};
 
 /// A model that may become the update, with its predictions of all held-out rows.
 pub struct Trial {
@@ -62,6 +62,12 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         }
         None => None,
     };
+    if let Some(GoldenRows::Rows(_)) = &golden {
+        kinds::refuse_other(
+            updating.old.outputs.kind,
+            "--golden with texts (a list of ids isn't)",
+        )?;
+    }
     golden::refuse_missing(golden.as_ref(), &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
     refuse_few_rows(&updating, budget.as_ref(), &methods)?;
@@ -220,7 +226,10 @@ fn look_up(
 ) -> Result<Golden> {
     match golden {
         None => Ok(Golden::default()),
-        Some(GoldenRows::Ids(ids)) => Ok(Golden::look_up(ids, &pair.ids, &pair.old, &pair.new)),
+        Some(GoldenRows::Ids(ids)) => {
+            let (old, new) = pair.answers_as_classes();
+            Ok(Golden::look_up(ids, &pair.ids, &old, &new))
+        }
         Some(GoldenRows::Rows(rows)) => {
             let ids: Vec<String> = rows.examples.iter().map(|row| row.id.clone()).collect();
             let old = golden_of_old(updating, rows, console)?;
@@ -239,7 +248,7 @@ fn golden_of_old(
 ) -> Result<Option<Vec<u32>>> {
     let table = found::table(&updating.old, rows, &updating.tables, &updating.compute, console)?;
     let Some(table) = table else { return Ok(None) };
-    let found = found::predicted(&updating.old, rows, &table.labels, &table.logits)?;
+    let found = found::predicted(&updating.old, rows, &table.labels, None, &table.logits)?;
     Ok(Some(found.predicted))
 }
 
@@ -324,7 +333,7 @@ fn tell(
     written: &[PathBuf],
     console: &mut Console,
 ) -> Result<()> {
-    let flips = Flips::of(&trial.pair.old, &trial.pair.new, &trial.pair.gold);
+    let flips = trial.pair.flips();
     let percent =
         |share: Option<f64>| share.map_or("–".into(), |x| format!("{:.2} %", 100.0 * x));
     console.tell(&format!(

@@ -14,7 +14,7 @@ use lowchurn_distill::{
 use crate::args::{BudgetFlags, Init, Update};
 use crate::device;
 use crate::failure::Usage;
-use crate::updating::{self, Updating};
+use crate::updating::Updating;
 
 const FILE: &str = "update.json";
 
@@ -53,6 +53,9 @@ pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Resu
         ("label map", deployed.label_map.clone().unwrap_or_else(|| "none".into())),
         ("device", device::kind(&updating.compute.device).into()),
     ];
+    if let Some(tolerance) = updating.tolerance {
+        all.push(("tolerance", tolerance.to_string()));
+    }
     if args.init == Init::Cold {
         all.push(("encoder", updating.encoder.clone().unwrap_or_default()));
     }
@@ -65,6 +68,16 @@ pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Resu
         all.extend(settings.map(|(key, value)| (key.clone(), value.to_string())));
     }
     Ok(all)
+}
+
+/// The base's own folder, or one below `runs` for a base that lies elsewhere, such as on the hub.
+pub fn beside(base: &str) -> String {
+    let base = base.trim_end_matches('/');
+    if Path::new(base).is_dir() {
+        return base.to_string();
+    }
+    let name = base.rsplit('/').next().unwrap_or(base);
+    format!("runs/{}", name.split('@').next().unwrap_or(name))
 }
 
 /// As people call it.
@@ -164,7 +177,7 @@ pub fn write(output: &Path, made_from: &MadeFrom) -> Result<()> {
 
 /// `runs/x` → `runs/x-v2` → `runs/x-v3`: the first that isn't there yet, or that holds this very update.
 pub fn next_name(base: &str, now: &MadeFrom) -> Result<PathBuf> {
-    let local = updating::beside(base);
+    let local = beside(base);
     let versioned = local.rsplit_once("-v");
     let versioned = versioned.and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
     let (stem, mut n) = match versioned {

@@ -26,7 +26,7 @@ use crate::recipe::recipe_of;
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
-use crate::{base, information, places};
+use crate::{base, information, kinds, places};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -47,6 +47,8 @@ pub struct Updating {
     pub teacher_hashes: Vec<String>,
     pub combine: Combine,
     pub map: Vec<(String, String)>,
+    /// Of a regression.
+    pub tolerance: Option<f64>,
     pub tables: PathBuf,
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
 }
@@ -60,16 +62,6 @@ pub fn calibration_rows(n: usize) -> Vec<bool> {
     (0..n).map(|_| rng.uniform() < CALIBRATION_SHARE).collect()
 }
 
-/// The base's own folder, or one below `runs` for a base that lies elsewhere, such as on the hub.
-pub fn beside(base: &str) -> String {
-    let base = base.trim_end_matches('/');
-    if Path::new(base).is_dir() {
-        return base.to_string();
-    }
-    let name = base.rsplit('/').next().unwrap_or(base);
-    format!("runs/{}", name.split('@').next().unwrap_or(name))
-}
-
 /// [`read`], and what the base says on the held-out rows. `None` where it was interrupted.
 pub fn open(
     args: &Deployed,
@@ -78,6 +70,7 @@ pub fn open(
     console: &mut Console,
 ) -> Result<Option<Updating>> {
     let mut updating = read(args, typed, shared, console)?;
+    kinds::refuse_other(updating.old.outputs.kind, "sweep")?;
     let scored = updating.score_old(console)?;
     Ok(scored.map(|()| updating))
 }
@@ -102,6 +95,7 @@ pub fn read(
     let device = layers.settings.device.as_deref().unwrap_or("auto");
     let compute = Compute::open(device, precision, console)?;
     let old = describe(&args.base, folder)?;
+    let tolerance = kinds::tolerance(old.outputs.kind, args.tolerance)?;
     let rows = rows::read(args, &typed, (&old, &before), shared, &hub, console)?;
     console.tell(&format!(
         "rows: {} old, {} new, {} unlabelled; {} held out",
@@ -141,6 +135,7 @@ pub fn read(
         teacher_hashes,
         combine,
         map,
+        tolerance,
         tables,
         tokens,
     })
@@ -152,7 +147,8 @@ impl Updating {
         let (old, holdout) = (&self.old, &self.rows.holdout);
         let table = table(old, holdout, &self.tables, &self.compute, console)?;
         let Some(table) = table else { return Ok(None) };
-        self.old_on_holdout = predicted(old, holdout, &table.labels, &table.logits)?;
+        self.old_on_holdout =
+            predicted(old, holdout, &table.labels, self.tolerance, &table.logits)?;
         Ok(Some(()))
     }
 
@@ -183,10 +179,11 @@ impl Updating {
             seed: seed.or(s.seed),
             ..s
         };
-        let plan = settings::plan(&settings, SelectBy::Accuracy)?;
+        let mut plan = settings::plan(&settings, SelectBy::Accuracy)?;
         check_trained(&plan, &Config::open(&self.old.folder)?)?;
-        let classes = self.rows.train.labels.len();
-        plan.method.check(classes).map_err(Usage)?;
+        let (train, kind) = (&self.rows.train, self.old.outputs.kind);
+        plan.method.check(train.labels.len()).map_err(Usage)?;
+        kinds::settle_update(&mut plan, settings.class_weights.as_deref(), train, kind)?;
         Ok(plan)
     }
 
@@ -196,7 +193,7 @@ impl Updating {
         let model = open_model(&found, &self.compute)?;
         let tokens = tokens_of(&found, &model.config, &self.rows.holdout.examples)?;
         let logits = self.logits(&model, &tokens, console)?.logits;
-        predicted(&found, &self.rows.holdout, &found.labels, &logits)
+        predicted(&found, &self.rows.holdout, &found.labels, self.tolerance, &logits)
     }
 
     pub fn logits(

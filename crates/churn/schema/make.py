@@ -95,6 +95,26 @@ defs = {
     ),
     "slice": record("", {"name": TEXT, "kind": TEXT, "measured": ref("measured")}, {"p_corrected": SHARE}),
     "from_to": record("", {"from": TEXT, "to": TEXT, "rows": COUNT, "negative": COUNT, "positive": COUNT}),
+    "label": record(
+        "One label of a multi-label task by itself, over all rows.",
+        {"label": TEXT, "flips": ref("flips")},
+        {"churn": ref("rate"), "nfr": ref("rate"), "f1_old": SHARE, "f1_new": SHARE},
+    ),
+    "answers": record(
+        "Where an answer isn't one class a row: sets of labels, which are right as a whole, or numbers, which are right within the "
+        "tolerance.",
+        {"kind": {"enum": ["sets", "values"]}},
+        {
+            "labels": array(ref("label")),
+            **{f"{kind}_f1_{side}": SHARE for kind in ("micro", "macro") for side in ("old", "new")},
+            "tolerance": NUMBER,
+            **{
+                f"{kind}_{side}": NUMBER
+                for kind in ("pearson", "spearman", "squared_error")
+                for side in ("old", "new")
+            },
+        },
+    ),
     "comparison": default(
         "",
         (
@@ -117,7 +137,7 @@ defs = {
                 "seed_floor": ref("rate"),
             },
         ),
-        {"n_small_slices": COUNT, "column_slices": array(fixed(TEXT, ref("flips")))},
+        {"n_small_slices": COUNT, "column_slices": array(fixed(TEXT, ref("flips"))), "answers": ref("answers")},
     ),
     "check": record(
         "One limit, judged by one-sided exact bounds.",

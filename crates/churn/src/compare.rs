@@ -12,7 +12,10 @@ use crate::slices::{
     Cut, by_column, by_keyword, by_length, by_prediction, column_slices, fisher_exact, holm,
 };
 use crate::soft::SoftSums;
-use crate::{Error, Estimate, Flips, McNemar, Pair, Predicted, Rate, Result, Soft, Unmatched};
+use crate::{
+    Error, Estimate, Flips, McNemar, OfAnswers, Pair, PairAnswers, Predicted, Rate, Result, Soft,
+    Unmatched,
+};
 
 /// What is to be said of a pair beyond its flips. All per-row lists are in the pair's order of rows.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +142,9 @@ pub struct Comparison {
     /// Rows on one side only, which don't count.
     pub n_only_old: u64,
     pub n_only_new: u64,
+    /// Of answers that aren't one class a row.
+    #[serde(default, skip_serializing_if = "OfAnswers::is_classes")]
+    pub answers: OfAnswers,
 }
 
 /// Measures a pair.
@@ -152,7 +158,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
         let flips = flips_where(pair, asked.is_new_row?, keep);
         (flips.rows > 0).then(|| Measured::of(flips, asked.confidence, asked.seed))
     };
-    let all = Flips::of(&pair.old, &pair.new, &pair.gold);
+    let all = pair.flips();
     let places = thresholds(pair, asked.thresholds)?;
     let classes = classes(pair, asked.confidence);
     let (slices, n_small_slices) = slices(pair, asked, &all);
@@ -180,6 +186,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
         seed_floor: asked.seed_floor,
         n_only_old: pair.n_only_old,
         n_only_new: pair.n_only_new,
+        answers: OfAnswers::of(pair, asked.confidence),
     })
 }
 
@@ -193,7 +200,7 @@ pub fn seed_floor(runs: &[Predicted], confidence: f64) -> Result<Option<Rate>> {
     for (at, first) in runs.iter().enumerate() {
         for second in &runs[at + 1..] {
             let pair = Pair::align(first, second, &[], Unmatched::Refuse)?;
-            flips.merge(&Flips::of(&pair.old, &pair.new, &pair.gold));
+            flips.merge(&pair.flips());
         }
     }
     let Some(churn) = flips.churn() else { return Ok(None) };
@@ -272,13 +279,19 @@ fn flips_where(pair: &Pair, mask: &[bool], keep: bool) -> Flips {
     let mut flips = Flips::default();
     for (row, is_new) in mask.iter().enumerate() {
         if *is_new == keep {
-            flips.add(pair.old[row], pair.new[row], pair.gold[row]);
+            flips.count(pair.judged(row));
         }
     }
     flips
 }
 
 fn classes(pair: &Pair, confidence: f64) -> Vec<OfClass> {
+    if let PairAnswers::Sets { names, members } = &pair.answers {
+        return labels(pair, names, members, confidence);
+    }
+    if matches!(pair.answers, PairAnswers::Values { .. }) {
+        return Vec::new();
+    }
     let mut flips = vec![Flips::default(); pair.labels.len()];
     for ((old, new), gold) in pair.old.iter().zip(&pair.new).zip(&pair.gold) {
         if let Some(gold) = gold {
@@ -296,6 +309,28 @@ fn classes(pair: &Pair, confidence: f64) -> Vec<OfClass> {
     pair.labels.iter().zip(flips).filter(with_rows).map(class).collect()
 }
 
+// Rows that have a label: whether it was said to hold. A row counts for each of its labels.
+fn labels(pair: &Pair, names: &[String], members: &[Vec<u32>], confidence: f64) -> Vec<OfClass> {
+    let has = |class: u32, label: usize| members[class as usize].contains(&(label as u32));
+    let class = |(label, name): (usize, &String)| {
+        let mut flips = Flips::default();
+        for row in 0..pair.rows() {
+            if pair.gold[row].is_some_and(|gold| has(gold, label)) {
+                let said = [pair.old[row], pair.new[row]].map(|class| u32::from(has(class, label)));
+                flips.add(said[0], said[1], Some(1));
+            }
+        }
+        OfClass {
+            label: name.clone(),
+            recall_old: flips.accuracy_old(),
+            recall_new: flips.accuracy_new(),
+            nfr: Rate::new(flips.negative, flips.labelled, confidence),
+            flips,
+        }
+    };
+    names.iter().enumerate().map(class).filter(|class| class.flips.rows > 0).collect()
+}
+
 // The first of equals.
 fn worst(classes: &[OfClass], recall: fn(&OfClass) -> Option<f64>) -> Option<(String, f64)> {
     let known = classes.iter().filter_map(|class| recall(class).map(|value| (class, value)));
@@ -305,6 +340,9 @@ fn worst(classes: &[OfClass], recall: fn(&OfClass) -> Option<f64>) -> Option<(St
 
 fn from_to(pair: &Pair) -> Vec<FromTo> {
     let mut cells: BTreeMap<(u32, u32), FromTo> = BTreeMap::new();
+    if matches!(pair.answers, PairAnswers::Values { .. }) {
+        return Vec::new();
+    }
     for ((old, new), gold) in pair.old.iter().zip(&pair.new).zip(&pair.gold) {
         let cell = cells.entry((*old, *new)).or_insert_with(|| FromTo {
             from: pair.labels[*old as usize].clone(),
@@ -333,7 +371,7 @@ fn slices(pair: &Pair, asked: &Asked<'_>, all: &Flips) -> (Vec<Slice>, u64) {
         let mut flips = vec![Flips::default(); cut.names.len()];
         for (row, slice) in cut.of_row.iter().enumerate() {
             if let Some(flips) = flips.get_mut(*slice as usize) {
-                flips.add(pair.old[row], pair.new[row], pair.gold[row]);
+                flips.count(pair.judged(row));
             }
         }
         for (name, flips) in cut.names.into_iter().zip(flips) {

@@ -118,6 +118,22 @@ pub enum Error {
     #[error("the label map gives {label:?} two new names, {first:?} and {second:?}")]
     MapTwice { label: String, first: String, second: String },
 
+    // Answers that aren't one class a row.
+    #[error(
+        "{old_name} answers with {old} a row, {new_name} with {new}; compare models of one kind of task"
+    )]
+    KindsDiffer { old_name: String, old: &'static str, new_name: String, new: &'static str },
+    #[error(
+        "{name} holds numbers, and no two are quite the same; say how far apart two may be to count as one answer: --tolerance 0.25"
+    )]
+    ToleranceNeeded { name: String },
+    #[error("a tolerance of {tolerance}; expected a number of at least 0")]
+    Tolerance { tolerance: f64 },
+    #[error("{name}: row {id:?} has {value}, not a finite number")]
+    NotANumber { name: String, id: String, value: f32 },
+    #[error("{name} doesn't have the label {label:?} (labels: {})", list(known))]
+    LabelUnknown { name: String, label: String, known: Vec<String> },
+
     // Comparisons.
     #[error("{what}: {found} of them for {expected} rows or classes")]
     Length { what: String, found: usize, expected: usize },

@@ -7,6 +7,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Judged;
+
 /// Sums over rows. `changed` counts all rows; the five kinds below it count labelled rows only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flips {
@@ -28,15 +30,21 @@ pub struct Flips {
 impl Flips {
     /// Counts one row. All classes are indices of one label set.
     pub fn add(&mut self, old: u32, new: u32, gold: Option<u32>) {
+        let is_right = gold.map(|gold| (old == gold, new == gold));
+        self.count(Judged { is_changed: old != new, is_right });
+    }
+
+    /// Counts one row whose answers have been judged.
+    pub fn count(&mut self, row: Judged) {
         self.rows += 1;
-        self.changed += u64::from(old != new);
-        let Some(gold) = gold else { return };
+        self.changed += u64::from(row.is_changed);
+        let Some((is_old_right, is_new_right)) = row.is_right else { return };
         self.labelled += 1;
-        let kind = match (old == gold, new == gold) {
+        let kind = match (is_old_right, is_new_right) {
             (true, true) => &mut self.both_right,
             (true, false) => &mut self.negative,
             (false, true) => &mut self.positive,
-            (false, false) if old != new => &mut self.lateral,
+            (false, false) if row.is_changed => &mut self.lateral,
             (false, false) => &mut self.same_wrong,
         };
         *kind += 1;

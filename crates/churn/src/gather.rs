@@ -230,6 +230,7 @@ impl<'p> Gather<'p> {
             gold,
             scores,
             notes,
+            ..Predicted::default()
         }
     }
 

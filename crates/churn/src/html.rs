@@ -31,6 +31,7 @@ pub fn html(report: &Report) -> String {
         ("flips", "Changed rows", flips::flips(report)),
         ("from-to", "From which class to which", behaviour::from_to(report)),
         ("classes", "By true class", behaviour::classes(report)),
+        ("labels", "By label", behaviour::labels(report)),
         ("slices", "Slices, worst first", behaviour::slices(report)),
         ("scores", "Scores", sides::scores(report)),
         ("frontier", "Accuracy against churn", sweep::frontier(report)),

@@ -12,8 +12,11 @@ mod gather;
 mod json_row;
 
 mod read;
+mod read_kinds;
 
 mod predicted;
+
+mod answers;
 
 mod pair;
 
@@ -49,6 +52,7 @@ mod html;
 
 mod error;
 
+pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
 pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;
 pub use certify::*;

@@ -65,15 +65,22 @@ fn verdict(certificate: &Certificate) -> String {
 
 fn measures(report: &Report) -> String {
     let all = &report.comparison.all;
+    let right = report.comparison.answers.right();
+    let gain_of = if report.comparison.answers.is_classes() { "accuracy gain" } else { "gain" };
     let mut out = format!(
-        "\n| measure | value (interval) |\n|---|---|\n| churn | {} |\n| negative flips (NFR) | {} |\n| positive flips (PFR) | {} |\n| accuracy, old | {} |\n| accuracy, new | {} |\n| accuracy gain | {} |\n",
+        "\n| measure | value (interval) |\n|---|---|\n| churn | {} |\n| negative flips (NFR) | {} |\n| positive flips (PFR) | {} |\n| {right}, old | {} |\n| {right}, new | {} |\n| {gain_of} | {} |\n",
         rate(&all.churn),
         rate(&all.nfr),
         rate(&all.pfr),
         rate(&all.accuracy_old),
         rate(&all.accuracy_new),
-        gain(&all.accuracy_gain)
+        gain(&all.accuracy_gain),
+        right = cell(&right, 60),
     );
+    for (name, old, new) in report.comparison.answers.scores() {
+        let (old, new) = (format::number(old), format::number(new));
+        out.push_str(&format!("| {name}, old → new | {old} → {new} |\n"));
+    }
     if let Some(floor) = &report.comparison.seed_floor {
         out.push_str(&format!("| seed floor | {} |\n", rate(&Some(*floor))));
     }

@@ -9,7 +9,7 @@ use lowchurn_data::error::{Error as DataError, nearest};
 use crate::{Error, Result};
 
 /// Names of columns, where the guess should not be trusted. `None` is "find it".
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
     pub id: Option<String>,
     pub prediction: Option<String>,
@@ -21,6 +21,8 @@ pub struct Names {
     /// The classes of scores that stand in a list, in its order.
     pub labels: Vec<String>,
     pub rows: RowsBy,
+    /// The file's answers are numbers, and two that are no further apart are the same.
+    pub tolerance: Option<f64>,
 }
 
 /// What tells that two rows of two files are the same.

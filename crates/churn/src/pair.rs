@@ -8,7 +8,13 @@ use lowchurn_data::error::nearest;
 
 use crate::label_names::is_respelt;
 use crate::predicted::length;
-use crate::{Error, Predicted, Result};
+use crate::{Answers, Error, PairAnswers, Predicted, Result};
+
+mod rows;
+mod sets;
+mod values;
+
+use rows::{align_rows, no_common_row, rows_differ};
 
 /// Columns of N rows that both models scored, in the old file's order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +38,8 @@ pub struct Pair {
     /// Rows on one side only, which are left out.
     pub n_only_old: u64,
     pub n_only_new: u64,
+    /// Where an answer isn't one class a row.
+    pub answers: PairAnswers,
 }
 
 /// What becomes of rows that only one side has.
@@ -61,7 +69,20 @@ impl Pair {
     ) -> Result<Pair> {
         check_lengths(old)?;
         check_lengths(new)?;
-        let labels = align_labels(old, new, label_map)?;
+        let (labels, sets) = match (&old.answers, &new.answers) {
+            (Answers::Sets { .. }, Answers::Sets { .. }) => sets::align(old, new, label_map)?,
+            (one, other) if one.kind() == other.kind() => {
+                (align_labels(old, new, label_map)?, PairAnswers::Classes)
+            }
+            (one, other) => {
+                return Err(Error::KindsDiffer {
+                    old_name: old.name.clone(),
+                    old: one.kind(),
+                    new_name: new.name.clone(),
+                    new: other.kind(),
+                });
+            }
+        };
         let rows = align_rows(old, new)?;
         if rows.both.is_empty() {
             return Err(no_common_row(old, new));
@@ -86,6 +107,10 @@ impl Pair {
             }
             gold.push(first.or(second));
         }
+        let answers = match sets {
+            PairAnswers::Classes => values::of_rows(old, new, &rows.both)?,
+            sets => sets,
+        };
         let (of_old, of_new) = (|row: &(u32, u32)| row.0, |row: &(u32, u32)| row.1);
         let classes = labels.names.len();
         let mut alignment = labels.said;
@@ -105,6 +130,7 @@ impl Pair {
             alignment,
             n_only_old: rows.only_old.len() as u64,
             n_only_new: rows.only_new.len() as u64,
+            answers,
         })
     }
 
@@ -148,6 +174,7 @@ impl Pair {
             alignment: self.alignment.clone(),
             n_only_old: self.n_only_old,
             n_only_new: self.n_only_new,
+            answers: values::subset(&self.answers, &rows),
         }
     }
 }
@@ -310,68 +337,6 @@ fn said(
         said.push(format!("{name} {line}"));
     }
     said
-}
-
-struct Rows {
-    /// (row in old, row in new).
-    both: Vec<(u32, u32)>,
-    only_old: Vec<u32>,
-    only_new: Vec<u32>,
-}
-
-fn align_rows(old: &Predicted, new: &Predicted) -> Result<Rows> {
-    if old.ids == new.ids {
-        let both = (0..old.rows() as u32).map(|row| (row, row)).collect();
-        return Ok(Rows { both, only_old: Vec::new(), only_new: Vec::new() });
-    }
-    let mut place: HashMap<&str, u32> = HashMap::with_capacity(new.rows());
-    for (row, id) in new.ids.iter().enumerate() {
-        if let Some(first) = place.insert(id, row as u32) {
-            return Err(twice(new, id, first as usize, row));
-        }
-    }
-    let mut rows = Rows { both: Vec::new(), only_old: Vec::new(), only_new: Vec::new() };
-    let mut taken: Vec<Option<u32>> = vec![None; new.rows()];
-    for (row, id) in old.ids.iter().enumerate() {
-        let Some(in_new) = place.get(id.as_str()).copied() else {
-            rows.only_old.push(row as u32);
-            continue;
-        };
-        if let Some(first) = taken[in_new as usize].replace(row as u32) {
-            return Err(twice(old, id, first as usize, row));
-        }
-        rows.both.push((row as u32, in_new));
-    }
-    let free = taken.iter().enumerate().filter(|(_, taken)| taken.is_none());
-    rows.only_new = free.map(|(row, _)| row as u32).collect();
-    Ok(rows)
-}
-
-fn twice(side: &Predicted, id: &str, first: usize, second: usize) -> Error {
-    Error::IdTwice { name: side.name.clone(), id: id.to_owned(), first, second }
-}
-
-fn no_common_row(old: &Predicted, new: &Predicted) -> Error {
-    Error::NoCommonRow {
-        old_name: old.name.clone(),
-        new_name: new.name.clone(),
-        old_id: old.ids.first().cloned().unwrap_or_default(),
-        new_id: new.ids.first().cloned().unwrap_or_default(),
-    }
-}
-
-fn rows_differ(old: &Predicted, new: &Predicted, rows: &Rows) -> Error {
-    let first = |side: &Predicted, rows: &[u32]| {
-        rows.iter().take(3).map(|row| side.ids[*row as usize].clone()).collect()
-    };
-    Error::RowsDiffer {
-        old_name: old.name.clone(),
-        new_name: new.name.clone(),
-        only_old: rows.only_old.len(),
-        only_new: rows.only_new.len(),
-        old_ids: first(old, &rows.only_old),
-        new_ids: first(new, &rows.only_new),
-    }
 }
 
 fn classes_of(side: &Predicted, place: &[u32], rows: impl Iterator<Item = u32>) -> Vec<u32> {

@@ -6,7 +6,7 @@ use lowchurn_data::error::{Error as DataError, Result as DataResult};
 
 use crate::names::Names;
 use crate::read;
-use crate::{Error, Result};
+use crate::{Answers, Error, Result};
 
 /// What one model said about a set of rows. All columns have N entries.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Predicted {
     pub scores: Option<Vec<f32>>,
     /// What a reader of the numbers should know, a sentence each.
     pub notes: Vec<String>,
+    /// Where an answer isn't one class a row.
+    pub answers: Answers,
 }
 
 impl Predicted {
@@ -74,7 +76,7 @@ impl Predicted {
             predicted,
             gold,
             scores: Some(scores),
-            notes: Vec::new(),
+            ..Predicted::default()
         })
     }
 

@@ -11,11 +11,17 @@ use serde::de::DeserializeSeed;
 use crate::gather::{Classes, Gather, Row, Shape};
 use crate::json_row::{Field, RowSeed, ScoresSeed};
 use crate::names::{Names, Roles, ScoreColumns, choose};
+use crate::read_kinds::{self, Holds, holds};
 use crate::{Error, Predicted, Result};
 
 pub(crate) fn read(path: &Path, names: &Names) -> Result<Predicted> {
     let format = Format::of(path)?;
     let mut columns = table::head(path)?.columns;
+    match holds(path, &columns, names)? {
+        Holds::Classes => {}
+        Holds::Sets => return read_kinds::sets(path),
+        Holds::Values => return read_kinds::values(path, &columns, names),
+    }
     let mut roles = choose(path, &columns, names)?;
     loop {
         let mut gather = gather(path, &columns, &roles, names);
@@ -294,6 +300,7 @@ fn cell_text(cells: &Cells, row: usize, out: &mut String) {
             Some(Some(number)) if !number.is_nan() => out.push_str(&number.to_string()),
             _ => {}
         },
+        Cells::Lists { .. } => {}
     }
 }
 
@@ -301,6 +308,6 @@ fn cell_number(cells: &Cells, row: usize) -> f64 {
     match cells {
         Cells::Integers(cells) => cells.get(row).copied().flatten().map_or(f64::NAN, |n| n as f64),
         Cells::Floats(cells) => cells.get(row).copied().flatten().unwrap_or(f64::NAN),
-        Cells::Text(_) => f64::NAN,
+        Cells::Text(_) | Cells::Lists { .. } => f64::NAN,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::{Flips, Pair};
+use crate::{Flips, Pair, PairAnswers};
 
 /// Rows that are cut into slices in one way.
 pub(crate) struct Cut {
@@ -32,7 +32,10 @@ pub(crate) fn by_column(column: &str, values: &[String]) -> Cut {
 }
 
 pub(crate) fn by_prediction(pair: &Pair) -> Cut {
-    let names = pair.labels.iter().map(|label| format!("predicted = {label}")).collect();
+    let names: Vec<String> = match pair.answers {
+        PairAnswers::Values { .. } => Vec::new(),
+        _ => pair.labels.iter().map(|label| format!("predicted = {label}")).collect(),
+    };
     Cut { kind: "predicted".to_owned(), names, of_row: pair.old.clone() }
 }
 
@@ -86,7 +89,7 @@ pub fn column_slices(pair: &Pair, columns: &[(String, Vec<String>)]) -> Vec<(Str
         for (row, slice) in cut.of_row.iter().enumerate() {
             let Some(name) = cut.names.get(*slice as usize) else { continue };
             let flips = all.entry(name.clone()).or_default();
-            flips.add(pair.old[row], pair.new[row], pair.gold[row]);
+            flips.count(pair.judged(row));
         }
     }
     all.into_iter().collect()

@@ -82,6 +82,10 @@ pub struct Compare {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub labels: Vec<String>,
 
+    /// Of regressions: how far apart two numbers may be to count as the same answer, and an answer from the truth to be right
+    #[arg(long, value_name = "NUMBER")]
+    pub tolerance: Option<f64>,
+
     /// Prediction files have no ids, but the same rows in the same order
     #[arg(long)]
     pub by_position: bool,

@@ -54,6 +54,10 @@ pub struct Deployed {
     #[arg(long, value_name = "A=B,...")]
     pub label_map: Option<String>,
 
+    /// Of a regression: how far apart two numbers may be to count as the same answer, and an answer from the truth to be right
+    #[arg(long, value_name = "NUMBER")]
+    pub tolerance: Option<f64>,
+
     /// Let labels that the model lacks become new classes
     #[arg(long)]
     pub allow_new_classes: bool,

@@ -129,7 +129,7 @@ pub fn holdout(
     }
     let old_tokens = found::tokens_of(&models.old, &weights.old.config, &split.examples)?;
     let old = score(&weights.old, &old_tokens, models, console)?;
-    let old = found::predicted(&models.old, &split, &models.old.labels, &old)?;
+    let old = found::predicted(&models.old, &split, &models.old.labels, None, &old)?;
     let golden = match golden {
         None => None,
         Some(rows) => {
@@ -212,7 +212,7 @@ pub fn pair(models: &Models, holdout: &Holdout, logits: &[f32]) -> Result<Pair> 
 }
 
 pub fn flips_of(pair: &Pair) -> Flips {
-    Flips::of(&pair.old, &pair.new, &pair.gold)
+    pair.flips()
 }
 
 /// Temperature and bias of one model between, fitted on the calibration rows.

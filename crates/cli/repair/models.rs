@@ -18,7 +18,7 @@ use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::reader::Reader;
 use crate::rows;
-use crate::{base, information, places};
+use crate::{base, information, kinds, places};
 
 /// The models as they lie on the disk.
 pub struct Models {
@@ -47,6 +47,9 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
     };
     let old = find(&args.old)?;
     let new = args.new.iter().map(find).collect::<Result<Vec<_>>>()?;
+    for found in new.iter().chain([&old]) {
+        kinds::refuse_other(found.outputs.kind, "repair")?;
+    }
     let tokenizer = |found: &Found| -> Result<String> {
         Ok(Fingerprint::of(&found.name, &found.folder, &found.labels, 1, &[])?.tokenizer)
     };
@@ -167,7 +170,7 @@ pub fn columns(args: &Repair) -> Columns {
 
 pub fn reader<'m>(args: &Repair, models: &'m Models) -> Result<Reader<'m>> {
     Ok(Reader {
-        wishes: Wishes { columns: columns(args) },
+        wishes: Wishes { columns: columns(args), ..Wishes::default() },
         labels: models.new[0].labels.clone(),
         map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
         new_classes: NewClasses::Refused,

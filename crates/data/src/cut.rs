@@ -80,8 +80,13 @@ mod tests {
 
     fn split(rows: impl Iterator<Item = (String, Option<u32>)>) -> Split {
         let labels = LabelSet::new(vec!["a".to_owned(), "b".to_owned()]).unwrap();
-        let example =
-            |(at, (text, label))| Example { id: format!("train-{at}"), text, pair: None, label };
+        let example = |(at, (text, label))| Example {
+            id: format!("train-{at}"),
+            text,
+            pair: None,
+            label,
+            target: None,
+        };
         Split::new("train", rows.enumerate().map(example).collect(), labels)
     }
 

@@ -19,6 +19,7 @@ use tokenizers::{
 use crate::byte_level::byte_level;
 use crate::error::{Error, Result};
 use crate::example::Example;
+use crate::kind::Targets;
 
 /// A model's tokenizer with padding switched off.
 pub struct TextEncoder {
@@ -168,7 +169,7 @@ fn bert_of_vocab(path: &Path, config: &Value) -> Result<Tokenizer> {
 }
 
 /// All rows of a split as tokens, row `r` at `offsets[r]..offsets[r + 1]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     pub tokens: Vec<u32>,
     /// Segment ids: 0 first text, 1 second text of a pair, as the tokenizer gives them; some families have none and ignore them.
@@ -177,6 +178,8 @@ pub struct Encoded {
     pub offsets: Vec<usize>,
     pub ids: Vec<String>,
     pub labels: Vec<Option<u32>>,
+    /// What the rows are trained to where that isn't one class.
+    pub targets: Targets,
     /// Rows that were longer than the maximum length.
     pub n_truncated: usize,
 }
@@ -234,7 +237,8 @@ pub fn encode(encoder: &TextEncoder, examples: &[Example], max_length: usize) ->
         .par_chunks(256)
         .map(|rows| encode_part(&tokenizer, &whole, rows))
         .collect::<Result<_>>()?;
-    let mut all = Encoded { offsets: vec![0], ..Encoded::default() };
+    let targets = Targets::of(examples);
+    let mut all = Encoded { offsets: vec![0], targets, ..Encoded::default() };
     for part in parts {
         let start = all.tokens.len();
         all.tokens.extend(part.tokens);
@@ -300,6 +304,7 @@ mod tests {
             text: text.to_owned(),
             pair: pair.map(str::to_owned),
             label: None,
+            target: None,
         }
     }
 

@@ -101,8 +101,6 @@ pub enum Error {
         expected: &'static str,
         suggestion: Option<String>,
     },
-    #[error("{}: {kind} tasks aren't supported yet (expected kind = \"classification\")", path.display())]
-    TaskKind { path: PathBuf, kind: &'static str },
     #[error("README.md:{line}: the front matter can't be read ({reason})")]
     BadCard { line: usize, reason: String },
     #[error("config {config:?} isn't there (configs: {}){}", list(configs), hint(suggestion))]
@@ -197,11 +195,26 @@ pub enum Error {
     #[error("{at}: column {column:?} holds {value}, which is outside 0..{} of the labels {} (-1 is unlabelled)", labels.len(), list(labels))]
     LabelOutOfRange { at: At, column: String, value: i64, labels: Vec<String> },
     #[error(
-        "{at}: column {column:?} holds {value}, a score and not a class: regression tasks aren't supported yet"
+        "{at}: column {column:?} holds {value}, a number and not a class; give --problem-type regression, or another label column"
     )]
-    Regression { at: At, column: String, value: String },
-    #[error("{}: column {column:?} holds lists: multi-label tasks aren't supported yet", path.display())]
-    MultiLabel { path: PathBuf, column: String },
+    NotAClass { at: At, column: String, value: String },
+    #[error(
+        "{at}: column {column:?} holds {value}, not a finite number; leave the cell empty where a row has no value"
+    )]
+    NotANumber { at: At, column: String, value: String },
+    #[error(
+        "{}: column {column:?} holds lists, but this is a {kind} task; give --problem-type multi_label_classification, or another label column",
+        path.display()
+    )]
+    Lists { path: PathBuf, column: String, kind: &'static str },
+    #[error(
+        "{at}: column {column:?} holds {value:?}, which is no list of labels; write names with commas between, or a JSON list"
+    )]
+    NotAList { at: At, column: String, value: String },
+    #[error(
+        "{at}: column {column:?} holds a list with an empty entry or -1; leave it out of the list"
+    )]
+    EmptyEntry { at: At, column: String },
     #[error(
         "the labels given ({}) aren't the labels of the data ({}): {}the names must be the same, their order may differ",
         list(given),
@@ -250,9 +263,19 @@ pub enum Error {
     #[error("row {id:?}: the tokenizer failed ({reason})")]
     Tokenize { id: String, reason: String },
 
-    // Metrics and predictions.
-    #[error("unknown metric {name:?} (expected accuracy, f1 or matthews){}", hint(suggestion))]
+    // Kinds, metrics and predictions.
+    #[error(
+        "unknown problem type {name:?} (expected single_label_classification, multi_label_classification or regression){}",
+        hint(suggestion)
+    )]
+    UnknownKind { name: String, suggestion: Option<String> },
+    #[error(
+        "unknown metric {name:?} (expected accuracy, f1, macro_f1, matthews, pearson or spearman){}",
+        hint(suggestion)
+    )]
     UnknownMetric { name: String, suggestion: Option<String> },
+    #[error("metric {metric} isn't one of a {kind} task (expected {expected})")]
+    MetricOfKind { metric: &'static str, kind: &'static str, expected: &'static str },
     #[error("{}:{line}: isn't a prediction ({reason})", path.display())]
     BadPrediction { path: PathBuf, line: usize, reason: String },
     #[error("{}:{second}: id {id:?} is there twice, first in line {first}", path.display())]

@@ -5,17 +5,55 @@
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::kind::Target;
 
 /// One row: a text, or a pair of texts, with a label index into the split's label set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// Unique in its split and stable across reruns; `read` documents the rule.
     pub id: String,
     pub text: String,
     /// The second text of a pair task.
     pub pair: Option<String>,
-    /// `None`: unlabelled.
+    /// The class; `None`: unlabelled. A row with a `target` has its first label here, 0 for an empty set or a value: who asks
+    /// whether a row is labelled, or cuts by class, needs no kind.
     pub label: Option<u32>,
+    /// What a multi-label or regression row is trained to.
+    pub target: Option<Target>,
+}
+
+impl Example {
+    /// The labels that hold, where the row has such a set.
+    pub fn classes(&self) -> Option<Vec<u32>> {
+        match &self.target {
+            Some(Target::Classes(classes)) => Some(classes.clone()),
+            _ => None,
+        }
+    }
+
+    /// The number, where the row has one.
+    pub fn value(&self) -> Option<f32> {
+        match self.target {
+            Some(Target::Value(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Gives each class the index that `to` says. A class that has none is left out of a set, and unlabels a row that has but
+    /// one class.
+    pub fn with_classes(&mut self, to: impl Fn(u32) -> Option<u32>) {
+        match &mut self.target {
+            Some(Target::Value(_)) => {}
+            Some(Target::Classes(classes)) => {
+                let mut moved: Vec<u32> = classes.iter().filter_map(|class| to(*class)).collect();
+                moved.sort_unstable();
+                moved.dedup();
+                self.label = Some(moved.first().copied().unwrap_or(0));
+                *classes = moved;
+            }
+            None => self.label = self.label.and_then(to),
+        }
+    }
 }
 
 /// Ordered class names. The index of a name is the class index of the model's head, so order is part of the identity.
@@ -39,12 +77,25 @@ impl LabelSet {
         Ok(LabelSet(names))
     }
 
+    /// The outputs of a model, of which a regression has one.
+    pub fn of_outputs(names: Vec<String>) -> Result<LabelSet> {
+        match names.as_slice() {
+            [only] if !only.trim().is_empty() => Ok(LabelSet(names)),
+            _ => LabelSet::new(names),
+        }
+    }
+
+    /// The one output of a regression, as transformers names it.
+    pub fn value() -> LabelSet {
+        LabelSet(vec!["LABEL_0".to_owned()])
+    }
+
     /// The names in class order.
     pub fn names(&self) -> &[String] {
         &self.0
     }
 
-    #[allow(clippy::len_without_is_empty, reason = "a label set has at least two names")]
+    #[allow(clippy::len_without_is_empty, reason = "a label set has at least one name")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -97,6 +148,18 @@ fn fingerprint(examples: &[Example], labels: &LabelSet) -> String {
         }
         field(&[u8::from(row.pair.is_some())]);
         field(&row.label.map_or(-1, i64::from).to_le_bytes());
+        // Rows of one class feed what they fed before there were other kinds.
+        match &row.target {
+            None => {}
+            Some(Target::Value(value)) => {
+                field(b"value");
+                field(&value.to_le_bytes());
+            }
+            Some(Target::Classes(classes)) => {
+                field(b"classes");
+                field(&classes.iter().flat_map(|class| class.to_le_bytes()).collect::<Vec<u8>>());
+            }
+        }
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -130,6 +193,7 @@ mod tests {
             text: text.to_owned(),
             pair: pair.map(str::to_owned),
             label,
+            target: None,
         };
         let of = |row| Split::new("train", vec![row], labels.clone()).sha256;
         let base = of(row("1", "x", None, Some(0)));
@@ -144,6 +208,18 @@ mod tests {
             row("1x", "", None, Some(0)),
         ] {
             assert_ne!(base, of(other));
+        }
+        let with = |target| of(Example { target: Some(target), ..row("1", "x", None, Some(0)) });
+        let all = [
+            base.clone(),
+            with(Target::Value(0.0)),
+            with(Target::Value(1.0)),
+            with(Target::Classes(vec![])),
+            with(Target::Classes(vec![0])),
+            with(Target::Classes(vec![0, 1])),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one), "{at}");
         }
     }
 }

@@ -5,14 +5,18 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::example::{Example, LabelSet, Split};
+use crate::kind::{Kind, Target};
 
 /// Counts over one training split, and what it shares with an evaluation split. Lists of ids hold the first three.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Inspection {
     pub split: String,
     pub rows: usize,
+    pub kind: Kind,
     /// (label name, rows), in label order.
     pub classes: Vec<(String, usize)>,
+    /// Least, mean and greatest number of a regression.
+    pub values: Option<[f64; 3]>,
     pub unlabelled: usize,
     pub unlabelled_ids: Vec<String>,
     /// Label names that are one name but for their case, in label order.
@@ -45,18 +49,19 @@ pub struct Shared {
 pub fn inspect(split: &Split, eval: Option<&Split>) -> Inspection {
     let mut classes: Vec<(String, usize)> =
         split.labels.names().iter().map(|name| (name.clone(), 0)).collect();
-    let mut labels_of: HashMap<(&str, &str), HashSet<Option<u32>>> =
+    let mut labels_of: HashMap<(&str, &str), HashSet<Option<Vec<u32>>>> =
         HashMap::with_capacity(split.examples.len());
     let mut repeated: Vec<&Example> = Vec::new();
     for row in &split.examples {
-        if let Some(label) = row.label {
-            classes[label as usize].1 += 1;
+        let answer = answer(row);
+        if row.value().is_none() {
+            answer.iter().flatten().for_each(|label| classes[*label as usize].1 += 1);
         }
-        if !labels_of.entry(key(row)).or_default().insert(row.label) {
+        if !labels_of.entry(key(row)).or_default().insert(answer) {
             repeated.push(row);
         }
     }
-    let is_conflict = |labels: &HashSet<Option<u32>>| labels.iter().flatten().count() > 1;
+    let is_conflict = |labels: &HashSet<Option<Vec<u32>>>| labels.iter().flatten().count() > 1;
     let rows = |is: &dyn Fn(&Example) -> bool| -> Vec<&Example> {
         split.examples.iter().filter(|row| is(row)).collect()
     };
@@ -75,6 +80,8 @@ pub fn inspect(split: &Split, eval: Option<&Split>) -> Inspection {
     Inspection {
         split: split.name.clone(),
         rows: split.examples.len(),
+        kind: Kind::of(&split.examples),
+        values: values(&split.examples),
         unlabelled: unlabelled.len(),
         unlabelled_ids: first_ids(&unlabelled),
         same_but_for_case: same_but_for_case(split.labels.names()),
@@ -89,6 +96,23 @@ pub fn inspect(split: &Split, eval: Option<&Split>) -> Inspection {
         classes,
         shared,
     }
+}
+
+/// What a row is trained to, so that equal answers are equal: the labels that hold, or the bits of a number.
+fn answer(row: &Example) -> Option<Vec<u32>> {
+    match &row.target {
+        Some(Target::Classes(classes)) => Some(classes.clone()),
+        Some(Target::Value(value)) => Some(vec![value.to_bits()]),
+        None => row.label.map(|label| vec![label]),
+    }
+}
+
+fn values(rows: &[Example]) -> Option<[f64; 3]> {
+    let values: Vec<f64> = rows.iter().filter_map(|row| row.value().map(f64::from)).collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let least = values.iter().copied().reduce(f64::min)?;
+    let most = values.iter().copied().reduce(f64::max)?;
+    Some([least, mean, most])
 }
 
 fn first_ids(rows: &[&Example]) -> Vec<String> {
@@ -119,15 +143,18 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
         if count == 1 { "1 row".to_owned() } else { format!("{} rows", grouped(count)) }
     };
     let labelled = inspection.rows - inspection.unlabelled;
-    let mut lines = vec![format!(
-        "{}: {}, {} classes",
-        inspection.split,
-        rows(inspection.rows),
-        inspection.classes.len()
-    )];
+    let n_classes = inspection.classes.len();
+    let what = match inspection.kind {
+        Kind::SingleLabel => format!("{n_classes} classes"),
+        Kind::MultiLabel => format!("{n_classes} labels, any of them a row"),
+        Kind::Regression => "a number each".to_owned(),
+    };
+    let mut lines = vec![format!("{}: {}, {what}", inspection.split, rows(inspection.rows))];
     let share =
         |count: usize| if labelled == 0 { 0.0 } else { 100.0 * count as f64 / labelled as f64 };
-    if inspection.classes.len() <= MOST_CLASSES {
+    if let Some([least, mean, most]) = inspection.values {
+        lines.push(format!("  from {least:.3} to {most:.3}, {mean:.3} in the mean"));
+    } else if inspection.classes.len() <= MOST_CLASSES {
         let width =
             inspection.classes.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (name, count) in &inspection.classes {
@@ -160,7 +187,8 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
         .filter(|(_, count)| *count == 0)
         .map(|(name, _)| name.as_str())
         .collect();
-    note(without.len().min(labelled), format!("  without a row: {}", shortened(&without)));
+    let n_without = if inspection.values.is_some() { 0 } else { without.len() };
+    note(n_without.min(labelled), format!("  without a row: {}", shortened(&without)));
     let cased: Vec<&str> = inspection.same_but_for_case.iter().map(String::as_str).collect();
     note(cased.len(), format!("  labels that differ in case only: {}", shortened(&cased)));
     note(
@@ -246,7 +274,8 @@ fn grouped(count: usize) -> String {
 pub fn occurring(split: &Split) -> Vec<String> {
     let set: &LabelSet = &split.labels;
     let mut seen = vec![false; set.len()];
-    split.examples.iter().filter_map(|row| row.label).for_each(|label| seen[label as usize] = true);
+    let classes = split.examples.iter().filter(|row| row.value().is_none()).filter_map(answer);
+    classes.flatten().for_each(|label| seen[label as usize] = true);
     set.names().iter().zip(seen).filter(|(_, seen)| *seen).map(|(name, _)| name.clone()).collect()
 }
 
@@ -261,6 +290,7 @@ mod tests {
             text: (*text).to_owned(),
             pair: None,
             label: *label,
+            target: None,
         };
         Split::new(name, rows.iter().enumerate().map(example).collect(), labels)
     }

@@ -115,10 +115,34 @@ fn reason(error: &serde_json::Error) -> String {
     format!("{text}, column {}", error.column())
 }
 
+// The entries of all rows as one column. A value that is no list is a list of one.
+fn lists(path: &Path, wanted: &Wanted<'_>, values: Vec<Value>, lines: &[u32]) -> Result<Cells> {
+    let (mut lengths, mut entries, mut lines_of) = (Vec::new(), Vec::new(), Vec::new());
+    for (value, line) in values.into_iter().zip(lines) {
+        let list = match value {
+            Value::Null => None,
+            Value::Array(list) => Some(list),
+            one => Some(vec![one]),
+        };
+        lengths.push(list.as_ref().map(Vec::len));
+        for entry in list.into_iter().flatten() {
+            if entry.is_array() {
+                return Err(list_in(path, wanted));
+            }
+            entries.push(entry);
+            lines_of.push(*line);
+        }
+    }
+    let entries = Box::new(column(path, wanted, entries, &lines_of)?);
+    Ok(Cells::Lists { lengths, entries })
+}
+
 // Text if any value is text; numbers in a column with text are an error later, where it is known what it is for.
 fn column(path: &Path, wanted: &Wanted<'_>, values: Vec<Value>, lines: &[u32]) -> Result<Cells> {
-    if values.iter().any(Value::is_array) {
-        return Err(list_in(path, wanted));
+    match values.iter().any(Value::is_array) {
+        true if wanted.role == "label" => return lists(path, wanted, values, lines),
+        true => return Err(list_in(path, wanted)),
+        false => {}
     }
     let only = |kind: fn(&Value) -> bool| {
         values.iter().all(|value| value.is_null() || kind(value)) && values.iter().any(kind)

@@ -1,14 +1,18 @@
-//! A label column to class indices.
+//! A label column to what rows are trained to: class indices, sets of them, or numbers.
 //!
 //! Where the column has class names (card, footer), its integers are indices. Else its values are names: text as it
 //! stands without the blanks around it, integers as their digits. Null and empty cells are unlabelled. So is -1 where class
 //! names come from a card, a footer, a manifest or a model and none of them is "-1"; where the values make the names
-//! themselves, -1 is a class like any other (sentiment as -1, 0, 1). Refuses values outside the label set, and scores.
+//! themselves, -1 is a class like any other (sentiment as -1, 0, 1). Refuses values outside the label set.
+//!
+//! Lists are sets of labels, and columns of fractions are numbers, unless the kind of the task is given: then what doesn't
+//! fit it is refused.
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{At, Error, Result, nearest};
 use crate::example::LabelSet;
+use crate::kind::{Kind, Target};
 use crate::table::{Cells, Table};
 
 /// Labels of one file as found.
@@ -20,6 +24,23 @@ pub struct RawLabels {
 pub enum RawValues {
     Integers(Vec<Option<i64>>),
     Names(Vec<Option<String>>),
+    /// Multi-label: how many entries each row has, and the entries of all rows.
+    Lists {
+        lengths: Vec<Option<usize>>,
+        entries: Box<RawValues>,
+    },
+    /// Regression.
+    Numbers(Vec<Option<f32>>),
+}
+
+impl RawLabels {
+    pub fn kind(&self) -> Kind {
+        match self.values {
+            RawValues::Lists { .. } => Kind::MultiLabel,
+            RawValues::Numbers(_) => Kind::Regression,
+            RawValues::Integers(_) | RawValues::Names(_) => Kind::SingleLabel,
+        }
+    }
 }
 
 /// What an integer in the label column means.
@@ -31,14 +52,55 @@ pub enum Integers {
     NamesFirst,
 }
 
-/// Takes the label column of a table: integers also from text cells and floats that are whole, as pandas writes them.
-pub fn raw(table: &Table, cells: Cells, column: &str) -> Result<RawLabels> {
-    let score = |row: usize, value: String| Error::Regression {
-        at: table.at(row),
+/// Takes the label column of a table: integers also from text cells and floats that are whole, as pandas writes them. `kind`
+/// is the task's, where it is known; else lists and fractions say what they are.
+pub fn raw(table: &Table, cells: Cells, column: &str, kind: Option<Kind>) -> Result<RawLabels> {
+    let at = |row: usize| table.at(row);
+    let values = match (cells, kind) {
+        (cells @ Cells::Lists { .. }, None | Some(Kind::MultiLabel)) => {
+            listed(table, cells, column)?
+        }
+        (Cells::Lists { .. }, Some(kind)) => {
+            let (path, column) = (table.path.clone(), column.to_owned());
+            return Err(Error::Lists { path, column, kind: kind.name() });
+        }
+        (cells, Some(Kind::MultiLabel)) => listed(table, split_lists(&at, cells, column)?, column)?,
+        (cells, Some(Kind::Regression)) => RawValues::Numbers(numbers(&at, cells, column)?),
+        (cells, None) if has_fractions(&cells) => RawValues::Numbers(numbers(&at, cells, column)?),
+        (cells, _) => classes(&at, cells, column)?,
+    };
+    Ok(RawLabels { column: column.to_owned(), values })
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
+/// Whether all are numbers, and not all of them whole.
+fn has_fractions(cells: &Cells) -> bool {
+    match cells {
+        // Not-a-number is a missing one, as pandas writes it.
+        Cells::Floats(cells) => {
+            cells.iter().flatten().any(|value| value.is_finite() && value.fract() != 0.0)
+        }
+        Cells::Text(cells) => {
+            let filled =
+                || cells.iter().flatten().map(|text| text.trim()).filter(|t| !t.is_empty());
+            filled().all(|text| number(text).is_some())
+                && filled().any(|text| number(text).is_some_and(|value| value.fract() != 0.0))
+        }
+        Cells::Integers(_) | Cells::Lists { .. } => false,
+    }
+}
+
+/// One class a row. Where no kind was given, fractions have been taken for numbers before.
+fn classes(at: &dyn Fn(usize) -> At, cells: Cells, column: &str) -> Result<RawValues> {
+    let score = |row: usize, value: String| Error::NotAClass {
+        at: at(row),
         column: column.to_owned(),
         value,
     };
-    let values = match cells {
+    Ok(match cells {
         Cells::Integers(cells) => RawValues::Integers(cells),
         Cells::Floats(cells) => {
             let whole = |(row, cell): (usize, Option<f64>)| match cell {
@@ -54,8 +116,6 @@ pub fn raw(table: &Table, cells: Cells, column: &str) -> Result<RawLabels> {
                 cell.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
             };
             let names: Vec<Option<String>> = cells.into_iter().map(trim).collect();
-            let number =
-                |name: &str| name.parse::<f64>().ok().filter(|value: &f64| value.is_finite());
             let is_score = |name: &String| number(name).is_some_and(|value| value.fract() != 0.0);
             if names.iter().flatten().all(|name| whole(name).is_some()) {
                 RawValues::Integers(
@@ -70,8 +130,106 @@ pub fn raw(table: &Table, cells: Cells, column: &str) -> Result<RawLabels> {
                 RawValues::Names(names)
             }
         }
+        Cells::Lists { lengths, entries } => {
+            RawValues::Lists { lengths, entries: Box::new(classes(at, *entries, column)?) }
+        }
+    })
+}
+
+/// Numbers that f32 holds; empty cells are unlabelled, what isn't finite is refused.
+fn numbers(at: &dyn Fn(usize) -> At, cells: Cells, column: &str) -> Result<Vec<Option<f32>>> {
+    let bad = |row: usize, value: &dyn std::fmt::Display| {
+        let value = value.to_string();
+        Error::NotANumber { at: at(row), column: column.to_owned(), value }
     };
-    Ok(RawLabels { column: column.to_owned(), values })
+    let checked = |(row, value): (usize, Option<f64>)| match value {
+        Some(value) if !(value as f32).is_finite() => Err(bad(row, &value)),
+        value => Ok(value.map(|value| value as f32)),
+    };
+    match cells {
+        Cells::Integers(cells) => {
+            let cells = cells.into_iter().map(|cell| cell.map(|value| value as f64));
+            cells.enumerate().map(checked).collect()
+        }
+        Cells::Floats(cells) => cells.into_iter().enumerate().map(checked).collect(),
+        Cells::Text(cells) => {
+            let value = |(row, cell): (usize, Option<String>)| match cell
+                .as_deref()
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+            {
+                None => Ok(None),
+                Some(text) => match text.parse::<f64>() {
+                    Ok(value) => checked((row, Some(value))),
+                    Err(_) => Err(bad(row, &format!("{text:?}"))),
+                },
+            };
+            cells.into_iter().enumerate().map(value).collect()
+        }
+        Cells::Lists { .. } => Err(bad(0, &"a list")),
+    }
+}
+
+/// The row of each entry, for messages.
+fn rows_of(lengths: &[Option<usize>]) -> Vec<usize> {
+    let rows = lengths.iter().enumerate();
+    rows.flat_map(|(row, length)| std::iter::repeat_n(row, length.unwrap_or(0))).collect()
+}
+
+fn listed(table: &Table, cells: Cells, column: &str) -> Result<RawValues> {
+    let rows = match &cells {
+        Cells::Lists { lengths, .. } => rows_of(lengths),
+        _ => Vec::new(),
+    };
+    classes(&|entry| table.at(rows.get(entry).copied().unwrap_or(0)), cells, column)
+}
+
+/// Lists in cells of text: `["a", "b"]` as JSON has it, else names between commas. A number is a list of one.
+fn split_lists(at: &dyn Fn(usize) -> At, cells: Cells, column: &str) -> Result<Cells> {
+    let Cells::Text(cells) = cells else {
+        let one = |has: bool| has.then_some(1);
+        return Ok(match cells {
+            Cells::Integers(cells) => Cells::Lists {
+                lengths: cells.iter().map(|cell| one(cell.is_some())).collect(),
+                entries: Box::new(Cells::Integers(
+                    cells.into_iter().filter(Option::is_some).collect(),
+                )),
+            },
+            Cells::Floats(cells) => Cells::Lists {
+                lengths: cells.iter().map(|cell| one(cell.is_some())).collect(),
+                entries: Box::new(Cells::Floats(
+                    cells.into_iter().filter(Option::is_some).collect(),
+                )),
+            },
+            other => other,
+        });
+    };
+    let (mut lengths, mut entries) = (Vec::with_capacity(cells.len()), Vec::new());
+    for (row, cell) in cells.into_iter().enumerate() {
+        let Some(text) = cell.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+            lengths.push(None);
+            continue;
+        };
+        let bad =
+            || Error::NotAList { at: at(row), column: column.to_owned(), value: text.to_owned() };
+        let names = match text.starts_with('[') {
+            true => json_names(text).ok_or_else(bad)?,
+            false => text.split(',').map(|name| name.trim().to_owned()).collect(),
+        };
+        lengths.push(Some(names.len()));
+        entries.extend(names.into_iter().map(Some));
+    }
+    Ok(Cells::Lists { lengths, entries: Box::new(Cells::Text(entries)) })
+}
+
+fn json_names(text: &str) -> Option<Vec<String>> {
+    let entries: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
+    let name = |entry: serde_json::Value| match entry {
+        serde_json::Value::String(name) => Some(name),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    entries.into_iter().map(name).collect()
 }
 
 // "3" and "3.0" but not "03" or "+3", which may be codes.
@@ -85,7 +243,11 @@ pub fn derive(all: &[&RawLabels]) -> Result<Option<LabelSet>> {
     let (mut integers, mut names) = (BTreeSet::<i64>::new(), BTreeSet::<&str>::new());
     let mut mixed = false;
     for raw in all {
-        match &raw.values {
+        let values = match &raw.values {
+            RawValues::Lists { entries, .. } => entries.as_ref(),
+            values => values,
+        };
+        match values {
             RawValues::Integers(values) => {
                 integers.extend(values.iter().flatten());
             }
@@ -93,6 +255,7 @@ pub fn derive(all: &[&RawLabels]) -> Result<Option<LabelSet>> {
                 mixed |= values.iter().any(Option::is_some);
                 names.extend(values.iter().flatten().map(String::as_str));
             }
+            RawValues::Lists { .. } | RawValues::Numbers(_) => {}
         }
     }
     // One shard of a text column may hold only digits: then they are names like the others.
@@ -116,63 +279,108 @@ pub fn align(given: &LabelSet, found: &[String]) -> Result<Vec<u32>> {
     }
 }
 
-/// Class index of each row of one table.
-pub fn indices(
+/// Label and target of each row of one table.
+pub fn labelled(
     table: &Table,
     raw: &RawLabels,
     labels: &LabelSet,
     integers: &Integers,
-) -> Result<Vec<Option<u32>>> {
+) -> Result<Vec<(Option<u32>, Option<Target>)>> {
+    let of = Meaning { column: &raw.column, labels, integers };
     match &raw.values {
-        RawValues::Names(values) => {
-            let index = |(row, value): (usize, &Option<String>)| match value {
-                None => Ok(None),
-                Some(name) => match labels.index_of(name) {
-                    Some(index) => Ok(Some(index)),
-                    None => Err(unknown(table, row, &raw.column, name, labels)),
-                },
-            };
-            values.iter().enumerate().map(index).collect()
+        RawValues::Numbers(values) => {
+            let row = |value: &Option<f32>| (value.map(|_| 0), value.map(Target::Value));
+            Ok(values.iter().map(row).collect())
         }
-        RawValues::Integers(values) => {
-            let named = |value: &i64| labels.index_of(&value.to_string());
-            // Decided by the label set alone, never by the values of one file: a stray value must be an error, not a
-            // reason to read all others as indices.
-            let are_names = *integers == Integers::NamesFirst
-                && labels.names().iter().any(|name| name.parse::<i64>().is_ok());
-            let class = |index: u32| match integers {
-                Integers::Indices(classes) => classes.get(index as usize).copied().unwrap_or(index),
-                Integers::NamesFirst => index,
+        RawValues::Lists { lengths, entries } => {
+            let rows = rows_of(lengths);
+            let at = |entry: usize| table.at(rows.get(entry).copied().unwrap_or(0));
+            let classes = of.indices(&at, entries)?;
+            if let Some(entry) = classes.iter().position(Option::is_none) {
+                return Err(Error::EmptyEntry { at: at(entry), column: raw.column.clone() });
+            }
+            let mut classes = classes.into_iter().flatten();
+            let row = |length: &Option<usize>| {
+                let mut set: Vec<u32> = classes.by_ref().take((*length)?).collect();
+                set.sort_unstable();
+                set.dedup();
+                Some(set)
             };
-            let index = |(row, value): (usize, &Option<i64>)| match value {
-                None => Ok(None),
-                Some(-1) if !are_names || named(&-1).is_none() => Ok(None),
-                Some(value) if are_names => match named(value) {
-                    Some(index) => Ok(Some(index)),
-                    None => Err(unknown(table, row, &raw.column, &value.to_string(), labels)),
-                },
-                Some(value) => match u32::try_from(*value) {
-                    Ok(index) if (index as usize) < labels.len() => Ok(Some(class(index))),
-                    _ => Err(Error::LabelOutOfRange {
-                        at: table.at(row),
-                        column: raw.column.clone(),
-                        value: *value,
-                        labels: labels.names().to_vec(),
-                    }),
-                },
-            };
-            values.iter().enumerate().map(index).collect()
+            let first = |set: &Vec<u32>| set.first().copied().unwrap_or(0);
+            let sets = lengths.iter().map(row).collect::<Vec<Option<Vec<u32>>>>().into_iter();
+            Ok(sets.map(|set| (set.as_ref().map(first), set.map(Target::Classes))).collect())
+        }
+        values => {
+            let classes = of.indices(&|row| table.at(row), values)?;
+            Ok(classes.into_iter().map(|class| (class, None)).collect())
         }
     }
 }
 
-fn unknown(table: &Table, row: usize, column: &str, name: &str, labels: &LabelSet) -> Error {
-    Error::UnknownLabel {
-        at: Box::new(table.at(row)),
-        column: column.to_owned(),
-        value: name.to_owned(),
-        labels: labels.names().to_vec(),
-        suggestion: nearest(name, labels.names().iter().map(String::as_str)),
+/// What names and integers of a column stand for.
+struct Meaning<'m> {
+    column: &'m str,
+    labels: &'m LabelSet,
+    integers: &'m Integers,
+}
+
+impl Meaning<'_> {
+    fn indices(&self, at: &dyn Fn(usize) -> At, values: &RawValues) -> Result<Vec<Option<u32>>> {
+        let (labels, integers) = (self.labels, self.integers);
+        match values {
+            RawValues::Names(values) => {
+                let index = |(row, value): (usize, &Option<String>)| match value {
+                    None => Ok(None),
+                    Some(name) => match labels.index_of(name) {
+                        Some(index) => Ok(Some(index)),
+                        None => Err(self.unknown(at(row), name)),
+                    },
+                };
+                values.iter().enumerate().map(index).collect()
+            }
+            RawValues::Integers(values) => {
+                let named = |value: &i64| labels.index_of(&value.to_string());
+                // Decided by the label set alone, never by the values of one file: a stray value must be an error, not a
+                // reason to read all others as indices.
+                let are_names = *integers == Integers::NamesFirst
+                    && labels.names().iter().any(|name| name.parse::<i64>().is_ok());
+                let class = |index: u32| match integers {
+                    Integers::Indices(classes) => {
+                        classes.get(index as usize).copied().unwrap_or(index)
+                    }
+                    Integers::NamesFirst => index,
+                };
+                let index = |(row, value): (usize, &Option<i64>)| match value {
+                    None => Ok(None),
+                    Some(-1) if !are_names || named(&-1).is_none() => Ok(None),
+                    Some(value) if are_names => match named(value) {
+                        Some(index) => Ok(Some(index)),
+                        None => Err(self.unknown(at(row), &value.to_string())),
+                    },
+                    Some(value) => match u32::try_from(*value) {
+                        Ok(index) if (index as usize) < labels.len() => Ok(Some(class(index))),
+                        _ => Err(Error::LabelOutOfRange {
+                            at: at(row),
+                            column: self.column.to_owned(),
+                            value: *value,
+                            labels: labels.names().to_vec(),
+                        }),
+                    },
+                };
+                values.iter().enumerate().map(index).collect()
+            }
+            RawValues::Lists { .. } | RawValues::Numbers(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn unknown(&self, at: At, name: &str) -> Error {
+        Error::UnknownLabel {
+            at: Box::new(at),
+            column: self.column.to_owned(),
+            value: name.to_owned(),
+            labels: self.labels.names().to_vec(),
+            suggestion: nearest(name, self.labels.names().iter().map(String::as_str)),
+        }
     }
 }
 
@@ -193,16 +401,16 @@ mod tests {
         let cell = |cell: &&str| (!cell.is_empty()).then(|| (*cell).to_owned());
         let cells = Cells::Text(cells.iter().map(cell).collect());
         let text = |error: Error| error.to_string();
-        let raw = [raw(&table(), cells, "label").map_err(text)?];
+        let raw = [raw(&table(), cells, "label", Some(Kind::SingleLabel)).map_err(text)?];
         let set = match names {
             Some(names) => LabelSet::new(names.iter().map(|name| (*name).to_owned()).collect())
                 .map_err(text)?,
             None => derive(&[&raw[0]]).map_err(text)?.ok_or("nothing labelled")?,
         };
-        let indices = indices(&table(), &raw[0], &set, &integers).map_err(text)?;
-        let shown: Vec<String> = indices
+        let rows = labelled(&table(), &raw[0], &set, &integers).map_err(text)?;
+        let shown: Vec<String> = rows
             .iter()
-            .map(|index| index.map_or("-".to_owned(), |index| index.to_string()))
+            .map(|(index, _)| index.map_or("-".to_owned(), |index| index.to_string()))
             .collect();
         Ok(format!("{} | {}", set.names().join(" "), shown.join(" ")))
     }
@@ -300,10 +508,105 @@ mod tests {
         check(
             &["5.0", "3.8"],
             None,
-            r#"x.csv:3: column "label" holds 3.8, a score and not a class: regression tasks aren't supported yet"#,
+            r#"x.csv:3: column "label" holds 3.8, a number and not a class; give --problem-type regression, or another label column"#,
         );
         check(&["", " "], None, "nothing labelled");
         check(&["", "-1"], None, "a label set needs at least two names, got -1");
         check(&["yes", "yes"], None, "a label set needs at least two names, got yes");
+    }
+
+    /// Label and target of each row, or the message.
+    fn targets(cells: Cells, kind: Option<Kind>, names: &[&str]) -> String {
+        let set = LabelSet::of_outputs(names.iter().map(|name| (*name).to_owned()).collect());
+        let shown = |(label, target): &(Option<u32>, Option<Target>)| match (label, target) {
+            (None, None) => "-".to_owned(),
+            (Some(label), None) => label.to_string(),
+            (Some(first), Some(Target::Classes(classes))) => {
+                assert_eq!(*first, classes.first().copied().unwrap_or(0));
+                format!("{classes:?}")
+            }
+            (Some(0), Some(Target::Value(value))) => format!("{value:?}"),
+            other => format!("odd: {other:?}"),
+        };
+        let raw = match raw(&table(), cells, "label", kind) {
+            Ok(raw) => raw,
+            Err(error) => return error.to_string(),
+        };
+        match labelled(&table(), &raw, &set.unwrap(), &Integers::NamesFirst) {
+            Ok(rows) => rows.iter().map(shown).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn text(cells: &[&str]) -> Cells {
+        Cells::Text(cells.iter().map(|cell| Some((*cell).to_owned())).collect())
+    }
+
+    #[test]
+    fn lists_are_sets_of_labels() {
+        let lists = |lengths: &[Option<usize>], entries: &[i64]| Cells::Lists {
+            lengths: lengths.to_vec(),
+            entries: Box::new(Cells::Integers(entries.iter().copied().map(Some).collect())),
+        };
+        let abc = &["a", "b", "c"][..];
+        let some = [Some(2), Some(0), None, Some(3)];
+        let both = [None, Some(Kind::MultiLabel)];
+        for kind in both {
+            let cells = lists(&some, &[2, 0, 1, 1, 1]);
+            assert_eq!(targets(cells, kind, abc), "[0, 2] [] - [1]");
+        }
+        assert_eq!(
+            targets(lists(&[Some(1), Some(2)], &[1, 0, 3]), None, abc),
+            r#"x.csv:3: column "label" holds 3, which is outside 0..3 of the labels a, b, c (-1 is unlabelled)"#
+        );
+        assert_eq!(
+            targets(lists(&[Some(2)], &[1, -1]), None, abc),
+            r#"x.csv:2: column "label" holds a list with an empty entry or -1; leave it out of the list"#
+        );
+        assert_eq!(
+            targets(lists(&[Some(1)], &[1]), Some(Kind::Regression), abc),
+            r#"x.csv: column "label" holds lists, but this is a regression task; give --problem-type multi_label_classification, or another label column"#
+        );
+    }
+
+    #[test]
+    fn lists_stand_in_cells_of_text() {
+        let check = |cells: &[&str], expected: &str| {
+            let got = targets(text(cells), Some(Kind::MultiLabel), &["joy", "love", "fear"]);
+            assert_eq!(got, expected);
+        };
+        check(&["joy,fear", "love", "", r#"["fear", "joy"]"#, "[]"], "[0, 2] [1] - [0, 2] []");
+        check(
+            &["joy", "love,feer"],
+            r#"x.csv:3: column "label" holds "feer", which isn't one of the 3 labels joy, love, fear; did you mean "fear"?"#,
+        );
+        check(
+            &["['joy']"],
+            r#"x.csv:2: column "label" holds "['joy']", which is no list of labels; write names with commas between, or a JSON list"#,
+        );
+    }
+
+    #[test]
+    fn fractions_are_numbers() {
+        let check = |cells: &[&str], kind: Option<Kind>, expected: &str| {
+            assert_eq!(targets(text(cells), kind, &["a"]), expected);
+        };
+        check(&["5.0", "3.8", ""], None, "5.0 3.8 -");
+        check(&["5", "3", "-1"], Some(Kind::Regression), "5.0 3.0 -1.0");
+        let refused = |value: &str| {
+            format!(
+                "x.csv:2: column \"label\" holds {value}, not a finite number; leave the cell empty where a row has no value"
+            )
+        };
+        check(&["nan", "1.5"], Some(Kind::Regression), &refused("NaN"));
+        check(&["inf"], Some(Kind::Regression), &refused("inf"));
+        check(&["1e99"], Some(Kind::Regression), &refused(&1e99f64.to_string()));
+        check(&["good"], Some(Kind::Regression), &refused("\"good\""));
+        let floats = Cells::Floats(vec![Some(f64::NAN), Some(0.5)]);
+        assert_eq!(targets(floats, None, &["a"]), refused("NaN"));
+        // Whole floats are classes, as pandas writes them, unless the task says otherwise.
+        let floats = || Cells::Floats(vec![Some(1.0), None, Some(0.0)]);
+        assert_eq!(targets(floats(), None, &["a", "b"]), "1 - 0");
+        assert_eq!(targets(floats(), Some(Kind::Regression), &["a"]), "1.0 - 0.0");
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod example;
+pub mod kind;
 pub mod rng;
 
 pub mod source;
@@ -26,6 +27,7 @@ pub mod slice;
 mod delimited;
 mod json_lines;
 mod parquet_file;
+mod parquet_lists;
 pub mod table;
 
 pub mod columns;
@@ -45,6 +47,8 @@ pub mod vocabulary;
 
 pub mod batch;
 
+pub mod correlation;
+pub mod label_counts;
 pub mod metrics;
 pub mod predictions;
 
@@ -53,15 +57,20 @@ pub use alignment::{
 };
 pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
 pub use columns::{Columns, Labels};
+pub use correlation::{Correlation, correlation};
 pub use cut::stratified_cut;
 pub use dataset::Dataset;
 pub use encode::{Encoded, TextEncoder, encode, tokenizer_files};
 pub use error::{Error, Result};
 pub use example::{Example, LabelSet, Split, labelled};
 pub use inspect::{Inspection, inspect};
+pub use kind::{Kind, Target, Targets};
+pub use label_counts::LabelCounts;
 pub use layout::{Layout, layout};
 pub use metrics::{Confusion, Metric};
-pub use predictions::{PredictionRow, read_predictions, write_row};
+pub use predictions::{
+    PredictionRow, SetRow, ValueRow, read_predictions, write_row, write_set_row, write_value_row,
+};
 pub use read::{Request, read, read_columns};
 pub use rng::Rng;
 pub use source::Source;

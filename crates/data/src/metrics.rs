@@ -1,11 +1,12 @@
 //! Counts of gold against predicted classes, and the numbers made from them.
 //!
 //! A metric is a function of counts, so that shards add up before anything is divided. Without data it is `None`, never
-//! not-a-number. Refuses regression: no correlation of scores here.
+//! not-a-number. Those of sets of labels are in `label_counts`, those of numbers in `correlation`.
 
 use std::ops::AddAssign;
 
 use crate::error::{Error, Result, nearest};
+use crate::kind::Kind;
 
 /// What a task is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,14 +14,26 @@ pub enum Metric {
     /// Right rows over rows.
     Accuracy,
     /// K = 2: 2·tp / (2·tp + fp + fn) of class 1, as in GLUE. K > 2: mean of the classes' own, over classes that occur in
-    /// gold or predictions (scikit-learn's `macro`). A class never predicted rightly counts 0.
+    /// gold or predictions (scikit-learn's `macro`). A class never predicted rightly counts 0. Of multi-label tasks: over all
+    /// labels together (`micro`).
     F1,
+    /// Of multi-label tasks: the mean of all labels' own (scikit-learn's `macro`).
+    MacroF1,
     /// Matthews correlation, for K classes (Gorodkin 2004): (c·s − Σ p·t) / √((s² − Σ p²)(s² − Σ t²)); 0 where one side is constant.
     Matthews,
+    /// Of regressions: the correlation of predicted with true numbers, and that of their ranks.
+    Pearson,
+    Spearman,
 }
 
-const METRICS: [(&str, Metric); 3] =
-    [("accuracy", Metric::Accuracy), ("f1", Metric::F1), ("matthews", Metric::Matthews)];
+const METRICS: [(&str, Metric); 6] = [
+    ("accuracy", Metric::Accuracy),
+    ("f1", Metric::F1),
+    ("macro_f1", Metric::MacroF1),
+    ("matthews", Metric::Matthews),
+    ("pearson", Metric::Pearson),
+    ("spearman", Metric::Spearman),
+];
 
 impl std::str::FromStr for Metric {
     type Err = Error;
@@ -40,17 +53,47 @@ impl Metric {
         match self {
             Metric::Accuracy => "accuracy",
             Metric::F1 => "f1",
+            Metric::MacroF1 => "macro_f1",
             Metric::Matthews => "matthews",
+            Metric::Pearson => "pearson",
+            Metric::Spearman => "spearman",
         }
     }
 
-    /// The metric of these counts; `None` without rows.
+    /// What a task of this kind is judged by where nothing else is said.
+    pub fn default_of(kind: Kind) -> Metric {
+        match kind {
+            Kind::SingleLabel => Metric::Accuracy,
+            Kind::MultiLabel => Metric::F1,
+            Kind::Regression => Metric::Pearson,
+        }
+    }
+
+    /// The metric itself, where tasks of this kind have it.
+    pub fn check(self, kind: Kind) -> Result<Metric> {
+        let (known, expected): (&[Metric], &str) = match kind {
+            Kind::SingleLabel => {
+                (&[Metric::Accuracy, Metric::F1, Metric::Matthews], "accuracy, f1 or matthews")
+            }
+            Kind::MultiLabel => {
+                (&[Metric::F1, Metric::MacroF1, Metric::Accuracy], "f1, macro_f1 or accuracy")
+            }
+            Kind::Regression => (&[Metric::Pearson, Metric::Spearman], "pearson or spearman"),
+        };
+        match known.contains(&self) {
+            true => Ok(self),
+            false => Err(Error::MetricOfKind { metric: self.name(), kind: kind.name(), expected }),
+        }
+    }
+
+    /// The metric of these counts; `None` without rows, and for what counts of one class a row don't say.
     pub fn of(self, counts: &Confusion) -> Option<f64> {
         let total = counts.total();
         if total == 0 {
             return None;
         }
         Some(match self {
+            Metric::MacroF1 | Metric::Pearson | Metric::Spearman => return None,
             Metric::Accuracy => counts.correct() as f64 / total as f64,
             Metric::F1 if counts.classes == 2 => f1_of_class(counts, 1).unwrap_or(0.0),
             Metric::F1 => {
@@ -185,9 +228,12 @@ mod tests {
         let message = |name: &str| name.parse::<Metric>().unwrap_err().to_string();
         assert_eq!(
             message("acuracy"),
-            r#"unknown metric "acuracy" (expected accuracy, f1 or matthews); did you mean "accuracy"?"#
+            r#"unknown metric "acuracy" (expected accuracy, f1, macro_f1, matthews, pearson or spearman); did you mean "accuracy"?"#
         );
-        assert_eq!(message("loss"), r#"unknown metric "loss" (expected accuracy, f1 or matthews)"#);
+        assert_eq!(
+            message("loss"),
+            r#"unknown metric "loss" (expected accuracy, f1, macro_f1, matthews, pearson or spearman)"#
+        );
     }
 
     proptest! {
@@ -203,7 +249,8 @@ mod tests {
             prop_assert_eq!(count(&rows[..cut]) + count(&rows[cut..]), whole.clone());
             for (_, metric) in METRICS {
                 let value = metric.of(&whole);
-                prop_assert_eq!(value.is_none(), rows.is_empty());
+                let is_of_classes = metric.check(Kind::SingleLabel).is_ok();
+                prop_assert_eq!(value.is_none(), rows.is_empty() || !is_of_classes);
                 prop_assert!(value.is_none_or(|value| (-1.0 - 1e-9..=1.0 + 1e-9).contains(&value)));
             }
         }

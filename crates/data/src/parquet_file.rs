@@ -1,7 +1,7 @@
 //! Columns of a parquet file, row groups in parallel, only the columns asked for.
 //!
 //! Reads text (also as plain byte arrays), integers, floats and booleans, nulls included. Nested columns are read
-//! where they hold numbers, one level deep.
+//! where they hold numbers, one level deep, and a label column also where it holds lists (`parquet_lists`).
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use crate::error::{At, Error, Place, Result};
 use crate::features;
+use crate::parquet_lists;
 use crate::table::{Cells, Head, Nested, Table, Wanted, list_in, positions};
 
 /// Top-level columns, and the features that Hugging Face `datasets` wrote into the footer.
@@ -48,6 +49,18 @@ fn read_unguarded(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let columns = top_columns(schema);
     positions(path, &columns, wanted)?;
+    let list = |wanted: &Wanted<'_>| match wanted.role {
+        "label" => parquet_lists::leaf(schema, wanted.column),
+        _ => None,
+    };
+    if let Some((at, leaf)) = wanted.iter().enumerate().find_map(|(at, w)| Some((at, list(w)?))) {
+        check_offsets(path, &reader)?;
+        let lists = parquet_lists::read(path, &reader, leaf)?;
+        let others = [&wanted[..at], &wanted[at + 1..]].concat();
+        let mut table = read_unguarded(path, &others)?;
+        table.cells.insert(at, lists);
+        return Ok(table);
+    }
     let leaves: Vec<usize> =
         wanted.iter().map(|wanted| leaf(path, schema, wanted)).collect::<Result<_>>()?;
     check_offsets(path, &reader)?;
@@ -241,7 +254,7 @@ fn check_offsets(path: &Path, reader: &SerializedFileReader<File>) -> Result<()>
     Ok(())
 }
 
-fn bad(path: &Path, error: &ParquetError) -> Error {
+pub(crate) fn bad(path: &Path, error: &ParquetError) -> Error {
     let text = error.to_string();
     broken(
         path,
@@ -251,7 +264,7 @@ fn bad(path: &Path, error: &ParquetError) -> Error {
     )
 }
 
-fn broken(path: &Path, reason: &str) -> Error {
+pub(crate) fn broken(path: &Path, reason: &str) -> Error {
     Error::BadParquet { path: path.to_owned(), reason: reason.to_owned() }
 }
 

@@ -1,5 +1,7 @@
 //! The JSON-lines file a set of predictions is: one row a line, `{"id", "label", "gold"?, "scores": {name: p}, "logits"?: [..]}`.
 //!
+//! Of a multi-label model `{"id", "labels": [..], "gold"?: [..], "scores", "logits"?}`, of a regression `{"id", "value", "gold"?}`.
+//!
 //! `label` and `gold` are names, never indices, so that files of models with different label orders can be compared.
 //! Refuses numbers that aren't finite, repeated ids, and a label without a score.
 
@@ -31,27 +33,83 @@ pub struct PredictionRow {
     pub logits: Option<Vec<f32>>,
 }
 
+/// One prediction of a multi-label model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRow {
+    pub id: String,
+    /// Names of the labels that the model says hold.
+    pub labels: Vec<String>,
+    /// Names of those that do, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<Vec<String>>,
+    /// Probability of each label by itself, in label order (K,).
+    #[serde(serialize_with = "write_scores", deserialize_with = "read_scores")]
+    pub scores: Vec<(String, f32)>,
+    /// In label order (K,).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+/// One prediction of a regression.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueRow {
+    pub id: String,
+    pub value: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<f32>,
+}
+
+/// Writes one line of a multi-label model; its scores and logits are those of a [`PredictionRow`].
+pub fn write_set_row(out: &mut dyn Write, row: &SetRow) -> Result<()> {
+    check_finite(&row.id, &row.scores, row.logits.as_deref())?;
+    write_line(out, row)
+}
+
+/// Writes one line of a regression.
+pub fn write_value_row(out: &mut dyn Write, row: &ValueRow) -> Result<()> {
+    match row.value.is_finite() {
+        true => write_line(out, row),
+        false => Err(Error::NotFinite {
+            id: row.id.clone(),
+            what: "the value",
+            label: "LABEL_0".to_owned(),
+            value: row.value,
+        }),
+    }
+}
+
 /// Writes one line. A number that isn't finite is an error: JSON has no word for it.
 pub fn write_row(out: &mut dyn Write, row: &PredictionRow) -> Result<()> {
+    check_finite(&row.id, &row.scores, row.logits.as_deref())?;
+    write_line(out, row)
+}
+
+fn write_line(out: &mut dyn Write, row: &impl Serialize) -> Result<()> {
+    serde_json::to_writer(&mut *out, row).map_err(|error| Error::Write { source: error.into() })?;
+    out.write_all(b"\n").map_err(|source| Error::Write { source })
+}
+
+fn check_finite(id: &str, scores: &[(String, f32)], logits: Option<&[f32]>) -> Result<()> {
     let not_finite = |what: &'static str, label: &str, value: f32| Error::NotFinite {
-        id: row.id.clone(),
+        id: id.to_owned(),
         what,
         label: label.to_owned(),
         value,
     };
-    for (at, (label, score)) in row.scores.iter().enumerate() {
+    for (at, (label, score)) in scores.iter().enumerate() {
         if !score.is_finite() {
             return Err(not_finite("the score", label, *score));
         }
-        match row.logits.as_ref().and_then(|logits| logits.get(at)) {
+        match logits.and_then(|logits| logits.get(at)) {
             Some(logit) if !logit.is_finite() => {
                 return Err(not_finite("the logit", label, *logit));
             }
             _ => {}
         }
     }
-    serde_json::to_writer(&mut *out, row).map_err(|error| Error::Write { source: error.into() })?;
-    out.write_all(b"\n").map_err(|source| Error::Write { source })
+    Ok(())
 }
 
 /// Reads a whole prediction file; lines that hold only blanks are passed over.

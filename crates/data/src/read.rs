@@ -6,7 +6,7 @@
 //! value as it stands, else the first file's name and the row's number (`rows-12`). An id column with a repeated or empty
 //! value is an error that names the rows.
 //!
-//! Refuses lists of labels, scores, splits and labels that aren't there, and a selection without rows.
+//! Refuses splits and labels that aren't there, a selection without rows, and labels of another kind than the task's.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,6 +15,7 @@ use crate::dataset::{Dataset, Ids, SplitPaths};
 use crate::error::{Error, Result, nearest};
 use crate::example::{Example, LabelSet, Split};
 use crate::features::{FeatureKind, kind_of};
+use crate::kind::Kind;
 use crate::labels::{self, Integers, RawLabels};
 use crate::slice::SplitExpression;
 use crate::table::{self, Cells, Table, Wanted};
@@ -26,6 +27,8 @@ pub struct Request {
     pub labels: Labels,
     /// The label set, from a task or from the split read before: values outside it are errors. Else it is found in the data.
     pub label_set: Option<LabelSet>,
+    /// Of the task or the model. Else the column says: lists are multi-label, fractions a regression.
+    pub kind: Option<Kind>,
 }
 
 /// Reads the rows that `expression` selects, such as `train` or `train[:5000]`.
@@ -38,11 +41,19 @@ pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Sp
             splits.push(split);
         }
     }
-    let mut loaded = Vec::new();
-    for split in &splits {
-        for path in &split.files {
-            loaded.push(load_file(dataset, split, path, request)?);
-        }
+    let load = |kind: Option<Kind>| -> Result<Vec<Loaded>> {
+        let files =
+            splits.iter().flat_map(|split| split.files.iter().map(move |path| (split, path)));
+        files.map(|(split, path)| load_file(dataset, split, path, request, kind)).collect()
+    };
+    let mut loaded = load(request.kind)?;
+    // One shard may hold whole numbers where another shows that they are values.
+    let kinds: Vec<Kind> =
+        loaded.iter().filter_map(|file| Some(file.labels.as_ref()?.kind())).collect();
+    if let Some(kind) = kinds.iter().find(|kind| **kind != Kind::SingleLabel)
+        && kinds.iter().any(|other| other != kind)
+    {
+        loaded = load(Some(*kind))?;
     }
     let (label_set, integers) = label_set(dataset, &loaded, request)?;
     let mut rows: HashMap<&str, Vec<Example>> = HashMap::new();
@@ -148,15 +159,16 @@ fn load_file(
     split: &SplitPaths,
     path: &std::path::Path,
     request: &Request,
+    kind: Option<Kind>,
 ) -> Result<Loaded> {
     let names = table::head(path)?.columns;
     let chosen =
         columns::choose(path, &names, &dataset.features, &request.columns, request.labels)?;
-    if let Some(label) = &chosen.label
-        && matches!(kind_of(&dataset.features, label), Some(FeatureKind::ClassList(_)))
-    {
-        return Err(Error::MultiLabel { path: path.to_owned(), column: label.clone() });
-    }
+    let described = chosen.label.as_ref().and_then(|label| kind_of(&dataset.features, label));
+    let kind = kind.or(match described {
+        Some(FeatureKind::Float) => Some(Kind::Regression),
+        _ => None,
+    });
     let roles = [
         ("text", &chosen.text),
         ("second text", &chosen.pair),
@@ -181,7 +193,9 @@ fn load_file(
         split: split.name.clone(),
         texts,
         pairs: pair.map(|(column, cells)| self::texts(&table, &column, cells)).transpose()?,
-        labels: label.map(|(column, cells)| labels::raw(&table, cells, &column)).transpose()?,
+        labels: label
+            .map(|(column, cells)| labels::raw(&table, cells, &column, kind))
+            .transpose()?,
         ids: id.map(|(column, cells)| (column, as_text(cells))),
         table,
     })
@@ -206,6 +220,7 @@ fn texts(table: &Table, column: &str, cells: Cells) -> Result<Vec<String>> {
             let first = cells.iter().position(Option::is_some);
             Err(not_text(first, cells.iter().flatten().next().map(ToString::to_string)))
         }
+        Cells::Lists { .. } => Err(not_text(None, Some("a list".to_owned()))),
     }
 }
 
@@ -217,6 +232,14 @@ fn as_text(cells: Cells) -> Vec<Option<String>> {
         }
         Cells::Floats(cells) => {
             cells.into_iter().map(|cell| cell.map(|value| value.to_string())).collect()
+        }
+        Cells::Lists { lengths, entries } => {
+            let mut entries = as_text(*entries).into_iter();
+            let mut joined = |length: usize| {
+                let own: Vec<String> = entries.by_ref().take(length).flatten().collect();
+                own.join(", ")
+            };
+            lengths.into_iter().map(|length| length.map(&mut joined)).collect()
         }
     }
 }
@@ -231,9 +254,13 @@ fn label_set(
     let raw =
         loaded.iter().find_map(|file| file.labels.as_ref().map(|raw| (&file.table.path, raw)));
     let classes = raw.and_then(|(_, raw)| match kind_of(&dataset.features, &raw.column) {
-        Some(FeatureKind::Classes(names)) => Some(names.clone()),
+        Some(FeatureKind::Classes(names) | FeatureKind::ClassList(names)) => Some(names.clone()),
         _ => None,
     });
+    if raw.is_some_and(|(_, raw)| raw.kind() == Kind::Regression) {
+        let set = request.label_set.clone().unwrap_or_else(LabelSet::value);
+        return Ok((set, Integers::NamesFirst));
+    }
     match (&request.label_set, classes) {
         (Some(given), Some(found)) => {
             let classes = labels::align(given, LabelSet::new(found)?.names())?;
@@ -270,14 +297,14 @@ fn examples(
     let tables: Vec<Table> = files.iter().map(|file| file.table.clone()).collect();
     for (number, file) in files.into_iter().enumerate() {
         let mut labels = match &file.labels {
-            Some(raw) => labels::indices(&file.table, raw, set, integers)?.into_iter(),
+            Some(raw) => labels::labelled(&file.table, raw, set, integers)?.into_iter(),
             None => Vec::new().into_iter(),
         };
         let mut pairs = file.pairs.into_iter().flatten();
         let (id_column, ids) = file.ids.unzip();
         let mut ids = ids.into_iter().flatten();
         for (row, text) in file.texts.into_iter().enumerate() {
-            let (pair, label) = (pairs.next(), labels.next().flatten());
+            let (pair, (label, target)) = (pairs.next(), labels.next().unwrap_or_default());
             let id = match (&id_column, ids.next().flatten()) {
                 (None, _) => match &dataset.ids {
                     Ids::BySplit => format!("{}-{}", file.split, rows.len()),
@@ -303,7 +330,7 @@ fn examples(
                     }
                 }
             };
-            rows.push(Example { id, text, pair, label });
+            rows.push(Example { id, text, pair, label, target });
         }
     }
     Ok(rows)
@@ -334,8 +361,12 @@ mod tests {
         let check = |expression: &str, expected: [&[&str]; 2]| {
             let found = read_columns(&dataset, expression, &columns).unwrap();
             assert_eq!(found, expected);
-            let request =
-                Request { columns: Columns::default(), labels: Labels::Required, label_set: None };
+            let request = Request {
+                columns: Columns::default(),
+                labels: Labels::Required,
+                label_set: None,
+                kind: None,
+            };
             let rows = read(&dataset, expression, &request).unwrap().examples.len();
             assert_eq!(found[0].len(), rows, "{expression}");
         };

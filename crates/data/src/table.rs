@@ -54,6 +54,11 @@ pub enum Cells {
     Text(Vec<Option<String>>),
     Integers(Vec<Option<i64>>),
     Floats(Vec<Option<f64>>),
+    /// Of a label column: how many entries each row's list has, and the entries of all rows.
+    Lists {
+        lengths: Vec<Option<usize>>,
+        entries: Box<Cells>,
+    },
 }
 
 impl Cells {
@@ -62,6 +67,7 @@ impl Cells {
             Cells::Text(cells) => cells.len(),
             Cells::Integers(cells) => cells.len(),
             Cells::Floats(cells) => cells.len(),
+            Cells::Lists { lengths, .. } => lengths.len(),
         }
     }
 
@@ -182,8 +188,5 @@ pub(crate) fn missing(path: &Path, columns: &[String], wanted: &Wanted<'_>) -> E
 
 pub(crate) fn list_in(path: &Path, wanted: &Wanted<'_>) -> Error {
     let (path, column) = (path.to_owned(), wanted.column.to_owned());
-    match wanted.role {
-        "label" => Error::MultiLabel { path, column },
-        _ => Error::UnreadableColumn { path, column, found: "a list".to_owned() },
-    }
+    Error::UnreadableColumn { path, column, found: "a list".to_owned() }
 }

@@ -1,6 +1,6 @@
 //! A task's manifest, `datasets/<task>.toml`: where its data is, which columns and splits it has, what it is judged by.
 //!
-//! Refuses unknown keys (with the name that was probably meant), and regression and multi-label tasks, by name.
+//! Refuses unknown keys, with the name that was probably meant, and a metric that the kind of the task doesn't have.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use crate::columns::Columns;
 use crate::error::{Error, Result, nearest};
 use crate::example::LabelSet;
+use crate::kind::Kind;
 use crate::metrics::Metric;
 use crate::slice::SplitExpression;
 use crate::source::{Source, is_repository_part};
@@ -23,6 +24,8 @@ pub struct Task {
     pub columns: Columns,
     pub label_set: Option<LabelSet>,
     pub metric: Metric,
+    /// `None`: as the label column says.
+    pub kind: Option<Kind>,
     /// (our name, split expression of the source), by our name; empty: the source's own names.
     pub splits: Vec<(String, String)>,
     /// Share of train to cut off where there is no validation split.
@@ -44,7 +47,7 @@ const KEYS: [&str; 13] = [
     "splits",
     "eval_fraction",
 ];
-const METRICS: &str = "accuracy, f1 or matthews";
+const METRICS: &str = "accuracy, f1, macro_f1, matthews, pearson or spearman";
 const KINDS: [&str; 3] = ["classification", "regression", "multi_label"];
 
 impl Task {
@@ -122,7 +125,7 @@ fn check(manifest: &Manifest<'_>) -> Result<Task> {
             suggestion: nearest(key, KEYS),
         });
     }
-    check_kind(manifest)?;
+    let kind = kind(manifest)?;
     let splits = splits(manifest)?;
     let eval_fraction = eval_fraction(manifest, &splits)?;
     Ok(Task {
@@ -139,26 +142,22 @@ fn check(manifest: &Manifest<'_>) -> Result<Task> {
             id: manifest.string("id")?,
         },
         label_set: label_set(manifest)?,
-        metric: metric(manifest)?,
+        metric: metric(manifest, kind)?,
+        kind,
         splits,
         eval_fraction,
     })
 }
 
-fn check_kind(manifest: &Manifest<'_>) -> Result<()> {
-    let refused = |kind| Err(Error::TaskKind { path: manifest.path.to_owned(), kind });
-    match manifest.string("kind")?.as_deref() {
-        None | Some("classification") => Ok(()),
-        Some("regression") => refused("regression"),
-        Some("multi_label") => refused("multi-label"),
-        Some(other) => Err(Error::BadTaskValue {
-            path: manifest.path.to_owned(),
-            key: "kind",
-            value: other.to_owned(),
-            expected: "classification, regression or multi_label",
-            suggestion: nearest(other, KINDS),
-        }),
-    }
+fn kind(manifest: &Manifest<'_>) -> Result<Option<Kind>> {
+    let Some(name) = manifest.string("kind")? else { return Ok(None) };
+    name.parse().map(Some).map_err(|_| Error::BadTaskValue {
+        path: manifest.path.to_owned(),
+        key: "kind",
+        value: name.clone(),
+        expected: "classification, regression or multi_label",
+        suggestion: nearest(&name, KINDS),
+    })
 }
 
 fn source(manifest: &Manifest<'_>) -> Result<Source> {
@@ -200,11 +199,11 @@ fn label_set(manifest: &Manifest<'_>) -> Result<Option<LabelSet>> {
     LabelSet::new(names).map(Some).map_err(|error| manifest.inside("labels", error))
 }
 
-fn metric(manifest: &Manifest<'_>) -> Result<Metric> {
+fn metric(manifest: &Manifest<'_>, kind: Option<Kind>) -> Result<Metric> {
     let Some(name) = manifest.string("metric")? else {
-        return Ok(Metric::Accuracy);
+        return Ok(Metric::default_of(kind.unwrap_or_default()));
     };
-    name.parse().map_err(|error| match error {
+    let metric: Metric = name.parse().map_err(|error| match error {
         Error::UnknownMetric { suggestion, .. } => Error::BadTaskValue {
             path: manifest.path.to_owned(),
             key: "metric",
@@ -213,7 +212,11 @@ fn metric(manifest: &Manifest<'_>) -> Result<Metric> {
             suggestion,
         },
         other => other,
-    })
+    })?;
+    match kind {
+        None => Ok(metric),
+        Some(kind) => metric.check(kind).map_err(|error| manifest.inside("metric", error)),
+    }
 }
 
 fn splits(manifest: &Manifest<'_>) -> Result<Vec<(String, String)>> {
@@ -321,6 +324,10 @@ mod tests {
             (Some("sentence"), Some("idx"))
         );
         assert_eq!((task.metric, task.label_set.unwrap().len()), (Metric::Accuracy, 2));
+        assert_eq!(task.kind, Some(Kind::SingleLabel));
+        let multi =
+            read("hub = \"a/b\"\ntext = \"t\"\nlabel = \"l\"\nkind = \"multi_label\"").unwrap();
+        assert_eq!((multi.kind, multi.metric), (Some(Kind::MultiLabel), Metric::F1));
         let local =
             read("files = \"tickets\"\ntext = \"t\"\nlabel = \"l\"\neval_fraction = 0.1").unwrap();
         assert!(matches!(local.source, Source::Folder(path) if path.ends_with("tickets")));
@@ -359,12 +366,12 @@ mod tests {
              splits, eval_fraction); did you mean \"labels\"?",
         );
         check(
-            &with("kind = \"regression\""),
-            "x.toml: regression tasks aren't supported yet (expected kind = \"classification\")",
+            &with("kind = \"regression\"\nmetric = \"f1\""),
+            "x.toml: metric (metric f1 isn't one of a regression task (expected pearson or spearman))",
         );
         check(
-            &with("kind = \"multi_label\""),
-            "x.toml: multi-label tasks aren't supported yet (expected kind = \"classification\")",
+            &with("kind = \"multi_label\"\nmetric = \"matthews\""),
+            "x.toml: metric (metric matthews isn't one of a multi-label task (expected f1, macro_f1 or accuracy))",
         );
         check(
             &with("kind = \"classifcation\""),
@@ -372,11 +379,11 @@ mod tests {
         );
         check(
             &with("metric = \"acc\""),
-            "x.toml: metric is \"acc\" (expected accuracy, f1 or matthews); did you mean \"accuracy\"?",
+            "x.toml: metric is \"acc\" (expected accuracy, f1, macro_f1, matthews, pearson or spearman); did you mean \"accuracy\"?",
         );
         check(
-            &with("metric = \"pearson\""),
-            "x.toml: metric is \"pearson\" (expected accuracy, f1 or matthews)",
+            &with("metric = \"pearson\"\nkind = \"classification\""),
+            "x.toml: metric (metric pearson isn't one of a single-label task (expected accuracy, f1 or matthews))",
         );
         check(
             &with("labels = [\"a\", \"a\"]"),

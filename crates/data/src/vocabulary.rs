@@ -336,7 +336,13 @@ mod tests {
             std::fs::write(new.path().join(name), content).unwrap();
         }
         let read = |dir: &Path, text: &str| {
-            let row = Example { id: "1".into(), text: text.into(), pair: None, label: None };
+            let row = Example {
+                id: "1".into(),
+                text: text.into(),
+                pair: None,
+                label: None,
+                target: None,
+            };
             encode(&TextEncoder::open(dir).unwrap(), &[row], 16).unwrap().tokens
         };
         let old_ids = |tokens: Vec<u32>| {
@@ -380,7 +386,13 @@ mod tests {
         }
         let encoder = TextEncoder::open(new.path()).unwrap();
         assert_eq!((encoder.vocab_size(), encoder.pad_id()), (6, 0));
-        let row = Example { id: "1".into(), text: "a horse".into(), pair: None, label: None };
+        let row = Example {
+            id: "1".into(),
+            text: "a horse".into(),
+            pair: None,
+            label: None,
+            target: None,
+        };
         assert_eq!(encode(&encoder, &[row], 8).unwrap().tokens, [2, 4, 5, 3]);
         let read = |name: &str| read_json(&new.path().join(name)).unwrap();
         assert_eq!(read("tokenizer.json")["padding"]["pad_id"], 0);

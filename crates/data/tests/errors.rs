@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lowchurn_data::columns::{Columns, Labels};
-use lowchurn_data::{Dataset, LabelSet, Request, Split, read};
+use lowchurn_data::{Dataset, Kind, LabelSet, Request, Split, read};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -17,6 +17,7 @@ fn request(label_names: &[&str]) -> Request {
         columns: Columns::default(),
         labels: Labels::Required,
         label_set: (!names.is_empty()).then(|| LabelSet::new(names).unwrap()),
+        kind: None,
     }
 }
 
@@ -118,10 +119,7 @@ fn messy_csv() {
         b"text,sentiment\ngood,pos\n",
         "x.csv: can't tell which column is the label, name it (columns: text, sentiment)",
     );
-    check(
-        b"text,label\ngood,4.5\nbad,1\n",
-        "x.csv:2: column \"label\" holds 4.5, a score and not a class: regression tasks aren't supported yet",
-    );
+    check(b"text,label\ngood,4.5\nbad,worst\n", "x-0|good|4.5 x-1|bad|worst");
     let tsv = outcome(
         "x.tsv",
         b"sentence\tlabel\nsaid \"so\", twice\t1\nbad\t0\n",
@@ -198,8 +196,8 @@ fn messy_json_lines() {
     );
     check(b"{\"text\": {}, \"label\": 1}", "x.jsonl:1: column \"text\" holds an object, not text");
     check(
-        b"{\"text\": \"a\", \"label\": [1, 2]}",
-        "x.jsonl: column \"label\" holds lists: multi-label tasks aren't supported yet",
+        b"{\"text\": \"a\", \"label\": [1, [2]]}",
+        "x.jsonl: column \"label\" is a list, not text or a number",
     );
     check(
         b"{\"text\": [\"a\"], \"label\": 1}",
@@ -328,6 +326,106 @@ fn parquet(texts: &[&[u8]], labels: &[i64], footer: Option<&str>) -> Vec<u8> {
 }
 
 const FOOTER: &str = r#"{"info":{"features":{"text":{"dtype":"string","_type":"Value"},"label":{"names":["neg","pos"],"_type":"ClassLabel"}}}}"#;
+
+/// Lists and fractions say what the task is; where that is known, they have to fit it.
+#[test]
+fn other_kinds_of_labels() {
+    let targets = |name: &str, content: &[u8], kind: Option<Kind>| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        match read_file(&path, &Request { kind, ..request(&[]) }) {
+            Err(message) => message.replace(&path.display().to_string(), name),
+            Ok(split) => {
+                let row = |row: &lowchurn_data::Example| match &row.target {
+                    None => format!("{:?}", row.label),
+                    Some(target) => format!("{target:?}"),
+                };
+                let rows: Vec<String> = split.examples.iter().map(row).collect();
+                format!("{} | {}", split.labels.names().join(","), rows.join(" "))
+            }
+        }
+    };
+    let lists = br#"{"text": "a", "label": ["x", "y"]}
+{"text": "b", "label": []}
+{"text": "c", "label": null}
+{"text": "d", "label": ["x", "z", "x"]}"#;
+    let sets = "x,y,z | Classes([0, 1]) Classes([]) None Classes([0, 2])";
+    assert_eq!(targets("x.jsonl", lists, None), sets);
+    assert_eq!(targets("x.jsonl", lists, Some(Kind::MultiLabel)), sets);
+    assert_eq!(
+        targets("x.jsonl", lists, Some(Kind::SingleLabel)),
+        "x.jsonl: column \"label\" holds lists, but this is a single-label task; give --problem-type \
+         multi_label_classification, or another label column"
+    );
+    let one = br#"{"text": "a", "label": ["x"]}"#;
+    assert_eq!(targets("x.jsonl", one, None), "a label set needs at least two names, got x");
+    let numbers = b"text,label\na,1.5\nb,2\nc,\n";
+    let values = "LABEL_0 | Value(1.5) Value(2.0) None";
+    assert_eq!(targets("x.csv", numbers, None), values);
+    assert_eq!(targets("x.csv", numbers, Some(Kind::Regression)), values);
+    assert_eq!(
+        targets("x.csv", numbers, Some(Kind::SingleLabel)),
+        "x.csv:2: column \"label\" holds 1.5, a number and not a class; give --problem-type regression, or another label column"
+    );
+    let whole = b"text,label\na,1\nb,2\n";
+    assert_eq!(targets("x.csv", whole, None), "1,2 | Some(0) Some(1)");
+    assert_eq!(targets("x.csv", whole, Some(Kind::Regression)), "LABEL_0 | Value(1.0) Value(2.0)");
+    assert_eq!(
+        targets("x.csv", b"text,label\na,1\nb,nan\n", Some(Kind::Regression)),
+        "x.csv:3: column \"label\" holds NaN, not a finite number; leave the cell empty where a row has no value"
+    );
+    assert_eq!(
+        targets("x.csv", b"text,label\na,\"x,y\"\nb,y\n", Some(Kind::MultiLabel)),
+        "x,y | Classes([0, 1]) Classes([1])"
+    );
+    // Lists of a parquet file, nulls and empty ones among them.
+    let bytes = parquet_of_lists(&[Some(&[1, 0]), None, Some(&[]), Some(&[1])]);
+    assert_eq!(
+        targets("x.parquet", &bytes, None),
+        "0,1 | Classes([0, 1]) None Classes([]) Classes([1])"
+    );
+    for end in 0..bytes.len() {
+        let message = targets("x.parquet", &bytes[..end], None);
+        assert!(
+            message.starts_with("x.parquet: broken or truncated parquet ("),
+            "{end}: {message}"
+        );
+    }
+}
+
+fn parquet_of_lists(rows: &[Option<&[i64]>]) -> Vec<u8> {
+    let schema = "message schema { required binary text (UTF8); optional group label (LIST) { repeated group list { optional \
+                  int64 element; } } }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let texts: Vec<ByteArray> = rows.iter().map(|_| "a".into()).collect();
+    let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            None => (defined.push(0), repeated.push(0)),
+            Some([]) => (defined.push(1), repeated.push(0)),
+            Some(list) => {
+                defined.extend(list.iter().map(|_| 3));
+                repeated.extend((0..list.len()).map(|at| i16::from(at > 0)));
+                values.extend_from_slice(list);
+                ((), ())
+            }
+        };
+    }
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&values, Some(&defined), Some(&repeated)).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
 
 #[test]
 fn messy_parquet() {

@@ -28,6 +28,7 @@ fn ids_are_those_of_the_tokenizers_library() {
             text: case["text"].as_str().unwrap().into(),
             pair: case["pair"].as_str().map(str::to_string),
             label: None,
+            target: None,
         })
         .collect();
     let encoded = encode(&encoder, &rows, 64).unwrap();

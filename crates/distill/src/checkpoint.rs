@@ -358,7 +358,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn progress(x: &[f64], n: u64, f1: Option<f64>) -> Progress {
-        let scores = Scores { rows: n, loss: x[0], accuracy: x[1], f1, matthews: None };
+        let scores = Scores { rows: n, loss: x[0], accuracy: Some(x[1]), f1, ..Scores::default() };
         let (epoch, loss, accuracy, grad_norm, learning_rate) = (x[2], x[3], x[4], x[5], x[0]);
         let eval = (x[1], x[2]);
         Progress {
@@ -370,7 +370,7 @@ mod tests {
                 n_agreed: n / 3,
                 n_unlabelled: n / 4,
             },
-            best: Some(Best { step: n, value: x[4], scores }),
+            best: Some(Best { step: n, value: x[4], scores, thresholds: Some(vec![x[2]]) }),
             n_evals_without_gain: 3,
             is_stopped_early: false,
             multiplier: x[2],
@@ -379,7 +379,7 @@ mod tests {
                     step: n,
                     epoch,
                     loss,
-                    accuracy,
+                    accuracy: Some(accuracy),
                     grad_norm,
                     learning_rate,
                     lambda: Some(x[1]),
@@ -389,9 +389,12 @@ mod tests {
                     step: n,
                     epoch,
                     eval_loss: eval.0,
-                    eval_accuracy: eval.1,
+                    eval_accuracy: Some(eval.1),
                     eval_f1: f1,
                     eval_matthews: None,
+                    eval_macro_f1: f1,
+                    eval_pearson: f1,
+                    eval_spearman: None,
                 },
             ],
         }

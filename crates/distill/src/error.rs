@@ -66,6 +66,14 @@ pub enum Error {
     #[error("the teacher has {found} logits, but the run has {rows} rows of {classes} classes")]
     TeacherShape { found: usize, rows: usize, classes: usize },
 
+    #[error("config.json: {key} is {found}, expected {expected}")]
+    Outputs { key: &'static str, found: String, expected: String },
+
+    #[error(
+        "the model is for {model} tasks, but the rows are of a {rows} one; give rows of the model's kind, or a new head for them"
+    )]
+    OtherKind { model: &'static str, rows: &'static str },
+
     #[error("no labelled row to evaluate on")]
     NothingToEvaluate,
 

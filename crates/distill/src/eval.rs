@@ -1,12 +1,14 @@
 //! A model on a split: logits of every row, and the numbers made from them. The model is in eval mode; no graph is built.
 
 use candle_core::Device;
-use lowchurn_data::{Confusion, Encoded, Metric, collate, eval_order};
+use lowchurn_data::{
+    Confusion, Encoded, LabelCounts, Metric, Targets, collate, correlation, eval_order,
+};
 use lowchurn_kernels::awake;
 use lowchurn_models::{Classifier, Input, Mode};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Outputs, Result, sigmoid};
 
 /// Logits of every row of a split, in its order.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,15 +19,24 @@ pub struct Predictions {
 }
 
 /// What an evaluation says, over the labelled rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     pub rows: u64,
-    /// Mean cross-entropy in nats.
+    /// Mean cross-entropy in nats; of sets of labels the mean over labels of the binary one; of numbers the squared error.
     pub loss: f64,
-    pub accuracy: f64,
+    /// Of sets of labels the share of rows whose set is the true one; a regression has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// 0 where it isn't defined, see [`Metric`].
     pub f1: Option<f64>,
     pub matthews: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macro_f1: Option<f64>,
+    /// Of a regression; `None` where one side is constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pearson: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spearman: Option<f64>,
 }
 
 impl Predictions {
@@ -42,6 +53,11 @@ impl Predictions {
         let logits = self.logits_of(row);
         let best = (0..logits.len()).fold(0, |a, b| if logits[b] > logits[a] { b } else { a });
         best as u32
+    }
+
+    /// σ of each of a row's logits: the probability of each label by itself.
+    pub fn label_probabilities(&self, row: usize) -> Vec<f32> {
+        self.logits_of(row).iter().map(|z| sigmoid(*z) as f32).collect()
     }
 
     /// softmax of a row's logits.
@@ -104,14 +120,83 @@ pub fn evaluate(predictions: &Predictions, labels: &[Option<u32>]) -> Result<Sco
     Ok(Scores {
         rows: n,
         loss: loss_sum / n as f64,
-        accuracy,
+        accuracy: Some(accuracy),
         f1: Metric::F1.of(&counts),
         matthews: Metric::Matthews.of(&counts),
+        ..Scores::default()
+    })
+}
+
+/// [`evaluate`] of rows of any kind, whose targets are those beside the labels. `outputs` are the model's.
+pub fn evaluate_targets(
+    predictions: &Predictions,
+    labels: &[Option<u32>],
+    targets: &Targets,
+    outputs: &Outputs,
+) -> Result<Scores> {
+    if targets.kind() != outputs.kind && labels.iter().any(Option::is_some) {
+        let (model, rows) = (outputs.kind.name(), targets.kind().name());
+        return Err(Error::OtherKind { model, rows });
+    }
+    match targets {
+        Targets::OneClass => evaluate(predictions, labels),
+        Targets::Sets(sets) => evaluate_sets(predictions, sets, outputs),
+        Targets::Values(values) => evaluate_values(predictions, values),
+    }
+}
+
+fn evaluate_sets(
+    predictions: &Predictions,
+    sets: &[Option<Vec<u32>>],
+    outputs: &Outputs,
+) -> Result<Scores> {
+    let classes = predictions.classes;
+    let mut counts = LabelCounts::new(classes);
+    let mut loss_sum = 0.0;
+    for (row, set) in sets.iter().enumerate() {
+        let Some(set) = set else { continue };
+        if let Some(&label) = set.iter().find(|label| **label as usize >= classes) {
+            return Err(Error::LabelIndex { row, label, classes });
+        }
+        let logits = predictions.logits_of(row);
+        counts.record(set, &outputs.labels_of(logits));
+        // log(1 + e^−z) where the label holds, log(1 + e^z) where it doesn't, without overflow.
+        let nats = |(label, z): (usize, &f32)| {
+            let z = f64::from(if set.contains(&(label as u32)) { -z } else { *z });
+            z.max(0.0) + (-z.abs()).exp().ln_1p()
+        };
+        loss_sum += logits.iter().enumerate().map(nats).sum::<f64>() / classes as f64;
+    }
+    let accuracy = counts.subset_accuracy().ok_or(Error::NothingToEvaluate)?;
+    Ok(Scores {
+        rows: counts.rows,
+        loss: loss_sum / counts.rows as f64,
+        accuracy: Some(accuracy),
+        f1: counts.micro_f1(),
+        macro_f1: counts.macro_f1(),
+        ..Scores::default()
+    })
+}
+
+fn evaluate_values(predictions: &Predictions, values: &[Option<f32>]) -> Result<Scores> {
+    let pair = |(row, value): (usize, &Option<f32>)| {
+        Some((f64::from(*predictions.logits_of(row).first()?), f64::from((*value)?)))
+    };
+    let (said, gold): (Vec<f64>, Vec<f64>) = values.iter().enumerate().filter_map(pair).unzip();
+    let found = correlation(&said, &gold).ok_or(Error::NothingToEvaluate)?;
+    Ok(Scores {
+        rows: found.rows,
+        loss: found.squared_error,
+        pearson: found.pearson,
+        spearman: found.spearman,
+        ..Scores::default()
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use lowchurn_data::Kind;
+
     use super::*;
 
     #[test]
@@ -120,10 +205,42 @@ mod tests {
         assert_eq!(p.predicted(0), 0);
         assert_eq!(p.probabilities(0), [0.5, 0.5]);
         let s = evaluate(&p, &[Some(0), Some(1), None]).unwrap();
-        assert_eq!((s.rows, s.accuracy), (2, 0.5));
+        assert_eq!((s.rows, s.accuracy), (2, Some(0.5)));
         let expected = (2f64.ln() + (1.0 + (2f64).exp()).ln()) / 2.0;
         assert!((s.loss - expected).abs() < 1e-9, "{}", s.loss);
         assert!(matches!(evaluate(&p, &[None; 3]), Err(Error::NothingToEvaluate)));
         assert!(matches!(evaluate(&p, &[Some(2)]), Err(Error::LabelIndex { label: 2, .. })));
+    }
+
+    #[test]
+    fn scores_of_sets_and_numbers() {
+        let p = Predictions { classes: 2, logits: vec![1.0, -1.0, 0.0, 3.0, -2.0, -2.0] };
+        let sets = Targets::Sets(vec![Some(vec![0]), Some(vec![1]), None]);
+        let labels = [Some(0), Some(1), None];
+        let outputs = Outputs { kind: Kind::MultiLabel, thresholds: vec![0.5, 0.5] };
+        let s = evaluate_targets(&p, &labels, &sets, &outputs).unwrap();
+        // The second row is said to have both labels: σ(0) is at least 0.5.
+        assert_eq!((s.rows, s.accuracy, s.f1), (2, Some(0.5), Some(0.8)));
+        assert_eq!(s.macro_f1, Some((2.0 / 3.0 + 1.0) / 2.0));
+        let nats = |z: f64| (1.0 + (-z).exp()).ln();
+        let expected = (2.0 * nats(1.0) + 2f64.ln() + nats(3.0)) / 4.0;
+        assert!((s.loss - expected).abs() < 1e-9, "{}", s.loss);
+        let tuned = Outputs { thresholds: vec![0.6, 0.5], ..outputs.clone() };
+        assert_eq!(evaluate_targets(&p, &labels, &sets, &tuned).unwrap().f1, Some(1.0));
+
+        let p = Predictions { classes: 1, logits: vec![1.0, 2.0, 4.0] };
+        let values = Targets::Values(vec![Some(1.0), None, Some(2.0)]);
+        let labels = [Some(0), None, Some(0)];
+        let regression = Outputs { kind: Kind::Regression, thresholds: vec![] };
+        let s = evaluate_targets(&p, &labels, &values, &regression).unwrap();
+        assert_eq!((s.rows, s.loss, s.accuracy, s.f1), (2, 2.0, None, None));
+        assert!((s.pearson.unwrap() - 1.0).abs() < 1e-12);
+        let error = evaluate_targets(&p, &labels, &values, &outputs).unwrap_err().to_string();
+        let expected = "the model is for multi-label tasks, but the rows are of a regression one; give rows of the model's kind, \
+                        or a new head for them";
+        assert_eq!(error, expected);
+        let none = Targets::Values(vec![None; 3]);
+        let error = evaluate_targets(&p, &[None; 3], &none, &regression);
+        assert!(matches!(error, Err(Error::NothingToEvaluate)));
     }
 }

@@ -7,6 +7,8 @@ mod lambda;
 
 mod method;
 
+mod outputs;
+
 mod freeze;
 
 mod plan;
@@ -50,7 +52,7 @@ mod files;
 
 pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
-pub use eval::{Predictions, Scores, evaluate, predict};
+pub use eval::{Predictions, Scores, evaluate, evaluate_targets, predict};
 pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};
 pub use freeze::{Freeze, TrainOnly};
 pub use guides::{Buffer, Guides, Shown};
@@ -58,6 +60,7 @@ pub use lambda::{Lambda, ascend};
 pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use optim::{Grads, Optimizer, clip_factor};
+pub use outputs::{Outputs, Threshold, sigmoid, tuned_thresholds};
 pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
 pub use provenance::Provenance;

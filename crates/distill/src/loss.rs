@@ -5,13 +5,16 @@
 
 mod bi_tempered;
 mod divergence;
+mod kinds;
 mod row;
 mod term;
 
 use candle_core::{D, DType, Device, Tensor};
+use lowchurn_data::Targets;
 use lowchurn_kernels::log_softmax;
 
 use crate::{Error, Method, Result};
+use kinds::{Sided, set_loss, value_loss};
 use row::{Row, labelled, row_loss};
 use term::Term;
 
@@ -20,6 +23,11 @@ use term::Term;
 pub struct Against<'a> {
     /// (B,); `None` is unlabelled: only the teacher's term counts.
     pub labels: &'a [Option<u32>],
+    /// (B,) What the rows are trained to, where that isn't one class.
+    pub targets: &'a Targets,
+    /// (K,) What the label's term of a row of each class is multiplied by, in multi-label tasks that of a label that holds;
+    /// empty: 1. The divisor stays the number of rows, whatever the weights.
+    pub class_weight: &'a [f64],
     /// As `one_hot`'s, in every method's label term.
     pub label_smoothing: f64,
     /// λ in this update.
@@ -56,7 +64,13 @@ pub fn row_losses(method: &Method, logits: &Tensor, against: &Against) -> Result
     let terms: Vec<Term> = (0..b)
         .map(|at| {
             let row = row_of(against, &students, &teachers, at, k);
-            row_loss(method, &row)
+            match against.targets {
+                Targets::OneClass => row_loss(method, &row),
+                Targets::Sets(sets) => set_loss(method, &sided(&row), sets[at].as_deref()),
+                Targets::Values(values) => {
+                    value_loss(method, &sided(&row), values[at].map(f64::from))
+                }
+            }
         })
         .collect();
     let values = on_device(terms.iter().map(|term| term.value), logits.device())?; // (B,)
@@ -107,11 +121,23 @@ fn row_of<'a>(
     Row {
         logits: &students[of_row.clone()],
         label: against.labels[at].map(|label| label as usize),
+        class_weight: against.class_weight,
         label_smoothing: against.label_smoothing,
         lambda: against.lambda,
         teacher: against.teacher.map(|teacher| (&teachers[of_row], teacher.known)),
         is_old: against.is_old.is_some_and(|is_old| is_old[at]),
         partner: against.mix.and_then(partner),
+    }
+}
+
+/// A row without what only one class a row has.
+fn sided<'a>(row: &Row<'a>) -> Sided<'a> {
+    Sided {
+        logits: row.logits,
+        lambda: row.lambda,
+        teacher: row.teacher,
+        is_old: row.is_old,
+        weights: row.class_weight,
     }
 }
 
@@ -126,7 +152,9 @@ fn check(method: &Method, against: &Against, b: usize, k: usize) -> Result<()> {
     if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
         return Err(Error::MethodNeeds { method: method.name(), what });
     }
+    method.check_kind(against.targets.kind()).map_err(|reason| Error::Method { reason })?;
     check_length("labels", against.labels.len(), b)?;
+    check_targets(against, b, k)?;
     for (row, label) in against.labels.iter().enumerate() {
         match *label {
             Some(label) if label as usize >= k => {
@@ -152,6 +180,27 @@ fn check(method: &Method, against: &Against, b: usize, k: usize) -> Result<()> {
         check_length("rows that partners point at", b.max(last), b)?;
     }
     Ok(())
+}
+
+fn check_targets(against: &Against, b: usize, k: usize) -> Result<()> {
+    if !against.class_weight.is_empty() {
+        check_length("class weights", against.class_weight.len(), k)?;
+    }
+    match against.targets {
+        Targets::OneClass => Ok(()),
+        Targets::Values(values) => {
+            check_length("numbers to learn", values.len(), b)?;
+            check_length("outputs of a regression", k, 1)
+        }
+        Targets::Sets(sets) => {
+            check_length("sets of labels", sets.len(), b)?;
+            let labels = |row: usize| sets[row].iter().flatten().map(move |label| (row, *label));
+            match (0..b).flat_map(labels).find(|(_, label)| *label as usize >= k) {
+                Some((row, label)) => Err(Error::LabelIndex { row, label, classes: k }),
+                None => Ok(()),
+            }
+        }
+    }
 }
 
 fn check_length(what: &str, found: usize, expected: usize) -> Result<()> {
@@ -206,6 +255,7 @@ mod tests {
     mod golden;
     mod gradients;
     mod identities;
+    mod kinds;
     mod tensors;
 
     use super::*;
@@ -243,6 +293,8 @@ mod tests {
         };
         let against = Against {
             labels: &case.labels,
+            targets: &Targets::OneClass,
+            class_weight: &[],
             label_smoothing: case.smoothing,
             lambda: case.lambda,
             teacher: match flat.is_empty() {

@@ -2,6 +2,7 @@
 //!
 //! Formulas are in `loss.rs` and `weights.rs`, sources with them. λ always weights the teacher.
 
+use lowchurn_data::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::Lambda;
@@ -169,6 +170,60 @@ impl Method {
         }
     }
 
+    /// Refuses a method that has no meaning for a kind of task, and says for which it has and which the kind has.
+    ///
+    /// The teacher's term of labels that hold by themselves is binary, and of a number the squared error: see `loss/kinds.rs`.
+    /// What compares classes of one row (decoupling, standardising, mixing, predictions that are right) needs one class a row.
+    pub fn check_kind(&self, kind: Kind) -> Result<(), String> {
+        let all = matches!(
+            self,
+            Method::Retrain
+                | Method::ShrinkPerturb { .. }
+                | Method::L2ToOld { .. }
+                | Method::Mixout { .. }
+        );
+        let (is_known, are_for, known) = match (kind, *self) {
+            (Kind::SingleLabel, _) => return Ok(()),
+            (Kind::MultiLabel, Method::Distil { divergence, .. }) => {
+                let known = [Divergence::Kl, Divergence::LogitMse, Divergence::MixedLabel];
+                if !known.contains(&divergence) {
+                    return Err("distil: of a multi-label task divergence may be kl (binary, a label by itself), logit-mse or \
+                                mixed-label; the others are for single-label tasks"
+                        .into());
+                }
+                (true, "", "")
+            }
+            (Kind::Regression, Method::Distil { temperature, divergence, .. }) => {
+                if !matches!(divergence, Divergence::Kl | Divergence::LogitMse)
+                    || temperature != 1.0
+                {
+                    return Err("distil: of a regression the teacher's term is the squared error; divergence and temperature \
+                                are for single-label and multi-label tasks, leave them out"
+                        .into());
+                }
+                (true, "", "")
+            }
+            (Kind::MultiLabel, Method::Inhibition { .. }) => (true, "", ""),
+            (Kind::Regression, Method::Inhibition { .. }) => {
+                (false, "single-label and multi-label", FOR_REGRESSION)
+            }
+            (Kind::MultiLabel, _) => (all, "single-label", FOR_MULTI_LABEL),
+            (Kind::Regression, _) => (all, "single-label", FOR_REGRESSION),
+        };
+        let (name, this) = (self.name(), kind.name());
+        if !is_known {
+            return Err(format!(
+                "method {name} is for {are_for} tasks, and this is a {this} one; methods for it: {known}"
+            ));
+        }
+        match self.lambda() {
+            Some(Lambda::Budget { .. }) => Err(format!(
+                "{name}: λ by a churn budget is for single-label tasks, and this is a {this} one; give a number as λ"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what can't work with K classes, and says why.
     pub fn check(&self, classes: usize) -> Result<(), String> {
         match self {
@@ -184,6 +239,9 @@ impl Method {
         }
     }
 }
+
+const FOR_MULTI_LABEL: &str = "retrain, distil, inhibition, shrink-perturb, l2-old, mixout";
+const FOR_REGRESSION: &str = "retrain, distil, shrink-perturb, l2-old, mixout";
 
 impl TryFrom<String> for Method {
     type Error = String;
@@ -241,6 +299,51 @@ mod tests {
             "expected kl, reverse-kl, js, logit-mse, mixed-label, standardised, decoupled"
         ));
         assert!(said("distil:lambda=1.5").starts_with("distil: λ is \"1.5\", expected"));
+    }
+
+    #[test]
+    fn methods_are_for_kinds() {
+        let check = |text: &str, kind, expected: &str| {
+            let found = text.parse::<Method>().unwrap().check_kind(kind);
+            assert_eq!(found.err().unwrap_or_default(), expected, "{text}");
+        };
+        for name in METHODS {
+            check(name, Kind::SingleLabel, "");
+            let is_known = |known: &str| known.split(", ").any(|known| known == name);
+            let found = |kind| name.parse::<Method>().unwrap().check_kind(kind).is_ok();
+            assert_eq!(found(Kind::MultiLabel), is_known(FOR_MULTI_LABEL), "{name}");
+            assert_eq!(found(Kind::Regression), is_known(FOR_REGRESSION), "{name}");
+        }
+        check(
+            "focal",
+            Kind::MultiLabel,
+            "method focal is for single-label tasks, and this is a multi-label one; methods for it: retrain, distil, inhibition, \
+             shrink-perturb, l2-old, mixout",
+        );
+        check(
+            "inhibition",
+            Kind::Regression,
+            "method inhibition is for single-label and multi-label tasks, and this is a regression one; methods for it: retrain, \
+             distil, shrink-perturb, l2-old, mixout",
+        );
+        check("distil:divergence=logit-mse", Kind::MultiLabel, "");
+        check(
+            "distil:divergence=js",
+            Kind::MultiLabel,
+            "distil: of a multi-label task divergence may be kl (binary, a label by itself), logit-mse or mixed-label; the others \
+             are for single-label tasks",
+        );
+        check(
+            "distil:temperature=2",
+            Kind::Regression,
+            "distil: of a regression the teacher's term is the squared error; divergence and temperature are for single-label and \
+             multi-label tasks, leave them out",
+        );
+        check(
+            "distil:lambda=churn<=0.02",
+            Kind::MultiLabel,
+            "distil: λ by a churn budget is for single-label tasks, and this is a multi-label one; give a number as λ",
+        );
     }
 
     #[test]

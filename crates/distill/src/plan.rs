@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::precision::{PrecisionName, is_f32};
 use crate::trained::LORA_ALPHA;
-use crate::{Error, Freeze, Method, Result, Schedule, Scores, StateTerms, TrainOnly};
+use crate::{Error, Freeze, Method, Result, Schedule, Scores, StateTerms, Threshold, TrainOnly};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,12 @@ pub struct Plan {
     pub max_grad_norm: f64,
     /// The share of each target spread evenly over the classes.
     pub label_smoothing: f64,
+    /// (K,) See [`crate::Against::class_weight`].
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub class_weight: Vec<f64>,
+    /// Of a multi-label model; `None`: the base's own, else 0.5.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub threshold: Option<Threshold>,
     /// What of a teacher is followed besides its logits.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub states: Option<StateTerms>,
@@ -99,6 +105,9 @@ pub enum SelectBy {
     Accuracy,
     F1,
     Matthews,
+    MacroF1,
+    Pearson,
+    Spearman,
     Loss,
 }
 
@@ -106,9 +115,12 @@ impl SelectBy {
     /// The number in question, as it is reported; `None` where it isn't defined.
     pub fn of(self, scores: &Scores) -> Option<f64> {
         match self {
-            SelectBy::Accuracy => Some(scores.accuracy),
+            SelectBy::Accuracy => scores.accuracy,
             SelectBy::F1 => scores.f1,
             SelectBy::Matthews => scores.matthews,
+            SelectBy::MacroF1 => scores.macro_f1,
+            SelectBy::Pearson => scores.pearson,
+            SelectBy::Spearman => scores.spearman,
             SelectBy::Loss => Some(scores.loss),
         }
     }
@@ -118,6 +130,9 @@ impl SelectBy {
             SelectBy::Accuracy => "accuracy",
             SelectBy::F1 => "f1",
             SelectBy::Matthews => "matthews",
+            SelectBy::MacroF1 => "macro_f1",
+            SelectBy::Pearson => "pearson",
+            SelectBy::Spearman => "spearman",
             SelectBy::Loss => "loss",
         }
     }
@@ -129,6 +144,9 @@ impl From<Metric> for SelectBy {
             Metric::Accuracy => SelectBy::Accuracy,
             Metric::F1 => SelectBy::F1,
             Metric::Matthews => SelectBy::Matthews,
+            Metric::MacroF1 => SelectBy::MacroF1,
+            Metric::Pearson => SelectBy::Pearson,
+            Metric::Spearman => SelectBy::Spearman,
         }
     }
 }
@@ -177,6 +195,9 @@ impl Plan {
             if !share(value) {
                 return refuse(key, value.to_string(), "a number from 0 up to, not with, 1");
             }
+        }
+        if let Some(weight) = self.class_weight.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
+            return refuse("class_weight", weight.to_string(), "a number above 0 for each class");
         }
         // With 0 (in f32), a weight that never had a gradient would become 0/0.
         if !(self.epsilon < 1.0 && self.epsilon as f32 > 0.0) {
@@ -260,6 +281,8 @@ impl Plan {
             max_grad_norm: 1.0,
             label_smoothing: 0.0,
             states: None,
+            class_weight: Vec::new(),
+            threshold: None,
             dropout: None,
             precision: Precision::F32,
             freeze: Freeze::default(),
@@ -303,6 +326,8 @@ mod tests {
         check(|p| p.max_grad_norm = -1.0, "max_grad_norm is -1, expected 0 or a positive number");
         let expected = "beta2 is 0.99999999, expected a number from 0 up to, not with, 1";
         check(|p| p.beta2 = 0.999_999_99, expected);
+        let expected = "class_weight is 0, expected a number above 0 for each class";
+        check(|p| p.class_weight = vec![1.0, 0.0], expected);
         check(|p| p.epsilon = 0.0, "epsilon is 0, expected a number above 1e-45 and below 1");
         let expected = "layer_decay is 0, expected a number above 0, at most 1";
         check(|p| p.layer_decay = 0.0, expected);

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::provenance::{Provenance, refuse_other_run};
 use crate::trained::{LORA_ALPHA, targets};
-use crate::{Error, Method, Plan, Result, Scores, State, files};
+use crate::{Error, Method, Outputs, Plan, Result, Scores, State, files};
 
 /// What a finished run says of itself, in `eval_results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,11 +56,13 @@ pub fn release(
     let write = || -> Result<()> {
         remove_if_there(&partial)?;
         let model = &state.model;
+        let mut config = model.config.clone();
+        if let Some(thresholds) = best.and_then(|best| best.thresholds.clone()) {
+            Outputs { thresholds, ..Outputs::of(&config)? }.write(&mut config);
+        }
         let hash = match provenance.plan.method {
-            Method::TaskAgnostic => {
-                save_base(&partial, &model.config, &model.params, tokenizer_from)?
-            }
-            _ => save_model(&partial, &model.config, &model.params, tokenizer_from)?,
+            Method::TaskAgnostic => save_base(&partial, &config, &model.params, tokenizer_from)?,
+            _ => save_model(&partial, &config, &model.params, tokenizer_from)?,
         };
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         files::write_json(&partial.join(RESULTS), &release)?;

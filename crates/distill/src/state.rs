@@ -1,7 +1,7 @@
 //! All that changes while a run goes on. What it doesn't hold is a function of plan, data and the step.
 
 use candle_core::Device;
-use lowchurn_data::Batch;
+use lowchurn_data::{Batch, Kind};
 use lowchurn_models::{Classifier, Params};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct Best {
     /// High is good: the loss has its sign turned.
     pub value: f64,
     pub scores: Scores,
+    /// (K,) Of the evaluation, where the plan has them tuned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f64>>,
 }
 
 /// A line of the log, with the keys of transformers' Trainer.
@@ -79,8 +82,9 @@ pub enum LogEntry {
         step: u64,
         epoch: f64,
         loss: f64,
-        /// Of the rows with a label.
-        accuracy: f64,
+        /// Of the rows with a label; a regression has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accuracy: Option<f64>,
         grad_norm: f64,
         learning_rate: f64,
         /// The teacher's weight, and the share of rows on which the student predicts what the teacher does.
@@ -93,9 +97,16 @@ pub enum LogEntry {
         step: u64,
         epoch: f64,
         eval_loss: f64,
-        eval_accuracy: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_accuracy: Option<f64>,
         eval_f1: Option<f64>,
         eval_matthews: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_macro_f1: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_pearson: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_spearman: Option<f64>,
     },
 }
 
@@ -182,15 +193,17 @@ impl Progress {
         let sums = std::mem::take(&mut self.since_log);
         let n = sums.n_rows.max(1) as f64;
         let n_labelled = sums.n_rows.saturating_sub(sums.n_unlabelled).max(1) as f64;
+        // Numbers are neither right nor agreed on.
+        let is_counted = means.kind != Kind::Regression;
         let entry = LogEntry::Train {
             step,
             epoch,
             loss: sums.loss_sum / n,
-            accuracy: sums.n_correct as f64 / n_labelled,
+            accuracy: is_counted.then_some(sums.n_correct as f64 / n_labelled),
             grad_norm: means.gradient_norm,
             learning_rate: means.learning_rate,
             lambda: means.lambda,
-            agreement: means.lambda.map(|_| sums.n_agreed as f64 / n),
+            agreement: means.lambda.filter(|_| is_counted).map(|_| sums.n_agreed as f64 / n),
         };
         self.log.push(entry.clone());
         entry
@@ -202,12 +215,13 @@ impl Progress {
         step: u64,
         epoch: f64,
         scores: &Scores,
+        thresholds: Option<Vec<f64>>,
         plan: &Plan,
     ) -> (LogEntry, bool) {
         let value = selected(scores, plan.select_by);
         let is_best = self.best.as_ref().is_none_or(|best| value > best.value);
         if is_best {
-            self.best = Some(Best { step, value, scores: scores.clone() });
+            self.best = Some(Best { step, value, scores: scores.clone(), thresholds });
             self.n_evals_without_gain = 0;
         } else {
             self.n_evals_without_gain += 1;
@@ -219,6 +233,9 @@ impl Progress {
             eval_accuracy: scores.accuracy,
             eval_f1: scores.f1,
             eval_matthews: scores.matthews,
+            eval_macro_f1: scores.macro_f1,
+            eval_pearson: scores.pearson,
+            eval_spearman: scores.spearman,
         };
         self.log.push(entry.clone());
         (entry, is_best)

@@ -1,7 +1,7 @@
 //! One update: forward, one loss a row, one division, backward, clip, AdamW. A function of state and batches.
 
 use candle_core::{D, Device, Tensor};
-use lowchurn_data::{Batch, Encoded, Rng};
+use lowchurn_data::{Batch, Encoded, Kind, Rng, Targets};
 use lowchurn_kernels::{Gradients, Keys, backward};
 use lowchurn_models::{Depth, Input, Mode, States, depth};
 
@@ -33,6 +33,8 @@ pub struct StepReport {
     pub lambda: Option<f64>,
     /// Rows on which the student predicts what the teacher does.
     pub n_agreed: u64,
+    /// Of the rows; nothing is right or agreed on in a regression.
+    pub kind: Kind,
 }
 
 /// One optimizer update of `total`; `micro` are the batches accumulated into it. Costs a pass over the whole table of words
@@ -64,7 +66,8 @@ pub fn step_deferring(
     let mut keys = Keys::new(Rng::stream(plan.seed, "dropout", state.step).next_u64());
     let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss in the program
     let lambda = plan.method.lambda().map(|l| l.at(state.step, total, state.progress.multiplier));
-    let mut means = StepReport { n_rows: n as u64, lambda, ..StepReport::default() };
+    let kind = rows.targets.kind();
+    let mut means = StepReport { n_rows: n as u64, lambda, kind, ..StepReport::default() };
     match plan.method {
         Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights
         _ => state.catch_up(micro)?,
@@ -74,6 +77,7 @@ pub fn step_deferring(
     let mut projected = Grads::default();
     for (at, batch) in micro.iter().enumerate() {
         let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
+        let targets = rows.targets.of_rows(&batch.rows);
         let mut input =
             Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
         if let Method::Mixup { alpha } = plan.method {
@@ -87,6 +91,8 @@ pub fn step_deferring(
             .map(|is_old| batch.rows.iter().map(|&row| is_old[row as usize]).collect());
         let against = Against {
             labels: &labels,
+            targets: &targets,
+            class_weight: &plan.class_weight,
             label_smoothing: plan.label_smoothing,
             lambda: lambda.unwrap_or(0.0),
             teacher: match (&teacher, guides.teacher) {
@@ -118,14 +124,32 @@ pub fn step_deferring(
         };
         let loss = losses.sum_all()?;
         means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
-        let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         means.n_unlabelled += labels.iter().filter(|label| label.is_none()).count() as u64;
-        means.n_correct +=
-            predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
-        if let Some(teacher) = guides.teacher {
-            let agrees = |(&a, &row): (&u32, &u32)| a == teacher.predicted(row as usize);
-            means.n_agreed +=
-                predicted.iter().zip(&batch.rows).filter(|pair| agrees(*pair)).count() as u64;
+        match &targets {
+            Targets::OneClass => {
+                let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+                means.n_correct +=
+                    predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
+                if let Some(teacher) = guides.teacher {
+                    let agrees = |(&a, &row): (&u32, &u32)| a == teacher.predicted(row as usize);
+                    means.n_agreed +=
+                        predicted.iter().zip(&batch.rows).filter(|pair| agrees(*pair)).count()
+                            as u64;
+                }
+            }
+            Targets::Sets(sets) => {
+                let predicted: Vec<Vec<u32>> =
+                    logits.to_vec2::<f32>()?.iter().map(|z| likely(z)).collect();
+                let is_right = |(a, b): &(&Vec<u32>, &Option<Vec<u32>>)| b.as_ref() == Some(*a);
+                means.n_correct += predicted.iter().zip(sets).filter(is_right).count() as u64;
+                if let Some(teacher) = guides.teacher {
+                    let told = |row: &u32| likely(teacher.logits_of(*row as usize));
+                    let agrees = |(a, row): &(&Vec<u32>, &u32)| **a == told(row);
+                    means.n_agreed +=
+                        predicted.iter().zip(&batch.rows).filter(agrees).count() as u64;
+                }
+            }
+            Targets::Values(_) => {}
         }
         means.n_tokens += batch.lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         if !means.loss_sum.is_finite() {
@@ -178,6 +202,12 @@ pub fn step_deferring(
     }
     state.step += 1;
     Ok(means)
+}
+
+/// The labels that are likelier than not.
+fn likely(logits: &[f32]) -> Vec<u32> {
+    let labels = logits.iter().enumerate().filter(|(_, z)| **z >= 0.0);
+    labels.map(|(label, _)| label as u32).collect()
 }
 
 /// What pulls the weights to the old ones.

@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowchurn_data::{Batch, Encoded, collate, epoch_order};
+use lowchurn_data::{Batch, Encoded, Targets, collate, epoch_order};
 use lowchurn_kernels::{awake, sum_of_squares};
 use lowchurn_models::Config;
 
 use crate::checkpoint::{self, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
-    Error, Guides, Lambda, LogEntry, Method, Plan, Provenance, Release, Result, Scores, State,
-    StepReport, ascend, evaluate, predict, release, step_deferring,
+    Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
+    State, StepReport, Threshold, ascend, evaluate_targets, predict, release, step_deferring,
+    tuned_thresholds,
 };
 
 /// What a run is given; nothing of it changes.
@@ -181,7 +182,13 @@ fn check_rows(run: &Run, config: &Config) -> Result<()> {
         return Err(Error::NothingToEvaluate);
     }
     let classes = config.labels.len();
+    let (plan, outputs) = (&run.provenance.plan, Outputs::of(config)?);
+    outputs.check(plan, classes)?;
     for rows in [Some(run.train), run.eval].into_iter().flatten() {
+        if rows.targets.kind() != outputs.kind && rows.labels.iter().any(Option::is_some) {
+            let (model, rows) = (outputs.kind.name(), rows.targets.kind().name());
+            return Err(Error::OtherKind { model, rows });
+        }
         for row in 0..rows.rows() {
             let width = rows.length(row);
             if width == 0 {
@@ -243,8 +250,17 @@ fn evaluate_now(
         predict(state.settled()?, rows, plan.eval_batch_size, &device, &mut |done| {
             on(Event::Evaluating { done, rows: n });
         })?;
-    let scores = evaluate(&predictions, &rows.labels)?;
-    let (entry, is_best) = state.progress.log_evaluation(state.step, epoch, &scores, plan);
+    let mut outputs = Outputs::of(&state.model.config)?;
+    let thresholds = match (plan.threshold, &rows.targets) {
+        (Some(Threshold::Tuned), Targets::Sets(sets)) => Some(tuned_thresholds(&predictions, sets)),
+        _ => None,
+    };
+    if let Some(thresholds) = &thresholds {
+        outputs.thresholds.clone_from(thresholds);
+    }
+    let scores = evaluate_targets(&predictions, &rows.labels, &rows.targets, &outputs)?;
+    let (entry, is_best) =
+        state.progress.log_evaluation(state.step, epoch, &scores, thresholds, plan);
     on(Event::Logged(entry));
     on(Event::Evaluated { step: state.step, scores, is_best });
     let n_evals = state.progress.n_evals_without_gain;

@@ -2,7 +2,7 @@
 
 use super::table::{self, Cell, Head, Order, difference, markup, number, rate, share, text};
 use crate::format::{NONE, count, escape, p_value, percent, range};
-use crate::{FromTo, OfClass, Report, Slice};
+use crate::{FromTo, OfAnswers, OfClass, OfLabel, Report, Slice};
 
 /// A matrix of more classes can't be read.
 const CLASSES_IN_MATRIX: usize = 16;
@@ -139,6 +139,41 @@ pub(super) fn classes(report: &Report) -> String {
     };
     let lines: Vec<Vec<Cell>> = classes.iter().map(line).collect();
     table::table("Recall and flips by true class", &heads, &lines, Order::Sortable)
+}
+
+/// Each label of a multi-label task by itself.
+pub(super) fn labels(report: &Report) -> String {
+    let OfAnswers::Sets { labels, .. } = &report.comparison.answers else { return String::new() };
+    let heads = [
+        Head::Text("label"),
+        Head::Number("churn"),
+        Head::Number("negative"),
+        Head::Number("positive"),
+        Head::Number("NFR"),
+        Head::Number("F1, old"),
+        Head::Number("F1, new"),
+    ];
+    let score = |value: Option<f64>| {
+        value.map_or(table::none(), |value| number(value, format!("{value:.4}")))
+    };
+    let line = |of: &OfLabel| {
+        vec![
+            text(&of.label),
+            rate(&of.churn),
+            table::count(of.flips.negative),
+            table::count(of.flips.positive),
+            rate(&of.nfr),
+            score(of.f1_old),
+            score(of.f1_new),
+        ]
+    };
+    let lines: Vec<Vec<Cell>> = labels.iter().map(line).collect();
+    table::table(
+        "Whether each label is said to hold, over all rows",
+        &heads,
+        &lines,
+        Order::Sortable,
+    )
 }
 
 pub(super) fn slices(report: &Report) -> String {

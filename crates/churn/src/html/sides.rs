@@ -20,7 +20,15 @@ pub(super) fn side_by_side(report: &Report) -> String {
             let range = format::signed_range(&gain.interval);
             markup(format!("{}<small>{range}</small>", format::points(gain.value)))
         });
-        lines.push(vec![text("accuracy"), rate(&all.accuracy_old), rate(&all.accuracy_new), gain]);
+        let right = comparison.answers.right();
+        lines.push(vec![text(&right), rate(&all.accuracy_old), rate(&all.accuracy_new), gain]);
+    }
+    for (name, old, new) in comparison.answers.scores() {
+        let plain =
+            |value: Option<f64>| value.map_or(none(), |value| number(value, format!("{value:.4}")));
+        let moved = change(old, new)
+            .map_or(none(), |moved| number(moved, format!("{moved:+.4}").replace('-', "−")));
+        lines.push(vec![text(name), plain(old), plain(new), moved]);
     }
     let worst = [&comparison.worst_class_old, &comparison.worst_class_new];
     if worst.iter().any(|worst| worst.is_some()) {

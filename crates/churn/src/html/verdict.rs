@@ -172,12 +172,13 @@ fn checks(certificate: &Certificate) -> String {
 /// Four numbers with their intervals.
 fn key_figures(report: &Report) -> String {
     let all = &report.comparison.all;
+    let right = format!("{}, old → new", report.comparison.answers.right());
     let mut figures = Vec::new();
     if let (Some(old), Some(new)) = (&all.accuracy_old, &all.accuracy_new) {
         let shown = format!("{} → {}", percent(old.value), percent(new.value));
         let gain = all.accuracy_gain.as_ref();
         figures.push((
-            "accuracy, old → new",
+            right.as_str(),
             shown,
             gain.map_or(String::new(), |gain| {
                 format!("{} ({})", points(gain.value), format::signed_range(&gain.interval))

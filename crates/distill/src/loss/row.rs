@@ -13,6 +13,8 @@ pub struct Row<'a> {
     /// (K,)
     pub logits: &'a [f64],
     pub label: Option<usize>,
+    /// (K,), or empty for 1 each.
+    pub class_weight: &'a [f64],
     pub label_smoothing: f64,
     pub lambda: f64,
     /// The teacher's logits (K,), and which classes it knows (K,).
@@ -71,7 +73,7 @@ pub fn row_loss(method: &Method, row: &Row) -> Term {
         Method::BiTempered { t1, t2 } => match row.label {
             Some(y) => {
                 let target = smoothed(y, row.logits.len(), row.label_smoothing);
-                bi_tempered(row.logits, &target, t1, t2)
+                bi_tempered(row.logits, &target, t1, t2).times(weight_of(row, y))
             }
             None => label,
         },
@@ -87,13 +89,23 @@ pub fn row_loss(method: &Method, row: &Row) -> Term {
     }
 }
 
-/// CE to the smoothed label; nothing where there is no label.
+/// CE to the smoothed label, times the weight of its class; nothing where there is no label.
 pub fn labelled(row: &Row) -> Term {
     let classes = row.logits.len();
     match row.label {
-        Some(label) => cross_entropy(row.logits, &smoothed(label, classes, row.label_smoothing)),
+        Some(label) => {
+            let target = smoothed(label, classes, row.label_smoothing);
+            match row.class_weight.is_empty() {
+                true => cross_entropy(row.logits, &target),
+                false => cross_entropy(row.logits, &target).times(weight_of(row, label)),
+            }
+        }
         None => Term::zero(classes),
     }
+}
+
+fn weight_of(row: &Row, label: usize) -> f64 {
+    row.class_weight.get(label).copied().unwrap_or(1.0)
 }
 
 /// (1 − λ)·a + λ·b.

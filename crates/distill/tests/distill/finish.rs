@@ -21,7 +21,7 @@ fn training_trains() {
     (toy.train, toy.eval) = (toy_rows(600, 1), Some(toy_rows(200, 2)));
     let (outcome, _, state) = toy.finish();
     let Outcome::Finished(release) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(release.scores.unwrap().accuracy, 1.0);
+    assert_eq!(release.scores.unwrap().accuracy, Some(1.0));
     let losses: Vec<f64> = state
         .progress
         .log

@@ -575,6 +575,7 @@ fn texts(change: impl FnOnce(&mut Vec<Example>)) -> Vec<Example> {
         text: text.into(),
         pair: None,
         label: None,
+        target: None,
     };
     let mut rows = vec![row("1", "so warm"), row("2", "so cold")];
     change(&mut rows);

@@ -2,6 +2,7 @@
 //!
 //! Logits go in as f32, so 2e-7 of a number is the most to hope for.
 
+use lowchurn_data::Targets;
 use serde_json::Value;
 
 use super::{Case, assert_close, losses};
@@ -156,6 +157,8 @@ fn co_distillation() {
     let (a, b) = (super::var(&[vec![1.0, 0.5, -0.5]]), super::var(&[vec![0.2, 0.9, -0.1]]));
     let against = Against {
         labels: &[Some(0)],
+        targets: &Targets::OneClass,
+        class_weight: &[],
         label_smoothing: 0.0,
         lambda: 0.0,
         teacher: None,

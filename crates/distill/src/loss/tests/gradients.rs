@@ -65,6 +65,7 @@ impl Drawn {
         Row {
             logits: &self.student,
             label: self.label,
+            class_weight: &[],
             label_smoothing: self.smoothing,
             lambda: self.lambda,
             teacher: Some((&self.teacher, &self.known)),

@@ -48,6 +48,7 @@ fn row<'a>(student: &'a [f64], teacher: &'a [f64], label: Option<usize>, lambda:
     Row {
         logits: student,
         label,
+        class_weight: &[],
         label_smoothing: 0.0,
         lambda,
         teacher: Some((teacher, &ALL[..student.len()])),

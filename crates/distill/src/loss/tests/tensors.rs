@@ -1,6 +1,7 @@
 //! A batch through tensors: rows of several kinds, and what is refused.
 
 use candle_core::{DType, Device};
+use lowchurn_data::Targets;
 
 use super::{Against, Case, Method, assert_close, losses, numbers, try_losses, var};
 use crate::loss::co_distil_rows;
@@ -76,6 +77,8 @@ fn both_students_are_pulled() {
     let (a, b) = (vec![vec![0.3, -1.0, 0.7]], vec![vec![1.5, 0.2, 0.1]]);
     let against = Against {
         labels: &[Some(1)],
+        targets: &Targets::OneClass,
+        class_weight: &[],
         label_smoothing: 0.1,
         lambda: 0.0,
         teacher: None,
@@ -183,6 +186,8 @@ fn what_is_missing_is_said() {
     );
     let against = Against {
         labels: &[Some(0)],
+        targets: &Targets::OneClass,
+        class_weight: &[],
         label_smoothing: 0.0,
         lambda: 0.0,
         teacher: None,

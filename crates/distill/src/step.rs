@@ -156,9 +156,9 @@ pub fn step_deferring(
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
         }
         let mut found: Gradients = backward(&(loss / n as f64)?)?;
-        grads.add(&state.trained.reached, &mut found)?;
+        grads.add(&state.model.params, &mut found)?;
         if let Some(peer) = &state.peer {
-            peers.add(&peer.trained.reached, &mut found)?;
+            peers.add(&peer.model.params, &mut found)?;
         }
         if let Some(projections) = &state.projections {
             projected.add(&projections.params, &mut found)?;

@@ -67,7 +67,7 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 
 /// A table of which a batch reads few rows.
 fn is_of_words(name: &str) -> bool {
-    name.ends_with(".word_embeddings.weight")
+    name.ends_with(".word_embeddings.weight") || name.ends_with(".tok_embeddings.weight")
 }
 
 /// A moment pair for each parameter.

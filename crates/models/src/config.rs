@@ -226,8 +226,11 @@ pub fn check_vocabulary(
     if embedding - tokenizer >= ROUNDED_UP_BY {
         return Err(Error::TokenizerTooSmall { dir, tokenizer, embedding });
     }
-    // BERT's texts are the same wherever its padding stands, and custom vocabularies put it anywhere.
-    if config.model_type != ModelType::Bert && tokenizer_pad_id != config.pad_token_id {
+    // BERT's texts are the same wherever its padding stands, and custom vocabularies put it anywhere. Others are held to what
+    // their config says, or to the default where positions are counted from it.
+    let is_said = config.raw.get("pad_token_id").is_some_and(|id| !id.is_null());
+    let is_held = config.model_type != ModelType::Bert && is_said || config.first_position > 0;
+    if is_held && tokenizer_pad_id != config.pad_token_id {
         let (tokenizer, model) = (tokenizer_pad_id, config.pad_token_id);
         return Err(Error::TokenizerPadding { dir, tokenizer, model });
     }

@@ -375,6 +375,14 @@ fn tokenizers_of_another_family_are_told_by_their_padding() {
     assert_eq!(check("mpnet", bert), refused(0, 1));
     assert_eq!(check("electra", bert), "");
     assert_eq!(check("electra", roberta), refused(1, 0));
+    // Where nobody says, only those are held to the usual one whose positions depend on it.
+    for (name, is_fine) in [("electra", true), ("roberta", false)] {
+        let mut silent = checkpoint(name);
+        silent.config["pad_token_id"] = Value::Null;
+        let dir = silent.write();
+        let config = Config::open(dir.path()).unwrap();
+        assert_eq!(check_vocabulary(&config, 92, 3, dir.path()).is_ok(), is_fine, "{name}");
+    }
 }
 
 /// Where tables are as wide as layers there is nothing to project, as in ELECTRA's base size; ALBERT projects all the same.

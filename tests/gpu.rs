@@ -76,7 +76,7 @@ fn logits_and_gradients_are_those_of_the_cpu() {
             Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device).unwrap();
         let logits = model.forward(&input, Mode::Train(&mut Keys::new(1))).unwrap();
         let mut found = backward(&logits.sqr().unwrap().sum_all().unwrap()).unwrap();
-        let of = |var| found.remove(var).unwrap().unwrap().to_tensor().unwrap();
+        let mut of = |var| found.remove(var).unwrap().unwrap().to_tensor().unwrap();
         let gradients: Vec<(String, Tensor)> =
             model.params.tensors().map(|(name, var)| (name.to_string(), of(var))).collect();
         (logits, gradients)

@@ -1,6 +1,11 @@
 //! Working memory that is used again: pieces of a few large blocks, which are kept. Fresh memory costs a page fault and a pass
 //! of zeros, and batches of ever new sizes would ask for some at each update.
 
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "what is free is a list of ranges, often of one"
+)]
+
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -45,7 +45,7 @@ impl Grads {
     pub fn missing(&self, params: &Params) -> Result<Vec<String>> {
         let (mut missing, mut zero) = (Vec::new(), Vec::new());
         let mut is_any_moved = false;
-        for name in params.names().filter(|name| !name.ends_with("attention.self.key.bias")) {
+        for name in params.names().filter(|name| !is_key_bias(name)) {
             match self.0.get(name) {
                 None => missing.push(name.to_string()),
                 Some(grad) if grad.is_zero()? => zero.push(name.to_string()),
@@ -58,6 +58,13 @@ impl Grads {
         }
         Ok(missing)
     }
+}
+
+/// By the names that the architectures have for it; DeBERTa's keys of positions as well, whose own keys do feel theirs.
+fn is_key_bias(name: &str) -> bool {
+    ["self.key.bias", "k_lin.bias", "attn.k.bias", "attention.key.bias", "pos_key_proj.bias"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// min(1, max norm/(norm + 1e-6)), as PyTorch's `clip_grad_norm_`; 1 where there is no limit.

@@ -114,8 +114,10 @@ fn what_training_cannot_reach_stops_it() {
 #[test]
 fn zeros_are_missing_only_beside_others() {
     let var = |n: usize| Var::zeros(n, candle_core::DType::F32, &CPU).unwrap();
-    let names = ["a", "b", "c", "x.attention.self.key.bias"];
-    let params = Params(names.iter().map(|name| (name.to_string(), var(2))).collect());
+    let key_biases =
+        ["x.attention.self.key.bias", "x.k_lin.bias", "x.attn.k.bias", "x.attention.key.bias"];
+    let names = ["a", "b", "c"].into_iter().chain(key_biases);
+    let params = Params(names.map(|name| (name.to_string(), var(2))).collect());
     let check = |grads: &[(&str, [f32; 2])], missing: &[&str]| {
         let tensor = |&(name, values): &(&str, [f32; 2])| {
             (name.to_string(), Gradient::Whole(Tensor::new(&values, &CPU).unwrap()))

@@ -33,8 +33,8 @@ fn tables(lab: &Lab) -> Vec<String> {
     lab.names("tables")
 }
 
-/// Two standard errors of a difference are 6.6 points on 400 rows. Five seeds with AMX: accuracy 0.604 in both, its standard
-/// deviation 0.07 over seeds, 0.025 between the two precisions of one seed.
+/// Two standard errors of a difference are 6.6 points on 400 rows. Seed 42 with AMX: accuracy 0.728 in f32, 0.740 in bf16. With the random
+/// encoder that shipped before, five seeds: 0.604 in both, its standard deviation 0.07 over seeds, 0.025 between the two precisions of one.
 #[test]
 fn tickets_are_learnt_as_in_f32() {
     let lab = Lab::new();

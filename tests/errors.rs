@@ -307,8 +307,9 @@ fn base_models_that_are_none() {
     let remove = |name: &'static str| move |dir: &Path| fs::remove_file(dir.join(name)).unwrap();
 
     model(
-        &config("model_type", Some(json!("roberta"))),
-        "$T/base/config.json: model_type \"roberta\" is not supported; the nearest that is: \"bert\", so take a base model of that type",
+        &config("model_type", Some(json!("roberta-prelayernorm"))),
+        "$T/base/config.json: model_type \"roberta-prelayernorm\" is not supported; the nearest that is: \"roberta\", so take a base \
+         model of that type",
     );
     model(
         &config("vocab_size", None),
@@ -316,7 +317,7 @@ fn base_models_that_are_none() {
     );
     model(
         &config("vocab_size", Some(json!(2000))),
-        "$T/base: the tokenizer is larger than the model: 3000 tokens, but the embedding has 2000 rows \
+        "$T/base: the tokenizer is larger than the model: 4000 tokens, but the embedding has 2000 rows \
          (config.json, vocab_size); take the tokenizer that was published with this model",
     );
     model(

@@ -313,7 +313,7 @@ fn what_cant_be_repaired_is_said() {
         assert!(text.contains(from), "{text}");
         lab.write(&path, text.replace(from, to));
     };
-    change("other", "tokenizer.json", "\"refund\"", "\"refnud\"");
+    change("other", "tokenizer.json", "\"money\"", "\"monye\"");
     assert_eq!(
         said(&format!("$T/old $T/other {hold}")),
         "$T/old and $T/other have different tokenizers, so there is no model between them; repair needs a model that was \

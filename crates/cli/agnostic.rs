@@ -54,13 +54,13 @@ pub fn distil(
     }
     output::check(&job.output)?;
     let folder = job.base.folder(&job.hub, console)?;
-    let (_, encoder) = job::open_base(&job, &folder)?;
+    let (config, encoder) = job::open_base(&job, &folder)?;
     job::tell_settings(&job, console)?;
     let rows = texts(&sources, &job, console)?;
     let tokens = encode(&encoder, &rows.train.examples, job.plan.max_length)?;
     finetune::tell_tokens(&tokens, None, &job.plan, console)?;
     let Some(shows) =
-        shows::shows(&args.teacher, &rows.train, &tokens, &job, &args.tables, console)?
+        shows::shows(&args.teacher, &rows.train, &tokens, &config, &job, &args.tables, console)?
     else {
         return Ok(INTERRUPTED);
     };

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use lowchurn_data::{Kind, parse_map};
 use lowchurn_distill::{Combine, Divergence, Lambda, METHODS, Method, Plan, write_soft_labels};
+use lowchurn_models::Config;
 use serde_json::json;
 
 use crate::args::{Distil, Ensemble, Finetune};
@@ -66,8 +67,16 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     else {
         return Ok(INTERRUPTED);
     };
-    let shows =
-        shows::shows(&args.teacher, train, &ready.train_tokens, &job, &args.tables, console)?;
+    let student = Config::open(&ready.base_folder)?;
+    let shows = shows::shows(
+        &args.teacher,
+        train,
+        &ready.train_tokens,
+        &student,
+        &job,
+        &args.tables,
+        console,
+    )?;
     let Some(shows) = shows else { return Ok(INTERRUPTED) };
     for key in &shows.keys {
         named.1 = format!("{} {key}", named.1);

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use lowchurn_data::{Encoded, Split, encode};
 use lowchurn_distill::{Shown, TextVector, Vectors, check_same_tokens, table_file_name};
-use lowchurn_models::Classifier;
+use lowchurn_models::{Classifier, Config};
 
 use crate::console::Console;
 use crate::failure::Usage;
@@ -28,11 +28,12 @@ impl Shows {
     }
 }
 
-/// What the plan follows on the rows of a run; `tokens` are the student's. `None` where it was interrupted.
+/// What the plan follows on the rows of a run; `tokens` and `student` are the student's. `None` where it was interrupted.
 pub fn shows(
     names: &[String],
     rows: &Split,
     tokens: &Encoded,
+    student: &Config,
     job: &Job,
     tables: &Path,
     console: &mut Console,
@@ -49,6 +50,7 @@ pub fn shows(
     let mut shows = Shows::default();
     if terms.is_on_tokens() {
         let model = found::open_encoder(name, &folder, TextVector::Mean, &job.compute)?;
+        terms.check_models(student, &model.config)?;
         let encoder = encoder_of(&model.config, &folder)?;
         let length = job.plan.max_length;
         if length > model.config.max_positions {

@@ -60,16 +60,16 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
     };
     let words = trimmed.as_ref().map(|trimmed| trimmed.kept.clone());
     std::fs::create_dir_all(to).with_context(|| format!("{}: can't be written", to.display()))?;
+    match is_resized {
+        true => resized(&from, &sizes, words.as_deref(), to)?,
+        false => cut(&from, &Cut { layers: layers.clone(), words }, to)?,
+    }
+    // Last: what can't be made is said before, and leaves nothing.
     match &trimmed {
         Some(trimmed) => trimmed.files.iter().try_for_each(|(name, content)| {
             lowchurn_distill::write_file(&to.join(name), content)
         })?,
         None => copy_tokenizer(&from, to)?,
-    }
-    // The config comes last: without it the folder is no model.
-    match is_resized {
-        true => resized(&from, &sizes, words.as_deref(), to)?,
-        false => cut(&from, &Cut { layers: layers.clone(), words }, to)?,
     }
     if let Some(positions) = args.positions {
         set_longest(to, positions)?;

@@ -52,6 +52,18 @@ pub enum HeadBias {
     Without,
 }
 
+impl Modern {
+    /// `layer_types` of a model that keeps these layers: each stays of its kind, wherever it stands now.
+    pub(crate) fn layer_types(&self, layers: &[usize]) -> Value {
+        let kept = layers.iter().filter_map(|&layer| self.attention.get(layer));
+        let kind = |attention: &LayerAttention| match attention {
+            LayerAttention::Global => "full_attention",
+            LayerAttention::Local => "sliding_attention",
+        };
+        kept.map(kind).collect()
+    }
+}
+
 pub(crate) const DIALECT: Dialect = Dialect {
     activation: ("hidden_activation", Activation::Gelu(Gelu::Erf)),
     hidden_dropout: ("mlp_dropout", 0.0),

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::layout::Role;
 use crate::weights::Weights;
-use crate::{Config, Error, FORMAT_PT, ModelType, Result, architecture, write_safetensors};
+use crate::{
+    Config, Details, Error, FORMAT_PT, ModelType, Result, architecture, write_safetensors,
+};
 
 /// What of a checkpoint stays.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +77,9 @@ pub fn cut(from: &Path, cut: &Cut, to: &Path) -> Result<()> {
     }
     let mut raw = config.raw.clone();
     set(&mut raw, &LAYERS, layers.len());
+    if let Details::ModernBert(modern) = &config.details {
+        raw.insert("layer_types".into(), modern.layer_types(&layers));
+    }
     if let Some(words) = &cut.words {
         set_vocabulary(&mut raw, words);
     }
@@ -125,6 +130,12 @@ fn check_layers(config: &Config, layers: &[usize]) -> Result<()> {
         return refuse(format!(
             "there is no layer {layer}: the model has {n}, from 0 to {}",
             n - 1
+        ));
+    }
+    if config.model_type == ModelType::ModernBert && layers[0] != 0 {
+        let first = layers[0];
+        return refuse(format!(
+            "layer 0 has no norm in front and no other can take its place, so it comes first, not layer {first}"
         ));
     }
     if layers.iter().collect::<BTreeSet<_>>().len() < layers.len() {

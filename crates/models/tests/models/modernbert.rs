@@ -6,10 +6,11 @@ use std::fs;
 use candle_core::{DType, Tensor};
 use lowchurn_kernels::{AdamW, Keys, Moments, adamw, backward};
 use lowchurn_models::{
-    Classifier, Config, Depth, Details, Input, LayerAttention, Mode, ModelType, Pooling, depth,
-    is_decayed, save,
+    Classifier, Config, Cut, Depth, Details, Head, Input, LayerAttention, Mode, ModelType, Pooling,
+    depth, is_decayed, save,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{CPU, Checkpoint, distance, golden, numbers};
 
@@ -331,4 +332,25 @@ fn a_checkpoint_without_a_part_is_refused() {
     broken.tensors.remove("model.layers.1.attn_norm.weight");
     let found = broken.open().err().unwrap().to_string();
     assert!(found.contains("model.layers.1.attn_norm.weight"), "{found}");
+}
+
+/// Whichever way the config says it, a layer that stays attends as it did; and the lowest stays the lowest.
+#[test]
+fn a_student_keeps_its_layers_kinds() {
+    use LayerAttention::{Global, Local};
+    let cut = |form: &str, layers: &[usize]| {
+        let (from, to) = (Checkpoint::of(form).write(), TempDir::new().unwrap());
+        let what = Cut { layers: Some(layers.to_vec()), words: None };
+        lowchurn_models::cut(from.path(), &what, to.path()).map_err(|error| error.to_string())?;
+        let (model, _) = Classifier::open(to.path(), Head::FromCheckpoint, &CPU).unwrap();
+        match model.config.details {
+            Details::ModernBert(modern) => Ok(modern.attention),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(cut("modernbert_cls", &[0, 3, 1]), Ok(vec![Global, Global, Local]));
+    assert_eq!(cut("modernbert_mean", &[0, 2]), Ok(vec![Local, Local]));
+    let found: Result<_, String> = cut("modernbert_cls", &[1, 2]);
+    let expected = "layer 0 has no norm in front and no other can take its place, so it comes first, not layer 1";
+    assert!(found.as_ref().is_err_and(|found| found.contains(expected)), "{found:?}");
 }

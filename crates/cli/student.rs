@@ -66,9 +66,11 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
     }
     // Last: what can't be made is said before, and leaves nothing.
     match &trimmed {
-        Some(trimmed) => trimmed.files.iter().try_for_each(|(name, content)| {
-            lowchurn_distill::write_file(&to.join(name), content)
-        })?,
+        Some(trimmed) => {
+            for (name, content) in &trimmed.files {
+                lowchurn_distill::write_file(&to.join(name), content)?;
+            }
+        }
         None => copy_tokenizer(&from, to)?,
     }
     if let Some(positions) = args.positions {

@@ -14,12 +14,12 @@ const FILLERS: [&str; 5] = ["please", "thank you", "hello", "what now", "today"]
 
 /// Row `n` has the labels whose words it holds: none, one or two.
 fn labels(n: usize) -> Vec<&'static str> {
-    (0..3).filter(|at| n % 7 >> at & 1 == 1).map(|at| WORDS[at].0).collect()
+    (0..3).filter(|at| ((n % 7) >> at) & 1 == 1).map(|at| WORDS[at].0).collect()
 }
 
 fn text(n: usize) -> String {
     let words: Vec<&str> =
-        (0..3).filter(|at| n % 7 >> at & 1 == 1).map(|at| WORDS[at].1[n / 7 % 3]).collect();
+        (0..3).filter(|at| ((n % 7) >> at) & 1 == 1).map(|at| WORDS[at].1[n / 7 % 3]).collect();
     format!("{} {} {} {n}", FILLERS[n % 5], words.join(" and "), FILLERS[n / 2 % 5])
 }
 

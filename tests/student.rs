@@ -148,19 +148,14 @@ fn what_cannot_be_made_is_said() {
         "hidden, attention, relation and vector weights follow one teacher, and 2 are named; leave the others out"
     );
     assert_eq!(
-        said(
-            &format!("finetune $T/rows.jsonl --model tiny --method task-agnostic --output $T/r"),
-            2
-        ),
+        said("finetune $T/rows.jsonl --model tiny --method task-agnostic --output $T/r", 2),
         "task-agnostic, and weights of hidden states, attention, relations and vectors, follow a teacher, and finetune has none; use \
          lowchurn distil --teacher DIR"
     );
     // Other words, other tokens.
     lab.ok("student tiny --vocabulary 150 --data $T/rows.jsonl --output $T/few");
-    let other = format!(
-        "distil --task-agnostic --teacher tiny --student $T/few --data tickets --hidden-weight 1 --max-length 24 --output $T/r"
-    );
-    let other = said(&other, 3);
+    let other = "distil --task-agnostic --teacher tiny --student $T/few --data tickets --hidden-weight 1 --max-length 24 --output $T/r";
+    let other = said(other, 3);
     assert!(other.starts_with("teacher and student read different tokens: row "), "{other}");
     assert!(!lab.path("r/run.toml").exists());
 }

@@ -112,11 +112,12 @@ enum Line {
 
 impl Line {
     fn write(&self, out: &mut dyn Write) -> Result<()> {
-        Ok(match self {
+        match self {
             Line::Class(row) => write_row(out, row)?,
             Line::Set(row) => write_set_row(out, row)?,
             Line::Value(row) => write_value_row(out, row)?,
-        })
+        }
+        Ok(())
     }
 }
 

@@ -17,12 +17,12 @@ fn ids(n: usize) -> Vec<String> {
 }
 
 fn sets(name: &str, labels: &[&str], gold: &[Option<&[u32]>], said: &[&[u32]]) -> Predicted {
-    let gold = gold.iter().map(|set| set.map(<[u32]>::to_vec)).collect();
+    let gold: Vec<Option<Vec<u32>>> = gold.iter().map(|set| set.map(<[u32]>::to_vec)).collect();
     let said = said.iter().map(|set| set.to_vec()).collect();
     Predicted::from_sets(name, &names(labels), ids(gold_len(&gold)), gold, said).unwrap()
 }
 
-fn gold_len(gold: &Vec<Option<Vec<u32>>>) -> usize {
+fn gold_len(gold: &[Option<Vec<u32>>]) -> usize {
     gold.len()
 }
 

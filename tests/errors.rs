@@ -422,7 +422,10 @@ fn numbers_that_cannot_be() {
         "invalid value 'fast' for '--learning-rate <RATE>'",
     );
     refused("finetune tickets --schedule square", "expected linear, cosine or constant");
-    refused("finetune tickets --select-by acc", "expected accuracy, f1, matthews or loss");
+    refused(
+        "finetune tickets --select-by acc",
+        "expected accuracy, f1, macro_f1, matthews, pearson, spearman or loss",
+    );
     refused("finetune tickets --batch-size -1", "--batch-size");
     refused("finetun tickets", "finetune");
 }

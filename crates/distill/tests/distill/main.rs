@@ -45,6 +45,26 @@ pub fn golden_state() -> State {
     State::new(Classifier::open(&dir, Head::FromCheckpoint, &CPU).unwrap().0).unwrap()
 }
 
+/// The batch that PyTorch saw, as rows without their padding.
+pub fn golden_rows() -> Encoded {
+    let path = golden_folder().join("bert_tiny.safetensors");
+    let tensors = candle_core::safetensors::load(path, &CPU).unwrap();
+    let integers = |name: &str| tensors[name].to_vec2::<i64>().unwrap();
+    let (ids, mask, types) =
+        (integers("input_ids"), integers("attention_mask"), integers("token_type_ids"));
+    let labels = tensors["labels"].to_vec1::<i64>().unwrap();
+    let mut rows = Encoded { offsets: vec![0], ..Encoded::default() };
+    for row in 0..ids.len() {
+        let length = mask[row].iter().sum::<i64>() as usize;
+        rows.tokens.extend(ids[row][..length].iter().map(|&id| id as u32));
+        rows.types.extend(types[row][..length].iter().map(|&kind| kind as u8));
+        rows.offsets.push(rows.tokens.len());
+        rows.ids.push(row.to_string());
+        rows.labels.push(Some(labels[row] as u32));
+    }
+    rows
+}
+
 /// The golden weights with a new head for the classes "no" and "yes".
 pub fn toy_state(seed: u64) -> State {
     let mut rng = Rng::stream(seed, "head", 0);

@@ -13,30 +13,14 @@ use lowchurn_kernels::Precision;
 use lowchurn_models::{Classifier, Head, Input, Mode, Wanted};
 use serde_json::Value;
 
-use crate::{CPU, GO, Toy, batch, distance, golden_folder, golden_state, names, numbers, toy_rows};
+use crate::{
+    CPU, GO, Toy, batch, distance, golden_folder, golden_rows, golden_state, names, numbers,
+    toy_rows,
+};
 
 fn student() -> Classifier {
     let dir = golden_folder().join("bert_student");
     Classifier::open(&dir, Head::FromCheckpoint, &CPU).unwrap().0
-}
-
-fn golden_rows() -> Encoded {
-    let read = |name: &str| fs::read(golden_folder().join(name)).unwrap();
-    let tensors =
-        candle_core::safetensors::load_buffer(&read("bert_tiny.safetensors"), &CPU).unwrap();
-    let integers = |name: &str| tensors[name].to_vec2::<i64>().unwrap();
-    let (ids, mask) = (integers("input_ids"), integers("attention_mask"));
-    let (types, labels) = (integers("token_type_ids"), tensors["labels"].to_vec1::<i64>().unwrap());
-    let mut rows = Encoded { offsets: vec![0], ..Encoded::default() };
-    for row in 0..ids.len() {
-        let length = mask[row].iter().sum::<i64>() as usize;
-        rows.tokens.extend(ids[row][..length].iter().map(|&id| id as u32));
-        rows.types.extend(types[row][..length].iter().map(|&kind| kind as u8));
-        rows.offsets.push(rows.tokens.len());
-        rows.ids.push(row.to_string());
-        rows.labels.push(Some(labels[row] as u32));
-    }
-    rows
 }
 
 /// A table of one vector a text, as a run has it.

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::methods::Lesson;
 use crate::resume::wide;
 use crate::{
-    CPU, Toy, batch, copy_folder, distance, golden_folder, golden_state, numbers, plan, toy_rows,
-    toy_state, values,
+    CPU, Toy, batch, copy_folder, distance, golden_folder, golden_rows, golden_state, numbers,
+    plan, toy_rows, toy_state, values,
 };
 
 fn frozen(plan: &mut Plan) {
@@ -55,25 +55,6 @@ const PARTS: [(&str, Change); 5] = [
 
 fn golden(name: &str) -> std::collections::HashMap<String, Tensor> {
     candle_core::safetensors::load(golden_folder().join(name), &CPU).unwrap()
-}
-
-/// The golden batch as rows.
-fn golden_rows() -> Encoded {
-    let tensors = golden("bert_tiny.safetensors");
-    let integers = |name: &str| tensors[name].to_vec2::<i64>().unwrap();
-    let (ids, mask, types) =
-        (integers("input_ids"), integers("attention_mask"), integers("token_type_ids"));
-    let labels = tensors["labels"].to_vec1::<i64>().unwrap();
-    let mut rows = Encoded { offsets: vec![0], ..Encoded::default() };
-    for row in 0..ids.len() {
-        let length = mask[row].iter().sum::<i64>() as usize;
-        rows.tokens.extend(ids[row][..length].iter().map(|&id| id as u32));
-        rows.types.extend(types[row][..length].iter().map(|&kind| kind as u8));
-        rows.offsets.push(rows.tokens.len());
-        rows.ids.push(row.to_string());
-        rows.labels.push(Some(labels[row] as u32));
-    }
-    rows
 }
 
 /// Of loss and gradient norm, relative, and of a weight after ten updates of at most 1e-3 each; as for the whole model.

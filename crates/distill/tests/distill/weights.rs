@@ -624,21 +624,10 @@ fn golden_model() -> Classifier {
     Classifier::open(&dir, Head::FromCheckpoint, &CPU).unwrap().0
 }
 
-/// The batch that PyTorch saw, without its padding and its labels.
+/// The batch that PyTorch saw, without its labels.
 fn golden_rows() -> Encoded {
-    let path = golden_folder().join("bert_tiny.safetensors");
-    let batch = candle_core::safetensors::load(path, &CPU).unwrap();
-    let table = |name: &str| batch[name].to_vec2::<i64>().unwrap();
-    let (ids, mask, types) = (table("input_ids"), table("attention_mask"), table("token_type_ids"));
-    let mut rows = Encoded { offsets: vec![0], ..Encoded::default() };
-    for row in 0..ids.len() {
-        let length = mask[row].iter().sum::<i64>() as usize;
-        rows.tokens.extend(ids[row][..length].iter().map(|&id| id as u32));
-        rows.types.extend(types[row][..length].iter().map(|&kind| kind as u8));
-        rows.offsets.push(rows.tokens.len());
-        rows.ids.push(format!("row-{row}"));
-        rows.labels.push(None);
-    }
+    let mut rows = crate::golden_rows();
+    rows.labels.fill(None);
     rows
 }
 

@@ -104,6 +104,18 @@ golden:
     {{python}} crates/models/tests/pickle/make.py
     {{python}} crates/churn/schema/make.py && mv report-v1.schema.json crates/churn/schema/
 
+# A claim of a paper, run again: just experiment variance --small (under 30 minutes); goes on where it stopped, then makes its page
+[group('measure')]
+[no-exit-message]
+experiment NAME *ARGS:
+    @LOWCHURN_HUB_DIR="${LOWCHURN_HUB_DIR:-{{hub}}}" bash "experiments/$1/run.sh" "${@:2}"
+    @{{python}} experiments/tables.py "$1"
+
+# The pages and plots of all experiments from their lines; nothing is run
+[group('measure')]
+results *NAMES:
+    @{{python}} experiments/tables.py "$@"
+
 # Step, products, padding, tokenisation, evaluation, peak memory: every number that is claimed
 [group('measure')]
 bench *ARGS:

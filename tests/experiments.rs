@@ -1,0 +1,110 @@
+//! What all experiments share: a run has its line once, a page is what the lines give, and the pages in the tree are so.
+
+mod util;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use util::repository;
+
+const RUN: &str = r#"source "$(dirname "$0")/../lib.sh"
+said() { echo "first"; echo "{\"seed\": $1, \"accuracy\": 0.$1}"; echo "$1" >> ran; }
+once "seed 5" said 5
+once "seed 7" said 7
+[ -n "$small" ] || once "seed 8" false
+"#;
+
+const PAGE: &str = r##"
+from tables import Axis, Series, mean_sd, plot, table
+
+
+def page(lines, folder):
+    points = [(line["seed"], line["accuracy"]) for line in lines]
+    plot(folder / "seeds.svg", "a < b", Axis("seed"), Axis("accuracy"), [Series("all", points)])
+    return "# A try\n\n" + table(["seeds", "accuracy %"], [[len(lines), mean_sd([a for _, a in points], 100)]])
+"##;
+
+fn python() -> String {
+    std::env::var("PYTHON").unwrap_or("python3".into())
+}
+
+fn has_python() -> bool {
+    let is_there = Command::new(python()).arg("--version").output().is_ok();
+    if !is_there {
+        eprintln!("skipped: no {}", python());
+    }
+    is_there
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn tables(tree: &Path, args: &[&str]) -> Output {
+    let script = tree.join("experiments/tables.py");
+    Command::new(python()).arg(script).args(args).current_dir(tree).output().unwrap()
+}
+
+#[test]
+fn pages_in_the_tree_are_what_their_lines_give() {
+    if has_python() {
+        let done = tables(repository(), &["--check"]);
+        assert!(done.status.success(), "{}", text(&done));
+    }
+}
+
+#[test]
+fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
+    if !has_python() {
+        return;
+    }
+    let tree = tempfile::tempdir().unwrap();
+    let here = tree.path().join("experiments/try");
+    fs::create_dir_all(&here).unwrap();
+    for name in ["lib.sh", "tables.py"] {
+        let from = repository().join("experiments").join(name);
+        fs::copy(from, tree.path().join("experiments").join(name)).unwrap();
+    }
+    fs::write(here.join("run.sh"), RUN).unwrap();
+    fs::write(here.join("page.py"), PAGE).unwrap();
+    let run = |flag: &str| {
+        let mut command = Command::new("bash");
+        command.arg("experiments/try/run.sh").args(Some(flag).filter(|flag| !flag.is_empty()));
+        command.env("LOWCHURN", env!("CARGO_BIN_EXE_lowchurn")).env_remove("RUNS");
+        command.env_remove("RESULTS").current_dir(tree.path()).output().unwrap()
+    };
+    let ran = || fs::read_to_string(tree.path().join("ran")).unwrap();
+
+    let done = run("--small");
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(ran(), "5\n7\n");
+    let done = run("");
+    assert!(text(&done).contains("seed 8 failed"), "{}", text(&done));
+    assert_eq!((done.status.code(), ran().as_str()), (Some(1), "5\n7\n"));
+    assert!(text(&run("--smal")).contains("--smal is unknown"));
+
+    let results = here.join("results.jsonl");
+    let lines = fs::read_to_string(&results).unwrap();
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.starts_with("{\"key\": \"seed 5\", \"seconds\": 0."), "{lines}");
+    assert!(lines.contains("\"version\": \"lowchurn ") && lines.contains("\"accuracy\": 0.5}"));
+
+    assert!(!tables(tree.path(), &["--check"]).status.success());
+    let made = tables(tree.path(), &[]);
+    assert!(made.status.success(), "{}", text(&made));
+    let page = fs::read_to_string(here.join("RESULTS.md")).unwrap();
+    assert!(page.contains("| 2 | 60.00 ± 14.14 |"), "{page}"); // (50 + 70)/2 and √200
+    assert!(page.contains("`just experiment try`") && page.contains("seeds 5, 7"), "{page}");
+    let drawn = fs::read_to_string(here.join("seeds.svg")).unwrap();
+    assert!(drawn.contains("a &lt; b") && drawn.contains("prefers-color-scheme"), "{drawn}");
+    assert!(tables(tree.path(), &["--check"]).status.success());
+
+    // Neither a number typed into the page nor a line that was cut goes unseen.
+    fs::write(here.join("RESULTS.md"), page.replace("60.00", "61.00")).unwrap();
+    let stale = tables(tree.path(), &["--check"]);
+    assert!(text(&stale).contains("not what the lines give: try"), "{}", text(&stale));
+    fs::write(&results, &lines[..lines.len() - 9]).unwrap();
+    assert!(text(&tables(tree.path(), &[])).contains("results.jsonl: line 2: "));
+    assert!(text(&tables(tree.path(), &["tri"])).contains("tri: no such experiment with a page"));
+}

@@ -1,4 +1,4 @@
-//! Events of the hub → the line of a fetch. Speed is that of the last seconds.
+//! Events of the hub → the line of a fetch or of an upload. Speed is that of the last seconds.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -37,12 +37,20 @@ impl Downloads {
             Event::Started { file, size, have } => {
                 self.download = Some(Download::new(file, *size, *have, elapsed));
             }
+            Event::Sending { file, size } => {
+                let download = Download::new(file, *size, 0, elapsed);
+                self.download = Some(Download { doing: "uploading", ..download });
+            }
             Event::Bytes { have, .. } => {
                 if let Some(download) = &mut self.download {
                     download.take(*have, elapsed);
                 }
             }
-            Event::Done { file, size } => {
+            Event::Done { file, size } | Event::Sent { file, size } => {
+                let done = match event {
+                    Event::Sent { .. } => "uploaded",
+                    _ => "downloaded",
+                };
                 let took = self
                     .download
                     .take()
@@ -53,7 +61,7 @@ impl Downloads {
                 };
                 return self
                     .screen
-                    .note(&format!("downloaded {file}, {}{took}", bytes(*size)), out);
+                    .note(&format!("{done} {file}, {}{took}", bytes(*size)), out);
             }
             Event::Waiting { file } => {
                 return self
@@ -80,6 +88,7 @@ impl Downloads {
 /// A file on its way.
 #[derive(Clone, Debug)]
 struct Download {
+    doing: &'static str,
     file: String,
     size: u64,
     /// Time and bytes that were there, of the last seconds.
@@ -92,7 +101,8 @@ struct Download {
 impl Download {
     fn new(file: &str, size: u64, have: u64, elapsed: Duration) -> Download {
         let samples = VecDeque::from([(elapsed, have)]);
-        Download { file: file.to_owned(), size, samples, have, started: elapsed, last: elapsed }
+        let (doing, file) = ("downloading", file.to_owned());
+        Download { doing, file, size, samples, have, started: elapsed, last: elapsed }
     }
 
     fn take(&mut self, have: u64, elapsed: Duration) {
@@ -110,8 +120,8 @@ impl Download {
 }
 
 fn download_line(download: &Download, width: usize) -> String {
-    let Download { file, size, have, .. } = download;
-    let mut fields = vec![(0, format!("downloading {file}")), (1, part(*have, *size))];
+    let Download { doing, file, size, have, .. } = download;
+    let mut fields = vec![(0, format!("{doing} {file}")), (1, part(*have, *size))];
     fields.extend(percent(*have, *size).map(|text| (3, text)));
     let first = download.samples.front().copied().unwrap_or((download.last, *have));
     let took = download.last.saturating_sub(first.0).as_secs_f64();

@@ -1,5 +1,5 @@
 //! What can go wrong between a hub id and a folder. Every variant means exit code 4 to the binary, but for
-//! [`Error::BadId`] and [`Error::BadRevision`], which are slips in what the user typed; see [`Error::exit_code`].
+//! ids, revisions and names of files, which are slips in what the user typed; see [`Error::exit_code`].
 //! No variant carries the token.
 
 use std::io;
@@ -102,6 +102,92 @@ pub enum Error {
     )]
     BrokenOff { repo: Box<Repo>, file: String, have: u64, size: u64, reason: String },
 
+    #[error(
+        "{repo}: publishing needs a token, and there is none; make one that may write at {endpoint}/settings/tokens, \
+        then set HF_TOKEN or write it to the file token in HF_HOME"
+    )]
+    NoToken { repo: Box<Repo>, endpoint: String },
+
+    #[error("{repo}: HF_HUB_OFFLINE is set, so nothing can be published; unset it")]
+    OfflineUpload { repo: Box<Repo> },
+
+    #[error(
+        "{repo}: a commit can't be written to; name a branch after the @, or leave it out for main"
+    )]
+    CommitIsFixed { repo: Box<Repo> },
+
+    #[error(
+        "{repo}: the hub at {endpoint} refuses {what} with {status}{said}; check that the token is valid and may write \
+        to this owner's repositories: {endpoint}/settings/tokens"
+    )]
+    WriteRefused {
+        repo: Box<Repo>,
+        endpoint: String,
+        what: String,
+        status: u16,
+        /// The hub's words, in brackets.
+        said: String,
+    },
+
+    #[error(
+        "{repo}: the hub at {endpoint} refuses {what} with {status}{said}; nothing was published"
+    )]
+    UploadRefused { repo: Box<Repo>, endpoint: String, what: String, status: u16, said: String },
+
+    #[error(
+        "{repo}: the hub at {endpoint} sends {what} on to another address ({status}), and nothing is sent there; if the \
+        repository was renamed, give its new name"
+    )]
+    SentOn { repo: Box<Repo>, endpoint: String, what: String, status: u16 },
+
+    #[error(
+        "{repo}: the hub at {endpoint} answers {what} with {status} again and again; run the same command later, it goes \
+        on from what is there"
+    )]
+    UploadBusy { repo: Box<Repo>, endpoint: String, what: String, status: u16 },
+
+    #[error(
+        "{repo}: the line to {endpoint} broke at {what} ({reason}); run the same command again, it goes on from what is \
+        there"
+    )]
+    UploadBroken { repo: Box<Repo>, endpoint: String, what: String, reason: String },
+
+    #[error(
+        "{repo}: somebody else has written to it meanwhile (it was at {expected}); nothing was published; look at what is \
+        there now, then run the same command again"
+    )]
+    Moved { repo: Box<Repo>, expected: String },
+
+    #[error(
+        "{repo}: its .gitignore leaves out {file}; take that line away, or nothing can be published whole"
+    )]
+    Ignored { repo: Box<Repo>, file: String },
+
+    #[error(
+        "{repo}: the hub wants {size} bytes inside the commit, and at most {limit} are sent so; it doesn't take large files \
+        the way hubs do"
+    )]
+    InlineTooLarge { repo: Box<Repo>, size: u64, limit: u64 },
+
+    #[error(
+        "{repo}: {file} at {commit} isn't what was sent: expected sha256 {expected}, found sha256 {found}; publish again, and look \
+        at what lies between here and the hub"
+    )]
+    NotAsSent { repo: Box<Repo>, file: String, commit: String, expected: String, found: String },
+
+    #[error("{path:?} can't be published: {why}")]
+    UploadPath { path: String, why: &'static str },
+
+    #[error("{}: it holds the token that would publish it; take it out, and make a new token if it was ever shown", path.display())]
+    HoldsToken { path: PathBuf },
+
+    #[error("{}: it changed while it was being published, so nothing was; wait until nobody writes to it, then run the same \
+        command again", path.display())]
+    Changed { path: PathBuf },
+
+    #[error("{}: can't be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+
     #[error("{}: {source}; check space and rights, or set HF_HOME to another folder", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -110,9 +196,17 @@ impl Error {
     /// Exit code for the binary: 2 for an id or revision that can't be one, 4 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::BadId { .. } | Error::BadRevision { .. } => 2,
+            Error::BadId { .. }
+            | Error::BadRevision { .. }
+            | Error::CommitIsFixed { .. }
+            | Error::UploadPath { .. } => 2,
             _ => 4,
         }
+    }
+
+    pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Unreadable { path, source }
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -267,6 +361,119 @@ mod tests {
             4,
             "model a/b@v1: w.bin: the download broke off at 3 of 5 bytes (io: reset); \
              run the same command again, it goes on from there",
+        );
+        check(
+            Error::NoToken { repo: repo(), endpoint: hub() },
+            4,
+            "model a/b@v1: publishing needs a token, and there is none; make one that may write at https://hub/settings/tokens, \
+             then set HF_TOKEN or write it to the file token in HF_HOME",
+        );
+        check(
+            Error::OfflineUpload { repo: repo() },
+            4,
+            "model a/b@v1: HF_HUB_OFFLINE is set, so nothing can be published; unset it",
+        );
+        check(
+            Error::CommitIsFixed { repo: repo() },
+            2,
+            "model a/b@v1: a commit can't be written to; name a branch after the @, or leave it out for main",
+        );
+        let (what, said) = (|| "the commit".to_owned(), || " (\"no\")".to_owned());
+        check(
+            Error::WriteRefused {
+                repo: repo(),
+                endpoint: hub(),
+                what: what(),
+                status: 403,
+                said: said(),
+            },
+            4,
+            "model a/b@v1: the hub at https://hub refuses the commit with 403 (\"no\"); check that the token is valid and may write \
+             to this owner's repositories: https://hub/settings/tokens",
+        );
+        check(
+            Error::UploadRefused {
+                repo: repo(),
+                endpoint: hub(),
+                what: what(),
+                status: 400,
+                said: said(),
+            },
+            4,
+            "model a/b@v1: the hub at https://hub refuses the commit with 400 (\"no\"); nothing was published",
+        );
+        check(
+            Error::SentOn { repo: repo(), endpoint: hub(), what: what(), status: 307 },
+            4,
+            "model a/b@v1: the hub at https://hub sends the commit on to another address (307), and nothing is sent there; \
+             if the repository was renamed, give its new name",
+        );
+        check(
+            Error::UploadBusy { repo: repo(), endpoint: hub(), what: what(), status: 503 },
+            4,
+            "model a/b@v1: the hub at https://hub answers the commit with 503 again and again; run the same command later, \
+             it goes on from what is there",
+        );
+        check(
+            Error::UploadBroken {
+                repo: repo(),
+                endpoint: hub(),
+                what: what(),
+                reason: "io: reset".into(),
+            },
+            4,
+            "model a/b@v1: the line to https://hub broke at the commit (io: reset); run the same command again, \
+             it goes on from what is there",
+        );
+        check(
+            Error::Moved { repo: repo(), expected: "aa".into() },
+            4,
+            "model a/b@v1: somebody else has written to it meanwhile (it was at aa); nothing was published; look at what is \
+             there now, then run the same command again",
+        );
+        check(
+            Error::Ignored { repo: repo(), file: file() },
+            4,
+            "model a/b@v1: its .gitignore leaves out w.bin; take that line away, or nothing can be published whole",
+        );
+        check(
+            Error::InlineTooLarge { repo: repo(), size: 9, limit: 5 },
+            4,
+            "model a/b@v1: the hub wants 9 bytes inside the commit, and at most 5 are sent so; \
+             it doesn't take large files the way hubs do",
+        );
+        check(
+            Error::NotAsSent {
+                repo: repo(),
+                file: file(),
+                commit: "cc".into(),
+                expected: "aa".into(),
+                found: "bb".into(),
+            },
+            4,
+            "model a/b@v1: w.bin at cc isn't what was sent: expected sha256 aa, found sha256 bb; publish again, and look \
+             at what lies between here and the hub",
+        );
+        check(
+            Error::UploadPath { path: "../x".into(), why: "it is git's own" },
+            2,
+            "\"../x\" can't be published: it is git's own",
+        );
+        check(
+            Error::HoldsToken { path: "/r/run.toml".into() },
+            4,
+            "/r/run.toml: it holds the token that would publish it; take it out, and make a new token if it was ever shown",
+        );
+        check(
+            Error::Changed { path: "/r/w.bin".into() },
+            4,
+            "/r/w.bin: it changed while it was being published, so nothing was; wait until nobody writes to it, \
+             then run the same command again",
+        );
+        check(
+            Error::Unreadable { path: "/r/w.bin".into(), source: io::Error::other("denied") },
+            4,
+            "/r/w.bin: can't be read: denied",
         );
         check(
             Error::Io { path: "/c/blobs".into(), source: io::Error::other("no space left") },

@@ -43,6 +43,15 @@ pub enum Event<'a> {
         file: &'a str,
         size: u64,
     },
+    /// A large file goes to the hub; its bytes follow as [`Event::Bytes`].
+    Sending {
+        file: &'a str,
+        size: u64,
+    },
+    Sent {
+        file: &'a str,
+        size: u64,
+    },
     /// Another process downloads the same file; waiting for it.
     Waiting {
         file: &'a str,
@@ -57,7 +66,7 @@ pub enum Event<'a> {
 
 pub struct Hub {
     pub settings: Settings,
-    agent: ureq::Agent,
+    pub(crate) agent: ureq::Agent,
 }
 
 // By hand: the agent and a proxy's address may hold passwords.
@@ -138,7 +147,7 @@ impl Hub {
     }
 
     /// First the commit, then the files at that commit: a push in between changes nothing.
-    fn ask(&self, repo: &Repo, on: &mut dyn FnMut(Event)) -> Result<Listing> {
+    pub(crate) fn ask(&self, repo: &Repo, on: &mut dyn FnMut(Event)) -> Result<Listing> {
         let kind = repo.kind();
         let base = format!("{}/api/{kind}s/{}", self.settings.endpoint, repo.id());
         let url = format!("{base}/revision/{}", percent(repo.revision(), ""));
@@ -343,7 +352,7 @@ fn restart(out: &mut File, have: &mut u64) -> std::io::Result<()> {
 }
 
 /// First byte in `Content-Range: bytes FIRST-LAST/SIZE`.
-fn range_start(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn range_start(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }

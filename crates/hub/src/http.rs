@@ -142,20 +142,24 @@ pub fn persist<T>(
 /// The core of an error, without the advice for when it is final.
 fn brief(error: &Error) -> String {
     match error {
-        Error::Unreachable { reason, .. } | Error::BrokenOff { reason, .. } => reason.clone(),
+        Error::Unreachable { reason, .. }
+        | Error::BrokenOff { reason, .. }
+        | Error::UploadBroken { reason, .. } => reason.clone(),
         Error::BadReply { why, .. } => why.clone(),
-        Error::Busy { status, .. } | Error::Status { status, .. } => format!("status {status}"),
+        Error::Busy { status, .. }
+        | Error::UploadBusy { status, .. }
+        | Error::Status { status, .. } => format!("status {status}"),
         other => other.to_string(),
     }
 }
 
-/// No reply, or one that isn't HTTP.
-fn broken(settings: &Settings, repo: &Repo, file: Option<&str>, error: ureq::Error) -> Failure {
+/// What may be done where there was no reply, or one that isn't HTTP.
+pub fn retry_of(error: &ureq::Error) -> Retry {
     use std::io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, TimedOut, UnexpectedEof,
         WouldBlock,
     };
-    let retry = match &error {
+    match error {
         // The connection stood, and broke: another one may hold.
         ureq::Error::Io(io) => match io.kind() {
             BrokenPipe | ConnectionAborted | ConnectionReset | Interrupted | TimedOut
@@ -166,7 +170,19 @@ fn broken(settings: &Settings, repo: &Repo, file: Option<&str>, error: ureq::Err
         ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => Retry::Later,
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Retry::Connect,
         _ => Retry::Never,
-    };
+    }
+}
+
+/// When the hub wants to be asked again.
+pub fn wait_asked(headers: &HeaderMap) -> Retry {
+    // A date instead of seconds would need the clock: then our own wait serves.
+    let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = asked.and_then(|value| value.trim().parse().ok());
+    seconds.map_or(Retry::Later, |seconds| Retry::After(Duration::from_secs(seconds)))
+}
+
+fn broken(settings: &Settings, repo: &Repo, file: Option<&str>, error: ureq::Error) -> Failure {
+    let retry = retry_of(&error);
     let (endpoint, cache) = (settings.endpoint.clone(), settings.cache.clone());
     let (reason, file) = (error.to_string(), file.map(Box::from));
     let error = Error::Unreachable { repo: repo.boxed(), endpoint, reason, file, cache };
@@ -185,11 +201,8 @@ fn refused(
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let error = match (status, text("x-error-code"), file) {
         (408 | 429 | 500..=599, ..) => {
-            // A date instead of seconds would need the clock: then our own wait serves.
-            let asked = text("retry-after").and_then(|value| value.trim().parse().ok());
-            let retry =
-                asked.map_or(Retry::Later, |seconds| Retry::After(Duration::from_secs(seconds)));
-            return Failure { error: Error::Busy { repo, endpoint, status }, retry };
+            let error = Error::Busy { repo, endpoint, status };
+            return Failure { error, retry: wait_asked(headers) };
         }
         (401 | 403, ..) => match settings.token {
             None => Error::NeedsToken { repo, endpoint, status },

@@ -1,4 +1,4 @@
-//! Hub id → local folder: lists a repository of the Hugging Face Hub, downloads the files that are wanted,
+//! Hub id → local folder, and local files → hub: lists a repository of the Hugging Face Hub, downloads the files that are wanted,
 //! and answers with a snapshot folder in the cache layout that the Python clients share.
 //!
 //! Nothing is believed unchecked: each path, commit and digest the hub names is checked before it touches the
@@ -13,7 +13,8 @@
 //! takes the blob's name from an unchecked header; it gives up on a lock after 5 seconds and doesn't look again
 //! once it has it; it has no time limits and no offline mode; it takes the token along to another port of the same
 //! host; a location header that isn't an address makes it panic; and `{:?}` of its client shows the token. So the
-//! transfer is ours, on ureq.
+//! transfer is ours, on ureq. So is the way up (`publish`, `lfs`), which hf-hub 0.5 doesn't have; why not hf-hub 1.0 stands
+//! in LOG.md.
 
 mod settings;
 
@@ -31,10 +32,20 @@ mod http;
 
 mod fetch;
 
+mod prepared;
+
+mod send;
+
+mod lfs;
+
+mod publish;
+
 mod error;
 
 pub use error::{Error, Result};
 pub use fetch::{Event, Hub};
 pub use listing::{Digest, Listing, Origin, RemoteFile};
+pub use prepared::{LocalFile, Prepared};
+pub use publish::{Access, Change, Committed, Target};
 pub use repo::{Kind, Repo};
 pub use settings::{Network, Settings, Token};

@@ -71,6 +71,11 @@ impl Repo {
         Ok(Repo { kind, id: id.to_owned(), revision: revision.to_owned() })
     }
 
+    /// The same repository at another revision.
+    pub fn at(&self, revision: &str) -> Result<Repo> {
+        Repo::parse(self.kind, &format!("{}@{revision}", self.id))
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }

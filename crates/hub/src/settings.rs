@@ -32,6 +32,34 @@ pub enum Network {
 pub struct Token(String);
 
 impl Token {
+    /// # Errors
+    /// [`Error::BadVariable`] where it can't be sent.
+    pub(crate) fn parse(text: &str) -> Result<Token> {
+        match text.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(Token(text.to_owned())),
+            false => Err(Error::BadVariable {
+                name: "HF_TOKEN",
+                why: "the token has spaces or characters outside ASCII",
+                expected: "hf_... as the hub shows it",
+            }),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it stands somewhere in `bytes`. One of a few letters would be found in anything, so it counts as none.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        let token = self.0.as_bytes();
+        5 < token.len() && bytes.windows(token.len()).any(|part| part == token)
+    }
+
+    /// The text with the token taken out.
+    pub(crate) fn scrub(&self, text: &str) -> String {
+        text.replace(&self.0, "(hidden)")
+    }
+
     pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -92,7 +120,7 @@ impl Settings {
         Ok(Settings {
             endpoint,
             cache,
-            token: token.map(checked_token).transpose()?,
+            token: token.as_deref().map(Token::parse).transpose()?,
             network,
             proxy,
         })
@@ -120,17 +148,6 @@ fn endpoint(value: Option<String>) -> Result<String> {
             Err(bad("it has characters that no address has"))
         }
         Some(_) => Ok(text.trim_end_matches('/').to_owned()),
-    }
-}
-
-fn checked_token(text: String) -> Result<Token> {
-    match text.bytes().all(|b| b.is_ascii_graphic()) {
-        true => Ok(Token(text)),
-        false => Err(Error::BadVariable {
-            name: "HF_TOKEN",
-            why: "the token has spaces or characters outside ASCII",
-            expected: "hf_... as the hub shows it",
-        }),
     }
 }
 

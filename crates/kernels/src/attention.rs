@@ -3,6 +3,7 @@
 
 mod window;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -43,6 +44,8 @@ pub fn attention(
 /// What attention is done on: the texts of a batch, C channels in H heads.
 pub(crate) struct Attention {
     sequences: Arc<Sequences>,
+    /// The tokens that attend: all of the texts', or each one's first.
+    queries: Arc<Sequences>,
     c: usize,
     heads: usize,
     dropped: Option<Dropout>,
@@ -83,12 +86,24 @@ impl Attention {
             bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
         }
         let dropped = dropped.filter(|dropped| dropped.p > 0.0);
-        Ok(Attention { sequences: sequences.clone(), c, heads, dropped, terms: Terms::default() })
+        Ok(Attention {
+            sequences: sequences.clone(),
+            queries: sequences.clone(),
+            c,
+            heads,
+            dropped,
+            terms: Terms::default(),
+        })
     }
 
     /// The same with terms of distance.
     pub(crate) fn with(self, terms: Terms) -> Attention {
         Attention { terms, ..self }
+    }
+
+    /// The same of these tokens: q and y have their rows. Terms of distance are for all tokens only.
+    pub(crate) fn of_queries(self, queries: &Arc<Sequences>) -> Attention {
+        Attention { queries: queries.clone(), ..self }
     }
 
     /// Channels of a head, D.
@@ -148,39 +163,49 @@ impl Attention {
         }
     }
 
-    /// Fills `p` with the probabilities (n, n+) and `kept` with what dropout leaves of them.
+    /// A text's queries and tokens, m and n.
+    fn lengths(&self, text: usize) -> (usize, usize) {
+        (self.queries.lengths()[text] as usize, self.sequences.lengths()[text] as usize)
+    }
+
+    /// A text's rows of q or y, and of k or v.
+    fn places(&self, text: usize) -> (Range<usize>, Range<usize>) {
+        let of = |starts: &[usize]| starts[text] * self.c..starts[text + 1] * self.c;
+        (of(self.queries.starts()), of(self.sequences.starts()))
+    }
+
+    /// Fills `p` with the probabilities (m, n+) and `kept` with what dropout leaves of them.
     fn probabilities(&self, text: usize, h: usize, q: &[f32], k: &[f32], s: &mut Scratch) {
-        let n = self.sequences.lengths()[text] as usize;
+        let (m, n) = self.lengths(text);
         let long = padded(n);
         self.load_across(k, h, n, &mut s.across);
-        small(&mut s.p, self.head(q, h), &s.across, n, self.d(), long);
+        small(&mut s.p, self.head(q, h), &s.across, m, self.d(), long);
         self.terms.add_scores(h, n, self.head(q, h), self.head(k, h), &mut s.strips, &mut s.p);
-        softmax_rows(&mut s.p[..n * long], n, self.scale());
+        softmax_rows(&mut s.p[..m * long], n, self.scale());
         if let Some(dropped) = self.dropped {
             let (first, t) = (self.first_index(text, h), self.sequences.width());
-            s.kept[..n * long].copy_from_slice(&s.p[..n * long]);
-            drop_rows(&mut s.kept[..n * long], dropped, first, t, n);
+            s.kept[..m * long].copy_from_slice(&s.p[..m * long]);
+            drop_rows(&mut s.kept[..m * long], dropped, first, t, n);
         }
     }
 
     pub(crate) fn forward(&self, q: &[f32], k: &[f32], v: &[f32], y: &mut [f32]) {
-        let starts = self.sequences.starts();
-        let texts = self.sequences.split(y, self.c);
+        let texts = self.queries.split(y, self.c);
         texts.into_par_iter().enumerate().for_each_init(
             || self.scratch(),
             |s, (text, y)| {
-                let at = starts[text] * self.c..starts[text + 1] * self.c;
-                let (q, k, v) = (&q[at.clone()], &k[at.clone()], &v[at]);
-                let n = self.sequences.lengths()[text] as usize;
+                let (of_queries, of_tokens) = self.places(text);
+                let (q, k, v) = (&q[of_queries], &k[of_tokens.clone()], &v[of_tokens]);
+                let (m, n) = self.lengths(text);
                 for h in 0..self.heads {
                     self.probabilities(text, h, q, k, s);
                     self.load(v, h, n, &mut s.right);
                     let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
                     let kept = Strided { x: kept, row: padded(n), column: 1 };
-                    small(&mut s.found, kept, &s.right, n, n, padded(self.d()));
-                    self.store(&s.found, h, n, y);
+                    small(&mut s.found, kept, &s.right, m, n, padded(self.d()));
+                    self.store(&s.found, h, m, y);
                 }
-                y[n * self.c..].fill(0.0);
+                y[m * self.c..].fill(0.0);
             },
         );
     }
@@ -199,9 +224,9 @@ impl Attention {
         dk: &mut [f32],
         dv: &mut [f32],
     ) -> Vec<Sums> {
-        let starts = self.sequences.starts();
         let split = |x| self.sequences.split(x, self.c).into_iter();
-        let texts = split(dq).zip(split(dk)).zip(split(dv)).enumerate();
+        let of_queries = self.queries.split(dq, self.c).into_iter();
+        let texts = of_queries.zip(split(dk)).zip(split(dv)).enumerate();
         let mut texts: Vec<_> = texts.map(|(text, ((dq, dk), dv))| (text, [dq, dk, dv])).collect();
         let together = if self.terms.is_empty() { 1 } else { texts.len().div_ceil(GROUPS).max(1) };
         texts
@@ -211,8 +236,10 @@ impl Attention {
                 |s, texts| {
                     let mut sums = self.terms.sums();
                     for (text, gradients) in texts {
-                        let at = starts[*text] * self.c..starts[*text + 1] * self.c;
-                        let operands = [q, k, v, dy].map(|x| &x[at.clone()]);
+                        let (queries, tokens) = self.places(*text);
+                        let of_queries = [q, dy].map(|x| &x[queries.clone()]);
+                        let [k, v] = [k, v].map(|x| &x[tokens.clone()]);
+                        let operands = [of_queries[0], k, v, of_queries[1]];
                         self.backward_text(*text, operands, gradients, s, &mut sums);
                     }
                     sums
@@ -230,47 +257,47 @@ impl Attention {
         s: &mut Scratch,
         sums: &mut Sums,
     ) {
-        let n = self.sequences.lengths()[text] as usize;
+        let (m, n) = self.lengths(text);
         let (d, wide, long) = (self.d(), padded(self.d()), padded(n));
         for h in 0..self.heads {
             self.probabilities(text, h, q, k, s);
             let kept = if self.dropped.is_some() { &s.kept } else { &s.p };
-            self.load(dy, h, n, &mut s.right);
+            self.load(dy, h, m, &mut s.right);
             let turned = Strided { x: kept, row: 1, column: long };
-            small(&mut s.found, turned, &s.right, n, n, wide);
+            small(&mut s.found, turned, &s.right, n, m, wide);
             self.store(&s.found, h, n, dv);
 
             self.load_across(v, h, n, &mut s.across);
-            small(&mut s.dp, self.head(dy, h), &s.across, n, d, long);
+            small(&mut s.dp, self.head(dy, h), &s.across, m, d, long);
             if let Some(dropped) = self.dropped {
                 let (first, t) = (self.first_index(text, h), self.sequences.width());
-                drop_rows(&mut s.dp[..n * long], dropped, first, t, n);
+                drop_rows(&mut s.dp[..m * long], dropped, first, t, n);
             }
-            softmax_backward_rows(&s.p[..n * long], &mut s.dp[..n * long], n, self.scale());
+            softmax_backward_rows(&s.p[..m * long], &mut s.dp[..m * long], n, self.scale());
             if let (Some(bias), Some(sums)) = (&self.terms.bias, &mut sums.bias) {
                 bias.backward(h, n, &s.dp, sums);
             }
 
             self.load(k, h, n, &mut s.right);
             let ds = Strided { x: &s.dp, row: long, column: 1 };
-            small(&mut s.found, ds, &s.right, n, n, wide);
+            small(&mut s.found, ds, &s.right, m, n, wide);
             if let (Some(keys), Some(sums)) = (&self.terms.keys, &mut sums.keys) {
                 self.load(q, h, n, &mut s.strips.rows);
                 keys.backward(h, n, &s.dp, &mut s.strips, &mut s.found, sums);
             }
-            self.store(&s.found, h, n, dq);
+            self.store(&s.found, h, m, dq);
 
-            self.load(q, h, n, &mut s.right);
+            self.load(q, h, m, &mut s.right);
             let turned = Strided { x: &s.dp, row: 1, column: long };
-            small(&mut s.found, turned, &s.right, n, n, wide);
+            small(&mut s.found, turned, &s.right, n, m, wide);
             if let (Some(queries), Some(sums)) = (&self.terms.queries, &mut sums.queries) {
                 self.load(k, h, n, &mut s.strips.rows);
                 queries.backward(h, n, &s.dp, &mut s.strips, &mut s.found, sums);
             }
             self.store(&s.found, h, n, dk);
         }
-        for padding in [dq, dk, dv] {
-            padding[n * self.c..].fill(0.0);
+        for (padding, length) in [(dq, m), (dk, n), (dv, n)] {
+            padding[length * self.c..].fill(0.0);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::host::{host, is_fused, output, slice};
 use crate::layer_norm::norm_rows;
 use crate::residual_norm::Norm;
 use crate::{
-    AttentionDropout, Dropout, FeedForward, GatedFeedForward, Precision, RotaryAttention,
+    AttentionDropout, Dropout, FeedForward, GatedFeedForward, Precision, Relation, RotaryAttention,
     SelfAttention, Sequences, feed_forward, fused, gated_feed_forward, rotary_attention,
     self_attention,
 };
@@ -27,6 +27,10 @@ pub enum Half {
     RotaryAttention(RotaryAttention, AttentionDropout),
     /// x + outer(dropout(activation(a)·b)) with a and b from inner(norm(x)), without biases.
     GatedFeedForward(GatedFeedForward, Option<Dropout>),
+    /// Each text's first row of `Attention`: (N, C) → (B, C).
+    FirstAttention(SelfAttention, AttentionDropout),
+    /// Each text's first row, (N, C) → (B, C).
+    FirstRows,
 }
 
 /// The halves applied in their order, (N, C) → (N, C).
@@ -36,29 +40,63 @@ pub fn encoder(
     halves: Vec<Half>,
     precision: Precision,
 ) -> Result<Tensor> {
-    let parameters: Vec<&Tensor> = halves.iter().flat_map(Half::parameters).collect();
-    if !is_fused(x) || !fused::can_hand_over(&parameters) {
-        return halves
-            .iter()
-            .try_fold(x.clone(), |x, half| half.in_parts(&x, sequences, precision));
-    }
     let (n, c) = x.dims2()?;
     if n != sequences.rows() {
         bail!("encoder: {n} rows, {} of sequences", sequences.rows());
     }
-    for half in &halves {
-        half.check(c, sequences)?;
+    let steps = steps(halves, sequences);
+    let parameters: Vec<&Tensor> = steps.iter().flat_map(|step| step.half.parameters()).collect();
+    if !is_fused(x) || !fused::can_hand_over(&parameters) {
+        return steps
+            .iter()
+            .try_fold(x.clone(), |x, step| step.half.in_parts(&x, &step.of, precision));
+    }
+    for step in &steps {
+        step.half.check(c, sequences)?;
     }
     let is_training = x.track_op() || parameters.iter().any(|parameter| parameter.is_variable());
     let anchor = fused::anchor(x, &parameters);
-    let op = Encoder {
-        halves,
-        sequences: sequences.clone(),
-        precision,
-        is_training,
-        saved: Mutex::new(Vec::new()),
-    };
+    let op = Encoder { steps, c, precision, is_training, saved: Mutex::new(Vec::new()) };
     x.contiguous()?.apply_op2(&anchor, op)
+}
+
+/// The first rows of what [`encoder`] gives, (N, C) → (B, C), without what the last block would do for the other rows: of
+/// BERT's last block only keys and values are made for all of them.
+pub fn encoder_of_first_rows(
+    x: &Tensor,
+    sequences: &Arc<Sequences>,
+    mut halves: Vec<Half>,
+    precision: Precision,
+) -> Result<Tensor> {
+    let row_by_row =
+        halves.pop_if(|half| matches!(half, Half::FeedForward(..) | Half::GatedFeedForward(..)));
+    match halves.pop() {
+        Some(Half::Attention(half, dropped)) if matches!(half.relation, Relation::None) => {
+            halves.push(Half::FirstAttention(half, dropped));
+        }
+        last => halves.extend(last.into_iter().chain([Half::FirstRows])),
+    }
+    halves.extend(row_by_row);
+    encoder(x, sequences, halves, precision)
+}
+
+/// A half and the texts whose rows go in and come out.
+struct Step {
+    half: Half,
+    of: Arc<Sequences>,
+    to: Arc<Sequences>,
+}
+
+fn steps(halves: Vec<Half>, sequences: &Arc<Sequences>) -> Vec<Step> {
+    let mut of = sequences.clone();
+    let step = |half: Half| {
+        let to = match half {
+            Half::FirstAttention(..) | Half::FirstRows => Arc::new(of.first_rows()),
+            _ => of.clone(),
+        };
+        Step { half, of: std::mem::replace(&mut of, to.clone()), to }
+    };
+    halves.into_iter().map(step).collect()
 }
 
 impl Half {
@@ -68,6 +106,8 @@ impl Half {
             Half::FeedForward(half, _) => half.parameters(),
             Half::RotaryAttention(half, _) => half.parameters(),
             Half::GatedFeedForward(half, _) => half.parameters(),
+            Half::FirstAttention(half, _) => half.parameters(),
+            Half::FirstRows => Vec::new(),
         }
     }
 
@@ -77,6 +117,8 @@ impl Half {
             Half::FeedForward(half, _) => half.check(c),
             Half::RotaryAttention(half, _) => half.check(c, sequences),
             Half::GatedFeedForward(half, _) => half.check(c),
+            Half::FirstAttention(half, _) => half.check_first(c),
+            Half::FirstRows => Ok(()),
         }
     }
 
@@ -96,13 +138,25 @@ impl Half {
             Half::GatedFeedForward(half, dropped) => {
                 half.in_parts(x, sequences, *dropped, precision)
             }
+            Half::FirstAttention(half, dropped) => {
+                let y = half.in_parts(x, sequences, *dropped, precision)?;
+                Half::FirstRows.in_parts(&y, sequences, precision)
+            }
+            Half::FirstRows => {
+                let b = sequences.lengths().len();
+                let starts: Vec<u32> =
+                    sequences.starts().iter().take(b).map(|&start| start as u32).collect();
+                x.index_select(&Tensor::from_vec(starts, b, x.device())?, 0)
+            }
         }
     }
 
     /// What came out of it where that wasn't saved: the norm of what was.
     fn output(&self, saved: &Saved) -> Result<Option<Buffer>> {
         let (norm, eps, h) = match (self, saved) {
-            (Half::Attention(half, _), Saved::Attention(saved)) => (&half.norm, half.eps, &saved.h),
+            (Half::Attention(half, _) | Half::FirstAttention(half, _), Saved::Attention(saved)) => {
+                (&half.norm, half.eps, &saved.h)
+            }
             (Half::FeedForward(half, _), Saved::FeedForward(saved)) => {
                 (&half.norm, half.eps, &saved.h)
             }
@@ -120,8 +174,8 @@ impl Half {
 }
 
 struct Encoder {
-    halves: Vec<Half>,
-    sequences: Arc<Sequences>,
+    steps: Vec<Step>,
+    c: usize,
     precision: Precision,
     /// Whether there is a way back.
     is_training: bool,
@@ -134,6 +188,7 @@ enum Saved {
     FeedForward(feed_forward::Saved),
     RotaryAttention(rotary_attention::Saved),
     GatedFeedForward(gated_feed_forward::Saved),
+    FirstRows(Buffer), // (B, C)
 }
 
 impl Saved {
@@ -143,51 +198,61 @@ impl Saved {
             Saved::Attention(_) | Saved::FeedForward(_) => None,
             Saved::RotaryAttention(saved) => Some(&saved.y),
             Saved::GatedFeedForward(saved) => Some(&saved.y),
+            Saved::FirstRows(y) => Some(y),
         }
     }
 }
 
 impl Encoder {
-    fn forward(&self, half: &Half, x: &[f32], y: &mut [f32]) -> Result<Saved> {
-        let Encoder { sequences, precision, .. } = self;
+    fn forward(&self, step: &Step, x: &[f32], y: &mut [f32]) -> Result<Saved> {
+        let (Step { half, of, to }, precision) = (step, self.precision);
         match half {
-            Half::Attention(half, dropped) => {
-                half.forward(x, sequences, *dropped, *precision, y).map(Saved::Attention)
+            Half::Attention(half, dropped) | Half::FirstAttention(half, dropped) => {
+                half.forward(x, of, to, *dropped, precision, y).map(Saved::Attention)
             }
             Half::FeedForward(half, dropped) => {
-                half.forward(x, sequences, *dropped, *precision, y).map(Saved::FeedForward)
+                half.forward(x, of, *dropped, precision, y).map(Saved::FeedForward)
             }
             Half::RotaryAttention(half, dropped) => {
-                half.forward(x, sequences, *dropped, *precision, y).map(Saved::RotaryAttention)
+                half.forward(x, of, *dropped, precision, y).map(Saved::RotaryAttention)
             }
             Half::GatedFeedForward(half, dropped) => {
-                half.forward(x, sequences, *dropped, *precision, y).map(Saved::GatedFeedForward)
+                half.forward(x, of, *dropped, precision, y).map(Saved::GatedFeedForward)
+            }
+            Half::FirstRows => {
+                of.take_first_rows(x, y);
+                Ok(Saved::FirstRows(Buffer::from_slice(y)))
             }
         }
     }
 
     fn backward(
         &self,
-        half: &Half,
+        step: &Step,
         saved: Saved,
         x: &[f32],
         grad: &[f32],
         wants_dx: bool,
         dx: &mut [f32],
     ) -> Result<()> {
-        let Encoder { sequences, precision, .. } = self;
+        let (Step { half, of, to }, precision) = (step, self.precision);
         match (half, saved) {
-            (Half::Attention(half, dropped), Saved::Attention(saved)) => {
-                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
-            }
+            (
+                Half::Attention(half, dropped) | Half::FirstAttention(half, dropped),
+                Saved::Attention(saved),
+            ) => half.backward(saved, x, grad, of, to, *dropped, precision, wants_dx, dx),
             (Half::FeedForward(half, dropped), Saved::FeedForward(saved)) => {
-                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+                half.backward(saved, x, grad, of, *dropped, precision, wants_dx, dx)
             }
             (Half::RotaryAttention(half, dropped), Saved::RotaryAttention(saved)) => {
-                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+                half.backward(saved, x, grad, of, *dropped, precision, wants_dx, dx)
             }
             (Half::GatedFeedForward(half, dropped), Saved::GatedFeedForward(saved)) => {
-                half.backward(saved, x, grad, sequences, *dropped, *precision, wants_dx, dx)
+                half.backward(saved, x, grad, of, *dropped, precision, wants_dx, dx)
+            }
+            (Half::FirstRows, Saved::FirstRows(_)) => {
+                of.put_first_rows(grad, dx);
+                Ok(())
             }
             _ => bail!("encoder: what was saved belongs to another half"),
         }
@@ -207,18 +272,20 @@ impl CustomOp2 for Encoder {
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let x = slice(x, x_layout)?;
-        let mut all = Vec::with_capacity(self.halves.len());
+        let mut all = Vec::with_capacity(self.steps.len());
         let mut input: Option<Buffer> = None;
-        for half in &self.halves {
-            let mut y = Buffer::of(x.len());
-            let saved = self.forward(half, input.as_deref().unwrap_or(x), &mut y)?;
+        for step in &self.steps {
+            let mut y = Buffer::of(step.to.rows() * self.c);
+            let saved = self.forward(step, input.as_deref().unwrap_or(x), &mut y)?;
             input = Some(y);
             if self.is_training {
                 all.push(saved);
             }
         }
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = all;
-        Ok(output(input.as_deref().unwrap_or(x).to_vec(), x_layout.shape()))
+        let y = input.as_deref().unwrap_or(x).to_vec();
+        let shape = Shape::from((y.len() / self.c, self.c));
+        Ok(output(y, &shape))
     }
 
     fn bwd(
@@ -230,14 +297,17 @@ impl CustomOp2 for Encoder {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let mut all =
             std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
-        if all.len() != self.halves.len() {
+        if all.len() != self.steps.len() {
             bail!("encoder: a second backward pass over the same graph");
         }
         let grad = grad.contiguous()?;
         let (values, grad) = (host(x)?, host(&grad)?);
         // Below the lowest half that is trained there is nothing to do unless x itself wants its gradient.
-        let lowest =
-            if x.track_op() { Some(0) } else { self.halves.iter().position(Half::is_trained) };
+        let lowest = if x.track_op() {
+            Some(0)
+        } else {
+            self.steps.iter().position(|step| step.half.is_trained())
+        };
         let mut below: Option<Buffer> = None;
         while let Some(saved) = all.pop() {
             let at = all.len();
@@ -246,14 +316,14 @@ impl CustomOp2 for Encoder {
             }
             let wants_dx = x.track_op() || lowest.is_some_and(|lowest| at > lowest);
             let made = match all.last() {
-                Some(saved) => self.halves[at - 1].output(saved)?,
+                Some(saved) => self.steps[at - 1].half.output(saved)?,
                 None => None,
             };
-            let mut dx = Buffer::of(values.len());
+            let mut dx = Buffer::of(self.steps[at].of.rows() * self.c);
             let kept = all.last().and_then(Saved::output);
             let input = made.as_deref().or(kept).unwrap_or(&values);
             let above = below.as_deref().unwrap_or(&grad);
-            self.backward(&self.halves[at], saved, input, above, wants_dx, &mut dx)?;
+            self.backward(&self.steps[at], saved, input, above, wants_dx, &mut dx)?;
             below = Some(dx);
         }
         fused::gradients(x, below.as_deref().unwrap_or(&grad))

@@ -58,7 +58,7 @@ pub use composed::{log_softmax, relu, tanh};
 pub use deferred::{Missed, adamw_rows, catch_up, settle};
 pub use dropout::{dropout, dropout_rows};
 pub use embedding::embedding;
-pub use encoder::{Half, encoder};
+pub use encoder::{Half, encoder, encoder_of_first_rows};
 pub use feed_forward::FeedForward;
 pub use gated_feed_forward::GatedFeedForward;
 pub use gradient::{Gradient, Rows};

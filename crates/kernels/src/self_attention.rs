@@ -35,13 +35,13 @@ pub struct AttentionDropout {
     pub relation: Option<Dropout>,
 }
 
-/// What the way back needs, (N, C) each.
+/// What the way back needs; M rows are asked for, all N or each text's first.
 pub(crate) struct Saved {
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
-    attended: Buffer,
-    pub(crate) h: Buffer, // before the norm
+    q: Buffer,            // (M, C)
+    k: Buffer,            // (N, C)
+    v: Buffer,            // (N, C)
+    attended: Buffer,     // (M, C)
+    pub(crate) h: Buffer, // (M, C) before the norm
     projected: Projected, // (R, C)
 }
 
@@ -64,6 +64,14 @@ impl SelfAttention {
             bail!("self attention: {c} channels and a norm of {:?}", self.norm.weight.dims());
         }
         self.relation.check(c, self.heads)
+    }
+
+    /// The same where only first rows are asked for.
+    pub(crate) fn check_first(&self, c: usize) -> Result<()> {
+        if !matches!(self.relation, Relation::None) {
+            bail!("self attention: terms of distance need the queries of all rows");
+        }
+        self.check(c)
     }
 
     fn related(
@@ -96,32 +104,40 @@ impl SelfAttention {
         layer_norm(&h, &self.norm.weight, &self.norm.bias, self.eps)
     }
 
-    /// y = norm(x + dropout(output(attention(query(x), key(x), value(x))))), (N, C) each.
+    /// y = norm(x + dropout(output(attention(query(x), key(x), value(x))))): x (N, C), y (M, C), the rows of `asked`, which
+    /// are all of `sequences` or each text's first.
     pub(crate) fn forward(
         &self,
         x: &[f32],
         sequences: &Arc<Sequences>,
+        asked: &Arc<Sequences>,
         dropped: AttentionDropout,
         precision: Precision,
         y: &mut [f32],
     ) -> Result<Saved> {
-        let n = sequences.rows();
+        let (n, m) = (sequences.rows(), asked.rows());
         let (c, _) = self.query.dims()?;
-        let rows = View::rows_of(n, c);
-        let left = precision.left(x, rows);
+        let left = precision.left(x, View::rows_of(n, c));
         let of = |affine: &Affine| affine.forward(precision, &left, n);
-        let (q, k, v) = (of(&self.query)?, of(&self.key)?, of(&self.value)?);
+        let (k, v) = (of(&self.key)?, of(&self.value)?);
+        let of_rows = View::rows_of(m, c);
+        let first = first_rows(x, c, sequences, asked);
+        let q = match &first {
+            None => of(&self.query)?,
+            Some(first) => self.query.forward(precision, &precision.left(first, of_rows), m)?,
+        };
         drop(left);
-        let mut attended = Buffer::of(n * c);
+        let mut attended = Buffer::of(m * c);
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
         let related = self.related(c, sequences.width(), dropped.relation, precision);
         let projected = self.relation.project(related)?;
-        let attention = attention.with(self.relation.terms(&projected, related)?);
+        let attention = attention.with(self.relation.terms(&projected, related)?).of_queries(asked);
         attention.forward(&q, &k, &v, &mut attended);
-        let mut h = self.output.forward(precision, &precision.left(&attended, rows), n)?;
+        let mut h = self.output.forward(precision, &precision.left(&attended, of_rows), m)?;
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
-        residual_norm::forward(&mut h, x, norm, sequences, dropped.output, y);
+        let residual = first.as_deref().unwrap_or(x);
+        residual_norm::forward(&mut h, residual, norm, asked, dropped.output, y);
         Ok(Saved { q, k, v, attended, h, projected })
     }
 
@@ -134,41 +150,62 @@ impl SelfAttention {
         x: &[f32],
         grad: &[f32],
         sequences: &Arc<Sequences>,
+        asked: &Arc<Sequences>,
         dropped: AttentionDropout,
         precision: Precision,
         wants_dx: bool,
         dx: &mut [f32],
     ) -> Result<()> {
         let Saved { q, k, v, attended, h, projected } = saved;
-        let n = sequences.rows();
+        let (n, m) = (sequences.rows(), asked.rows());
         let (c, _) = self.query.dims()?;
-        let rows = View::rows_of(n, c);
+        let (rows, of_rows) = (View::rows_of(n, c), View::rows_of(m, c));
+        let first = first_rows(x, c, sequences, asked);
+        // Of the rows that are asked for: dx itself where these are all.
+        let mut dfirst = first.as_ref().map(|_| Buffer::of(m * c));
+        let dh = dfirst.as_deref_mut().unwrap_or(dx);
 
         let weight = host(&self.norm.weight)?;
         let norm = Norm { weight: &weight, bias: &[], eps: self.eps as f32 };
-        let mut dy = Buffer::of(n * c);
-        let sums = residual_norm::backward(&h, grad, norm, sequences, dropped.output, dx, &mut dy);
+        let mut dy = Buffer::of(m * c);
+        let sums = residual_norm::backward(&h, grad, norm, asked, dropped.output, dh, &mut dy);
         let (of_norm, doutput_bias) = sums.split_at(2 * c);
         self.norm.hand_over_norm(of_norm)?;
 
-        let mut dattended = Buffer::of(n * c);
+        let mut dattended = Buffer::of(m * c);
         self.output.input_gradient(
             precision,
-            &precision.left(&dy, rows),
+            &precision.left(&dy, of_rows),
             Onto::Overwrite,
             &mut dattended,
         )?;
-        self.output.hand_over(precision, &dy, &precision.right(&attended, rows), doutput_bias)?;
+        self.output.hand_over(
+            precision,
+            &dy,
+            &precision.right(&attended, of_rows),
+            doutput_bias,
+        )?;
 
-        let new = || Buffer::of(n * c);
-        let (mut dq, mut dk, mut dv) = (new(), new(), new());
+        let (mut dq, mut dk, mut dv) = (Buffer::of(m * c), Buffer::of(n * c), Buffer::of(n * c));
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
         let related = self.related(c, sequences.width(), dropped.relation, precision);
-        let attention = attention.with(self.relation.terms(&projected, related)?);
+        let attention = attention.with(self.relation.terms(&projected, related)?).of_queries(asked);
         let sums = attention.backward(&q, &k, &v, &dattended, &mut dq, &mut dk, &mut dv);
         self.relation.backward(&sums, related)?;
-        let right = precision.right(x, rows);
-        for (affine, dy) in [(&self.query, &dq), (&self.key, &dk), (&self.value, &dv)] {
+
+        let asked_x = precision.right(first.as_deref().unwrap_or(x), of_rows);
+        self.query.hand_over(precision, &dq, &asked_x, &column_sums(&dq, c))?;
+        if wants_dx {
+            self.query.input_gradient(precision, &precision.left(&dq, of_rows), Onto::Add, dh)?;
+        }
+        if let Some(dfirst) = &dfirst {
+            sequences.put_first_rows(dfirst, dx);
+        }
+        let right = match &first {
+            None => asked_x,
+            Some(_) => precision.right(x, rows),
+        };
+        for (affine, dy) in [(&self.key, &dk), (&self.value, &dv)] {
             affine.hand_over(precision, dy, &right, &column_sums(dy, c))?;
             if wants_dx {
                 affine.input_gradient(precision, &precision.left(dy, rows), Onto::Add, dx)?;
@@ -176,4 +213,14 @@ impl SelfAttention {
         }
         Ok(())
     }
+}
+
+/// Each text's first row of x (N, C), where not all rows are asked for.
+fn first_rows(x: &[f32], c: usize, sequences: &Sequences, asked: &Sequences) -> Option<Buffer> {
+    if asked.rows() == sequences.rows() {
+        return None;
+    }
+    let mut first = Buffer::of(asked.rows() * c);
+    sequences.take_first_rows(x, &mut first);
+    Some(first)
 }

@@ -71,6 +71,35 @@ impl Sequences {
         &self.places
     }
 
+    /// The first row of each text, where it lies: B texts of one token.
+    pub fn first_rows(&self) -> Sequences {
+        let b = self.lengths.len();
+        Sequences {
+            lengths: vec![1; b],
+            width: self.width,
+            is_packed: true,
+            starts: (0..=b).collect(),
+            places: (0..b).map(|text| (text * self.width) as u32).collect(),
+        }
+    }
+
+    /// Each text's first row, (N, C) → (B, C).
+    pub(crate) fn take_first_rows(&self, x: &[f32], first: &mut [f32]) {
+        let c = x.len() / self.rows().max(1);
+        for (first, start) in first.chunks_exact_mut(c.max(1)).zip(&self.starts) {
+            first.copy_from_slice(&x[start * c..][..c]);
+        }
+    }
+
+    /// The way back: zeros but for each text's first row, (B, C) → (N, C).
+    pub(crate) fn put_first_rows(&self, first: &[f32], x: &mut [f32]) {
+        let c = x.len() / self.rows().max(1);
+        x.fill(0.0);
+        for (first, start) in first.chunks_exact(c.max(1)).zip(&self.starts) {
+            x[start * c..][..c].copy_from_slice(first);
+        }
+    }
+
     /// A text's rows of a matrix with c columns, for each text.
     pub(crate) fn split<'x>(&self, mut x: &'x mut [f32], c: usize) -> Vec<&'x mut [f32]> {
         let mut parts = Vec::with_capacity(self.lengths.len());

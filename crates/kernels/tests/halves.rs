@@ -7,10 +7,11 @@ use candle_core::{Device, Tensor, Var};
 use lowchurn_kernels::{
     Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision, Relation,
     SelfAttention, Sequences, attention, backward, composed, dropout_rows, encoder,
+    encoder_of_first_rows,
 };
 
 mod twin;
-use twin::{check, check_but, difference, flat, var};
+use twin::{check, check_at_one_scale, check_but, difference, flat, var};
 
 const F32: Precision = Precision::F32;
 
@@ -171,21 +172,26 @@ fn self_attention_equals_its_twin() {
     }
 }
 
+/// The parameters of a block, 16 of them.
+fn block_inputs(seed: u32, c: usize, f: usize) -> Vec<Var> {
+    let mut inputs = Vec::new();
+    for at in 0..4 {
+        inputs.extend([scaled(&[c, c], seed + at), var(&[c], seed + 10 + at)]);
+    }
+    inputs.extend([var(&[c], seed + 20), var(&[c], seed + 21)]);
+    inputs.extend([scaled(&[f, c], seed + 22), var(&[f], seed + 23)]);
+    inputs.extend([scaled(&[c, f], seed + 24), var(&[c], seed + 25)]);
+    inputs.extend([var(&[c], seed + 26), var(&[c], seed + 27)]);
+    inputs
+}
+
 /// Two blocks in one operation are the same as their halves one after the other, and what lies below the lowest trained
 /// half gets nothing.
 #[test]
 fn an_encoder_is_its_halves_in_order() {
     let (s, c, f) = (Arc::new(Sequences::packed(&[5, 3, 1], 5).unwrap()), 24, 40);
     let mut inputs = vec![var(&[s.rows(), c], 1)];
-    for block in 0..2 {
-        for seed in 0..4 {
-            inputs.extend([scaled(&[c, c], 40 * block + seed), var(&[c], 40 * block + 10 + seed)]);
-        }
-        inputs.extend([var(&[c], 40 * block + 20), var(&[c], 40 * block + 21)]);
-        inputs.extend([scaled(&[f, c], 40 * block + 22), var(&[f], 40 * block + 23)]);
-        inputs.extend([scaled(&[c, f], 40 * block + 24), var(&[c], 40 * block + 25)]);
-        inputs.extend([var(&[c], 40 * block + 26), var(&[c], 40 * block + 27)]);
-    }
+    inputs.extend([0, 40].into_iter().flat_map(|seed| block_inputs(seed, c, f)));
     let gelu = Activation::Gelu(Gelu::Erf);
     let halves = |x: &[Tensor]| -> Vec<Half> {
         let dropped = AttentionDropout { probabilities: DROPPED, output: DROPPED, relation: None };
@@ -221,6 +227,62 @@ fn an_encoder_is_its_halves_in_order() {
                 "{at}"
             ),
             None => assert!(at < 27, "{at}"),
+        }
+    }
+}
+
+/// Where only first rows are asked for, the last block does less, and all else is as if it did everything: values, every
+/// gradient, what dropout draws. Of two blocks, of one and a half, of half a block and of none.
+#[test]
+fn first_rows_are_those_of_the_whole_encoder() {
+    let (c, f) = (24, 40);
+    for ((lengths, t), dropped) in
+        TEXTS.into_iter().flat_map(|text| [(text, None), (text, DROPPED)])
+    {
+        for s in layouts(lengths, t) {
+            let mut inputs = vec![var(&[s.rows(), c], 1)];
+            inputs.extend([0, 40].into_iter().flat_map(|seed| block_inputs(seed, c, f)));
+            let half_a_block = feed_forward_inputs(s.rows(), c, f);
+            let output = dropped.map(|d| Dropout { key: 5, ..d });
+            let of_attention = AttentionDropout { probabilities: dropped, output, relation: None };
+            let gelu = Activation::Gelu(Gelu::Erf);
+            let attention = |x: &[Tensor]| Half::Attention(self_attention_of(x, 3), of_attention);
+            let feed_forward = |x: &[Tensor]| Half::FeedForward(feed_forward_of(x, gelu), dropped);
+            let halves = |x: &[Tensor]| match x.len() {
+                33 => {
+                    let [below, above] = [&x[..17], &x[16..]];
+                    let first = [attention(below), feed_forward(&below[10..])];
+                    first
+                        .into_iter()
+                        .chain([attention(above), feed_forward(&above[10..])])
+                        .collect()
+                }
+                27 => vec![attention(x), feed_forward(&x[10..]), attention(&x[16..])],
+                7 => vec![feed_forward(x)],
+                _ => Vec::new(),
+            };
+            let cases = [&inputs[..], &inputs[..27], &half_a_block, &inputs[..1]];
+            for (inputs, precision) in
+                cases.into_iter().flat_map(|inputs| [(inputs, F32), (inputs, Precision::Bf16)])
+            {
+                check_at_one_scale(
+                    &format!(
+                        "first rows of {t}, {} inputs, {dropped:?}, {precision:?}",
+                        inputs.len()
+                    ),
+                    inputs,
+                    &|x| encoder_of_first_rows(&x[0], &s, halves(x), precision),
+                    &|x| {
+                        let all = match halves(x) {
+                            none if none.is_empty() => x[0].clone(),
+                            halves => encoder(&x[0], &s, halves, precision)?,
+                        };
+                        let first: Vec<u32> =
+                            s.starts()[..lengths.len()].iter().map(|&at| at as u32).collect();
+                        all.index_select(&Tensor::new(first, &Device::Cpu)?, 0)
+                    },
+                );
+            }
         }
     }
 }

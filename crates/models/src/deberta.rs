@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::bert;
 use crate::config::{ClassifierDropout, Details, Dialect, TokenTypes};
 use crate::keys::{Keys, SIZES};
-use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
+use crate::layers::{Named, affine, dropout, linear, mixed};
 use crate::layout::{BlockNames, HeadActivation, HeadNames, Layout, Projection, Role, Site};
 use crate::post_norm::Block;
-use crate::states::{Kept, encode};
+use crate::states::{Kept, Rows, encode};
 use crate::{Config, Input, Mode, Result, States, Wanted};
 
 pub(crate) const DIALECT: Dialect = Dialect {
@@ -299,8 +299,8 @@ impl DebertaV2 {
         let (x, sequences) = mixed(x, input)?;
         let halves: Vec<Half> =
             self.blocks.iter().flat_map(|block| block.halves(config, mode)).collect();
-        let (x, Kept { hidden, attention }) = encode(&x, &sequences, halves, wanted, precision)?;
-        let first = first_tokens(&x, &sequences)?; // (B, C)
+        let (first, Kept { hidden, attention }) =
+            encode(&x, &sequences, halves, Rows::First, wanted, precision)?; // (B, C)
         let first = dropout(first, details.pooler_dropout, mode)?;
         let pooled = details.pooler_activation.of(&linear(&first, &self.pooler)?)?;
         let dropped = dropout(pooled.clone(), config.classifier_dropout, mode)?;

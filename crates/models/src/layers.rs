@@ -32,13 +32,6 @@ pub(crate) fn dropout(x: Tensor, p: f32, mode: &mut Mode) -> Result<Tensor> {
     }
 }
 
-/// Each text's first row, (N, C) → (B, C).
-pub(crate) fn first_tokens(x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
-    let b = sequences.lengths().len();
-    let starts: Vec<u32> = sequences.starts()[..b].iter().map(|&start| start as u32).collect();
-    Ok(x.index_select(&Tensor::from_vec(starts, b, x.device())?, 0)?)
-}
-
 /// Mixup of the embedding layer's output (Zhang et al. 2018, 1710.09412; for texts Guo et al. 2019, 1905.08941):
 /// xᵢ ← shareᵢ·xᵢ + (1 − shareᵢ)·x of the partner, (N, C) → (N, C) of the texts as they are now.
 ///

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::config::{ClassifierDropout, Dialect, TokenTypes};
 use crate::keys::{Keys, SIZES};
-use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
+use crate::layers::{Named, affine, dropout, linear, mixed};
 use crate::layout::{Depth, Role};
-use crate::states::{Kept, encode};
+use crate::states::{Kept, Rows, encode};
 use crate::{Config, Details, Input, Mode, Result, States, Wanted, bert};
 
 /// What a config.json says beyond other encoders'.
@@ -290,14 +290,18 @@ impl ModernBert {
         let dropped = mode.dropout(config.hidden_dropout);
         let (x, sequences) = mixed(kernels::dropout_rows(&x, &input.sequences, dropped)?, input)?;
         let halves = self.halves(config, sequences.width(), mode)?;
-        let (x, mut kept) = encode(&x, &sequences, halves, wanted, precision)?;
+        let rows = match self.modern.pooling {
+            Pooling::First => Rows::First,
+            Pooling::Mean => Rows::All,
+        };
+        let (x, mut kept) = encode(&x, &sequences, halves, rows, wanted, precision)?;
         if let Some(last) = kept.hidden.get_mut(&config.layers) {
             *last = self.final_norm.of(last)?; // what others call the last hidden state
         }
+        let x = self.final_norm.of(&x)?;
         let of_text = match self.modern.pooling {
-            // The norm works row by row: of the other tokens nobody asks.
-            Pooling::First => self.final_norm.of(&first_tokens(&x, &sequences)?)?, // (B, C)
-            Pooling::Mean => kernels::mean_of_texts(&self.final_norm.of(&x)?, &sequences)?,
+            Pooling::First => x, // (B, C)
+            Pooling::Mean => kernels::mean_of_texts(&x, &sequences)?,
         };
         let x = kernels::linear(&of_text, &self.dense, self.dense_bias.as_ref(), Precision::F32)?;
         let pooled = self.head_norm.of(&self.modern.head_activation.of(&x)?)?;

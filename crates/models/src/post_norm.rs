@@ -7,9 +7,9 @@ use lowchurn_kernels::{
     Relation, RelativeBias, SelfAttention,
 };
 
-use crate::layers::{Named, affine, dropout, first_tokens, linear, mixed};
+use crate::layers::{Named, affine, dropout, linear, mixed};
 use crate::layout::{BIAS_BUCKETS, BlockNames, HeadActivation, HeadNames, Layout, Site};
-use crate::states::{Kept, encode};
+use crate::states::{Kept, Rows, encode};
 use crate::{Config, Input, Mode, Result, States, Wanted};
 
 pub(crate) struct PostNorm {
@@ -81,8 +81,9 @@ impl PostNorm {
         let x = self.embeddings.forward(config, input, mode, precision)?; // (N, C)
         let (x, sequences) = mixed(x, input)?;
         let halves = self.halves(config, mode);
-        let (x, Kept { hidden, attention }) = encode(&x, &sequences, halves, wanted, precision)?;
-        let (logits, pooled) = self.head.forward(config, first_tokens(&x, &sequences)?, mode)?;
+        let (first, Kept { hidden, attention }) =
+            encode(&x, &sequences, halves, Rows::First, wanted, precision)?; // (B, C)
+        let (logits, pooled) = self.head.forward(config, first, mode)?;
         Ok(States { logits, pooled, hidden, attention, sequences })
     }
 

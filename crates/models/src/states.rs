@@ -54,18 +54,24 @@ impl Wanted {
     }
 }
 
-/// The halves applied in their order, two a layer, (N, C) → (N, C), and what was wanted on the way.
+/// Which rows the head reads.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Rows {
+    All,
+    /// Each text's first token.
+    First,
+}
+
+/// The halves applied in their order, two a layer, (N, C) → (N, C) or first rows (B, C), and what was wanted on the way.
 pub(crate) fn encode(
     x: &Tensor,
     sequences: &Arc<Sequences>,
     halves: Vec<Half>,
+    rows: Rows,
     wanted: &Wanted,
     precision: Precision,
 ) -> Result<(Tensor, Kept)> {
     let mut kept = Kept::default();
-    if wanted.is_empty() {
-        return Ok((kernels::encoder(x, sequences, halves, precision)?, kept));
-    }
     let layers = halves.len() / 2;
     let asked = wanted.hidden.last().copied().max(wanted.attention.last().map(|layer| layer + 1));
     if let Some(asked) = asked.filter(|asked| *asked > layers) {
@@ -84,13 +90,18 @@ pub(crate) fn encode(
         }
         waiting.extend_from_slice(pair);
     }
-    let x = applied(&x, sequences, waiting, precision)?;
     if wanted.hidden.contains(&layers) {
+        x = applied(&x, sequences, std::mem::take(&mut waiting), precision)?;
         kept.hidden.insert(layers, x.clone());
     }
+    let x = match rows {
+        Rows::All => applied(&x, sequences, waiting, precision)?,
+        Rows::First => kernels::encoder_of_first_rows(&x, sequences, waiting, precision)?,
+    };
     Ok((x, kept))
 }
 
+/// The halves as one operation; none of them is none.
 fn applied(
     x: &Tensor,
     sequences: &Arc<Sequences>,

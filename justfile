@@ -85,6 +85,12 @@ check-architectures:
     cargo build --release
     {{python}} tests/golden/check_architectures.py
 
+# Hold exported ONNX files against PyTorch and the program by onnxruntime (PYTHON); the verdicts are in tests/golden/onnx.md
+[group('check')]
+check-onnx *ARGS:
+    cargo build --release
+    {{python}} tests/golden/check_onnx.py "$@"
+
 # Make the golden numbers and the report's schema again, with PyTorch and scikit-learn (PYTHON); the diff shows what moved
 [group('check')]
 golden:

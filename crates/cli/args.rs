@@ -10,11 +10,13 @@ use crate::settings::Settings;
 
 mod compare;
 mod distil;
+mod export;
 mod repair;
 mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
 pub use distil::{Distil, Student};
+pub use export::Export;
 pub use repair::{Refit, Repair, Towards};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, MethodFlags, Sweep, Update};
 
@@ -52,6 +54,8 @@ pub enum Verb {
     Eval(Eval),
     /// Labels and scores for rows of a file, as JSON lines
     Predict(Predict),
+    /// A model in another program's form: ONNX
+    Export(Export),
     /// What this machine, build and hub connection can do; made to be pasted into an issue
     Doctor,
     /// Print a completion script for a shell

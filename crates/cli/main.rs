@@ -47,6 +47,7 @@ mod update_record;
 mod update_report;
 
 mod compare;
+mod export;
 mod facts;
 mod gate;
 mod nearest;
@@ -96,6 +97,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),
         Verb::Predict(verb) => predict::predict(verb, console),
+        Verb::Export(verb) => export::export(&verb, console),
         Verb::Doctor => doctor::run(console),
         Verb::Completions { shell } => args::completions(shell, console),
     }

@@ -31,14 +31,19 @@ impl Rotary {
     /// Angle of pair i at place p: p·θ^(−2i/D). The frequency and the angle are rounded to f32 as PyTorch's are: at place
     /// 8000 that is worth half a thousandth of a radian.
     pub fn new(theta: f64, d: usize, t: usize) -> Result<Rotary> {
+        let frequencies = Rotary::frequencies(theta, d)?;
+        let angles = (0..t).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
+        let (sin, cos) = angles.map(|angle| f64::from(angle).sin_cos()).map(to_f32).unzip();
+        Ok(Rotary { d, cos, sin })
+    }
+
+    /// θ^(−2i/D) of each pair i, (D/2,).
+    pub fn frequencies(theta: f64, d: usize) -> Result<Vec<f32>> {
         if d == 0 || !d.is_multiple_of(2) {
             bail!("rotary: {d} channels of a head don't go in pairs");
         }
         let power = |i: usize| theta.powf(f64::from((2 * i) as f32 / d as f32)) as f32;
-        let frequencies: Vec<f32> = (0..d / 2).map(|i| 1.0 / power(i)).collect();
-        let angles = (0..t).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
-        let (sin, cos) = angles.map(|angle| f64::from(angle).sin_cos()).map(to_f32).unzip();
-        Ok(Rotary { d, cos, sin })
+        Ok((0..d / 2).map(|i| 1.0 / power(i)).collect())
     }
 
     /// D.

@@ -7,6 +7,7 @@ use crate::deberta::DebertaV2;
 use crate::layers::Named;
 use crate::layout::{Depth, Layout, Role};
 use crate::modernbert::ModernBert;
+use crate::onnx::{self, Graph, Name};
 use crate::post_norm::PostNorm;
 use crate::{Config, Input, Mode, ModelType, Result, States, Wanted};
 use crate::{albert, bert, deberta, distilbert, electra, modernbert, mpnet, roberta};
@@ -50,6 +51,15 @@ fn family(model_type: ModelType) -> Family {
         ModelType::Albert => Family::PostNorm(&albert::LAYOUT),
         ModelType::DebertaV2 => Family::DebertaV2,
         ModelType::ModernBert => Family::ModernBert,
+    }
+}
+
+/// The network as ONNX's operators; gives the name of its logits (B, K).
+pub(crate) fn graph(config: &Config, graph: &mut Graph) -> Result<Name> {
+    match family(config.model_type) {
+        Family::PostNorm(layout) => Ok(onnx::post_norm(graph, layout, config)),
+        Family::DebertaV2 => Ok(onnx::deberta(graph, config, deberta::of(config))),
+        Family::ModernBert => onnx::modernbert(graph, config, modernbert::of(config)?),
     }
 }
 

@@ -47,10 +47,10 @@ pub(crate) const LAYOUT: Layout = Layout {
 };
 
 const POOLER: &str = "pooler.dense";
-const PROJECTION: &str = "deberta.embeddings.embed_proj.weight";
-const POSITIONS: &str = "deberta.embeddings.position_embeddings.weight";
-const TABLE: &str = "deberta.encoder.rel_embeddings.weight";
-const TABLE_NORM: &str = "deberta.encoder.LayerNorm";
+pub(crate) const PROJECTION: &str = "deberta.embeddings.embed_proj.weight";
+pub(crate) const POSITIONS: &str = "deberta.embeddings.position_embeddings.weight";
+pub(crate) const TABLE: &str = "deberta.encoder.rel_embeddings.weight";
+pub(crate) const TABLE_NORM: &str = "deberta.encoder.LayerNorm";
 
 /// What only this architecture's config says.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,7 +177,7 @@ const PLAIN: Deberta = Deberta {
     pooler_activation: Activation::Gelu(Gelu::Erf),
 };
 
-fn of(config: &Config) -> &Deberta {
+pub(crate) fn of(config: &Config) -> &Deberta {
     match &config.details {
         Details::DebertaV2(details) => details,
         _ => &PLAIN,
@@ -237,7 +237,7 @@ pub(crate) fn shapes(config: &Config, classes: usize) -> Vec<(String, Vec<usize>
 }
 
 /// Names of a layer's projections of positions where they aren't those of its queries and keys: keys', then queries'.
-fn own_projections(terms: Option<RelativeTerms>) -> [Option<&'static str>; 2] {
+pub(crate) fn own_projections(terms: Option<RelativeTerms>) -> [Option<&'static str>; 2] {
     match terms {
         Some(RelativeTerms { is_shared: false, has_keys, has_queries, .. }) => [
             has_keys.then_some("attention.self.pos_key_proj"),

@@ -40,6 +40,8 @@ mod classifier;
 
 mod save;
 
+mod onnx;
+
 mod lora;
 
 mod adapter;
@@ -64,6 +66,7 @@ pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
 pub use lora::{Matrix, adapted, matrices, usual_targets};
 pub use model_type::ModelType;
 pub use modernbert::{HeadBias, LayerAttention, Modern, Pooling};
+pub use onnx::{Exported, ONNX_OPSET, write_onnx, write_onnx_within};
 pub use params::{Params, is_decayed, is_head};
 pub use save::{
     FORMAT_PT, TOKENIZER_FILES, Values, copy_tokenizer, save, save_base, write_safetensors,

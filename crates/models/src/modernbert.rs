@@ -159,6 +159,15 @@ fn theta(keys: &Keys, kind: &str, old_key: &str, default: f64) -> Result<f64> {
     of_kind.number("rope_theta", 1.0..=1e15, old)
 }
 
+pub(crate) fn of(config: &Config) -> Result<&Modern> {
+    match &config.details {
+        Details::ModernBert(modern) => Ok(modern),
+        _ => Err(candle_core::Error::msg(
+            "modernbert: a config without this architecture's details",
+        ))?,
+    }
+}
+
 /// What this is of a published tensor. The encoder is also saved without `model.`; the head of a masked language model has
 /// the layers in front of ours.
 pub(crate) fn role(name: &str) -> Role {
@@ -237,11 +246,7 @@ struct Layer {
 
 impl ModernBert {
     pub(crate) fn new(config: &Config, named: Named) -> Result<ModernBert> {
-        let Details::ModernBert(modern) = &config.details else {
-            Err(candle_core::Error::msg(
-                "modernbert: a config without this architecture's details",
-            ))?
-        };
+        let modern = of(config)?;
         let norm = |name: &str| -> Result<PreNorm> {
             Ok(PreNorm { weight: named(&format!("{name}.weight"))?, eps: config.layer_norm_eps })
         };

@@ -68,6 +68,22 @@ pub(crate) fn for_each_piece<E: From<Error>>(
     for_each_piece_of(&values, take)
 }
 
+/// The same of a matrix (O, I) as (I, O), a few rows of the result at a time.
+pub(crate) fn for_each_transposed<E: From<Error>>(
+    name: &str,
+    tensor: &Tensor,
+    mut take: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    const ROWS: usize = 64;
+    let (_, columns) = tensor.dims2().map_err(Error::from)?;
+    for start in (0..columns).step_by(ROWS) {
+        let part = tensor.narrow(1, start, ROWS.min(columns - start));
+        let part = part.and_then(|part| part.t()?.contiguous()).map_err(Error::from)?;
+        for_each_piece(name, &part, &mut take)?;
+    }
+    Ok(())
+}
+
 /// The same for numbers that are no tensor's.
 pub(crate) fn for_each_piece_of<E>(
     values: &[f32],

@@ -207,7 +207,7 @@ fn published(config: &Config) -> Map<String, Value> {
 }
 
 /// What went wrong while a file was being filled: the file itself, or what was to go into it.
-enum Failure {
+pub(crate) enum Failure {
     Io(io::Error),
     Content(Error),
 }
@@ -224,7 +224,7 @@ impl From<Error> for Failure {
     }
 }
 
-fn write_beside(
+pub(crate) fn write_beside(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), Failure>,
 ) -> Result<()> {

@@ -9,6 +9,8 @@ mod golden;
 mod load;
 mod malformed;
 mod modernbert;
+mod onnx;
+mod onnx_run;
 mod save;
 mod student;
 mod updating;

@@ -114,6 +114,10 @@ pub struct Eval {
     #[arg(long, value_name = "SHARE")]
     pub threshold: Option<f64>,
 
+    /// The mean recall of so many of the worst classes is told, where there are more
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub worst_k: u32,
+
     #[command(flatten)]
     pub scoring: Scoring,
 }

@@ -5,12 +5,16 @@ use lowchurn_churn::{Budget, Candidate, Certificate, Measurements, Pair, column_
 use lowchurn_distill::Method;
 
 use crate::failure::Usage;
+use crate::steering::is_steered;
 use crate::update::Trial;
 use crate::updating::Updating;
 
 /// Whether calibration rows take part in the update: they order candidates, or steer the training.
-pub fn looks_at_rows(budget: Option<&Budget>, methods: &[Method]) -> bool {
-    budget.is_some() || methods.len() > 1 || methods.iter().any(|method| method.needs().buffer)
+pub fn looks_at_rows(updating: &Updating, budget: Option<&Budget>, methods: &[Method]) -> bool {
+    budget.is_some()
+        || methods.len() > 1
+        || is_steered(updating)
+        || methods.iter().any(|method| method.needs().buffer)
 }
 
 /// Held-out rows that nothing is chosen by.
@@ -27,7 +31,7 @@ pub fn refuse_few_rows(
     let holdout = &updating.rows.holdout;
     let rows = certification_rows(updating);
     let (n, n_certification) = (holdout.examples.len(), rows.len());
-    if looks_at_rows(budget, methods) && (n_certification == 0 || n_certification == n) {
+    if looks_at_rows(updating, budget, methods) && (n_certification == 0 || n_certification == n) {
         return Err(Usage(format!(
             "{}: {n} held-out rows are too few to be split into some to choose by and some to certify on; hold out more",
             holdout.name

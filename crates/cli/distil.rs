@@ -19,7 +19,7 @@ use crate::job;
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::training::WeightsFrom;
-use crate::{agnostic, base, dry_run, kinds, output, settings, shows, signals};
+use crate::{agnostic, base, dry_run, kinds, output, settings, shows, signals, steering};
 
 pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
@@ -85,7 +85,10 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {
         return emit(path, soft, &ready, &followed, console);
     }
-    finetune::train(&job, &run, &ready, Some(&followed), started, console)
+    let Some(steered) = steering::of_run(&job, &ready, Some(&asked), console)? else {
+        return Ok(INTERRUPTED);
+    };
+    finetune::train(&job, &run, &ready, Some(&followed), &steered, started, console)
 }
 
 /// The run's flags with what stands among the verb's own.

@@ -38,8 +38,9 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     let mut missing = Vec::new();
     let rows = match rows_here(job, folder.as_deref().zip(config.as_ref()), &offline, console) {
         Ok(rows) => {
-            // With a teacher a run depends on its tables too, which a dry run doesn't make.
-            if let Some(folder) = folder.as_ref().filter(|_| !job.plan.method.needs().teacher) {
+            // With a teacher a run depends on its tables too, and with an objective on what steers it, which a dry run doesn't make.
+            let is_plain = !job.plan.method.needs().teacher && job.plan.objective.is_standard();
+            if let Some(folder) = folder.as_ref().filter(|_| is_plain) {
                 refuse_other_runs(job, args, folder, &rows)?;
             }
             Some(rows.train.examples.len() as u64)

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use lowchurn_data::{Columns, Kind, LabelSet, Labels, Split, Targets, TextEncoder, encode};
-use lowchurn_distill::{Event, Outputs, Predictions, evaluate_targets, predict};
+use lowchurn_distill::{
+    Event, Outputs, Predictions, WorstClasses, evaluate_targets, predict, worst_classes,
+};
 use lowchurn_models::{Classifier, Error as ModelError, Head, check_vocabulary};
 use serde_json::json;
 
@@ -15,7 +17,7 @@ use crate::data::Wishes;
 use crate::device::{self, Compute};
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
-use crate::progress::{Status, count, scores_line};
+use crate::progress::{Status, count, printable, scores_line};
 use crate::{base, data, output, places};
 
 /// Rows with the logits of a model.
@@ -52,11 +54,28 @@ pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
         count(scores.rows),
         gold.len() as f64 / scored.seconds,
     ))?;
-    console.event(&json!({
+    let mut event = json!({
         "event": "finished", "metrics": scores, "model": args.model, "data": scored.split.name,
         "truncated": scored.n_truncated, "eval_seconds": scored.seconds, "peak_rss_mib": peak_rss_mib(),
-    }));
+    });
+    if scored.outputs.kind == Kind::SingleLabel
+        && let Some(worst) = worst_classes(&scored.predictions, &gold, args.worst_k as usize)?
+    {
+        let name = &scored.labels[worst.class as usize];
+        console.tell(&worst_line(&worst, name))?;
+        event["worst_class"] = json!({
+            "label": name, "recall": worst.recall, "k": worst.k, "mean_of_worst": worst.mean_of_worst,
+        });
+    }
+    console.event(&event);
     Ok(0)
+}
+
+fn worst_line(worst: &WorstClasses, name: &str) -> String {
+    let WorstClasses { recall, mean_of_worst, k, .. } = worst;
+    let mean = mean_of_worst
+        .map_or(String::new(), |mean| format!("; mean of the {k} worst {:.2} %", 100.0 * mean));
+    format!("worst class: {}, recall {:.2} %{mean}", printable(name), 100.0 * recall)
 }
 
 /// What is to be scored, as the user named it.

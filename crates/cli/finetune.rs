@@ -16,6 +16,7 @@ use crate::machine::peak_rss_mib;
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::shows::Shows;
+use crate::steering::{self, Steered};
 use crate::training::{self, Ended, Start, Training, WeightsFrom};
 use crate::{dry_run, kinds, output, settings, signals};
 
@@ -46,9 +47,12 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     }
     output::check(&job.output)?;
     let mut ready = prepare(&mut job, &[], console)?;
+    let Some(steered) = steering::of_run(&job, &ready, None, console)? else {
+        return Ok(INTERRUPTED);
+    };
     // From here on a row is its tokens, and the texts' memory is better spent on weights.
     ready.rows.forget_texts();
-    train(&job, args, &ready, None, started, console)
+    train(&job, args, &ready, None, &steered, started, console)
 }
 
 /// Methods that follow a teacher or a deployed model have a verb that brings one.
@@ -79,6 +83,7 @@ pub fn train(
     args: &Finetune,
     ready: &Ready,
     followed: Option<&Followed>,
+    steered: &Steered,
     mut started: Instant,
     console: &mut Console,
 ) -> Result<u8> {
@@ -95,6 +100,7 @@ pub fn train(
             },
             provenance: Provenance {
                 teacher: followed.map(|followed| followed.named.clone()),
+                buffer: steered.named.clone(),
                 ..provenance
             },
             settings: settings::resolved(&job::settled(job), &plan)?,
@@ -104,6 +110,8 @@ pub fn train(
             guides: Guides {
                 teacher: followed.map(|followed| &followed.teacher),
                 shown: followed.map(|followed| followed.shows.lend()).unwrap_or_default(),
+                steering: steered.steering.as_ref(),
+                groups: steered.groups.as_ref(),
                 ..Guides::default()
             },
             device: &job.compute.device,

@@ -16,7 +16,7 @@ pub fn settle(job: &mut Job, rows: &Rows) -> Result<()> {
     let settings = &job.layers.settings;
     let by_task = job.data.task.as_ref().map(|task| task.metric);
     job.plan.select_by = match (settings.select_by, by_task) {
-        (Some(SelectBy::Loss), _) => SelectBy::Loss,
+        (Some(typed @ (SelectBy::Loss | SelectBy::WorstClass)), _) => typed,
         (Some(typed), _) => {
             let metric: Metric = typed.name().parse()?;
             metric.check(kind).map_err(|error| Usage(error.to_string()))?.into()

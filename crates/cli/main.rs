@@ -30,6 +30,7 @@ mod reader;
 mod recipe;
 mod rows;
 mod shows;
+mod steering;
 mod student;
 mod training;
 mod updating;

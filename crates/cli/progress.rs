@@ -159,7 +159,7 @@ impl Status {
                 self.paused += took;
             }
             Event::Resumed { step, total } => (self.step, self.total) = (step, total),
-            Event::Evaluated { .. } | Event::Churned { .. } => {
+            Event::Evaluated { .. } | Event::Churned { .. } | Event::Steered { .. } => {
                 self.phase = Phase::Training;
                 self.paused += took;
             }
@@ -245,6 +245,10 @@ fn note(event: &Event) -> Option<String> {
         Event::Churned { step, churn, lambda } => Some(format!(
             "update {step}: churn {:.2} % on held-out rows, λ {lambda:.3}",
             100.0 * churn
+        )),
+        Event::Steered { step, worst, loss, weight } => Some(format!(
+            "update {step}: worst off on held-out rows is {}, loss {loss:.3}, weight {weight:.3}",
+            printable(worst)
         )),
         Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
         Event::StoppedEarly { step, n_evals } => Some(format!(

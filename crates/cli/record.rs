@@ -97,6 +97,9 @@ pub fn as_json(event: &Event) -> Value {
         Event::Churned { step, churn, lambda } => {
             json!({ "event": "churned", "step": step, "churn": churn, "lambda": lambda })
         }
+        Event::Steered { step, worst, loss, weight } => json!({
+            "event": "steered", "step": step, "worst": worst, "loss": loss, "weight": weight,
+        }),
         Event::Logged(entry) => json!({ "event": "log", "log": entry }),
         Event::Evaluating { done, rows } => {
             json!({ "event": "evaluating", "done": done, "rows": rows })

@@ -36,6 +36,8 @@ pub struct UpdateRows {
     pub n_dropped: usize,
     /// Columns to slice the held-out rows by.
     pub holdout_columns: Vec<(String, Vec<String>)>,
+    /// Values of the column that the objective groups by: of the rows to train on, and of the held-out ones.
+    pub groups: Option<(Vec<String>, Vec<String>)>,
     /// What was done to the labels, for people and the report.
     pub alignment: Vec<String>,
     /// What the next update has to read again.
@@ -170,12 +172,18 @@ pub fn read(
     if labelled.count() == 0 {
         return Err(Usage(format!("{name}: no row has a label; updates learn from labels")).into());
     }
+    let group_by: Vec<String> =
+        settings::objective(typed)?.group_by().map(str::to_string).into_iter().collect();
+    let of_train = columns(&parts, &group_by, hub, console)?;
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
     let n_dropped = leave_out_shared(&mut held, &train, shared, console)?;
     let n_old_holdout = rows_of(&held[..n_old_parts]);
     let holdout_columns = columns(&held, &args.slice, hub, console)?;
+    let of_held = columns(&held, &group_by, hub, console)?;
+    let values = |all: Vec<(String, Vec<String>)>| all.into_iter().next().map(|(_, all)| all);
+    let groups = values(of_train).zip(values(of_held));
     let held_name: Vec<String> = held.iter().map(|part| part.name.clone()).collect();
     let holdout = Split::new(&held_name.join(" + "), unique(held), labels);
     Ok(UpdateRows {
@@ -187,21 +195,22 @@ pub fn read(
         n_old_holdout,
         n_dropped,
         holdout_columns,
+        groups,
         alignment: reader.said,
         record,
     })
 }
 
-/// Values of the held-out rows in these columns of what they were read from.
+/// Values of rows in these columns of what they were read from.
 fn columns(
-    held: &[Part],
+    parts: &[Part],
     wanted: &[String],
     hub: &Hub,
     console: &mut Console,
 ) -> Result<Vec<(String, Vec<String>)>> {
     let mut all: Vec<(String, Vec<String>)> =
         wanted.iter().map(|column| (column.clone(), Vec::new())).collect();
-    for part in held.iter().filter(|_| !wanted.is_empty()) {
+    for part in parts.iter().filter(|_| !wanted.is_empty()) {
         let data = data::open(&part.source, hub, console)?;
         let values = data.read_columns(&part.split, wanted, hub, console)?;
         let values = wanted.iter().cloned().zip(values).collect();

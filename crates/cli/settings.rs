@@ -1,19 +1,21 @@
 //! From what was typed to what is run: defaults, the base model's advice, a plan file, flags, each over the one before,
 //! and where each value came from.
 
+mod lines;
 mod plan_file;
 mod values;
 
 use anyhow::{Context, Result};
 use lowchurn_data::Kind;
 use lowchurn_distill::{
-    Freeze, LORA_ALPHA, Method, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
+    Freeze, LORA_ALPHA, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
     precision_if_set,
 };
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::lines::{method, objective};
 pub use self::plan_file::read_plan;
 use self::values::{parse_bf16, parse_kind, parse_schedule, parse_select_by, parse_threshold};
 use crate::failure::Usage;
@@ -63,13 +65,19 @@ pub struct Settings {
     #[arg(long, alias = "problem_type", value_parser = parse_kind, value_name = "KIND")]
     pub problem_type: Option<Kind>,
 
-    /// On the command line these three are [`crate::args::MethodFlags`]
+    /// On the command line these six are [`crate::args::MethodFlags`]
     #[arg(skip)]
     pub method: Option<String>,
     #[arg(skip)]
     pub lambda: Option<String>,
     #[arg(skip)]
     pub temperature: Option<f64>,
+    #[arg(skip)]
+    pub objective: Option<String>,
+    #[arg(skip)]
+    pub worst_class_weight: Option<f64>,
+    #[arg(skip)]
+    pub group_by: Option<String>,
 
     /// Likewise [`crate::args::Distil`]'s
     #[arg(skip)]
@@ -235,7 +243,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
 
-    /// What makes an evaluation the best: accuracy, f1, macro_f1, matthews, pearson, spearman or loss [default: the task's metric]
+    /// What makes an evaluation the best: accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class or loss [default: the task's metric]
     #[arg(long, alias = "metric_for_best_model", value_parser = parse_select_by, value_name = "METRIC")]
     pub select_by: Option<SelectBy>,
 }
@@ -313,6 +321,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
     let s = settings;
     let plan = Plan {
         method: method(s)?,
+        objective: objective(s)?,
         epochs: s.epochs.unwrap_or(d.epochs),
         max_steps: s.max_steps,
         batch_size: s.batch_size.unwrap_or(d.batch_size),
@@ -349,18 +358,6 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
     Ok(plan.check()?)
 }
 
-/// The method with `lambda` and `temperature` put into it where they stand by themselves.
-pub fn method(s: &Settings) -> Result<Method> {
-    let mut line = s.method.clone().unwrap_or_else(|| Method::Retrain.to_string());
-    let lambda = s.lambda.as_ref().map(|lambda| format!("lambda={lambda}"));
-    let temperature = s.temperature.map(|t| format!("temperature={t}"));
-    for setting in [lambda, temperature].into_iter().flatten() {
-        let mark = if line.contains(':') { ',' } else { ':' };
-        line = format!("{line}{mark}{setting}");
-    }
-    Ok(line.parse::<Method>().map_err(Usage)?)
-}
-
 /// Settings with the plan's values filled in: what `run.toml` says.
 pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
     let mut values = fields(settings)?;
@@ -369,9 +366,10 @@ pub fn resolved(settings: &Settings, plan: &Plan) -> Result<Settings> {
     values.insert("method".into(), plan.method.to_string().into());
     // These follow from `class_weights` and the rows.
     values.remove("class_weight");
-    // They stand in the method now.
-    values.remove("lambda");
-    values.remove("temperature");
+    // They stand in the method and in the objective now.
+    for key in ["lambda", "temperature", "worst_class_weight", "group_by"] {
+        values.remove(key);
+    }
     Ok(serde_json::from_value(Value::Object(values))?)
 }
 

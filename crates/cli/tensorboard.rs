@@ -100,6 +100,7 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
             eval_macro_f1,
             eval_pearson,
             eval_spearman,
+            eval_worst_class,
         } => {
             let mut points = vec![("eval/loss", eval_loss)];
             points.extend(eval_accuracy.map(|value| ("eval/accuracy", value)));
@@ -108,6 +109,7 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
             points.extend(eval_macro_f1.map(|value| ("eval/macro_f1", value)));
             points.extend(eval_pearson.map(|value| ("eval/pearson", value)));
             points.extend(eval_spearman.map(|value| ("eval/spearman", value)));
+            points.extend(eval_worst_class.map(|value| ("eval/worst_class", value)));
             (step, points)
         }
     }
@@ -246,6 +248,7 @@ mod tests {
             eval_macro_f1: None,
             eval_pearson: None,
             eval_spearman: None,
+            eval_worst_class: None,
         };
         let expected = vec![("eval/loss", 0.5), ("eval/accuracy", 0.9), ("eval/matthews", 0.8)];
         assert_eq!(scalars(&eval), (8, expected));

@@ -120,7 +120,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
     write_model(&updating, trial, &output)?;
-    let rows = match looks_at_rows(budget.as_ref(), &methods) {
+    let rows = match looks_at_rows(&updating, budget.as_ref(), &methods) {
         true => certification_rows(&updating),
         false => (0..trial.pair.ids.len()).collect(),
     };

@@ -8,7 +8,7 @@ use anyhow::Result;
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
-    Buffer, Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
+    Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
     check_trained,
 };
 use lowchurn_hub::Hub;
@@ -26,7 +26,7 @@ use crate::recipe::recipe_of;
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
-use crate::{base, information, kinds, places};
+use crate::{base, information, kinds, places, steering};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -245,9 +245,15 @@ impl Updating {
             false => None,
         };
         let is_old = self.rows.is_old();
-        let buffer = if needs.buffer { Some(self.buffer(&start.folder, plan)?) } else { None };
+        let buffer = match needs.buffer {
+            true => Some(steering::buffer(self, &start.folder, plan)?),
+            false => None,
+        };
+        let Some(steered) = steering::of_update(self, plan, &start.folder, console)? else {
+            return Ok(None);
+        };
+        let holdout = needs.buffer.then(|| self.holdout_named());
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
-        let holdout = &self.rows.holdout;
         let base = base::find(match start.head {
             HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
             HeadOf::Base | HeadOf::Grown => &self.old.name,
@@ -269,7 +275,7 @@ impl Updating {
             old: old_named(needs.old_weights),
             teacher: teacher.map(|(_, named)| named.clone()),
             share_of_old: None,
-            buffer: needs.buffer.then(|| (holdout.name.clone(), holdout.sha256.clone())),
+            buffer: steered.named.clone().or(holdout),
             labels: self.rows.train.labels.names().to_vec(),
             device: device::kind(&self.compute.device).into(),
             lowchurn_version: env!("CARGO_PKG_VERSION").into(),
@@ -287,6 +293,8 @@ impl Updating {
                 old_weights: old_weights.as_ref(),
                 is_old: needs.old_rows.then_some(&is_old[..]),
                 buffer: buffer.as_ref(),
+                steering: steered.steering.as_ref(),
+                groups: steered.groups.as_ref(),
                 ..Guides::default()
             },
             device: &self.compute.device,
@@ -346,14 +354,17 @@ impl Updating {
         Ok(encode(&encoder, &examples[..n], plan.max_length)?)
     }
 
+    fn holdout_named(&self) -> (String, String) {
+        (self.rows.holdout.name.clone(), self.rows.holdout.sha256.clone())
+    }
+
+    pub fn asked_teachers(&self) -> Teachers<'_> {
+        let (names, map, tables) = (&self.teachers, &self.map, &self.tables);
+        Teachers { names, combine: self.combine, map, tables }
+    }
+
     fn read_teacher(&self, console: &mut Console) -> Result<Option<(Teacher, (String, String))>> {
-        let asked = Teachers {
-            names: &self.teachers,
-            combine: self.combine,
-            map: &self.map,
-            tables: &self.tables,
-        };
-        teacher(&asked, &self.rows.train, &self.hub, &self.compute, console)
+        teacher(&self.asked_teachers(), &self.rows.train, &self.hub, &self.compute, console)
     }
 
     /// `None` where it was interrupted.
@@ -381,15 +392,5 @@ impl Updating {
         let tensors =
             model.params.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone()));
         Ok(Some(OldWeights { params: tensors.collect(), fisher }))
-    }
-
-    fn buffer(&self, folder: &Path, plan: &Plan) -> Result<Buffer> {
-        let pick = |row: &usize| self.is_calibration[*row];
-        let rows: Vec<usize> = (0..self.rows.holdout.examples.len()).filter(pick).collect();
-        let examples: Vec<Example> =
-            rows.iter().map(|&row| self.rows.holdout.examples[row].clone()).collect();
-        let encoder = TextEncoder::open(folder)?;
-        let old = rows.iter().map(|&row| self.old_on_holdout.predicted[row]).collect();
-        Ok(Buffer { rows: encode(&encoder, &examples, plan.max_length)?, old })
     }
 }

@@ -114,12 +114,34 @@ pub struct MethodFlags {
     /// Of teacher and student in the teacher's term, which is multiplied by T² [default: 1]
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
+
+    /// Whose mistakes count how much: standard, balanced (each class the same) or robust (the worst class), such as
+    /// `robust:step=0.1,every=50`; also ada-margin and ada-alpha, for contrast [default: standard]
+    #[arg(long, value_name = "OBJECTIVE[:KEY=VALUE,...]")]
+    pub objective: Option<String>,
+
+    /// Of the robust objective: 0 is the mean over classes, 1 the worst class alone [default: 1]
+    #[arg(long, alias = "worst_class_weight", value_name = "SHARE")]
+    pub worst_class_weight: Option<f64>,
+
+    /// A column whose values are the groups of an objective, in place of the classes
+    #[arg(long, alias = "group_by", value_name = "COLUMN")]
+    pub group_by: Option<String>,
 }
 
 impl MethodFlags {
     pub fn onto(&self, settings: &Settings) -> Settings {
-        let MethodFlags { method, lambda, temperature } = self.clone();
-        Settings { method, lambda, temperature, ..settings.clone() }
+        let MethodFlags { method, lambda, temperature, objective, worst_class_weight, group_by } =
+            self.clone();
+        Settings {
+            method,
+            lambda,
+            temperature,
+            objective,
+            worst_class_weight,
+            group_by,
+            ..settings.clone()
+        }
     }
 }
 

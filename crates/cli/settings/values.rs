@@ -19,8 +19,9 @@ pub(super) fn parse_bf16(text: &str) -> Result<Precision, String> {
 }
 
 pub(super) fn parse_select_by(text: &str) -> Result<SelectBy, String> {
-    serde_json::from_value(Value::from(text))
-        .map_err(|_| "expected accuracy, f1, macro_f1, matthews, pearson, spearman or loss".into())
+    serde_json::from_value(Value::from(text)).map_err(|_| {
+        "expected accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class or loss".into()
+    })
 }
 
 pub(super) fn parse_kind(text: &str) -> Result<Kind, String> {

@@ -374,6 +374,7 @@ mod tests {
             n_evals_without_gain: 3,
             is_stopped_early: false,
             multiplier: x[2],
+            log_weights: vec![x[3], x[4]],
             log: vec![
                 LogEntry::Train {
                     step: n,
@@ -395,6 +396,7 @@ mod tests {
                     eval_macro_f1: f1,
                     eval_pearson: f1,
                     eval_spearman: None,
+                    eval_worst_class: f1,
                 },
             ],
         }

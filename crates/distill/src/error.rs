@@ -63,6 +63,9 @@ pub enum Error {
     #[error("{reason}")]
     Method { reason: String },
 
+    #[error("{reason}")]
+    Objective { reason: String },
+
     #[error("the teacher has {found} logits, but the run has {rows} rows of {classes} classes")]
     TeacherShape { found: usize, rows: usize, classes: usize },
 

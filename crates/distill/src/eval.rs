@@ -37,6 +37,20 @@ pub struct Scores {
     pub pearson: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spearman: Option<f64>,
+    /// The lowest recall of a class that has rows; where it is asked for, see [`worst_classes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_class: Option<f64>,
+}
+
+/// The classes that are worst off, by recall.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorstClasses {
+    /// The first of equals.
+    pub class: u32,
+    pub recall: f64,
+    /// Mean recall of the k worst classes; `None` where no more than k have rows.
+    pub mean_of_worst: Option<f64>,
+    pub k: usize,
 }
 
 impl Predictions {
@@ -127,6 +141,32 @@ pub fn evaluate(predictions: &Predictions, labels: &[Option<u32>]) -> Result<Sco
     })
 }
 
+/// The worst classes of predictions against labels, among classes that have rows; `None` without any.
+pub fn worst_classes(
+    predictions: &Predictions,
+    labels: &[Option<u32>],
+    k: usize,
+) -> Result<Option<WorstClasses>> {
+    let mut counts = Confusion::new(predictions.classes);
+    for (row, label) in labels.iter().enumerate() {
+        let Some(label) = *label else { continue };
+        if label as usize >= predictions.classes {
+            return Err(Error::LabelIndex { row, label, classes: predictions.classes });
+        }
+        counts.record(label, predictions.predicted(row));
+    }
+    let recall = |class: usize| {
+        let of = counts.gold_total(class);
+        (of > 0).then(|| (counts.count(class, class) as f64 / of as f64, class as u32))
+    };
+    let mut recalls: Vec<(f64, u32)> = (0..predictions.classes).filter_map(recall).collect();
+    recalls.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: the first of equals stays first
+    let Some(&(recall, class)) = recalls.first() else { return Ok(None) };
+    let mean = || recalls[..k].iter().map(|(recall, _)| recall).sum::<f64>() / k as f64;
+    let mean_of_worst = (k > 0 && recalls.len() > k).then(mean);
+    Ok(Some(WorstClasses { class, recall, mean_of_worst, k }))
+}
+
 /// [`evaluate`] of rows of any kind, whose targets are those beside the labels. `outputs` are the model's.
 pub fn evaluate_targets(
     predictions: &Predictions,
@@ -210,6 +250,22 @@ mod tests {
         assert!((s.loss - expected).abs() < 1e-9, "{}", s.loss);
         assert!(matches!(evaluate(&p, &[None; 3]), Err(Error::NothingToEvaluate)));
         assert!(matches!(evaluate(&p, &[Some(2)]), Err(Error::LabelIndex { label: 2, .. })));
+    }
+
+    /// Recalls 1/2, 0, 1 by hand; the fourth class has no row.
+    #[test]
+    fn worst_classes_of_known_logits() {
+        let said = [0usize, 1, 2, 2, 2];
+        let logits =
+            said.iter().flat_map(|&class| (0..4).map(move |k| f32::from(u8::from(k == class))));
+        let p = Predictions { classes: 4, logits: logits.collect() };
+        let labels = [Some(0), Some(0), Some(1), Some(2), Some(2)];
+        let of = |labels: &[Option<u32>], k| worst_classes(&p, labels, k).unwrap();
+        let found = of(&labels, 2).unwrap();
+        assert_eq!((found.class, found.recall, found.mean_of_worst), (1, 0.0, Some(0.25)));
+        assert_eq!(of(&labels, 3).unwrap().mean_of_worst, None);
+        assert_eq!(of(&[None; 5], 2), None);
+        assert!(worst_classes(&p, &[Some(4)], 2).is_err());
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub fn sha256_of_files(paths: &[std::path::PathBuf]) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
+/// SHA-256 of a text in hex.
+pub fn sha256_of_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
 /// SHA-256 of a file in hex.
 pub fn sha256(path: &Path) -> Result<String> {
     let read = || -> io::Result<String> {

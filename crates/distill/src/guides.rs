@@ -5,7 +5,10 @@ use candle_core::Device;
 use lowchurn_data::{Encoded, Rng};
 use lowchurn_models::{Classifier, Config, Mix};
 
-use crate::{Error, Method, OldWeights, Plan, Result, Teacher, Vectors, predict};
+use crate::{
+    Error, Groups, Method, Objective, OldWeights, Plan, Result, Shares, Steering, Teacher, Vectors,
+    predict,
+};
 
 /// Nothing of it changes while a run goes on.
 #[derive(Clone, Copy, Default)]
@@ -16,6 +19,12 @@ pub struct Guides<'g> {
     pub is_old: Option<&'g [bool]>,
     pub buffer: Option<&'g Buffer>,
     pub shown: Shown<'g>,
+    /// Where a column makes the groups of the objective.
+    pub groups: Option<&'g Groups>,
+    /// Held-out rows on which a robust objective finds its worst class.
+    pub steering: Option<&'g Steering>,
+    /// What the objective knows of the rows; `train` takes it from them.
+    pub shares: Option<&'g Shares>,
 }
 
 /// What a teacher shows besides its logits.
@@ -60,6 +69,17 @@ impl Guides<'_> {
             return Err(Error::TeacherShape { found, rows, classes });
         }
         method.check(classes).map_err(|reason| Error::Method { reason })
+    }
+
+    /// Whether everything is here that the objective needs. `labels` are the student's.
+    pub fn check_objective(&self, objective: &Objective, labels: &[String]) -> Result<()> {
+        let Some(robust) = objective.robust() else { return Ok(()) };
+        match self.steering {
+            Some(steering) => steering.check(robust, labels, self.groups),
+            None => Err(Error::Objective {
+                reason: "objective robust needs held-out rows to find its worst class on".into(),
+            }),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ mod lambda;
 
 mod method;
 
+mod objective;
+
 mod outputs;
 
 mod freeze;
@@ -28,6 +30,8 @@ mod optim;
 mod weights;
 
 mod refit;
+
+mod shift;
 
 mod step;
 
@@ -52,13 +56,24 @@ mod files;
 
 pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
 pub use error::{Error, Result};
-pub use eval::{Predictions, Scores, evaluate, evaluate_targets, predict};
-pub use files::{sha256 as sha256_of_file, sha256_of_files, write as write_file, write_json};
+pub use eval::{
+    Predictions, Scores, WorstClasses, evaluate, evaluate_targets, predict, worst_classes,
+};
+pub use files::{
+    sha256 as sha256_of_file, sha256_of_files, sha256_of_text, write as write_file, write_json,
+};
 pub use freeze::{Freeze, TrainOnly};
 pub use guides::{Buffer, Guides, Shown};
 pub use lambda::{Lambda, ascend};
-pub use loss::{Against, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses};
+pub use loss::{
+    Against, Shape, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses,
+    shaped_losses,
+};
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
+pub use objective::{
+    Base, ClassLoss, Form, Groups, OBJECTIVES, Objective, Robust, Shares, SteeredBy, Steering,
+    calibration_gap, class_losses, gains, prior, raise, robust_weights, steering_rows,
+};
 pub use optim::{Grads, Optimizer, clip_factor};
 pub use outputs::{Outputs, Threshold, sigmoid, tuned_thresholds};
 pub use plan::{Plan, SelectBy};
@@ -67,6 +82,7 @@ pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
+pub use shift::{Shift, ShiftTo, fit_shift};
 pub use state::{LogEntry, Peer, Projections, State};
 pub use states::{StateTerms, TextVector, VectorLoss, Vectors, check_same_tokens};
 pub use step::{StepReport, step, step_deferring};

@@ -7,6 +7,7 @@ mod bi_tempered;
 mod divergence;
 mod kinds;
 mod row;
+mod shaped;
 mod term;
 
 use candle_core::{D, DType, Device, Tensor};
@@ -15,8 +16,16 @@ use lowchurn_kernels::log_softmax;
 
 use crate::{Error, Method, Result};
 use kinds::{Sided, set_loss, value_loss};
-use row::{Row, labelled, row_loss};
+use row::{Row, labelled};
+use shaped::shaped_row_loss;
 use term::Term;
+
+pub use shaped::Shape;
+
+/// log softmax(z), for the objectives.
+pub(crate) fn log_softmax_of(logits: &[f64]) -> Vec<f64> {
+    term::log_softmax(logits, 1.0)
+}
 
 /// What the rows of one batch are held against.
 #[derive(Clone, Copy)]
@@ -54,6 +63,16 @@ pub struct TeacherLogits<'a> {
 /// whose label the teacher doesn't know, has its CE with weight 1. Formulas with sources: `Method`, `Divergence` and `loss/*.rs`.
 /// What pulls on weights instead of logits isn't here.
 pub fn row_losses(method: &Method, logits: &Tensor, against: &Against) -> Result<Tensor> {
+    shaped_losses(method, logits, against, &Shape::Plain)
+}
+
+/// [`row_losses`] as an objective shapes them; of one class a row.
+pub fn shaped_losses(
+    method: &Method,
+    logits: &Tensor,
+    against: &Against,
+    shape: &Shape,
+) -> Result<Tensor> {
     let (b, k) = logits.dims2()?;
     check(method, against, b, k)?;
     let students = on_host(logits)?;
@@ -65,7 +84,7 @@ pub fn row_losses(method: &Method, logits: &Tensor, against: &Against) -> Result
         .map(|at| {
             let row = row_of(against, &students, &teachers, at, k);
             match against.targets {
-                Targets::OneClass => row_loss(method, &row),
+                Targets::OneClass => shaped_row_loss(method, &row, shape),
                 Targets::Sets(sets) => set_loss(method, &sided(&row), sets[at].as_deref()),
                 Targets::Values(values) => {
                     value_loss(method, &sided(&row), values[at].map(f64::from))
@@ -256,6 +275,7 @@ mod tests {
     mod gradients;
     mod identities;
     mod kinds;
+    mod shaped;
     mod tensors;
 
     use super::*;

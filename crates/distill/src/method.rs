@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Lambda;
 
-mod line;
+pub(crate) mod line;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -150,6 +150,14 @@ impl Outputs {
     pub fn check(&self, plan: &Plan, classes: usize) -> Result<()> {
         let (kind, refuse) = (self.kind.name(), |reason: String| Err(Error::Method { reason }));
         plan.method.check_kind(self.kind).map_err(|reason| Error::Method { reason })?;
+        let has_weights = !plan.class_weight.is_empty();
+        let checked = plan.objective.check(&plan.method, self.kind, has_weights);
+        checked.map_err(|reason| Error::Objective { reason })?;
+        if plan.select_by == crate::SelectBy::WorstClass && self.kind != Kind::SingleLabel {
+            return refuse(format!(
+                "select_by worst_class is for single-label tasks, and this is a {kind} one; take another metric"
+            ));
+        }
         if plan.label_smoothing > 0.0 && self.kind != Kind::SingleLabel {
             return refuse(format!(
                 "label_smoothing is for single-label tasks, and this is a {kind} one; leave it out"

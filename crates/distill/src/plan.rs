@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::precision::{PrecisionName, is_f32};
 use crate::trained::LORA_ALPHA;
-use crate::{Error, Freeze, Method, Result, Schedule, Scores, StateTerms, Threshold, TrainOnly};
+use crate::{
+    Error, Freeze, Method, Objective, Result, Schedule, Scores, StateTerms, Threshold, TrainOnly,
+};
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,9 @@ use crate::{Error, Freeze, Method, Result, Schedule, Scores, StateTerms, Thresho
 pub struct Plan {
     #[serde(default = "retrain", skip_serializing_if = "is_retrain")]
     pub method: Method,
+    /// Whose mistakes count how much.
+    #[serde(default, skip_serializing_if = "Objective::is_standard")]
+    pub objective: Objective,
     pub epochs: u32,
     /// Stops after this many updates, whatever `epochs` says, and shapes the schedule.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -108,6 +113,8 @@ pub enum SelectBy {
     MacroF1,
     Pearson,
     Spearman,
+    /// The lowest recall of a class.
+    WorstClass,
     Loss,
 }
 
@@ -121,6 +128,7 @@ impl SelectBy {
             SelectBy::MacroF1 => scores.macro_f1,
             SelectBy::Pearson => scores.pearson,
             SelectBy::Spearman => scores.spearman,
+            SelectBy::WorstClass => scores.worst_class,
             SelectBy::Loss => Some(scores.loss),
         }
     }
@@ -133,8 +141,16 @@ impl SelectBy {
             SelectBy::MacroF1 => "macro_f1",
             SelectBy::Pearson => "pearson",
             SelectBy::Spearman => "spearman",
+            SelectBy::WorstClass => "worst_class",
             SelectBy::Loss => "loss",
         }
+    }
+}
+
+impl Plan {
+    /// Whether evaluations look at classes one by one: plans of before there were objectives write the scores that they wrote.
+    pub fn scores_classes(&self) -> bool {
+        self.select_by == SelectBy::WorstClass || !self.objective.is_standard()
     }
 }
 
@@ -265,6 +281,7 @@ impl Plan {
     pub fn default_with(select_by: SelectBy) -> Plan {
         Plan {
             method: Method::Retrain,
+            objective: Objective::Standard,
             epochs: 3,
             max_steps: None,
             batch_size: 32,

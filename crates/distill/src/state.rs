@@ -49,6 +49,9 @@ pub struct Progress {
     /// μ of a churn budget, see [`crate::Lambda`].
     #[serde(default)]
     pub multiplier: f64,
+    /// (K,) or (G,) Logarithms of the weights of the worst classes or groups, see [`crate::Objective`]; nothing for even ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_weights: Vec<f64>,
 }
 
 /// Sums over the rows since the last line of the log.
@@ -107,6 +110,8 @@ pub enum LogEntry {
         eval_pearson: Option<f64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         eval_spearman: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_worst_class: Option<f64>,
     },
 }
 
@@ -236,6 +241,7 @@ impl Progress {
             eval_macro_f1: scores.macro_f1,
             eval_pearson: scores.pearson,
             eval_spearman: scores.spearman,
+            eval_worst_class: scores.worst_class,
         };
         self.log.push(entry.clone());
         (entry, is_best)

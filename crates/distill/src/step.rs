@@ -6,7 +6,7 @@ use lowchurn_kernels::{Gradients, Keys, backward};
 use lowchurn_models::{Depth, Input, Mode, States, depth};
 
 use crate::guides::mix_of;
-use crate::loss::{Against, TeacherLogits, co_distil_rows, row_losses};
+use crate::loss::{Against, Shape, TeacherLogits, co_distil_rows, shaped_losses};
 use crate::state::{Peer, Projections};
 use crate::states::{Followed, StateTerms};
 use crate::weights::{Pull, add_pull, mixout};
@@ -72,6 +72,7 @@ pub fn step_deferring(
         Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights
         _ => state.catch_up(micro)?,
     }
+    let shape = shape_of(state, plan, guides, lambda.unwrap_or(0.0))?;
     let mut grads = Grads::default();
     let mut peers = Grads::default();
     let mut projected = Grads::default();
@@ -114,8 +115,16 @@ pub fn step_deferring(
                 let (method, what) = (plan.method.name(), "a second student");
                 return Err(Error::MethodNeeds { method, what });
             }
-            _ => row_losses(&plan.method, &logits, &against)?,
+            _ => shaped_losses(&plan.method, &logits, &against, &shape)?,
         }; // (B,)
+        let losses = match (&shape, guides.groups) {
+            (Shape::Groups(gains), Some(groups)) => {
+                let gain = |&row: &u32| gains[groups.of_row[row as usize] as usize] as f32;
+                let gains: Vec<f32> = batch.rows.iter().map(gain).collect();
+                (losses * Tensor::from_vec(gains, batch.rows.len(), device)?)? // (B,)
+            }
+            _ => losses,
+        };
         let losses = match (plan.states, &states) {
             (Some(terms), Some(states)) => {
                 (losses + state_losses(&terms, state, &guides.shown, batch, &input, states)?)?
@@ -202,6 +211,21 @@ pub fn step_deferring(
     }
     state.step += 1;
     Ok(means)
+}
+
+/// What the objective does to the losses of this update.
+fn shape_of(state: &State, plan: &Plan, guides: &Guides, lambda: f64) -> Result<Shape> {
+    match (plan.objective.is_standard(), guides.shares) {
+        (true, _) => Ok(Shape::Plain),
+        (false, Some(shares)) => {
+            Ok(shares.shape(&plan.objective, &state.progress.log_weights, lambda))
+        }
+        (false, None) => {
+            let name = plan.objective.name();
+            let reason = format!("objective {name} needs the shares of the rows; train takes them");
+            Err(Error::Objective { reason })
+        }
+    }
 }
 
 /// The labels that are likelier than not.

@@ -12,8 +12,8 @@ use crate::checkpoint::{self, remove_checkpoints};
 use crate::release::withdraw;
 use crate::{
     Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
-    State, StepReport, Threshold, ascend, evaluate_targets, predict, release, step_deferring,
-    tuned_thresholds,
+    Shares, State, StepReport, Threshold, ascend, evaluate_targets, predict, raise, release,
+    step_deferring, tuned_thresholds, worst_classes,
 };
 
 /// What a run is given; nothing of it changes.
@@ -45,6 +45,13 @@ pub enum Event {
         step: u64,
         churn: f64,
         lambda: f64,
+    },
+    /// The class or group that is worst off on held-out rows: its mean loss, and its weight from here on.
+    Steered {
+        step: u64,
+        worst: String,
+        loss: f64,
+        weight: f64,
     },
     Evaluating {
         done: usize,
@@ -87,6 +94,7 @@ pub fn train(
     let plan = &run.provenance.plan;
     check_rows(run, &state.model.config)?;
     run.guides.check(&plan.method, run.train.rows(), state.model.labels().len())?;
+    run.guides.check_objective(&plan.objective, state.model.labels())?;
     if let (Ok(dir), Ok(base)) = (run.dir.canonicalize(), run.tokenizer_from.canonicalize())
         && dir == base
     {
@@ -113,6 +121,8 @@ pub fn train(
         on(Event::Resumed { step: state.step, total });
     }
     withdraw(run.dir)?;
+    let shares = Shares::of(plan, run.train, &run.guides, state.model.labels())?;
+    let guides = Guides { shares: shares.as_ref(), ..run.guides };
     let mut order = (u64::MAX, Vec::new());
     while state.step < total && !state.progress.is_stopped_early {
         let epoch = state.step / per_epoch;
@@ -121,8 +131,9 @@ pub fn train(
         }
         let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
         watch_churn(run, state, total, on)?;
+        watch_classes(run, state, on)?;
         let report =
-            awake(|| step_deferring(state, plan, run.train, &run.guides, &micro, total, &device))?;
+            awake(|| step_deferring(state, plan, run.train, &guides, &micro, total, &device))?;
         state.progress.record(&report);
         on(Event::Stepped { step: state.step, total, report });
 
@@ -237,6 +248,33 @@ fn watch_churn(run: &Run, state: &mut State, total: u64, on: &mut dyn FnMut(Even
     Ok(())
 }
 
+/// Exponentiated gradient: measures every class or group before every so many updates and moves their weights.
+fn watch_classes(run: &Run, state: &mut State, on: &mut dyn FnMut(Event)) -> Result<()> {
+    let plan = &run.provenance.plan;
+    let (Some(robust), Some(steering)) = (plan.objective.robust(), run.guides.steering) else {
+        return Ok(());
+    };
+    if state.step == 0 || !state.step.is_multiple_of(robust.every) {
+        return Ok(());
+    }
+    let device = state.device();
+    let losses = steering.losses(robust, state.settled()?, plan.eval_batch_size, &device)?;
+    if state.progress.log_weights.len() != losses.len() {
+        state.progress.log_weights = vec![-(losses.len() as f64).ln(); losses.len()];
+    }
+    let weights = raise(&state.progress.log_weights, &losses, robust.step);
+    let worst = (0..losses.len()).fold(0, |a, b| if losses[b] > losses[a] { b } else { a });
+    let names = match run.guides.groups {
+        Some(groups) => &groups.names,
+        None => state.model.labels(),
+    };
+    let name = names.get(worst).cloned().unwrap_or_default();
+    let (loss, weight) = (losses[worst], weights[worst].exp());
+    state.progress.log_weights = weights;
+    on(Event::Steered { step: state.step, worst: name, loss, weight });
+    Ok(())
+}
+
 fn evaluate_now(
     plan: &Plan,
     rows: &Encoded,
@@ -258,7 +296,11 @@ fn evaluate_now(
     if let Some(thresholds) = &thresholds {
         outputs.thresholds.clone_from(thresholds);
     }
-    let scores = evaluate_targets(&predictions, &rows.labels, &rows.targets, &outputs)?;
+    let mut scores = evaluate_targets(&predictions, &rows.labels, &rows.targets, &outputs)?;
+    if plan.scores_classes() {
+        scores.worst_class =
+            worst_classes(&predictions, &rows.labels, 1)?.map(|worst| worst.recall);
+    }
     let (entry, is_best) =
         state.progress.log_evaluation(state.step, epoch, &scores, thresholds, plan);
     on(Event::Logged(entry));

@@ -19,6 +19,16 @@ pub fn kl(student: &[f64], teacher: &[f64], temperature: f64) -> Term {
     scaled(value, gradient.collect(), temperature)
 }
 
+/// T²·Σ c·q·log(q/p): each class of the target weighs c; gradient T·((Σ c·q)·p − c·q). With c = 1 it is `kl`.
+pub fn weighted_kl(student: &[f64], teacher: &[f64], gains: &[f64], temperature: f64) -> Term {
+    let (log_p, log_q) = (log_softmax(student, temperature), log_softmax(teacher, temperature));
+    let weighted: Vec<f64> = gains.iter().zip(&log_q).map(|(c, log_q)| c * log_q.exp()).collect();
+    let mass: f64 = weighted.iter().sum();
+    let gap: Vec<f64> = log_q.iter().zip(&log_p).map(|(log_q, log_p)| log_q - log_p).collect();
+    let gradient = log_p.iter().zip(&weighted).map(|(log_p, cq)| mass * log_p.exp() - cq);
+    scaled(dot(&weighted, &gap), gradient.collect(), temperature)
+}
+
 /// T²·KL(p ‖ q); gradient T·p·(log(p/q) − KL).
 pub fn reverse_kl(student: &[f64], teacher: &[f64], temperature: f64) -> Term {
     let (log_p, log_q) = (log_softmax(student, temperature), log_softmax(teacher, temperature));

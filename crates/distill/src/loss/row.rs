@@ -114,18 +114,18 @@ fn blend(lambda: f64, a: Term, b: Term) -> Term {
 }
 
 /// Student and teacher among the classes that the teacher knows.
-struct Known {
-    student: Vec<f64>,
-    teacher: Vec<f64>,
+pub struct Known {
+    pub student: Vec<f64>,
+    pub teacher: Vec<f64>,
     /// The label's place among them.
     label: Option<usize>,
     /// Their places among all.
-    classes: Vec<usize>,
+    pub classes: Vec<usize>,
     n_classes: usize,
 }
 
 /// `None` where the teacher has nothing to say: there is none, it knows no class, or the row's label is a class new to it.
-fn known(row: &Row) -> Option<Known> {
+pub fn known(row: &Row) -> Option<Known> {
     let (teacher, is_known) = row.teacher?;
     let classes: Vec<usize> = (0..row.logits.len()).filter(|&k| is_known[k]).collect();
     let label = match row.label {
@@ -146,7 +146,7 @@ impl Known {
     }
 
     /// The term with a gradient over all classes; those unknown to the teacher get none.
-    fn spread(&self, term: Term) -> Term {
+    pub fn spread(&self, term: Term) -> Term {
         let mut gradient = vec![0.0; self.n_classes];
         for (&k, g) in self.classes.iter().zip(term.gradient) {
             gradient[k] = g;

@@ -9,15 +9,41 @@ use lowchurn_data::error::nearest;
 use super::{Divergence, Focus, METHODS, Method, TeacherRows};
 use crate::Lambda;
 
-/// The keys of one written method, taken one by one; what is left at the end is unknown.
-struct Keys<'t> {
-    method: &'t str,
+/// The keys of one written line, taken one by one; what is left at the end is unknown.
+pub(crate) struct Keys<'t> {
+    /// What stands before the colon.
+    pub method: &'t str,
     values: BTreeMap<&'t str, &'t str>,
     known: Vec<&'static str>,
 }
 
 impl<'t> Keys<'t> {
-    fn parsed<T: FromStr>(
+    pub fn of(text: &'t str) -> Result<Keys<'t>, String> {
+        let (method, settings) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
+        let mut values = BTreeMap::new();
+        for setting in settings.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
+            let Some((key, value)) = setting.split_once('=') else {
+                return Err(format!("{method}: {setting:?} is no setting, expected KEY=VALUE"));
+            };
+            if values.insert(key.trim(), value.trim()).is_some() {
+                return Err(format!("{method}: {key} is set twice"));
+            }
+        }
+        Ok(Keys { method, values, known: Vec::new() })
+    }
+
+    /// A name, where it is set.
+    pub fn text(&mut self, key: &'static str) -> Result<Option<String>, String> {
+        self.known.push(key);
+        match self.values.remove(key) {
+            Some("") => {
+                Err(format!("{}: {key} is \"\", expected the name of a column", self.method))
+            }
+            text => Ok(text.map(str::to_string)),
+        }
+    }
+
+    pub fn parsed<T: FromStr>(
         &mut self,
         key: &'static str,
         default: T,
@@ -40,19 +66,19 @@ impl<'t> Keys<'t> {
         }
     }
 
-    fn share(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+    pub fn share(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
         self.parsed(key, default, "a number from 0 to 1", |x| (0.0..=1.0).contains(x))
     }
 
-    fn positive(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+    pub fn positive(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
         self.parsed(key, default, "a number above 0", |x| *x > 0.0 && x.is_finite())
     }
 
-    fn not_negative(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+    pub fn not_negative(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
         self.parsed(key, default, "0 or a number above 0", |x| *x >= 0.0 && x.is_finite())
     }
 
-    fn choice<T: Copy>(
+    pub fn choice<T: Copy>(
         &mut self,
         key: &'static str,
         default: T,
@@ -67,7 +93,7 @@ impl<'t> Keys<'t> {
         })
     }
 
-    fn end(self) -> Result<(), String> {
+    pub fn end(self) -> Result<(), String> {
         let Some(key) = self.values.keys().next() else { return Ok(()) };
         let hint = match nearest(key, self.known.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
@@ -104,19 +130,9 @@ impl FromStr for Method {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Method, String> {
-        let (method, settings) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
-        let mut values = BTreeMap::new();
-        for setting in settings.split(',').map(str::trim).filter(|setting| !setting.is_empty()) {
-            let Some((key, value)) = setting.split_once('=') else {
-                return Err(format!("{method}: {setting:?} is no setting, expected KEY=VALUE"));
-            };
-            if values.insert(key.trim(), value.trim()).is_some() {
-                return Err(format!("{method}: {key} is set twice"));
-            }
-        }
-        let mut k = Keys { method, values, known: Vec::new() };
+        let mut k = Keys::of(text)?;
         let is_temperature = |t: &f64| *t > 0.0 && t.is_finite();
-        let found = match method {
+        let found = match k.method {
             "retrain" => Method::Retrain,
             "distil" => {
                 let lambda = k.lambda()?;

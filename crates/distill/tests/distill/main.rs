@@ -8,6 +8,7 @@ mod golden;
 mod gradients;
 mod guides;
 mod methods;
+mod objectives;
 mod refit;
 mod refusals;
 mod resume;

@@ -1,0 +1,255 @@
+//! What an objective asks for besides the rows to train on: held-out rows that steer it, and the groups of rows by a column.
+//!
+//! Of an update these are calibration rows, so that nothing is certified by what has steered; of a fine-tuning and a
+//! distillation they are the rows of the evaluation, which choose its best weights too.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::Result;
+use lowchurn_data::{Example, Labels, Split, TextEncoder, encode};
+use lowchurn_distill::{
+    Buffer, Groups, Plan, SteeredBy, Steering, Teacher, sha256_of_text, steering_rows,
+};
+
+use crate::console::Console;
+use crate::data::EvalChoice;
+use crate::failure::Usage;
+use crate::finetune::Ready;
+use crate::found::{self, Teachers};
+use crate::job::Job;
+use crate::progress::count;
+use crate::settings;
+use crate::updating::Updating;
+
+/// To be lent to a run's guides; nothing of it without an objective that asks.
+#[derive(Default)]
+pub struct Steered {
+    pub steering: Option<Steering>,
+    pub groups: Option<Groups>,
+    /// For the provenance: their name, and the hash of all that they decide.
+    pub named: Option<(String, String)>,
+}
+
+/// The rows that may steer, of which a part is taken.
+struct Held<'h> {
+    rows: &'h Split,
+    /// The teacher's scores of them, where its labels steer.
+    teacher: Option<Teacher>,
+}
+
+/// Whether calibration rows steer the trainings of an update.
+pub fn is_steered(updating: &Updating) -> bool {
+    settings::objective(&updating.layers.settings).is_ok_and(|found| found.robust().is_some())
+}
+
+/// Of an update, for a student that reads with the tokenizer in `folder`. `None` where it was interrupted.
+pub fn of_update(
+    updating: &Updating,
+    plan: &Plan,
+    folder: &Path,
+    console: &mut Console,
+) -> Result<Option<Steered>> {
+    if plan.objective.is_standard() {
+        return Ok(Some(Steered::default()));
+    }
+    let asked = &updating.asked_teachers();
+    let holdout = &updating.rows.holdout;
+    let calibration: Vec<usize> =
+        (0..holdout.examples.len()).filter(|row| updating.is_calibration[*row]).collect();
+    let teacher = match asks_teacher(plan) {
+        // All held-out rows are scored, since the table of the deployed model is there already.
+        true => match found::teacher(asked, holdout, &updating.hub, &updating.compute, console)? {
+            Some((teacher, _)) => Some(rows_of_teacher(&teacher, &calibration)),
+            None => return Ok(None),
+        },
+        false => None,
+    };
+    let values = updating.rows.groups.as_ref().map(|(train, held)| {
+        (train.clone(), calibration.iter().map(|&row| held[row].clone()).collect())
+    });
+    let rows = calibration.iter().map(|&row| holdout.examples[row].clone()).collect();
+    let rows = Split::new(&holdout.name, rows, holdout.labels.clone());
+    let held = Held { rows: &rows, teacher };
+    let steered = steered(plan, folder, Some(held), values, console)?;
+    let sha256 = |own: String| format!("{}{own}", holdout.sha256);
+    let named = steered.named.map(|(name, groups)| (name, sha256(groups)));
+    Ok(Some(Steered { named, ..steered }))
+}
+
+/// Of a fine-tuning or distillation. `None` where it was interrupted.
+pub fn of_run(
+    job: &Job,
+    ready: &Ready,
+    asked: Option<&Teachers>,
+    console: &mut Console,
+) -> Result<Option<Steered>> {
+    let plan = &job.plan;
+    if plan.objective.is_standard() {
+        return Ok(Some(Steered::default()));
+    }
+    let rows = &ready.rows;
+    let teacher = match (asks_teacher(plan), asked, &rows.eval) {
+        (true, Some(asked), Some(eval)) => {
+            match found::teacher(asked, eval, &job.hub, &job.compute, console)? {
+                Some((teacher, _)) => Some(teacher),
+                None => return Ok(None),
+            }
+        }
+        _ => None,
+    };
+    let values = match plan.objective.group_by() {
+        Some(column) => Some(values_of_run(job, ready, column, console)?),
+        None => None,
+    };
+    let held = rows.eval.as_ref().map(|rows| Held { rows, teacher });
+    let steered = steered(plan, &ready.base_folder, held, values, console)?;
+    let sha256 = rows.eval.as_ref().map_or("", |eval| &eval.sha256);
+    let named = steered.named.map(|(name, groups)| (name, format!("{sha256}{groups}")));
+    Ok(Some(Steered { named, ..steered }))
+}
+
+fn asks_teacher(plan: &Plan) -> bool {
+    plan.objective.robust().is_some_and(|robust| robust.labels == SteeredBy::Teacher)
+}
+
+/// `values` are the column's, of the rows to train on and of those that may steer. The hash in the name is that of the groups
+/// alone.
+fn steered(
+    plan: &Plan,
+    folder: &Path,
+    held: Option<Held>,
+    values: Option<(Vec<String>, Vec<String>)>,
+    console: &mut Console,
+) -> Result<Steered> {
+    let (name, robust) = (plan.objective.name(), plan.objective.robust());
+    let (groups, of_held) = match &values {
+        Some((train, held)) => {
+            let (groups, of_held) = groups(train, held);
+            (Some(groups), Some(of_held))
+        }
+        None => (None, None),
+    };
+    let sha256 = values.as_ref().map_or(String::new(), |(train, held)| {
+        let all: Vec<&str> = train.iter().chain(held).map(String::as_str).collect();
+        format!("+groups {}", sha256_of_text(&all.join("\u{0}")))
+    });
+    let Some(robust) = robust else {
+        let column = plan.objective.group_by();
+        let named = column.map(|column| (format!("column {column} of the rows"), sha256));
+        return Ok(Steered { steering: None, groups, named });
+    };
+    let Some(held) = held else {
+        return Err(Usage(format!(
+            "objective {name} finds its worst class on the rows of the evaluation, and there is none; give an --eval-split"
+        ))
+        .into());
+    };
+    // Held-out rows of groups that nothing is trained on say nothing that training could mend.
+    let examples = &held.rows.examples;
+    let usable: Vec<usize> = (0..examples.len())
+        .filter(|&row| of_held.as_ref().is_none_or(|groups| groups[row].is_some()))
+        .collect();
+    if usable.len() < examples.len() {
+        let n = count((examples.len() - usable.len()) as u64);
+        console.say(&format!(
+            "{n} held-out rows are of groups that no row to train on is of; they don't steer"
+        ));
+    }
+    let labels: Vec<Option<u32>> = usable.iter().map(|&row| examples[row].label).collect();
+    let usable_groups: Option<Vec<u32>> =
+        of_held.map(|groups| usable.iter().map(|&row| groups[row].unwrap_or_default()).collect());
+    let picked = steering_rows(&labels, usable_groups.as_deref(), robust.labels, robust.rows);
+    let rows: Vec<usize> = picked.iter().map(|&at| usable[at]).collect();
+    let chosen: Vec<Example> = rows.iter().map(|&row| examples[row].clone()).collect();
+    let steering = Steering {
+        rows: encode(&TextEncoder::open(folder)?, &chosen, plan.max_length)?,
+        teacher: held.teacher.as_ref().map(|teacher| rows_of_teacher(teacher, &rows)),
+        groups: usable_groups.map(|groups| picked.iter().map(|&at| groups[at]).collect()),
+    };
+    steering.check(robust, held.rows.labels.names(), groups.as_ref())?;
+    console.tell(&format!(
+        "objective {name}: {} of {} held-out rows steer",
+        count(rows.len() as u64),
+        count(examples.len() as u64)
+    ))?;
+    Ok(Steered { steering: Some(steering), groups, named: Some((held.rows.name.clone(), sha256)) })
+}
+
+/// Groups by name in the order of their names; of a held-out row `None` where no row to train on has its value.
+fn groups(train: &[String], held: &[String]) -> (Groups, Vec<Option<u32>>) {
+    let names: BTreeSet<&String> = train.iter().collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let place = |value: &String| names.binary_search(value).ok().map(|at| at as u32);
+    let of_row = train.iter().filter_map(place).collect();
+    let of_held = held.iter().map(place).collect();
+    (Groups { names, of_row }, of_held)
+}
+
+fn rows_of_teacher(teacher: &Teacher, rows: &[usize]) -> Teacher {
+    let logits = rows.iter().flat_map(|&row| teacher.logits_of(row)).copied().collect();
+    Teacher { logits, ..teacher.clone() }
+}
+
+/// The column's values of the rows to train on and of the evaluation's.
+fn values_of_run(
+    job: &Job,
+    ready: &Ready,
+    column: &str,
+    console: &mut Console,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let mut by_id = |split: &str| -> Result<HashMap<String, String>> {
+        let (data, wishes) = (&job.data, &job.wanted.wishes);
+        let rows = data.read(split, wishes, Labels::Required, None, &job.hub, console)?;
+        let wanted = [column.to_string()];
+        let values = data.read_columns(split, &wanted, &job.hub, console)?;
+        let ids = rows.examples.into_iter().map(|row| row.id);
+        Ok(ids.zip(values.into_iter().flatten()).collect())
+    };
+    let train = by_id(&job.wanted.train)?;
+    let eval = match job.data.eval_choice(&job.wanted) {
+        EvalChoice::Split(split) => Some(by_id(&split)?),
+        EvalChoice::None | EvalChoice::Cut(_) => None,
+    };
+    let of = |values: &HashMap<String, String>, rows: &[Example]| -> Result<Vec<String>> {
+        let value = |row: &Example| {
+            let lacks = || {
+                Usage(format!(
+                    "group-by {column}: row {} isn't of the data that has the column; leave --unlabelled out",
+                    row.id
+                ))
+            };
+            Ok(values.get(&row.id).cloned().ok_or_else(lacks)?)
+        };
+        rows.iter().map(value).collect()
+    };
+    let held = match &ready.rows.eval {
+        Some(rows) => of(eval.as_ref().unwrap_or(&train), &rows.examples)?,
+        None => Vec::new(),
+    };
+    Ok((of(&train, &ready.rows.train.examples)?, held))
+}
+
+/// Calibration rows with the deployed model's predictions, on which dual ascent measures churn.
+pub fn buffer(updating: &Updating, folder: &Path, plan: &Plan) -> Result<Buffer> {
+    let holdout = &updating.rows.holdout.examples;
+    let rows: Vec<usize> = (0..holdout.len()).filter(|row| updating.is_calibration[*row]).collect();
+    let examples: Vec<Example> = rows.iter().map(|&row| holdout[row].clone()).collect();
+    let old = rows.iter().map(|&row| updating.old_on_holdout.predicted[row]).collect();
+    Ok(Buffer { rows: encode(&TextEncoder::open(folder)?, &examples, plan.max_length)?, old })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_those_that_are_trained_on() {
+        let values = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (found, held) = groups(&values(&["b", "a", "b", ""]), &values(&["a", "new", "b"]));
+        assert_eq!(found.names, ["", "a", "b"]);
+        assert_eq!(found.of_row, [2, 1, 2, 0]);
+        assert_eq!(held, [Some(1), None, Some(2)]);
+    }
+}

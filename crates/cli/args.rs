@@ -79,6 +79,11 @@ pub struct Finetune {
     #[command(flatten)]
     pub settings: Settings,
 
+    /// A linear probe: the encoder reads each row once, its vectors are kept in tables beside the run's folder, and the last layer
+    /// alone is trained on them; the same as --train-only last-layer
+    #[arg(long, conflicts_with = "train_only")]
+    pub probe: bool,
+
     /// Folder of the run [default: runs/NAME]
     #[arg(long, alias = "output_dir", alias = "output-dir", value_name = "DIR")]
     pub output: Option<PathBuf>,

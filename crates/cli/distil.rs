@@ -19,11 +19,53 @@ use crate::job;
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::training::WeightsFrom;
-use crate::{agnostic, base, dry_run, kinds, output, settings, shows, signals, steering};
+use crate::{agnostic, base, dry_run, kinds, output, probe, settings, shows, signals, steering};
 
 pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
-    let started = Instant::now();
     signals::listen()?;
+    match args.generations {
+        1 => one(args, console),
+        n => generations(args, n, console),
+    }
+}
+
+/// Repeated self-distillation: the first student follows the teachers, each further one the student before it, all from the same
+/// start. Each is an ordinary run in a folder of its own, so what is finished is passed over.
+fn generations(args: &Distil, n: u32, console: &mut Console) -> Result<u8> {
+    let what = [
+        ("--seeds", args.run.seeds > 1),
+        ("--emit-soft-labels", args.emit_soft_labels.is_some()),
+        ("--task-agnostic", args.task_agnostic),
+    ];
+    if let Some((flag, _)) = what.iter().find(|(_, is_set)| *is_set) {
+        return Err(Usage(format!(
+            "--generations {n} with {flag}: one student a generation is the next one's teacher; leave one of them out"
+        ))
+        .into());
+    }
+    let Some(output) = &args.run.output else {
+        return Err(Usage(format!(
+            "--generations {n}: where to? Name the folder of all generations with --output DIR"
+        ))
+        .into());
+    };
+    let mut generation = args.clone();
+    for at in 1..=n {
+        let folder = output.join(format!("generation-{at}"));
+        generation.run.output = Some(folder.clone());
+        console.tell(&format!("generation {at} of {n}: {}", generation.teacher.join(", ")))?;
+        let code = one(&generation, console)?;
+        if code != 0 || args.run.dry_run {
+            return Ok(code);
+        }
+        generation.teacher = vec![folder.display().to_string()];
+        generation.label_map = None;
+    }
+    Ok(0)
+}
+
+fn one(args: &Distil, console: &mut Console) -> Result<u8> {
+    let started = Instant::now();
     let run = run_of(args)?;
     if args.task_agnostic {
         return agnostic::distil(args, &run, started, console);
@@ -78,10 +120,21 @@ pub fn distil(args: &Distil, console: &mut Console) -> Result<u8> {
         console,
     )?;
     let Some(shows) = shows else { return Ok(INTERRUPTED) };
+    let weights = found::teacher_weights(
+        &job.plan,
+        &args.teacher,
+        train.labels.names(),
+        &job.hub,
+        &job.compute,
+        console,
+    )?;
     for key in &shows.keys {
         named.1 = format!("{} {key}", named.1);
     }
-    let followed = Followed { teacher, shows, named };
+    let features = probe::features(&ready, &job, &args.tables, console)?;
+    let Some(features) = features else { return Ok(INTERRUPTED) };
+    ready.features = features;
+    let followed = Followed { teacher, shows, weights, named };
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {
         return emit(path, soft, &ready, &followed, console);
     }

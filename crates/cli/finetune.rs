@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowchurn_data::{Encoded, encode, epoch_order, inspect, padding_share};
-use lowchurn_distill::{Guides, Plan, Provenance, Scores, SelectBy, Teacher, write_json};
+use lowchurn_distill::{
+    Guides, OldWeights, Plan, Provenance, Scores, SelectBy, Teacher, write_json,
+};
 use serde_json::json;
 
 use crate::args::Finetune;
@@ -13,12 +15,13 @@ use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows};
 use crate::machine::peak_rss_mib;
+use crate::probe::Features;
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::shows::Shows;
 use crate::steering::{self, Steered};
 use crate::training::{self, Ended, Start, Training, WeightsFrom};
-use crate::{dry_run, kinds, output, settings, signals};
+use crate::{dry_run, kinds, output, probe, settings, signals};
 
 /// Everything read and tokenised.
 pub struct Ready {
@@ -27,12 +30,16 @@ pub struct Ready {
     pub rows: Rows,
     pub train_tokens: Encoded,
     eval_tokens: Option<Encoded>,
+    /// Where the last layer alone is trained.
+    pub features: Features,
 }
 
 /// Teachers on the rows that are trained on.
 pub struct Followed {
     pub teacher: Teacher,
     pub shows: Shows,
+    /// The one teacher's, where its own gradients are asked for.
+    pub weights: Option<OldWeights>,
     /// Their names, and the names of their tables.
     pub named: (String, String),
 }
@@ -50,6 +57,9 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let Some(steered) = steering::of_run(&job, &ready, None, console)? else {
         return Ok(INTERRUPTED);
     };
+    let features = probe::features(&ready, &job, &probe::tables_of(&job), console)?;
+    let Some(features) = features else { return Ok(INTERRUPTED) };
+    ready.features = features;
     // From here on a row is its tokens, and the texts' memory is better spent on weights.
     ready.rows.forget_texts();
     train(&job, args, &ready, None, &steered, started, console)
@@ -112,6 +122,9 @@ pub fn train(
                 shown: followed.map(|followed| followed.shows.lend()).unwrap_or_default(),
                 steering: steered.steering.as_ref(),
                 groups: steered.groups.as_ref(),
+                teacher_weights: followed.and_then(|followed| followed.weights.as_ref()),
+                features: ready.features.train.as_ref(),
+                eval_features: ready.features.eval.as_ref(),
                 ..Guides::default()
             },
             device: &job.compute.device,
@@ -153,7 +166,8 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     let eval_tokens =
         rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
-    Ok(Ready { base_folder, weights: WeightsFrom::Folder, rows, train_tokens, eval_tokens })
+    let (weights, features) = (WeightsFrom::Folder, Features::default());
+    Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features })
 }
 
 pub fn tell_tokens(

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow};
 use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Kind, Split, TextEncoder, encode};
 use lowchurn_distill::{
-    Combine, Event, Fingerprint, Outputs, Predictions, Scoring, Table, Teacher, TextVector,
-    predict, table_file_name, teacher_key,
+    Combine, Event, Fingerprint, OldWeights, Outputs, Plan, Predictions, Scoring, Table, Teacher,
+    TextVector, predict, table_file_name, teacher_key,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary, is_head};
@@ -240,4 +240,37 @@ pub fn teacher(
     let name = asked.names.join(", ");
     let key = teacher_key(&fingerprints, asked.combine, asked.map);
     Ok(Some((teacher, (name, key))))
+}
+
+/// The weights of the one teacher, where a plan takes its gradients; its classes have to be the student's, in their order. Whether
+/// their shapes fit is seen when training starts.
+pub fn teacher_weights(
+    plan: &Plan,
+    names: &[String],
+    labels: &[String],
+    hub: &Hub,
+    compute: &Compute,
+    console: &mut Console,
+) -> Result<Option<OldWeights>> {
+    let reduction = plan.variance_reduction;
+    if !reduction.needs_teacher_weights() {
+        return Ok(None);
+    }
+    let [name] = names else {
+        let n = names.len();
+        return Err(Usage(format!(
+            "variance reduction {reduction} takes the gradients of one teacher, and {n} are named; leave the others out"
+        ))
+        .into());
+    };
+    let found = describe(name, base::find(name)?.folder(hub, console)?)?;
+    if found.labels != labels {
+        let (theirs, own) = (found.labels.join(", "), labels.join(", "));
+        return Err(Usage(format!(
+            "variance reduction {reduction} needs the teacher's classes in the student's order: those of {name} are {theirs}, the \
+             student's {own}; with kd its logits are enough"
+        ))
+        .into());
+    }
+    Ok(Some(OldWeights::copy_of(&open_model(&found, compute)?.params)?))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::Device;
 use lowchurn_data::{Columns, Kind, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
-use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, check_trained};
+use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, TrainOnly, check_trained};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
 use serde_json::{Value, json};
@@ -50,7 +50,10 @@ pub fn open(args: &Finetune, lowest: &Settings, console: &mut Console) -> Result
         Some(path) => settings::read_plan(path)?,
         None => Settings::default(),
     };
-    let flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings) };
+    let mut flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings) };
+    if args.probe {
+        flags.train_only = Some(TrainOnly::LastLayer);
+    }
     let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
     let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
     let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;

@@ -26,6 +26,7 @@ mod found;
 mod job;
 mod kinds;
 mod predict;
+mod probe;
 mod reader;
 mod recipe;
 mod rows;

@@ -61,6 +61,7 @@ pub fn recipe_of(before: &Settings) -> Settings {
         max_length: before.max_length,
         learning_rate: before.learning_rate.filter(|_| is_of_all),
         schedule: before.schedule,
+        optimizer: before.optimizer.filter(|_| is_of_all),
         weight_decay: before.weight_decay,
         beta1: before.beta1,
         beta2: before.beta2,

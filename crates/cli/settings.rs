@@ -1,6 +1,7 @@
 //! From what was typed to what is run: defaults, the base model's advice, a plan file, flags, each over the one before,
 //! and where each value came from.
 
+mod layers;
 mod lines;
 mod plan_file;
 mod values;
@@ -8,17 +9,19 @@ mod values;
 use anyhow::{Context, Result};
 use lowchurn_data::Kind;
 use lowchurn_distill::{
-    Freeze, LORA_ALPHA, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
-    precision_if_set,
+    Freeze, LORA_ALPHA, OptimizerName, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
+    VarianceReduction, precision_if_set,
 };
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::layers::Layers;
 pub use self::lines::{method, objective};
 pub use self::plan_file::read_plan;
-use self::values::{parse_bf16, parse_kind, parse_schedule, parse_select_by, parse_threshold};
-use crate::failure::Usage;
+use self::values::{
+    parse_bf16, parse_kind, parse_optimizer, parse_schedule, parse_select_by, parse_threshold,
+};
 
 /// Everything a plan file and the command line may set. A `None` is not set; the run's `run.toml` has every value set.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -145,6 +148,15 @@ pub struct Settings {
     )]
     pub max_length: Option<usize>,
 
+    /// adamw, or sgd: plain, without momentum; with it --schedule constant --max-grad-norm 0 is what theory speaks of [default: adamw]
+    #[arg(long, alias = "optim", value_parser = parse_optimizer, value_name = "NAME")]
+    pub optimizer: Option<OptimizerName>,
+
+    /// Take the noise of a teacher's gradients off: none, kd, modified or unbiased (method distil), or svrg[:start=EPOCH,every=EPOCHS,
+    /// lambda=SHARE] (method retrain) [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub variance_reduction: Option<VarianceReduction>,
+
     /// Peak learning rate [default: 5e-5]
     #[arg(long, alias = "learning_rate", value_name = "RATE")]
     pub learning_rate: Option<f64>,
@@ -199,7 +211,7 @@ pub struct Settings {
     #[arg(long, value_name = "PARTS")]
     pub freeze: Option<Freeze>,
 
-    /// `biases`: of everything else nothing is trained but the head (BitFit)
+    /// `biases`: of everything else nothing is trained but the head (BitFit). `last-layer`: a linear probe, see --probe
     #[arg(long, alias = "train_only", value_name = "WHAT")]
     pub train_only: Option<TrainOnly>,
 
@@ -266,45 +278,6 @@ pub struct Source {
     pub held_out_fraction: Option<f64>,
 }
 
-/// Settings with the name of the layer that each set value came from.
-#[derive(Clone, Debug, Default)]
-pub struct Layers {
-    pub settings: Settings,
-    origins: Map<String, Value>,
-}
-
-impl Layers {
-    /// Lays `upper` over what is there: its set values win.
-    pub fn over(mut self, upper: &Settings, origin: &str) -> Result<Layers> {
-        refuse_odd_numbers(upper)?;
-        let mut values = fields(&self.settings)?;
-        for (key, value) in fields(upper)?.into_iter().filter(|(_, value)| !value.is_null()) {
-            self.origins.insert(key.clone(), origin.into());
-            values.insert(key, value);
-        }
-        self.settings = serde_json::from_value(Value::Object(values))?;
-        Ok(self)
-    }
-
-    pub fn origin(&self, key: &str) -> &str {
-        self.origins.get(key).and_then(Value::as_str).unwrap_or("default")
-    }
-}
-
-/// Numbers that JSON and TOML can't say would be taken for values that aren't set, or be lost in `run.toml`.
-fn refuse_odd_numbers(settings: &Settings) -> Result<()> {
-    let most = i64::MAX as u64;
-    if let Some(seed) = settings.seed.filter(|seed| *seed > most) {
-        return Err(Usage(format!("seed is {seed}, expected at most {most}")).into());
-    }
-    let table = toml::Table::try_from(settings).context("settings as TOML")?;
-    let odd = table.iter().find(|(_, value)| value.as_float().is_some_and(|x| !x.is_finite()));
-    match odd {
-        Some((key, value)) => Err(Usage(format!("{key} is {value}, expected a number")).into()),
-        None => Ok(()),
-    }
-}
-
 fn fields(settings: &Settings) -> Result<Map<String, Value>> {
     match serde_json::to_value(settings)? {
         Value::Object(fields) => Ok(fields),
@@ -322,6 +295,8 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
     let plan = Plan {
         method: method(s)?,
         objective: objective(s)?,
+        variance_reduction: s.variance_reduction.unwrap_or_default(),
+        optimizer: s.optimizer.unwrap_or_default(),
         epochs: s.epochs.unwrap_or(d.epochs),
         max_steps: s.max_steps,
         batch_size: s.batch_size.unwrap_or(d.batch_size),

@@ -19,7 +19,8 @@ use crate::console::Console;
 use crate::device::{self, Compute};
 use crate::failure::Usage;
 use crate::found::{
-    Found, Teachers, describe, logits, open_model, predicted, table, teacher, tokens_of,
+    Found, Teachers, describe, logits, open_model, predicted, table, teacher, teacher_weights,
+    tokens_of,
 };
 use crate::progress::count;
 use crate::recipe::recipe_of;
@@ -244,6 +245,9 @@ impl Updating {
             },
             false => None,
         };
+        let (hub, labels) = (&self.hub, self.rows.train.labels.names());
+        let teacher_weights =
+            teacher_weights(plan, &self.teachers, labels, hub, &self.compute, console)?;
         let is_old = self.rows.is_old();
         let buffer = match needs.buffer {
             true => Some(steering::buffer(self, &start.folder, plan)?),
@@ -295,6 +299,7 @@ impl Updating {
                 buffer: buffer.as_ref(),
                 steering: steered.steering.as_ref(),
                 groups: steered.groups.as_ref(),
+                teacher_weights: teacher_weights.as_ref(),
                 ..Guides::default()
             },
             device: &self.compute.device,
@@ -389,8 +394,6 @@ impl Updating {
             }
             _ => None,
         };
-        let tensors =
-            model.params.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone()));
-        Ok(Some(OldWeights { params: tensors.collect(), fisher }))
+        Ok(Some(OldWeights { fisher, ..OldWeights::of(&model.params) }))
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Ensemble, Finetune};
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(allow_negative_numbers = true)]
 pub struct Distil {
     /// Who is followed: a trained classifier with any tokenizer, as a folder or a hub id; several are an ensemble
@@ -47,6 +47,10 @@ pub struct Distil {
     /// Texts for --task-agnostic; labels aren't read; may be given several times
     #[arg(long = "data", value_name = "DATA", requires = "task_agnostic")]
     pub texts: Vec<String>,
+
+    /// Repeated self-distillation: so many students in turn, each the next one's teacher; their folders are DIR/generation-N
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub generations: u32,
 
     #[command(flatten)]
     pub states: StateFlags,

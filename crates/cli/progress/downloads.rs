@@ -59,9 +59,7 @@ impl Downloads {
                     0 => String::new(),
                     _ => format!(" in {}", duration(took)),
                 };
-                return self
-                    .screen
-                    .note(&format!("{done} {file}, {}{took}", bytes(*size)), out);
+                return self.screen.note(&format!("{done} {file}, {}{took}", bytes(*size)), out);
             }
             Event::Waiting { file } => {
                 return self

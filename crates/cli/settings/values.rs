@@ -1,13 +1,17 @@
 //! Values of flags that clap can't read by itself.
 
 use lowchurn_data::Kind;
-use lowchurn_distill::{Schedule, SelectBy, Threshold};
+use lowchurn_distill::{OptimizerName, Schedule, SelectBy, Threshold};
 use lowchurn_kernels::Precision;
 use serde_json::Value;
 
 pub(super) fn parse_schedule(text: &str) -> Result<Schedule, String> {
     serde_json::from_value(Value::from(text))
         .map_err(|_| "expected linear, cosine or constant".into())
+}
+
+pub(super) fn parse_optimizer(text: &str) -> Result<OptimizerName, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| "expected adamw or sgd".into())
 }
 
 pub(super) fn parse_bf16(text: &str) -> Result<Precision, String> {

@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lowchurn_models::{read_params_into, save as save_model, write_safetensors};
+use candle_core::Tensor;
+use lowchurn_models::{
+    Params, Stored, read_params_into, read_safetensors, save as save_model, write_safetensors,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, refuse_other_run};
 use crate::state::{Peer, Progress, Projections};
-use crate::{Error, Optimizer, Plan, Result, State, Trained, files};
+use crate::variance::{from_saved, to_save};
+use crate::{Error, Guides, Optimizer, OptimizerName, Plan, Result, State, Trained, files};
 
 pub const MANIFEST: &str = "manifest.json";
 pub const MODEL: &str = "model.safetensors";
@@ -22,6 +26,7 @@ const FACTORS: &str = "factors.safetensors";
 const PEER_FACTORS: &str = "peer_factors.safetensors";
 const PROJECTIONS: &str = "projections.safetensors";
 const PROJECTION_MOMENTS: &str = "projections_optimizer.safetensors";
+const CONTROL: &str = "control.safetensors";
 const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
@@ -84,6 +89,11 @@ pub fn save(
             let (weights, moments) = (partial.join(PROJECTIONS), partial.join(PROJECTION_MOMENTS));
             hashes.push((PROJECTIONS, write_safetensors(&weights, params.tensors(), &[])?));
             hashes.push((PROJECTION_MOMENTS, optimizer.save(&moments, params)?));
+        }
+        if let Some(control) = &state.control {
+            let tensors = to_save(&provenance.plan, control);
+            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            hashes.push((CONTROL, write_safetensors(&partial.join(CONTROL), tensors, &[])?));
         }
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         write_manifest(&partial, state.step, provenance, hashes)?;
@@ -168,22 +178,29 @@ pub fn find_latest(run: &Path, provenance: &Provenance) -> Result<Option<(PathBu
 
 /// Puts a checkpoint's weights, moments and progress into `state`, after checking every file's hash, and those of the
 /// best weights so far: better to hear of a loss now than at the end of the run.
-pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> Result<()> {
+pub fn load(
+    run: &Path,
+    path: &Path,
+    manifest: &Manifest,
+    plan: &Plan,
+    guides: &Guides,
+    state: &mut State,
+) -> Result<()> {
     check_files(path, manifest, &[MODEL, MOMENTS, TRAINER_STATE])?;
     read_params_into(&state.model.params, &path.join(MODEL))?;
-    state.optimizer = Optimizer::load(&path.join(MOMENTS), &state.trained.moved)?;
+    state.optimizer = load_moments(&path.join(MOMENTS), plan, &state.trained.moved)?;
     load_factors(path, manifest, FACTORS, &state.trained)?;
     if let Some(peer) = &mut state.peer {
         check_files(path, manifest, &[PEER, PEER_MOMENTS])?;
         read_params_into(&peer.model.params, &path.join(PEER))?;
-        peer.optimizer = Optimizer::load(&path.join(PEER_MOMENTS), &peer.trained.moved)?;
+        peer.optimizer = load_moments(&path.join(PEER_MOMENTS), plan, &peer.trained.moved)?;
         load_factors(path, manifest, PEER_FACTORS, &peer.trained)?;
     }
     if let Some(projections) = &mut state.projections {
         check_files(path, manifest, &[PROJECTIONS, PROJECTION_MOMENTS])?;
         read_params_into(&projections.params, &path.join(PROJECTIONS))?;
         projections.optimizer =
-            Optimizer::load(&path.join(PROJECTION_MOMENTS), &projections.params)?;
+            load_moments(&path.join(PROJECTION_MOMENTS), plan, &projections.params)?;
     }
     let file = path.join(TRAINER_STATE);
     let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
@@ -191,6 +208,15 @@ pub fn load(run: &Path, path: &Path, manifest: &Manifest, state: &mut State) -> 
         .map_err(|error| Error::Checkpoint { path: file, reason: error.to_string() })?;
     state.step = saved.global_step;
     state.progress = saved.lowchurn;
+    if state.progress.control_at.is_some() {
+        check_files(path, manifest, &[CONTROL])?;
+        let device = state.device();
+        let tensor = |(name, Stored { shape, values })| {
+            Ok((name, Tensor::from_vec::<_, f32>(values, shape, &device)?))
+        };
+        let saved = read_safetensors(&path.join(CONTROL))?.into_iter().map(tensor);
+        state.control = Some(from_saved(plan, guides, saved.collect::<Result<_>>()?, state)?);
+    }
     match &state.progress.best {
         Some(best) if best.step != state.step => check_best(run, best.step, &state.trained),
         _ => Ok(()),
@@ -205,6 +231,14 @@ pub fn load_best(run: &Path, step: u64, state: &State) -> Result<()> {
     match state.trained.has_adapters() {
         true => state.trained.load_factors(&path.join(FACTORS)),
         false => Ok(()),
+    }
+}
+
+/// An optimizer without state has written none.
+fn load_moments(path: &Path, plan: &Plan, params: &Params) -> Result<Optimizer> {
+    match plan.optimizer {
+        OptimizerName::AdamW => Optimizer::load(path, params),
+        OptimizerName::Sgd => Optimizer::of(plan, params),
     }
 }
 
@@ -375,6 +409,7 @@ mod tests {
             is_stopped_early: false,
             multiplier: x[2],
             log_weights: vec![x[3], x[4]],
+            control_at: Some(n / 5),
             log: vec![
                 LogEntry::Train {
                     step: n,

@@ -60,6 +60,18 @@ pub enum Error {
     #[error("method {method} needs {what}")]
     MethodNeeds { method: &'static str, what: &'static str },
 
+    #[error(
+        "λ {schedule} is {value:.6} in update {step} of {total}, expected a number from 0 to 1; start lower, take a smaller \
+         factor, or multiply less often"
+    )]
+    LambdaRange { schedule: String, value: f64, step: u64, total: u64 },
+
+    #[error(
+        "variance reduction {name} takes the gradient of the teacher's weights, so the teacher must be of the student's \
+         architecture, sizes and classes: {reason}; with kd its logits are enough"
+    )]
+    OtherArchitecture { name: String, reason: String },
+
     #[error("{reason}")]
     Method { reason: String },
 

@@ -1,14 +1,16 @@
 //! A model on a split: logits of every row, and the numbers made from them. The model is in eval mode; no graph is built.
 
-use candle_core::Device;
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
 use lowchurn_data::{
     Confusion, Encoded, LabelCounts, Metric, Targets, collate, correlation, eval_order,
 };
 use lowchurn_kernels::awake;
-use lowchurn_models::{Classifier, Input, Mode};
+use lowchurn_models::{Classifier, Input, Mode, is_head};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Outputs, Result, sigmoid};
+use crate::{Error, Outputs, Result, Vectors, sigmoid};
 
 /// Logits of every row of a split, in its order.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +116,28 @@ pub fn predict(
         on(n_done);
     }
     Ok(Predictions { classes, logits })
+}
+
+/// The same from what the last layer reads of each row.
+pub(crate) fn predict_from(
+    model: &Classifier,
+    features: &Vectors,
+    device: &Device,
+) -> Result<Predictions> {
+    const ROWS: usize = 1024;
+    let width = features.width.max(1);
+    let tensors = model.params.tensors().map(|(name, tensor)| (name.to_string(), tensor.detach()));
+    let tensors: BTreeMap<String, Tensor> = tensors.filter(|(name, _)| is_head(name)).collect();
+    let mut logits = Vec::new();
+    for values in features.values.chunks(ROWS * width) {
+        let vectors = Tensor::from_slice(values, (values.len() / width, width), device)?; // (B, C)
+        let found = awake(|| Classifier::last_layer(&tensors, &vectors))?; // (B, K)
+        logits.extend(found.flatten_all()?.to_vec1::<f32>()?);
+    }
+    if logits.iter().any(|x| !x.is_finite()) {
+        return Err(Error::NotFiniteLogits { id: "of a probe".into() });
+    }
+    Ok(Predictions { classes: model.labels().len(), logits })
 }
 
 /// Predictions against labels; rows without a label don't count.

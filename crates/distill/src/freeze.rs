@@ -19,10 +19,21 @@ pub struct Freeze {
 
 /// What alone moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum TrainOnly {
     /// Every bias, and the head as a whole: BitFit, Ben Zaken et al. 2022, 2106.10199.
     Biases,
+    /// The last layer, a linear probe: everything below it is a fixed function, without dropout, worked out once a row.
+    LastLayer,
+}
+
+impl TrainOnly {
+    pub fn name(self) -> &'static str {
+        match self {
+            TrainOnly::Biases => "biases",
+            TrainOnly::LastLayer => "last-layer",
+        }
+    }
 }
 
 impl Freeze {
@@ -95,7 +106,8 @@ impl FromStr for TrainOnly {
     fn from_str(text: &str) -> Result<TrainOnly, String> {
         match text {
             "biases" => Ok(TrainOnly::Biases),
-            _ => Err(format!("{text:?} can't be trained alone; expected biases")),
+            "last-layer" => Ok(TrainOnly::LastLayer),
+            _ => Err(format!("{text:?} can't be trained alone; expected biases or last-layer")),
         }
     }
 }
@@ -134,6 +146,10 @@ mod tests {
             assert_eq!(said, format!("{part:?} is no part to freeze; {expected}"));
         }
         let said = "bias".parse::<TrainOnly>().unwrap_err();
-        assert_eq!(said, "\"bias\" can't be trained alone; expected biases");
+        assert_eq!(said, "\"bias\" can't be trained alone; expected biases or last-layer");
+        for part in [TrainOnly::Biases, TrainOnly::LastLayer] {
+            assert_eq!(part.name().parse(), Ok(part));
+            assert_eq!(serde_json::to_value(part).unwrap(), part.name());
+        }
     }
 }

@@ -25,6 +25,13 @@ pub struct Guides<'g> {
     pub steering: Option<&'g Steering>,
     /// What the objective knows of the rows; `train` takes it from them.
     pub shares: Option<&'g Shares>,
+    /// The teacher's, where its own gradients are asked for.
+    pub teacher_weights: Option<&'g OldWeights>,
+    /// One vector for each row of the run, that the last layer reads; where it alone is trained. `train` makes them where they
+    /// aren't given.
+    pub features: Option<&'g Vectors>,
+    /// The same of the rows to evaluate on.
+    pub eval_features: Option<&'g Vectors>,
 }
 
 /// What a teacher shows besides its logits.

@@ -1,11 +1,14 @@
 //! λ, the teacher's weight, by step: target (1−λ)·label + λ·teacher. λ = μ/(1+μ) where μ is a Lagrange multiplier.
 
+use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Written `0.5`, `0.9..0.1`, `1..0@200`, `churn<=0.02` or `churn<=0.02~5@25`.
+use crate::Error;
+
+/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `0.7*0.9@100`, `churn<=0.02` or `churn<=0.02~5@25`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Lambda {
@@ -14,6 +17,17 @@ pub enum Lambda {
     Linear {
         from: f64,
         to: f64,
+    },
+    /// From the first update to the last along half a cosine.
+    Cosine {
+        from: f64,
+        to: f64,
+    },
+    /// Multiplied by `factor` every so many updates: the code of Safaryan et al. 2023 (papers.md 8.3) has 0.9 and 1.047, an epoch each.
+    Geometric {
+        from: f64,
+        factor: f64,
+        every: u64,
     },
     /// One value before update `step` (0 for the first), another from it on.
     Switch {
@@ -39,6 +53,14 @@ impl Lambda {
                 let last = total.saturating_sub(1).max(1) as f64;
                 from + (to - from) * (step as f64 / last).min(1.0)
             }
+            Lambda::Cosine { from, to } => {
+                let last = total.saturating_sub(1).max(1) as f64;
+                let done = (step as f64 / last).min(1.0);
+                to + (from - to) * 0.5 * (1.0 + (PI * done).cos())
+            }
+            Lambda::Geometric { from, factor, every } => {
+                from * factor.powf((step / every.max(1)) as f64)
+            }
             Lambda::Switch { before, after, step: at } => {
                 if step < at {
                     before
@@ -50,11 +72,31 @@ impl Lambda {
         }
     }
 
+    /// Refuses a schedule that leaves [0, 1] within `total` updates, and names the first value and update. Only a factor can: what
+    /// lies between two shares is one.
+    pub fn check(self, total: u64) -> crate::Result<()> {
+        let Lambda::Geometric { every, .. } = self else { return Ok(()) };
+        let jumps = (0..total).step_by(usize::try_from(every.max(1)).unwrap_or(usize::MAX));
+        for step in jumps {
+            let value = self.at(step, total, 0.0);
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::LambdaRange {
+                    schedule: self.to_string(),
+                    value,
+                    step: step + 1,
+                    total,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the teacher never weighs anything.
     pub fn is_zero(self) -> bool {
         match self {
             Lambda::Constant(value) => value == 0.0,
-            Lambda::Linear { from, to } => from == 0.0 && to == 0.0,
+            Lambda::Linear { from, to } | Lambda::Cosine { from, to } => from == 0.0 && to == 0.0,
+            Lambda::Geometric { from, .. } => from == 0.0,
             Lambda::Switch { before, after, .. } => before == 0.0 && after == 0.0,
             Lambda::Budget { .. } => false,
         }
@@ -71,6 +113,8 @@ impl fmt::Display for Lambda {
         match self {
             Lambda::Constant(value) => write!(out, "{value}"),
             Lambda::Linear { from, to } => write!(out, "{from}..{to}"),
+            Lambda::Cosine { from, to } => write!(out, "{from}..{to}~cosine"),
+            Lambda::Geometric { from, factor, every } => write!(out, "{from}*{factor}@{every}"),
             Lambda::Switch { before, after, step } => write!(out, "{before}..{after}@{step}"),
             Lambda::Budget { max_churn, rate, every } => {
                 write!(out, "churn<={max_churn}~{rate}@{every}")
@@ -79,8 +123,7 @@ impl fmt::Display for Lambda {
     }
 }
 
-const EXPECTED: &str =
-    "expected a number from 0 to 1, FROM..TO, BEFORE..AFTER@STEP or churn<=LIMIT[~RATE][@EVERY]";
+const EXPECTED: &str = "expected a number from 0 to 1, FROM..TO[~cosine], BEFORE..AFTER@STEP, FROM*FACTOR@UPDATES or churn<=LIMIT[~RATE][@EVERY]";
 
 impl FromStr for Lambda {
     type Err = String;
@@ -100,9 +143,18 @@ impl FromStr for Lambda {
             let every = count(every).ok().filter(|every| *every > 0).ok_or_else(bad)?;
             return Ok(Lambda::Budget { max_churn: share(limit)?, rate, every });
         }
+        if let Some((from, factor)) = text.split_once('*') {
+            let (factor, every) = factor.split_once('@').ok_or_else(bad)?;
+            let factor = number(factor).filter(|factor| *factor > 0.0).ok_or_else(bad)?;
+            let every = count(every).ok().filter(|every| *every > 0).ok_or_else(bad)?;
+            return Ok(Lambda::Geometric { from: share(from)?, factor, every });
+        }
         let Some((from, to)) = text.split_once("..") else {
             return share(text).map(Lambda::Constant);
         };
+        if let Some(to) = to.strip_suffix("~cosine") {
+            return Ok(Lambda::Cosine { from: share(from)?, to: share(to)? });
+        }
         match to.split_once('@') {
             None => Ok(Lambda::Linear { from: share(from)?, to: share(to)? }),
             Some((to, step)) => {
@@ -132,7 +184,16 @@ mod tests {
 
     #[test]
     fn written_and_read() {
-        for text in ["0", "0.5", "1", "0.9..0.1", "1..0@200", "churn<=0.02~5@25"] {
+        for text in [
+            "0",
+            "0.5",
+            "1",
+            "0.9..0.1",
+            "0.9..0.1~cosine",
+            "1..0@200",
+            "0.7*0.9@100",
+            "churn<=0.02~5@25",
+        ] {
             assert_eq!(text.parse::<Lambda>().unwrap().to_string(), text);
         }
         assert_eq!("churn<=0.02".parse::<Lambda>().unwrap().to_string(), "churn<=0.02~5@25");
@@ -143,6 +204,11 @@ mod tests {
             "NaN",
             "0..2",
             "1..0@x",
+            "0.5..0~sine",
+            "0.7*0.9",
+            "0.7*0@5",
+            "0.7*0.9@0",
+            "1.2*0.9@5",
             "churn<=0.02~0",
             "churn<=2",
             "churn<=0.1@0",
@@ -158,7 +224,31 @@ mod tests {
         assert_eq!(at("0.3", 7), 0.3);
         assert_eq!((at("1..0", 0), at("1..0", 5), at("1..0", 10)), (1.0, 0.5, 0.0));
         assert_eq!((at("1..0@4", 3), at("1..0@4", 4)), (1.0, 0.0));
+        // Half a cosine: cos 0 = 1, cos 60° = ½ after a third of the way, cos 90° = 0, cos 180° = −1.
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        close(at("1..0.2~cosine", 0), 1.0);
+        close("1..0~cosine".parse::<Lambda>().unwrap().at(3, 10, 0.0), 0.75);
+        close(at("1..0.2~cosine", 5), 0.6);
+        close(at("1..0.2~cosine", 10), 0.2);
+        close(at("0.7*0.9@4", 3), 0.7);
+        close(at("0.7*0.9@4", 4), 0.63);
+        close(at("0.7*0.9@4", 9), 0.567);
         assert_eq!(at("churn<=0.1", 0), 0.6);
+    }
+
+    #[test]
+    fn a_schedule_that_leaves_the_range_is_refused_with_value_and_update() {
+        let check = |text: &str, total| text.parse::<Lambda>().unwrap().check(total);
+        for text in ["0.5", "0.9..0.1", "1..0@3", "0..1~cosine", "0.7*0.9@1", "churn<=0.1"] {
+            assert!(check(text, 1000).is_ok(), "{text}");
+        }
+        // 0.7·1.2² = 1.008, from the 21st update on.
+        assert!(check("0.7*1.2@10", 20).is_ok());
+        assert_eq!(
+            check("0.7*1.2@10", 21).unwrap_err().to_string(),
+            "λ 0.7*1.2@10 is 1.008000 in update 21 of 21, expected a number from 0 to 1; start lower, take a smaller factor, or \
+             multiply less often"
+        );
     }
 
     /// papers_examples.json, C4_dual_ascent: the multiplier by the churn that was measured.

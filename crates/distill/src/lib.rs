@@ -33,6 +33,8 @@ mod refit;
 
 mod shift;
 
+mod variance;
+
 mod step;
 
 mod eval;
@@ -74,7 +76,7 @@ pub use objective::{
     Base, ClassLoss, Form, Groups, OBJECTIVES, Objective, Robust, Shares, SteeredBy, Steering,
     calibration_gap, class_losses, gains, prior, raise, robust_weights, steering_rows,
 };
-pub use optim::{Grads, Optimizer, clip_factor};
+pub use optim::{Grads, Optimizer, OptimizerName, clip_factor};
 pub use outputs::{Outputs, Threshold, sigmoid, tuned_thresholds};
 pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
@@ -91,6 +93,7 @@ pub use teacher::{
 };
 pub use train::{Event, Outcome, Run, train};
 pub use trained::{LORA_ALPHA, Trained, check_trained};
+pub use variance::{Control, VarianceReduction, renew_control};
 pub use weights::{
     OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,
     mixout, save_fisher, shrink_perturb, soup,

@@ -1,13 +1,16 @@
-//! AdamW over named parameters with visible moments, and clipping by the global norm.
+//! AdamW over named parameters with visible moments, or plain SGD, and clipping by the global norm.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
 use lowchurn_kernels::{
-    AdamW, Gradient, Gradients, Moments, adamw, adamw_on_host, adamw_rows, catch_up, settle,
+    AdamW, Gradient, Gradients, Moments, Sgd, adamw, adamw_on_host, adamw_rows, catch_up, settle,
+    sgd,
 };
 use lowchurn_models::{Params, Stored, Values, is_decayed, read_safetensors, write_safetensors};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Plan, Result, Trained};
 
@@ -25,6 +28,18 @@ impl Grads {
                 None => grad,
             };
             self.0.insert(name.to_string(), sum);
+        }
+        Ok(())
+    }
+
+    /// Adds gradients of the same parameters.
+    pub fn merge(&mut self, others: Grads) -> Result<()> {
+        for (name, grad) in others.0 {
+            let sum = match self.0.remove(&name) {
+                Some(sum) => sum.plus(grad)?,
+                None => grad,
+            };
+            self.0.insert(name, sum);
         }
         Ok(())
     }
@@ -77,7 +92,23 @@ fn is_of_words(name: &str) -> bool {
     name.ends_with(".word_embeddings.weight") || name.ends_with(".tok_embeddings.weight")
 }
 
-/// A moment pair for each parameter.
+/// What moves the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    #[default]
+    AdamW,
+    /// Without momentum and without state.
+    Sgd,
+}
+
+impl OptimizerName {
+    pub fn is_adamw(&self) -> bool {
+        *self == OptimizerName::AdamW
+    }
+}
+
+/// A moment pair for each parameter; none where the optimizer has no state.
 pub struct Optimizer {
     pub moments: BTreeMap<String, Moments>,
 }
@@ -87,6 +118,14 @@ impl Optimizer {
         let zeros =
             |(name, tensor): (&str, &Tensor)| Ok((name.to_string(), Moments::zeros(tensor)?));
         Ok(Optimizer { moments: params.tensors().map(zeros).collect::<Result<_>>()? })
+    }
+
+    /// As a plan says it.
+    pub fn of(plan: &Plan, params: &Params) -> Result<Optimizer> {
+        match plan.optimizer {
+            OptimizerName::AdamW => Optimizer::zeros(params),
+            OptimizerName::Sgd => Ok(Optimizer { moments: BTreeMap::new() }),
+        }
     }
 
     /// Moves what is trained by its gradient, at its share of the learning rate; what has no gradient stays as it is. Of the
@@ -101,13 +140,16 @@ impl Optimizer {
         gradient_scale: f64,
     ) -> Result<()> {
         for (name, var) in &trained.moved.0 {
-            let (Some(grad), Some(moments)) = (grads.0.get(name), self.moments.get_mut(name))
-            else {
-                continue;
-            };
+            let Some(grad) = grads.0.get(name) else { continue };
             let weight_decay = if is_decayed(var) { plan.weight_decay } else { 0.0 };
+            let learning_rate = learning_rate * trained.rate(name);
+            if plan.optimizer == OptimizerName::Sgd {
+                sgd(var, grad, &Sgd { learning_rate, weight_decay, gradient_scale })?;
+                continue;
+            }
+            let Some(moments) = self.moments.get_mut(name) else { continue };
             let update = AdamW {
-                learning_rate: learning_rate * trained.rate(name),
+                learning_rate,
                 beta1: plan.beta1,
                 beta2: plan.beta2,
                 epsilon: plan.epsilon,
@@ -173,7 +215,7 @@ impl Optimizer {
         Ok(write_safetensors(path, tensors.iter().map(|(name, t)| (name.as_str(), *t)), &[])?)
     }
 
-    /// Reads what [`Optimizer::save`] wrote. Moments that are missing or of another shape are errors.
+    /// Reads what [`Optimizer::save`] wrote of these parameters. Moments that are missing or of another shape are errors.
     pub fn load(path: &Path, params: &Params) -> Result<Optimizer> {
         let wrong = |reason: String| Error::Moments { path: path.into(), reason };
         let mut found = read_safetensors(path)?;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::precision::{PrecisionName, is_f32};
 use crate::trained::LORA_ALPHA;
 use crate::{
-    Error, Freeze, Method, Objective, Result, Schedule, Scores, StateTerms, Threshold, TrainOnly,
+    Error, Freeze, Method, Objective, OptimizerName, Result, Schedule, Scores, StateTerms,
+    Threshold, TrainOnly, VarianceReduction,
 };
 
 /// Everything that decides the bytes of the trained weights, given base checkpoint and data.
@@ -19,6 +20,11 @@ pub struct Plan {
     /// Whose mistakes count how much.
     #[serde(default, skip_serializing_if = "Objective::is_standard")]
     pub objective: Objective,
+    /// What is taken off the update's gradient to make it calmer.
+    #[serde(default, skip_serializing_if = "VarianceReduction::is_none")]
+    pub variance_reduction: VarianceReduction,
+    #[serde(default, skip_serializing_if = "OptimizerName::is_adamw")]
+    pub optimizer: OptimizerName,
     pub epochs: u32,
     /// Stops after this many updates, whatever `epochs` says, and shapes the schedule.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -224,6 +230,7 @@ impl Plan {
             let value = self.max_grad_norm.to_string();
             return refuse("max_grad_norm", value, "0 or a positive number");
         }
+        self.variance_reduction.check(&self)?;
         self.check_trained_part()?;
         self.states.map(StateTerms::check).transpose()?;
         Ok(self)
@@ -245,7 +252,8 @@ impl Plan {
         match self.lora_rank {
             Some(0) => refuse("lora_rank", "0".into(), "at least 1"),
             Some(_) if self.train_only.is_some() => {
-                refuse("train_only", "biases".into(), "nothing beside lora_rank: take one of them")
+                let part = self.train_only.map_or("", TrainOnly::name);
+                refuse("train_only", part.into(), "nothing beside lora_rank: take one of them")
             }
             Some(_) if matches!(self.method, Method::ShrinkPerturb { .. }) => refuse(
                 "method",
@@ -282,6 +290,8 @@ impl Plan {
         Plan {
             method: Method::Retrain,
             objective: Objective::Standard,
+            variance_reduction: VarianceReduction::None,
+            optimizer: OptimizerName::AdamW,
             epochs: 3,
             max_steps: None,
             batch_size: 32,

@@ -6,6 +6,7 @@ use lowchurn_models::{Classifier, Params};
 use serde::{Deserialize, Serialize};
 
 use crate::states::fresh_projections;
+use crate::variance::Control;
 use crate::{Optimizer, Plan, Result, Scores, SelectBy, Shown, StepReport, Trained};
 
 pub struct State {
@@ -19,6 +20,8 @@ pub struct State {
     pub progress: Progress,
     /// Co-distillation's second student.
     pub peer: Option<Peer>,
+    /// What is taken off the update's gradient, from where on the plan has it.
+    pub control: Option<Control>,
     /// What leads a student's states to a teacher's, where the plan follows them.
     pub projections: Option<Projections>,
 }
@@ -52,6 +55,9 @@ pub struct Progress {
     /// (K,) or (G,) Logarithms of the weights of the worst classes or groups, see [`crate::Objective`]; nothing for even ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_weights: Vec<f64>,
+    /// Updates done when the weights of the control were taken, see [`crate::VarianceReduction`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_at: Option<u64>,
 }
 
 /// Sums over the rows since the last line of the log.
@@ -120,7 +126,16 @@ impl State {
     pub fn new(model: Classifier) -> Result<State> {
         let (trained, optimizer) = (Trained::all(&model), Optimizer::zeros(&model.params)?);
         let progress = Progress::default();
-        Ok(State { model, trained, optimizer, step: 0, progress, peer: None, projections: None })
+        Ok(State {
+            model,
+            trained,
+            optimizer,
+            step: 0,
+            progress,
+            peer: None,
+            control: None,
+            projections: None,
+        })
     }
 
     /// With a second student for co-distillation.
@@ -133,10 +148,10 @@ impl State {
     /// Of both students, what the plan says; to be called before the first update, since moments start anew.
     pub fn train_parts(&mut self, plan: &Plan) -> Result<()> {
         self.trained = Trained::of(plan, &mut self.model, 0)?;
-        self.optimizer = Optimizer::zeros(&self.trained.moved)?;
+        self.optimizer = Optimizer::of(plan, &self.trained.moved)?;
         if let Some(Peer { model, trained, optimizer }) = &mut self.peer {
             *trained = Trained::of(plan, model, 1)?;
-            *optimizer = Optimizer::zeros(&trained.moved)?;
+            *optimizer = Optimizer::of(plan, &trained.moved)?;
         }
         Ok(())
     }
@@ -148,7 +163,7 @@ impl State {
         let vector_width = shown.vectors.map_or(0, |vectors| vectors.width);
         let shapes = terms.projections(&self.model.config, teacher_width, vector_width);
         let params = fresh_projections(shapes, plan.seed, &self.device())?;
-        let optimizer = Optimizer::zeros(&params)?;
+        let optimizer = Optimizer::of(plan, &params)?;
         self.projections = Some(Projections { params, optimizer });
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! One update: forward, one loss a row, one division, backward, clip, AdamW. A function of state and batches.
 
+use std::collections::BTreeMap;
+
 use candle_core::{D, Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Kind, Rng, Targets};
 use lowchurn_kernels::{Gradients, Keys, backward};
-use lowchurn_models::{Depth, Input, Mode, States, depth};
+use lowchurn_models::{Classifier, Depth, Input, Mode, States, depth, is_head};
 
 use crate::guides::mix_of;
 use crate::loss::{Against, Shape, TeacherLogits, co_distil_rows, shaped_losses};
@@ -70,12 +72,22 @@ pub fn step_deferring(
     let mut means = StepReport { n_rows: n as u64, lambda, kind, ..StepReport::default() };
     match plan.method {
         Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights
+        _ if state.control.as_ref().is_some_and(|control| control.full.is_some()) => {
+            state.settle()?
+        } // it moves all words
         _ => state.catch_up(micro)?,
     }
     let shape = shape_of(state, plan, guides, lambda.unwrap_or(0.0))?;
+    // Where a control's gradient is taken off, both are of the labels' loss alone.
+    let of_rows = match state.control {
+        Some(_) => Method::Retrain,
+        None => plan.method,
+    };
+    let weight = plan.variance_reduction.weight(lambda);
     let mut grads = Grads::default();
     let mut peers = Grads::default();
     let mut projected = Grads::default();
+    let mut controls = Grads::default();
     for (at, batch) in micro.iter().enumerate() {
         let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
         let targets = rows.targets.of_rows(&batch.rows);
@@ -84,7 +96,11 @@ pub fn step_deferring(
         if let Method::Mixup { alpha } = plan.method {
             input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
         }
-        let (logits, states) = forward(state, plan, guides, &input, &mut keys)?; // (B, K)
+        let vectors = guides.vectors_of(batch, device)?; // (B, C)
+        let (logits, states) = match &vectors {
+            Some(vectors) => (last_layer(state, vectors)?, None),
+            None => forward(state, plan, guides, &input, &mut keys)?,
+        }; // (B, K)
         let classes = logits.dim(1)?;
         let teacher = guides.teacher.map(|teacher| rows_of(teacher, batch, classes));
         let is_old: Option<Vec<bool>> = guides
@@ -115,7 +131,7 @@ pub fn step_deferring(
                 let (method, what) = (plan.method.name(), "a second student");
                 return Err(Error::MethodNeeds { method, what });
             }
-            _ => shaped_losses(&plan.method, &logits, &against, &shape)?,
+            _ => shaped_losses(&of_rows, &logits, &against, &shape)?,
         }; // (B,)
         let losses = match (&shape, guides.groups) {
             (Shape::Groups(gains), Some(groups)) => {
@@ -164,13 +180,20 @@ pub fn step_deferring(
         if !means.loss_sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
         }
-        let mut found: Gradients = backward(&(loss / n as f64)?)?;
+        let mean = |sum: Tensor| sum / n as f64;
+        let mut found: Gradients = backward(&mean(loss)?)?;
         grads.add(&state.model.params, &mut found)?;
         if let Some(peer) = &state.peer {
             peers.add(&peer.model.params, &mut found)?;
         }
         if let Some(projections) = &state.projections {
             projected.add(&projections.params, &mut found)?;
+        }
+        if let Some(control) = &state.control {
+            let logits = control.logits(&state.model, &input, vectors.as_ref())?; // (B, K)
+            let losses = shaped_losses(&of_rows, &logits, &against, &shape)?; // (B,)
+            let taken_off = mean((losses.sum_all()? * -weight)?)?;
+            controls.add(&control.weights, &mut backward(&taken_off)?)?;
         }
     }
     if state.step == 0 {
@@ -183,6 +206,10 @@ pub fn step_deferring(
         if !names.is_empty() {
             return Err(Error::NoGradient { names });
         }
+    }
+    if let Some(control) = &state.control {
+        grads.merge(controls)?;
+        grads.merge(control.full_times(weight)?)?;
     }
     if let (Some(pull), Some(old)) = (pull_of(plan.method), guides.old_weights) {
         // On the matrices that the model uses, so before adapters' factors get their gradients.
@@ -265,6 +292,14 @@ fn forward(
         }
         _ => Ok((state.model.forward(input, Mode::Train(keys))?, None)),
     }
+}
+
+/// Logits (B, K) of vectors (B, C) that are known already, with a graph to the last layer.
+fn last_layer(state: &State, vectors: &Tensor) -> Result<Tensor> {
+    let tensors = state.model.params.tensors().filter(|(name, _)| is_head(name));
+    let tensors: BTreeMap<String, Tensor> =
+        tensors.map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+    Ok(Classifier::last_layer(&tensors, vectors)?)
 }
 
 /// What the student's states cost against those that the teacher shows, (B,).

@@ -9,11 +9,14 @@ use lowchurn_kernels::{awake, sum_of_squares};
 use lowchurn_models::Config;
 
 use crate::checkpoint::{self, remove_checkpoints};
+use crate::eval::predict_from;
 use crate::release::withdraw;
+use crate::states::text_vectors;
+use crate::variance::{check_control, renew_control};
 use crate::{
     Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
-    Shares, State, StepReport, Threshold, ascend, evaluate_targets, predict, raise, release,
-    step_deferring, tuned_thresholds, worst_classes,
+    Shares, State, StepReport, TextVector, Threshold, TrainOnly, Vectors, ascend, evaluate_targets,
+    predict, raise, release, step_deferring, tuned_thresholds, worst_classes,
 };
 
 /// What a run is given; nothing of it changes.
@@ -113,16 +116,22 @@ pub fn train(
     state.train_parts(plan)?;
     run.guides.shown.check(plan, &state.model.config, run.train.rows())?;
     state.project(plan, &run.guides.shown)?;
+    let made = features_of(run, state)?;
+    let guides = with_features(run, made.as_ref());
+    check_control(plan, &guides, run.train, state)?;
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
+    if let Some(lambda) = plan.method.lambda() {
+        lambda.check(total)?;
+    }
     let device = state.device();
     if let Some((path, manifest)) = checkpoint::find_latest(run.dir, run.provenance)? {
-        checkpoint::load(run.dir, &path, &manifest, state)?;
+        checkpoint::load(run.dir, &path, &manifest, plan, &guides, state)?;
         on(Event::Resumed { step: state.step, total });
     }
     withdraw(run.dir)?;
     let shares = Shares::of(plan, run.train, &run.guides, state.model.labels())?;
-    let guides = Guides { shares: shares.as_ref(), ..run.guides };
+    let guides = Guides { shares: shares.as_ref(), ..guides };
     let mut order = (u64::MAX, Vec::new());
     while state.step < total && !state.progress.is_stopped_early {
         let epoch = state.step / per_epoch;
@@ -132,6 +141,7 @@ pub fn train(
         let micro = batches(plan, run.train, &order.1, state.step % per_epoch, state);
         watch_churn(run, state, total, on)?;
         watch_classes(run, state, on)?;
+        renew_control(plan, &guides, run.train, per_epoch, state)?;
         let report =
             awake(|| step_deferring(state, plan, run.train, &guides, &micro, total, &device))?;
         state.progress.record(&report);
@@ -147,7 +157,7 @@ pub fn train(
         }
         let evaluates = is_last || every(plan.eval_steps) || (plan.eval_steps == 0 && is_epoch_end);
         if let (true, Some(rows)) = (evaluates, run.eval) {
-            evaluate_now(plan, rows, state, epoch, on)?;
+            evaluate_now(plan, rows, &guides, state, epoch, on)?;
         }
         let is_stopping = stop.load(Ordering::Relaxed);
         if evaluates || every(plan.save_steps) || is_stopping {
@@ -161,6 +171,40 @@ pub fn train(
     state.settle()?;
     let done = release(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     Ok(Outcome::Finished(done))
+}
+
+/// What the last layer reads of each row, to train on and to evaluate on, where it alone is trained and nobody has them yet.
+type Features = (Option<Vectors>, Option<Vectors>);
+
+/// Costs one forward pass of each row.
+fn features_of(run: &Run, state: &State) -> Result<Option<Features>> {
+    let plan = &run.provenance.plan;
+    if plan.train_only != Some(TrainOnly::LastLayer) {
+        return Ok(None);
+    }
+    let of = |rows: &Encoded| -> Result<Vectors> {
+        let (size, kind, device) = (plan.eval_batch_size, TextVector::Pooled, state.device());
+        let values = text_vectors(&state.model, rows, size, kind, &device)?;
+        Ok(Vectors { width: state.model.config.hidden_size, values })
+    };
+    let train = if run.guides.features.is_none() { Some(of(run.train)?) } else { None };
+    let eval = match (run.eval, run.guides.eval_features) {
+        (Some(rows), None) => Some(of(rows)?),
+        _ => None,
+    };
+    Ok(Some((train, eval)))
+}
+
+/// The run's guides with them.
+fn with_features<'r>(run: &Run<'r>, made: Option<&'r Features>) -> Guides<'r> {
+    let Some((train, eval)) = made else {
+        return Guides { features: None, eval_features: None, ..run.guides };
+    };
+    Guides {
+        features: run.guides.features.or(train.as_ref()),
+        eval_features: run.guides.eval_features.or(eval.as_ref()),
+        ..run.guides
+    }
 }
 
 /// Two students of the same weights get the same gradients, unless dropout tells them apart.
@@ -278,16 +322,19 @@ fn watch_classes(run: &Run, state: &mut State, on: &mut dyn FnMut(Event)) -> Res
 fn evaluate_now(
     plan: &Plan,
     rows: &Encoded,
+    guides: &Guides,
     state: &mut State,
     epoch: f64,
     on: &mut dyn FnMut(Event),
 ) -> Result<()> {
     let device = state.device();
     let n = rows.rows();
-    let predictions =
-        predict(state.settled()?, rows, plan.eval_batch_size, &device, &mut |done| {
+    let predictions = match guides.eval_features {
+        Some(features) => predict_from(state.settled()?, features, &device)?,
+        None => predict(state.settled()?, rows, plan.eval_batch_size, &device, &mut |done| {
             on(Event::Evaluating { done, rows: n });
-        })?;
+        })?,
+    };
     let mut outputs = Outputs::of(&state.model.config)?;
     let thresholds = match (plan.threshold, &rows.targets) {
         (Some(Threshold::Tuned), Targets::Sets(sets)) => Some(tuned_thresholds(&predictions, sets)),

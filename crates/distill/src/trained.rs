@@ -12,7 +12,7 @@ use candle_core::{Tensor, Var};
 use lowchurn_data::Rng;
 use lowchurn_kernels::Gradient;
 use lowchurn_models::{
-    Classifier, Config, Depth, Matrix, Params, adapted, depth, matrices, parameter_shapes,
+    Classifier, Config, Depth, Matrix, Params, adapted, depth, is_head, matrices, parameter_shapes,
     read_params_into, usual_targets, write_safetensors,
 };
 
@@ -70,6 +70,10 @@ fn names(plan: &Plan, config: &Config) -> Result<Names> {
             let is_in = |(depth, name): &&(Depth, String)| *depth == Depth::Head || is_bias(name);
             let free = all.iter().filter(is_in).filter(|(depth, _)| !stands(*depth));
             reached.extend(free.map(|(_, name)| name.clone()));
+        }
+        (Some(TrainOnly::LastLayer), _) => {
+            let last = all.iter().filter(|(_, name)| is_head(name) && !freeze.head);
+            reached.extend(last.map(|(_, name)| name.clone()));
         }
         (None, Some(rank)) => {
             let targets = targets(plan, config);

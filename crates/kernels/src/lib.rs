@@ -45,6 +45,7 @@ mod single;
 mod adamw;
 mod ceilings;
 mod deferred;
+mod sgd;
 
 pub use activation::{Activation, Gelu, gelu};
 pub use adamw::{AdamW, Moments, adamw, adamw_on_host, sum_of_squares};
@@ -76,4 +77,5 @@ pub use rotary::{Rotary, rotary};
 pub use rotary_attention::{Reach, RotaryAttention};
 pub use self_attention::{AttentionDropout, SelfAttention};
 pub use sequences::Sequences;
+pub use sgd::{Sgd, sgd};
 pub use threads::{awake, on_the_pool};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lowchurn_kernels::Precision;
+use lowchurn_kernels::{self as kernels, Precision};
 
 use crate::architecture::Arch;
 use crate::load::{Head, LoadReport, fresh_params, load};
+use crate::params::is_head;
 use crate::{Config, Error, Input, Mode, Params, Result, States, Wanted};
 
 /// A model with its parameters.
@@ -108,6 +109,15 @@ impl Classifier {
         let named = |name: &str| tensors.get(name).cloned().ok_or_else(|| no_parameter(name));
         let (arch, wanted) = (Arch::new(&self.config, &named)?, Wanted::default());
         Ok(arch.forward(&self.config, input, mode, self.precision, &wanted)?.logits)
+    }
+
+    /// Logits (B, K) of vectors (B, C) that the last layer reads, by that layer alone and without dropout: its weight and bias are
+    /// those of `tensors`, and the graph is the one that they carry.
+    pub fn last_layer(tensors: &BTreeMap<String, Tensor>, pooled: &Tensor) -> Result<Tensor> {
+        let of = |end: &str| tensors.iter().find(|(name, _)| is_head(name) && name.ends_with(end));
+        let (_, weight) = of(".weight").ok_or_else(|| no_parameter("classifier.weight"))?;
+        let bias = of(".bias").map(|(_, bias)| bias);
+        Ok(kernels::linear(pooled, weight, bias, Precision::F32)?)
     }
 
     /// Class names in the order of the logits.

@@ -30,6 +30,12 @@ pub enum Pull {
 }
 
 impl OldWeights {
+    /// The very tensors, of a model that isn't trained.
+    pub fn of(params: &Params) -> OldWeights {
+        let tensor = |(name, tensor): (&str, &Tensor)| (name.to_string(), tensor.clone());
+        OldWeights { params: params.tensors().map(tensor).collect(), fisher: None }
+    }
+
     /// A copy: a variable's tensor would follow the training.
     pub fn copy_of(params: &Params) -> Result<OldWeights> {
         let copy = |(name, var): (&str, &Tensor)| Ok((name.to_string(), var.copy()?.detach()));

@@ -16,6 +16,7 @@ mod saved;
 mod states;
 mod teacher;
 mod trained;
+mod variance;
 mod weights;
 
 use std::collections::BTreeMap;

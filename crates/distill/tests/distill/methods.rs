@@ -24,6 +24,7 @@ pub struct Lesson {
     pub toy: Toy,
     pub teacher: Option<Teacher>,
     pub old_weights: Option<OldWeights>,
+    pub teacher_weights: Option<OldWeights>,
     pub is_old: Option<Vec<bool>>,
     pub buffer: Option<Buffer>,
 }
@@ -51,6 +52,12 @@ impl Lesson {
         Lesson {
             teacher: needs.teacher.then(|| teacher_of(&old, &toy.train)),
             old_weights: needs.old_weights.then(weights),
+            teacher_weights: toy
+                .provenance
+                .plan
+                .variance_reduction
+                .needs_teacher_weights()
+                .then(|| OldWeights::copy_of(&old.params).unwrap()),
             is_old: needs.old_rows.then(|| (0..n).map(|row| row < 10).collect()),
             buffer: needs.buffer.then(|| Buffer { old: predicted(&held), rows: held }),
             toy,
@@ -61,6 +68,7 @@ impl Lesson {
         Guides {
             teacher: self.teacher.as_ref(),
             old_weights: self.old_weights.as_ref(),
+            teacher_weights: self.teacher_weights.as_ref(),
             is_old: self.is_old.as_deref(),
             buffer: self.buffer.as_ref(),
             ..Guides::default()

@@ -122,6 +122,12 @@ experiment NAME *ARGS:
 results *NAMES:
     @{{python}} experiments/tables.py "$@"
 
+# The tutorial's pages with what the commands in them print now (PYTHON)
+[group('use')]
+docs *PAGES:
+    cargo build --release
+    {{python}} docs/run.py "$@"
+
 # Step, products, padding, tokenisation, evaluation, peak memory: every number that is claimed
 [group('measure')]
 bench *ARGS:

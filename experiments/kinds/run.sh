@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# The runs behind README.md, small enough for one core: bash experiments/kinds/run.sh > lines.jsonl. HF_ENDPOINT names another hub;
-# LOWCHURN another binary. Each line is what `finetune --json` says at its end.
-set -euo pipefail
-lowchurn=${LOWCHURN:-target/release/lowchurn}
-runs=${RUNS:-runs/kinds}
-train() {
-    "$lowchurn" finetune "$@" --model minilm-l6 --bf16 --output "$runs/$1" --json 2>"$runs-$1.log" | tail -1
+# A run a task: pairs, several classes, many classes, sets of labels, numbers; MiniLM, products in bf16. go_emotions in PyTorch too,
+# with the same rows, checkpoint and settings (PYTHON has torch, transformers, scikit-learn and pyarrow there).
+source "$(dirname "$0")/../lib.sh"
+hub
+
+train() { # TASK FLAG...: what finetune says at its end
+    lowchurn finetune "$@" --model minilm-l6 --bf16 --seed 42 --output "$out/$1" --json | tail -1
 }
-mkdir -p "$runs"
-train stsb --epochs 4 --learning-rate 1e-4 --max-length 64
-train go_emotions --train-split 'train[:12000]' --eval-split 'validation[:2000]' --epochs 1 --batch-size 16 --learning-rate 3e-4 --max-length 48
-train mrpc --epochs 3 --learning-rate 1e-4 --max-length 96
-train trec --epochs 3 --learning-rate 1e-4 --eval-split test --max-length 48
-train banking77 --epochs 3 --learning-rate 4e-4 --eval-split test --max-length 48
-train clinc_oos --train-split 'train[:15250]' --epochs 1 --learning-rate 4e-4 --max-length 32
+once "mrpc" train mrpc --epochs 3 --learning-rate 1e-4 --max-length 96
+once "trec" train trec --epochs 3 --learning-rate 1e-4 --eval-split test --max-length 48
+once "stsb" train stsb --epochs 4 --learning-rate 1e-4 --max-length 64
+once "banking77" train banking77 --epochs 3 --learning-rate 4e-4 --eval-split test --max-length 48
+once "clinc_oos" train clinc_oos --train-split 'train[:15250]' --epochs 2 --learning-rate 4e-4 --max-length 32
+once "go_emotions" train go_emotions --eval-split validation --epochs 1 --batch-size 16 --learning-rate 2e-4 --max-length 32
+if [ -z "$small" ]; then
+    once "go_emotions in PyTorch" "$python" experiments/kinds/peer.py --epochs 1 --batch-size 16 --learning-rate 2e-4 --max-length 32
+fi

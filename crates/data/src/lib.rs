@@ -3,6 +3,24 @@
 //! The modules are listed in the order in which data flows through them. This crate refuses to know candle, devices and
 //! the network: ids of the hub are only parsed here, and which files of a repository are wanted is a pure function of its
 //! listing. It never prints, exits, reads the environment or the clock.
+//!
+//! ```
+//! use lowchurn_data::{Columns, Dataset, Labels, Request, TextEncoder, collate, encode, epoch_order, read};
+//!
+//! # fn main() -> lowchurn_data::Result<()> {
+//! let files = ["../../datasets/tickets/month-1.jsonl".into()];
+//! let request = Request { columns: Columns::default(), labels: Labels::Required, label_set: None, kind: None };
+//! let split = read(&Dataset::of_files(&files)?, "train[:100]", &request)?;
+//! assert_eq!(split.examples.len(), 100);
+//!
+//! let encoder = TextEncoder::open("../../models/tiny".as_ref())?;
+//! let encoded = encode(&encoder, &split.examples, 128)?;
+//! let epoch = epoch_order(&encoded.lengths(), 16, 42, 0); // batches of rows of like length
+//! let batch = collate(&encoded, &epoch[0], 0);
+//! assert_eq!(batch.tokens.len(), batch.lengths.len() * batch.width); // (B, T)
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod error;
 pub mod example;

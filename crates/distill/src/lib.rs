@@ -2,6 +2,41 @@
 //!
 //! The modules are listed in the order in which a run goes through them. Nothing here prints, exits, reads the environment
 //! or the clock; progress leaves as [`Event`].
+//!
+//! A few updates without folders or checkpoints, which [`train`] adds:
+//!
+//! ```
+//! use candle_core::Device;
+//! use lowchurn_data::{Columns, Dataset, Labels, Request, Rng, TextEncoder, collate, encode, epoch_order, read};
+//! use lowchurn_distill::{Guides, Plan, SelectBy, State, evaluate, predict, step};
+//! use lowchurn_models::{Classifier, Head};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (device, encoder) = (Device::Cpu, TextEncoder::open("../../models/tiny".as_ref())?);
+//! let request = Request { columns: Columns::default(), labels: Labels::Required, label_set: None, kind: None };
+//! let files = ["../../datasets/tickets/month-1.jsonl".into()];
+//! let split = read(&Dataset::of_files(&files)?, "train[:200]", &request)?;
+//! let rows = encode(&encoder, &split.examples, 64)?;
+//!
+//! let plan = Plan { learning_rate: 1e-3, batch_size: 16, ..Plan::default_with(SelectBy::Accuracy) };
+//! let mut rng = Rng::stream(plan.seed, "head", 0);
+//! let head = Head::Fresh { labels: split.labels.names().to_vec(), normal: &mut || rng.normal() };
+//! let (model, _) = Classifier::open("../../models/tiny".as_ref(), head, &device)?;
+//!
+//! let mut state = State::new(model)?;
+//! let guides = Guides::default(); // no teacher, no old weights
+//! let total = plan.total_steps(rows.rows());
+//! let mut losses = Vec::new();
+//! for batch in epoch_order(&rows.lengths(), plan.batch_size, plan.seed, 0) {
+//!     let batch = collate(&rows, &batch, state.model.config.pad_token_id);
+//!     let report = step(&mut state, &plan, &rows, &guides, &[batch], total, &device)?;
+//!     losses.push(report.loss_sum / report.n_rows as f64);
+//! }
+//! let scores = evaluate(&predict(&state.model, &rows, 64, &device, &mut |_| {})?, &rows.labels)?;
+//! assert!(scores.loss < losses[0]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod lambda;
 

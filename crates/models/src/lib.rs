@@ -2,6 +2,24 @@
 //!
 //! Modules in the order of the data: the config, the checkpoint's tensors, the parameters, the batch, the layers, the
 //! architectures, the model, and back to disk.
+//!
+//! ```
+//! use candle_core::Device;
+//! use lowchurn_models::{Classifier, Head, Input, Mode};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let labels = vec!["no".into(), "yes".into()];
+//! let head = Head::Fresh { labels, normal: &mut || 0.5 }; // numbers from a generator, for a real one
+//! let (model, report) = Classifier::open("../../models/tiny".as_ref(), head, &Device::Cpu)?;
+//! assert_eq!(report.fresh, ["classifier.bias", "classifier.weight"]);
+//!
+//! // Two texts of 4 and 3 tokens, the second one padded: ids, types, lengths, width.
+//! let input = Input::new(&[2, 7, 9, 3, 2, 8, 3, 0], &[0; 8], &[4, 3], 4, &Device::Cpu)?;
+//! let logits = model.forward(&input, Mode::Eval)?;
+//! assert_eq!(logits.dims(), [2, 2]); // (B, K)
+//! # Ok(())
+//! # }
+//! ```
 
 mod model_type;
 

@@ -99,6 +99,7 @@ golden:
     {{python}} tests/golden/make_modernbert.py
     {{python}} tests/golden/make_updating.py
     {{python}} tests/golden/make_trained.py
+    {{python}} tests/golden/make_served.py
     {{python}} tests/golden/make_states.py
     {{python}} tests/golden/make_relative.py
     {{python}} tests/golden/make_events.py

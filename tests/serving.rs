@@ -1,4 +1,4 @@
-//! What becomes of a model behind its training, from outside: exports.
+//! What becomes of a model behind its training, from outside: exports, and how it is served.
 
 mod util;
 
@@ -57,4 +57,61 @@ fn what_cannot_be_exported_says_so() {
         "tiny has no classification head; train it first: lowchurn finetune DATA --model tiny"
     );
     assert!(!lab.path("model.onnx").exists());
+}
+
+#[test]
+fn serving_by_itself_is_compared() {
+    let lab = trained();
+    let rows = "--data tickets:train[60:140] --nearest 0";
+    let line = format!("compare $T/run $T/run --new-as served {rows} --output $T/served");
+    let done = lab.ok(&line);
+    assert!(!done.out.contains("both sides are the same"), "{}", done.out);
+    let report = lab.json("served/report.json");
+    let run = lab.path("run");
+    let served = format!("{} (f16, tanh-GELU, 128 tokens)", run.display());
+    assert_eq!(report["old"]["name"], run.to_str().unwrap());
+    assert_eq!(report["new"]["name"], served);
+    let provenance = report["provenance"].as_array().unwrap();
+    let line = serde_json::json!(["new computed as", "f16, tanh-GELU, 128 tokens"]);
+    assert!(provenance.contains(&line), "{provenance:?}");
+    // Rounding moves scores, if not many predictions.
+    let moved = report["comparison"]["soft"]["total_variation"].as_f64().unwrap();
+    assert!(moved > 0.0 && moved < 0.01, "{moved}");
+
+    // Both sides served alike are the same again.
+    let done = lab.ok(&format!("compare $T/run $T/run --as served {rows} --output $T/both"));
+    assert!(done.out.contains("the same"), "{}", done.out);
+    // Each part by itself, and a text cut short.
+    for (form, words) in [("f16", "f16"), ("tanh-gelu", "tanh-GELU"), ("length=8", "8 tokens")] {
+        lab.ok(&format!("compare $T/run $T/run --new-as {form} {rows} --output $T/part"));
+        let name = format!("{} ({words})", run.display());
+        assert_eq!(lab.json("part/report.json")["new"]["name"], name);
+    }
+}
+
+#[test]
+fn forms_that_cannot_be() {
+    let lab = trained();
+    lab.write("old.csv", "id,label\n1,a\n2,b\n");
+    let check = |line: &str, message: &str| {
+        let done = lab.run(line).expect(2);
+        assert!(done.error().starts_with(message), "{line}: {}", done.error());
+    };
+    check(
+        "compare $T/old.csv $T/old.csv --new-as f16",
+        "$T/old.csv: these are predictions already; how they were computed can't be changed",
+    );
+    check(
+        "compare $T/run $T/run --as f16 --bf16 --data tickets",
+        "--bf16 and f16: a model is computed in one of them",
+    );
+    check(
+        "compare $T/run $T/run --as length=4096 --data tickets",
+        "length=4096: $T/run reads at most 128 tokens",
+    );
+    check(
+        "compare $T/run $T/run --as int8 --data tickets",
+        "invalid value 'int8' for '--as <FORM>': expected trained, served, or some of f16, tanh-gelu, length, length=N with \
+         commas between",
+    );
 }

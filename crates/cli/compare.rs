@@ -25,24 +25,28 @@ use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
+use crate::served::Form;
 use crate::sides::{self, Source, known};
 use crate::signals::command_that_goes_on as command;
-use crate::{golden, nearest, output, places, slices};
+use crate::{golden, nearest, output, places, served, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let label_map = check(args)?;
     let hub = places::hub()?;
     let precision = device::precision(args.scoring.bf16);
     let compute = Compute::open(&args.scoring.device, precision, console)?;
-    let find = |text: &str, console: &mut Console| sides::find(text, &args.scoring, &hub, console);
-    let (old, new) = (find(&args.old, console)?, find(&args.new, console)?);
+    let (old_form, new_form) = served::forms(args)?;
+    let find = |text: &str, form: Form, console: &mut Console| {
+        sides::find(text, &args.scoring, form, &hub, console)
+    };
+    let (old, new) = (find(&args.old, old_form, console)?, find(&args.new, new_form, console)?);
     let output = args.output.clone().unwrap_or_else(|| default_output(args, &new));
-    refuse_shards(&output, &[&old, &new])?;
+    sides::refuse_shards(&output, &[&old, &new])?;
     output::check(&output)?;
 
     let mut others = Vec::new(); // the plain retrain, then the runs of other seeds
     for text in args.retrain.iter().chain(&args.seed_run) {
-        others.push(find(text, console)?);
+        others.push(find(text, new_form, console)?);
     }
     let asked: Vec<&Source> = [&old, &new].into_iter().chain(&others).collect();
     let kind = sides::kind(&asked, args.tolerance)?;
@@ -127,7 +131,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         rows_chose: None,
         nearest,
         frontier: Vec::new(),
-        provenance: provenance(args, has_models),
+        provenance: provenance(args, has_models, [&old, &new]),
     });
     reporting::write_cut(&report, args.max_flips, &output)?;
     tell(&report, is_same, &output, console)?;
@@ -177,26 +181,8 @@ fn default_output(args: &Compare, new: &Source) -> PathBuf {
     format!("compare-{}-{}", name(&args.old), name(&args.new)).into()
 }
 
-/// `flips.jsonl` beside the shards of a side would be one more shard the next time.
-fn refuse_shards(output: &Path, sources: &[&Source]) -> Result<()> {
-    let Ok(output) = output.canonicalize() else { return Ok(()) };
-    for path in sources.iter().flat_map(|source| source.files()) {
-        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
-        let is_folder = sources.iter().any(|source| source.files().len() > 1);
-        if is_folder && folder.as_ref() == Some(&output) {
-            let output = output.display();
-            return Err(Usage(format!(
-                "--output {output} is the folder that predictions are read from; choose another"
-            ))
-            .into());
-        }
-    }
-    Ok(())
-}
-
 fn is_same(old: &Source, new: &Source) -> bool {
-    let length = |source: &Source| source.model().map(|found| found.max_length);
-    old.sha256() == new.sha256() && length(old) == length(new)
+    old.sha256() == new.sha256() && old.form() == new.form()
 }
 
 fn side(source: &Source, says: &Predicted) -> Side {
@@ -205,7 +191,11 @@ fn side(source: &Source, says: &Predicted) -> Side {
         Answers::Sets { names, .. } => names.clone(),
         _ => says.labels.iter().take(n).cloned().collect(),
     };
-    Side { name: says.name.clone(), sha256: Some(source.sha256().into()), labels }
+    let name = match source.served() {
+        Some(served) => format!("{} ({served})", says.name),
+        None => says.name.clone(),
+    };
+    Side { name, sha256: Some(source.sha256().into()), labels }
 }
 
 /// Churn of another model against the old one, on the rows of the pair.
@@ -355,7 +345,7 @@ fn near(
     }
 }
 
-fn provenance(args: &Compare, has_models: bool) -> Vec<(String, String)> {
+fn provenance(args: &Compare, has_models: bool, sides: [&Source; 2]) -> Vec<(String, String)> {
     let mut lines = vec![
         ("lowchurn".to_string(), env!("CARGO_PKG_VERSION").to_string()),
         ("command".to_string(), command()),
@@ -363,6 +353,9 @@ fn provenance(args: &Compare, has_models: bool) -> Vec<(String, String)> {
     if has_models {
         let precision = PrecisionName::of(device::precision(args.scoring.bf16));
         lines.push(("matrix products".into(), precision.into()));
+    }
+    for (side, source) in ["old computed as", "new computed as"].into_iter().zip(sides) {
+        lines.extend(source.served().map(|served| (side.into(), served)));
     }
     let given =
         [("label map", &args.label_map), ("new rows", &args.new_rows), ("retrain", &args.retrain)];

@@ -55,6 +55,7 @@ mod gate;
 mod nearest;
 mod repair;
 mod reporting;
+mod served;
 mod sides;
 mod slices;
 

@@ -10,6 +10,7 @@ use lowchurn_data::table::{self, Format, Wanted};
 use lowchurn_data::{Error as DataError, Example, Kind, LabelSet, Split};
 use lowchurn_distill::{Event, predict, sha256_of_files};
 use lowchurn_hub::Hub;
+use lowchurn_models::Config;
 
 use crate::args::{Compare, Scoring};
 use crate::console::Console;
@@ -17,11 +18,12 @@ use crate::device::Compute;
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
+use crate::served::{Form, Length};
 use crate::{base, kinds};
 
 /// What a name stands for, before anything is scored or read.
 pub enum Source {
-    Model(Found),
+    Model(Found, Form),
     /// One file, or the shards of a folder in the order of their names.
     Files {
         name: String,
@@ -33,21 +35,34 @@ pub enum Source {
 impl Source {
     pub fn sha256(&self) -> &str {
         match self {
-            Source::Model(found) => &found.sha256,
+            Source::Model(found, _) => &found.sha256,
             Source::Files { sha256, .. } => sha256,
         }
     }
 
     pub fn model(&self) -> Option<&Found> {
         match self {
-            Source::Model(found) => Some(found),
+            Source::Model(found, _) => Some(found),
             Source::Files { .. } => None,
         }
     }
 
+    /// How a model is computed and where it cuts; nothing of files.
+    pub fn form(&self) -> Option<(Form, usize)> {
+        match self {
+            Source::Model(found, form) => Some((*form, found.max_length)),
+            Source::Files { .. } => None,
+        }
+    }
+
+    /// The same in words, where that isn't as trained.
+    pub fn served(&self) -> Option<String> {
+        self.form().and_then(|(form, tokens)| form.words(tokens))
+    }
+
     pub fn files(&self) -> &[PathBuf] {
         match self {
-            Source::Model(_) => &[],
+            Source::Model(..) => &[],
             Source::Files { paths, .. } => paths,
         }
     }
@@ -56,7 +71,13 @@ impl Source {
 const SHARDS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "parquet"];
 
 /// A file is predictions; so is a folder that holds files of rows and no config.json. Everything else names a model.
-pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> Result<Source> {
+pub fn find(
+    text: &str,
+    scoring: &Scoring,
+    form: Form,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Source> {
     let path = Path::new(text);
     let suffix =
         |path: &Path| path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
@@ -85,6 +106,12 @@ pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> 
         _ => Vec::new(),
     };
     if !paths.is_empty() {
+        if form != Form::default() {
+            return Err(Usage(format!(
+                "{text}: these are predictions already; how they were computed can't be changed"
+            ))
+            .into());
+        }
         let sha256 = sha256_of_files(&paths)?;
         return Ok(Source::Files { name: text.into(), paths, sha256 });
     }
@@ -95,16 +122,38 @@ pub fn find(text: &str, scoring: &Scoring, hub: &Hub, console: &mut Console) -> 
     };
     let folder = base::find(text).map_err(plain)?.folder(hub, console)?;
     let mut found = found::describe(text, folder)?;
-    if let Some(asked) = scoring.max_length {
-        let most = lowchurn_models::Config::open(&found.folder)?.max_positions;
-        if asked > most {
-            return Err(
-                Usage(format!("--max-length {asked}: {text} reads at most {most} tokens")).into()
-            );
+    let config = Config::open(&found.folder)?;
+    let served = form.tokens(&found.folder, &config);
+    let asked = match form.length {
+        Length::Tokens(n) => Some(("length=", n)),
+        _ => scoring.max_length.map(|n| ("--max-length ", n)),
+    };
+    match asked {
+        Some((flag, n)) if n > config.max_positions => {
+            let most = config.max_positions;
+            return Err(Usage(format!("{flag}{n}: {text} reads at most {most} tokens")).into());
         }
-        found.max_length = asked;
+        Some((_, n)) => found.max_length = n,
+        None => found.max_length = served.unwrap_or(found.max_length),
     }
-    Ok(Source::Model(found))
+    Ok(Source::Model(found, form))
+}
+
+/// `flips.jsonl` beside the shards of a side would be one more shard the next time.
+pub fn refuse_shards(output: &Path, sources: &[&Source]) -> Result<()> {
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    for path in sources.iter().flat_map(|source| source.files()) {
+        let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+        let is_folder = sources.iter().any(|source| source.files().len() > 1);
+        if is_folder && folder.as_ref() == Some(&output) {
+            let output = output.display();
+            return Err(Usage(format!(
+                "--output {output} is the folder that predictions are read from; choose another"
+            ))
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// The classes of all models; integers in the data are indices into those of the old one.
@@ -158,11 +207,11 @@ pub fn predicted(
     compute: &Compute,
     console: &mut Console,
 ) -> Result<Predicted> {
-    let found = match source {
-        Source::Model(found) => found,
+    let (found, form) = match source {
+        Source::Model(found, form) => (found, form),
         Source::Files { name, paths, .. } => return read(name, paths, &names(args)),
     };
-    let model = found::open_model(found, compute)?;
+    let model = found::open_model(found, compute)?.served(form.numerics)?;
     let tokens = found::tokens_of(found, &model.config, examples)?;
     if tokens.n_truncated > 0 {
         let n = count(tokens.n_truncated as u64);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::{BudgetFlags, Scoring};
+use crate::served::{Form, form};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -89,6 +90,19 @@ pub struct Compare {
     /// Prediction files have no ids, but the same rows in the same order
     #[arg(long)]
     pub by_position: bool,
+
+    /// How models are computed, both sides: `trained`; `served`, as servers compute what is published; or parts of that: `f16`,
+    /// `tanh-gelu`, `length` (cut where the tokenizer says), `length=N`
+    #[arg(long = "as", value_name = "FORM", value_parser = form, conflicts_with_all = ["old_as", "new_as"])]
+    pub both_as: Option<Form>,
+
+    /// The same of the old side alone; OLD twice with `--new-as served` is the churn that serving makes by itself
+    #[arg(long, value_name = "FORM", value_parser = form)]
+    pub old_as: Option<Form>,
+
+    /// The same of the new side, its --retrain and --seed-run
+    #[arg(long, value_name = "FORM", value_parser = form)]
+    pub new_as: Option<Form>,
 
     #[command(flatten)]
     pub budget: BudgetFlags,

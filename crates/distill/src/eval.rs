@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use lowchurn_data::{
     Confusion, Encoded, LabelCounts, Metric, Targets, collate, correlation, eval_order,
 };
@@ -104,7 +104,8 @@ pub fn predict(
     for order in eval_order(&rows.lengths(), batch_size) {
         let batch = collate(rows, &order, model.config.pad_token_id);
         let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
-        let found = awake(|| model.forward(&input, Mode::Eval))?.flatten_all()?.to_vec1::<f32>()?; // (B·K)
+        let found = awake(|| model.forward(&input, Mode::Eval))?.flatten_all()?; // (B·K)
+        let found = found.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         for (&row, found) in order.iter().zip(found.chunks_exact(classes)) {
             if found.iter().any(|x| !x.is_finite()) {
                 let id = rows.ids.get(row as usize).cloned().unwrap_or_default();

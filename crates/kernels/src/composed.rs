@@ -41,10 +41,23 @@ pub fn linear(
 
 /// (x − mean)/√(variance + eps)·weight + bias over the last dimension. (.., C), (C,), (C,) → (.., C).
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if is_half(x) {
+        let [x, weight, bias] = [widened(x)?, widened(weight)?, widened(bias)?];
+        return layer_norm(&x, &weight, &bias, eps)?.to_dtype(DType::F16);
+    }
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
     normed.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
+/// Numbers of 16 bits whose squares and sums are made in f32, as whoever serves such models does.
+fn is_half(x: &Tensor) -> bool {
+    x.dtype() == DType::F16
+}
+
+fn widened(x: &Tensor) -> Result<Tensor> {
+    if is_half(x) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// tanh of every element, any shape. Has no fused form: it works on one token a row.
@@ -165,9 +178,10 @@ fn attend(
     dropped: Option<Dropout>,
 ) -> Result<Tensor> {
     let (b, heads, t, d) = v.dims4()?;
+    let scores = widened(scores)?;
     let scores =
         scores.broadcast_add(&mask(sequences.lengths(), t, scores.dtype(), scores.device())?)?;
-    let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    let mut probabilities = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
     if let Some(dropped) = dropped {
         probabilities = dropout(&probabilities, dropped)?;
     }

@@ -56,6 +56,8 @@ mod architecture;
 
 mod classifier;
 
+mod served;
+
 mod save;
 
 mod onnx;
@@ -89,6 +91,7 @@ pub use params::{Params, is_decayed, is_head};
 pub use save::{
     FORMAT_PT, TOKENIZER_FILES, Values, copy_tokenizer, save, save_base, write_safetensors,
 };
+pub use served::{GeluForm, Numbers, Numerics};
 pub use states::{Attended, States, Wanted};
 pub use student::{Cut, Sizes, cut, resized, spread_layers};
 pub use weights::has_weights;

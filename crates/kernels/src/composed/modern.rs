@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::{dropout, mask, unpack};
+use super::{dropout, mask, unpack, widened};
 use crate::{Dropout, Rotary, Sequences};
 
 /// Every head of every row turned by the angles of its place. (N, C) → (N, C).
@@ -41,11 +41,14 @@ pub fn attention_in_window(
     };
     let (q, k, v) = (of_all(q)?, of_all(k)?, of_all(v)?); // (B, H, T, C/H)
     let scores = (q.matmul(&k.t()?)? / ((c / heads) as f64).sqrt())?; // (B, H, T, T)
-    let scores = scores.broadcast_add(&mask(sequences.lengths(), t, q.dtype(), q.device())?)?;
+    let scores = widened(&scores)?;
+    let scores =
+        scores.broadcast_add(&mask(sequences.lengths(), t, scores.dtype(), q.device())?)?;
     let far = |query: usize, key: usize| if query.abs_diff(key) > reach { -1e9f32 } else { 0.0 };
     let far: Vec<f32> = (0..t * t).map(|at| far(at / t, at % t)).collect();
-    let far = Tensor::from_vec(far, (1, 1, t, t), q.device())?.to_dtype(q.dtype())?;
-    let mut probabilities = candle_nn::ops::softmax(&scores.broadcast_add(&far)?, D::Minus1)?;
+    let far = Tensor::from_vec(far, (1, 1, t, t), q.device())?.to_dtype(scores.dtype())?;
+    let probabilities = candle_nn::ops::softmax(&scores.broadcast_add(&far)?, D::Minus1)?;
+    let mut probabilities = probabilities.to_dtype(v.dtype())?;
     if let Some(dropped) = dropped {
         probabilities = dropout(&probabilities, dropped)?;
     }

@@ -72,7 +72,7 @@ fn expected() -> HashMap<String, Tensor> {
     candle_core::safetensors::load(golden().join("bert_tiny.safetensors"), &CPU).unwrap()
 }
 
-fn batch(expected: &HashMap<String, Tensor>) -> Input {
+pub fn batch(expected: &HashMap<String, Tensor>) -> Input {
     let u32s = |name: &str| expected[name].to_dtype(DType::U32).unwrap();
     let flat = |name: &str| u32s(name).flatten_all().unwrap().to_vec1::<u32>().unwrap();
     let lengths: Vec<u32> = u32s("attention_mask").sum(1).unwrap().to_vec1().unwrap();

@@ -12,6 +12,7 @@ mod modernbert;
 mod onnx;
 mod onnx_run;
 mod save;
+mod served;
 mod student;
 mod updating;
 

@@ -11,12 +11,14 @@ use crate::settings::Settings;
 mod compare;
 mod distil;
 mod export;
+mod publish;
 mod repair;
 mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
 pub use distil::{Distil, Student};
 pub use export::Export;
+pub use publish::{Dtype, Publish};
 pub use repair::{Refit, Repair, Towards};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, MethodFlags, Sweep, Update};
 
@@ -50,6 +52,8 @@ pub enum Verb {
     Compare(Box<Compare>),
     /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive
     Gate(Gate),
+    /// A finished run → a repository of the hub, card and report included, in one commit that is read back
+    Publish(Box<Publish>),
     /// Score a model on a labelled split
     Eval(Eval),
     /// Labels and scores for rows of a file, as JSON lines

@@ -22,6 +22,8 @@ pub struct Base {
     pub advice: Settings,
     /// The manifest that the advice is from.
     pub advised_by: String,
+    /// As its manifest says.
+    pub licence: Option<String>,
     place: Place,
 }
 
@@ -41,7 +43,6 @@ struct Manifest {
     revision: Option<String>,
     #[expect(dead_code, reason = "for readers of the manifest")]
     parameters: Option<u64>,
-    #[expect(dead_code, reason = "for readers of the manifest")]
     licence: Option<String>,
     learning_rate: Option<f64>,
     batch_size: Option<usize>,
@@ -57,6 +58,7 @@ pub fn find(name: &str) -> Result<Base> {
         name: name.into(),
         advice: Settings::default(),
         advised_by: String::new(),
+        licence: None,
         place,
     };
     let path = Path::new(name);
@@ -83,7 +85,7 @@ pub fn find(name: &str) -> Result<Base> {
             ..Settings::default()
         };
         let advised_by = manifest.path.display().to_string();
-        return Ok(Base { advice, advised_by, ..of(place) });
+        return Ok(Base { advice, advised_by, licence: m.licence, ..of(place) });
     }
     if path.is_dir() {
         return Ok(of(Place::Folder(path.into())));
@@ -186,6 +188,33 @@ impl Base {
         }
     }
 
+    /// The id on the hub, where it is one.
+    pub fn hub_id(&self) -> Option<&str> {
+        match &self.place {
+            Place::Folder(_) => None,
+            Place::Hub(repo) => Some(repo.id()),
+        }
+    }
+
+    /// Its README.md, where it has one.
+    pub fn card(&self, hub: &Hub, console: &mut Console) -> Result<Option<String>> {
+        let folder = match &self.place {
+            Place::Folder(path) => path.clone(),
+            Place::Hub(repo) => {
+                let listing = hub.list(repo, &mut |event| console.hub(&event))?;
+                if listing.file(CARD).is_none() {
+                    return Ok(None);
+                }
+                hub.fetch(repo, &listing, &[CARD.into()], &mut |event| console.hub(&event))?
+            }
+        };
+        let path = folder.join(CARD);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(String::from_utf8_lossy(&std::fs::read(path)?).into_owned()))
+    }
+
     /// The name, with id and commit where the folder is one of the hub's cache.
     pub fn origin(&self, folder: &Path) -> String {
         let Place::Hub(repo) = &self.place else { return self.name.clone() };
@@ -208,11 +237,20 @@ impl Base {
     }
 }
 
-/// The files of a model that are read: config, tokenizer, and weights in the best form there is.
+const CARD: &str = "README.md";
+
+/// What a run says of itself: the next update reads here how the model was trained, and on which rows.
+const RECORDS: [&str; 2] = ["run.toml", "manifest.json"];
+
+/// The files of a model that are read: config, tokenizer, weights in the best form there is, and a run's records.
 fn wanted(listing: &Listing) -> Vec<String> {
     let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
     let has = |name: &str| paths.contains(&name);
     let mut wanted: Vec<String> = small().filter(|name| has(name)).map(|s| s.to_string()).collect();
+    // Of others' repositories a file of such a name is something else.
+    if RECORDS.iter().all(|name| has(name)) {
+        wanted.extend(RECORDS.map(String::from));
+    }
     if has("model.safetensors") {
         wanted.push("model.safetensors".into());
     } else if has("model.safetensors.index.json") {
@@ -274,6 +312,11 @@ mod tests {
             &[config, "vocab.txt", "pytorch_model.bin"],
             &[config, "vocab.txt", "pytorch_model.bin"],
         );
+        check(
+            &[config, "README.md", "manifest.json", "model.safetensors", "report.json", "run.toml"],
+            &[config, "run.toml", "manifest.json", "model.safetensors"],
+        );
+        check(&[config, "manifest.json", "model.safetensors"], &[config, "model.safetensors"]);
         let adapter = ["adapter_config.json", "adapter_model.safetensors"];
         check(&[adapter[0], adapter[1], "README.md"], &adapter);
         check(

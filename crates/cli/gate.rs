@@ -26,11 +26,7 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
         output::check(path.parent().unwrap_or(Path::new("")))?;
     }
     let report = Report::read(&args.report)?;
-    let made = certificate(&args.budget, &report, &args.report)?;
-    let certificate = match &report.rows_chose {
-        Some(what) => withhold_pass(&made, what),
-        None => made,
-    };
+    let certificate = judged(&args.budget, &report, &args.report)?;
     let name = format!("lowchurn {} → {}", report.old.name, report.new.name);
     let text = match args.format {
         GateFormat::Text => text(&certificate),
@@ -48,6 +44,15 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
         "output": args.output,
     }));
     Ok(code)
+}
+
+/// The verdict of a report, by its own limits or by those that were given now. Rows that chose the model certify nothing.
+pub fn judged(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certificate> {
+    let made = certificate(flags, report, path)?;
+    Ok(match &report.rows_chose {
+        Some(what) => withhold_pass(&made, what),
+        None => made,
+    })
 }
 
 /// The report's own, or one by the limits that were given now.

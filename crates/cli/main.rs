@@ -53,6 +53,7 @@ mod export;
 mod facts;
 mod gate;
 mod nearest;
+mod publish;
 mod repair;
 mod reporting;
 mod served;
@@ -98,6 +99,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Student(verb) => student::student(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),
         Verb::Gate(verb) => gate::gate(&verb, console),
+        Verb::Publish(verb) => publish::publish(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),
         Verb::Predict(verb) => predict::predict(verb, console),
         Verb::Export(verb) => export::export(&verb, console),

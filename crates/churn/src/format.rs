@@ -115,7 +115,7 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// Text for one cell of a Markdown table, also between `<code>` tags: one line, and nothing in it is markup, a link, a
 /// formula or the mention of somebody, who would get mail.
-pub(crate) fn markdown_cell(text: &str) -> String {
+pub fn markdown_cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let words: Vec<&str> = text.split_whitespace().collect();
     let line = words.join(" ").replace("www.", "www\u{200b}.");

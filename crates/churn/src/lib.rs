@@ -59,6 +59,7 @@ pub use certify::*;
 pub use compare::*;
 pub use error::{Error, Result};
 pub use flips::*;
+pub use format::markdown_cell;
 pub use frontier::*;
 pub use gate::*;
 pub use html::html;

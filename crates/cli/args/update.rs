@@ -278,7 +278,7 @@ pub struct Sweep {
 }
 
 /// `2%`, `0.02`.
-fn share(text: &str) -> Result<f64, String> {
+pub fn share(text: &str) -> Result<f64, String> {
     match signed_share(text) {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("expected a share such as 2% or 0.02".into()),

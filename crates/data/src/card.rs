@@ -36,9 +36,27 @@ pub struct CardInfo {
 
 /// Parses the text of a README.md.
 pub fn parse(readme: &str) -> Result<Card> {
-    let Some(front) = front_matter(readme) else {
-        return Ok(Card::default());
-    };
+    let Some(top) = top(readme)? else { return Ok(Card::default()) };
+    Ok(Card {
+        configs: one_or_many(&top["configs"]).iter().map(config).collect(),
+        infos: one_or_many(&top["dataset_info"]).iter().map(info).collect(),
+    })
+}
+
+/// The values of `license` of a README.md, of a model or a data set; none where it says nothing.
+///
+/// # Errors
+/// A front matter that isn't YAML.
+pub fn licenses(readme: &str) -> Result<Vec<String>> {
+    let Some(top) = top(readme)? else { return Ok(Vec::new()) };
+    Ok(match &top["license"] {
+        Yaml::Array(many) => many.iter().filter_map(text).collect(),
+        one => text(one).into_iter().collect(),
+    })
+}
+
+fn top(readme: &str) -> Result<Option<Yaml>> {
+    let Some(front) = front_matter(readme) else { return Ok(None) };
     if too_deep(front) {
         return Err(Error::BadCard { line: 2, reason: "nested too deeply".to_owned() });
     }
@@ -46,13 +64,7 @@ pub fn parse(readme: &str) -> Result<Card> {
         line: error.marker().line() + 1,
         reason: error.info().to_owned(),
     })?;
-    let Some(top) = documents.first() else {
-        return Ok(Card::default());
-    };
-    Ok(Card {
-        configs: one_or_many(&top["configs"]).iter().map(config).collect(),
-        infos: one_or_many(&top["dataset_info"]).iter().map(info).collect(),
-    })
+    Ok(documents.into_iter().next())
 }
 
 // Between a first line `---` and the next such line.

@@ -10,6 +10,11 @@ pub enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: can't be written: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error(
+        "{}: {name} holds {value}, which {format} can't; publish it as f32, or as bf16, which has the range",
+        path.display()
+    )]
+    Overflow { path: PathBuf, name: String, value: f32, format: &'static str },
     #[error("{}: not the JSON that was expected: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
 

@@ -62,6 +62,8 @@ mod save;
 
 mod onnx;
 
+mod recast;
+
 mod lora;
 
 mod adapter;
@@ -88,6 +90,7 @@ pub use model_type::ModelType;
 pub use modernbert::{HeadBias, LayerAttention, Modern, Pooling};
 pub use onnx::{Exported, ONNX_OPSET, write_onnx, write_onnx_within};
 pub use params::{Params, is_decayed, is_head};
+pub use recast::{NumberFormat, recast};
 pub use save::{
     FORMAT_PT, TOKENIZER_FILES, Values, copy_tokenizer, save, save_base, write_safetensors,
 };

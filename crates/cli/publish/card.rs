@@ -235,7 +235,7 @@ fn body(told: &Told) -> String {
     let licences = origin.licences.join(", ");
     out += &match origin.from.as_str() {
         "given" => format!("Licence: {licences}.\n"),
-        from => format!("Licence: {licences}, as of {}.\n", cell(from)),
+        from => format!("Licence: {licences}, that of {}.\n", code(from)),
     };
     out += "\n## Intended use\n\nTexts like those that it was trained on, and the labels above; of others its scores say nothing.\n";
     out += "\n## Use\n\n```python\nfrom transformers import pipeline\n\n";
@@ -264,7 +264,7 @@ fn body(told: &Told) -> String {
             in. Served with other numerics (another number format, another GELU, another length) some predictions change.\n";
     out += "\n## Made of\n\n| what | |\n|---|---|\n";
     for (key, value) in run.provenance() {
-        out += &format!("| {} | {} |\n", cell(&key), cell(&value));
+        out += &format!("| {} | {} |\n", code(&key), code(&value));
     }
     out += "\nThe same lines stand in the metadata of `model.safetensors`, and `manifest.json` has the hash of every file here.\n";
     out
@@ -275,11 +275,11 @@ fn trained_on(told: &Told) -> String {
     let text = |key: &str| provenance[key].as_str().filter(|text| !text.is_empty());
     let mut out = "\n## Training data\n\n".to_string();
     match text("train") {
-        Some(train) => out += &format!("{}.", cell(train)),
+        Some(train) => out += &format!("{}.", code(train)),
         None => out += "As the models say that it was made of, below.",
     }
     if let Some(eval) = text("eval").filter(|eval| *eval != "none") {
-        out += &format!(" Evaluated on {}.", cell(eval));
+        out += &format!(" Evaluated on {}.", code(eval));
     }
     if told.has_table {
         out += " `teacher/` holds this model's logits of the rows it was trained on, for the next update.";
@@ -296,7 +296,7 @@ fn procedure(run: &Run) -> String {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        out += &format!("| {} | {} |\n", cell(key), cell(&value));
+        out += &format!("| {} | {} |\n", code(key), code(&value));
     }
     if plan.is_null() {
         let repair = &run.manifest["repair"];
@@ -314,7 +314,7 @@ fn measured(told: &Told) -> String {
     let run = told.run;
     let Some(scores) = &run.scores else { return String::new() };
     let mut out =
-        format!("\n## Results\n\nOn {}, {} rows:\n\n", cell(&rows_of_scores(run)), scores.rows);
+        format!("\n## Results\n\nOn {}, {} rows:\n\n", code(&rows_of_scores(run)), scores.rows);
     out += "| metric | |\n|---|---|\n";
     for (_, name, value) in metrics(scores) {
         out += &format!("| {name} | {value:.4} |\n");
@@ -330,8 +330,8 @@ fn compared(told: &Told, report: &Report) -> String {
     let all = &report.comparison.all;
     let mut out = format!(
         "\n## Compared with the previous release\n\nAgainst {}, on {}, {} rows, {} with a label:\n\n| | |\n|---|---|\n",
-        cell(&report.old.name),
-        cell(&report.data),
+        code(&report.old.name),
+        code(&report.data),
         report.rows,
         all.flips.labelled
     );
@@ -370,6 +370,15 @@ fn checks(certificate: &Certificate) -> String {
 
 fn cell(text: &str) -> String {
     markdown_cell(text)
+}
+
+/// Names and values as code where they are plain, so that they can be read and copied as they are.
+fn code(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b" ._/:[]=,@()%+-".contains(&b);
+    match !text.is_empty() && text.trim() == text && text.bytes().all(is_plain) {
+        true => format!("`{text}`"),
+        false => cell(text),
+    }
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ golden:
     {{python}} tests/golden/make_refit.py
     {{python}} tests/golden/make_kinds.py
     {{python}} tests/golden/make_comparison.py
+    {{python}} tests/golden/make_deviation.py
     {{python}} tests/golden/papers_examples.py > tests/golden/papers_examples.json
     {{python}} crates/models/tests/pickle/make.py
     {{python}} crates/churn/schema/make.py && mv report-v1.schema.json crates/churn/schema/

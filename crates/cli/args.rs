@@ -9,6 +9,7 @@ use crate::console::Console;
 use crate::settings::Settings;
 
 mod compare;
+mod diagnose;
 mod distil;
 mod export;
 mod publish;
@@ -16,6 +17,7 @@ mod repair;
 mod update;
 
 pub use compare::{Compare, Gate, GateFormat};
+pub use diagnose::Diagnose;
 pub use distil::{Distil, Student};
 pub use export::Export;
 pub use publish::{Dtype, Publish};
@@ -50,6 +52,8 @@ pub enum Verb {
     Student(Box<Student>),
     /// Compare two models, or two files of predictions: churn, negative flips, slices; report.html and report.json
     Compare(Box<Compare>),
+    /// Why a student isn't its teacher: how its confidence deviates, in words and as a picture, and what to do about it
+    Diagnose(Box<Diagnose>),
     /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive
     Gate(Gate),
     /// A finished run → a repository of the hub, card and report included, in one commit that is read back

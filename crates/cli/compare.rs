@@ -3,7 +3,7 @@
 //! Files alone need no model, no data and no network. The exit code says that it worked; `gate` judges.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
@@ -12,7 +12,6 @@ use lowchurn_churn::{
     seed_floor,
 };
 use lowchurn_data::{Columns, Example, parse_map};
-use lowchurn_distill::PrecisionName;
 use lowchurn_hub::Hub;
 use serde_json::json;
 
@@ -27,7 +26,6 @@ use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
 use crate::served::Form;
 use crate::sides::{self, Source, known};
-use crate::signals::command_that_goes_on as command;
 use crate::{golden, nearest, output, places, served, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
@@ -40,7 +38,13 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         sides::find(text, &args.scoring, form, &hub, console)
     };
     let (old, new) = (find(&args.old, old_form, console)?, find(&args.new, new_form, console)?);
-    let output = args.output.clone().unwrap_or_else(|| default_output(args, &new));
+    let output = args.output.clone().unwrap_or_else(|| {
+        reporting::default_output(
+            ("compare", "compare"),
+            (&args.old, &args.new),
+            new.model().is_some(),
+        )
+    });
     sides::refuse_shards(&output, &[&old, &new])?;
     output::check(&output)?;
 
@@ -166,19 +170,6 @@ fn check(args: &Compare) -> Result<Vec<(String, String)>> {
         .into());
     }
     Ok(args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default())
-}
-
-/// NEW/compare where NEW is a run's folder, else compare-OLD-NEW where the program runs.
-fn default_output(args: &Compare, new: &Source) -> PathBuf {
-    if new.model().is_some() && Path::new(&args.new).join("run.toml").is_file() {
-        return Path::new(&args.new).join("compare");
-    }
-    let name = |text: &str| -> String {
-        let stem = Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-        stem.unwrap_or_default().chars().map(plain).collect()
-    };
-    format!("compare-{}-{}", name(&args.old), name(&args.new)).into()
 }
 
 fn is_same(old: &Source, new: &Source) -> bool {
@@ -346,20 +337,12 @@ fn near(
 }
 
 fn provenance(args: &Compare, has_models: bool, sides: [&Source; 2]) -> Vec<(String, String)> {
-    let mut lines = vec![
-        ("lowchurn".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-        ("command".to_string(), command()),
-    ];
-    if has_models {
-        let precision = PrecisionName::of(device::precision(args.scoring.bf16));
-        lines.push(("matrix products".into(), precision.into()));
-    }
+    let given =
+        [("label map", &args.label_map), ("new rows", &args.new_rows), ("retrain", &args.retrain)];
+    let mut lines = reporting::provenance_of(has_models.then_some(args.scoring.bf16), &given);
     for (side, source) in ["old computed as", "new computed as"].into_iter().zip(sides) {
         lines.extend(source.served().map(|served| (side.into(), served)));
     }
-    let given =
-        [("label map", &args.label_map), ("new rows", &args.new_rows), ("retrain", &args.retrain)];
-    lines.extend(given.into_iter().filter_map(|(key, value)| Some((key.into(), value.clone()?))));
     if !args.seed_run.is_empty() {
         lines.push(("seed runs".into(), args.seed_run.join(", ")));
     }

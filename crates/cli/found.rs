@@ -22,6 +22,7 @@ use crate::progress::{Status, count};
 use crate::{base, kinds, signals};
 
 /// A model as it lies on the disk.
+#[derive(Clone)]
 pub struct Found {
     pub name: String,
     pub folder: PathBuf,

@@ -49,6 +49,8 @@ mod update_record;
 mod update_report;
 
 mod compare;
+mod diagnose;
+mod directions;
 mod export;
 mod facts;
 mod gate;
@@ -98,6 +100,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Distil(verb) => distil::distil(&verb, console),
         Verb::Student(verb) => student::student(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),
+        Verb::Diagnose(verb) => diagnose::diagnose(&verb, console),
         Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Publish(verb) => publish::publish(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),

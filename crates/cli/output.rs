@@ -99,8 +99,10 @@ pub fn lock(output: &Path) -> Result<File> {
 }
 
 /// Does what a run had no time for that was killed right after its release.
-pub fn sweep(output: &Path, results: &Value) -> Result<()> {
-    remove_checkpoints(output, &[])?;
+pub fn sweep(output: &Path, results: &Value, keeps_checkpoints: bool) -> Result<()> {
+    if !keeps_checkpoints {
+        remove_checkpoints(output, &[])?;
+    }
     let _ = fs::remove_dir_all(output.join(".release.partial"));
     let path = output.join("all_results.json");
     if !path.exists() {

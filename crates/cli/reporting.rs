@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
@@ -11,9 +11,11 @@ use lowchurn_churn::{
     Verdict, html, markdown,
 };
 use lowchurn_data::Example;
-use lowchurn_distill::write_file;
+use lowchurn_distill::{PrecisionName, write_file};
 
+use crate::device;
 use crate::progress::{count, printable};
+use crate::signals::command_that_goes_on as command;
 
 /// Flips that `report.json` holds; the page shows no more of them, and `flips.jsonl` has the rest.
 pub const MAX_FLIPS: usize = 2_000;
@@ -72,6 +74,7 @@ pub fn report(mut told: Told) -> Report {
         n_flips: flips.len() as u64,
         flips,
         frontier: told.frontier,
+        diagnosis: None,
         provenance: told.provenance,
     }
 }
@@ -137,6 +140,41 @@ pub fn write_cut(report: &Report, max_flips: usize, folder: &Path) -> Result<()>
     write_file(&folder.join("report.md"), markdown(&shown).as_bytes())?;
     write_file(&folder.join("report.json"), shown.to_json().as_bytes())?;
     Ok(())
+}
+
+/// NEW/FOLDER where NEW is a run's folder, else VERB-OLD-NEW where the program runs.
+pub fn default_output(
+    (verb, folder): (&str, &str),
+    (old, new): (&str, &str),
+    is_model: bool,
+) -> PathBuf {
+    if is_model && Path::new(new).join("run.toml").is_file() {
+        return Path::new(new).join(folder);
+    }
+    let name = |text: &str| -> String {
+        let stem = Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        stem.unwrap_or_default().chars().map(plain).collect()
+    };
+    format!("{verb}-{}-{}", name(old), name(new)).into()
+}
+
+/// Version, command, the precision where models were scored (in bf16 or not), and flags that were given.
+pub fn provenance_of(
+    bf16: Option<bool>,
+    given: &[(&str, &Option<String>)],
+) -> Vec<(String, String)> {
+    let mut lines = vec![
+        ("lowchurn".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+        ("command".to_string(), command()),
+    ];
+    if let Some(bf16) = bf16 {
+        let precision = PrecisionName::of(device::precision(bf16));
+        lines.push(("matrix products".into(), precision.into()));
+    }
+    let given = given.iter().filter_map(|(key, value)| Some((key.to_string(), (*value).clone()?)));
+    lines.extend(given);
+    lines
 }
 
 /// The verdict and its checks for a terminal, a line each.

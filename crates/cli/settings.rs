@@ -247,6 +247,10 @@ pub struct Settings {
     #[arg(long, alias = "save_steps", value_name = "N")]
     pub save_steps: Option<u64>,
 
+    /// Keep every checkpoint, and one of before the first update, for diagnose --directions [default: false]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub keep_checkpoints: Option<bool>,
+
     /// A line in metrics.jsonl every N updates [default: 50]
     #[arg(long, alias = "logging_steps", value_name = "N")]
     pub logging_steps: Option<u64>,
@@ -326,6 +330,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         seed: s.seed.unwrap_or(d.seed),
         eval_steps: s.eval_steps.unwrap_or(d.eval_steps),
         save_steps: s.save_steps.unwrap_or(d.save_steps),
+        keep_checkpoints: s.keep_checkpoints.unwrap_or(false),
         logging_steps: s.logging_steps.unwrap_or(d.logging_steps),
         patience: s.patience.unwrap_or(d.patience),
         select_by: d.select_by,

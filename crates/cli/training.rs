@@ -96,7 +96,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
             "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
             "peak_rss_mib": peak_rss_mib(), "already": true,
         });
-        output::sweep(output, &results)?;
+        output::sweep(output, &results, plan.keep_checkpoints)?;
         console.event(&results);
         return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
     }

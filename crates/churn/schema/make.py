@@ -207,6 +207,51 @@ defs = {
         {"missing_seeds": array(COUNT)},
     ),
 }
+line = {"slope": NUMBER, "intercept": NUMBER}
+fit = {"rows": COUNT, "from": NUMBER, "to": NUMBER, "mean_deviation": NUMBER}
+defs["line"] = record("A straight line by least squares, with an interval of its slope.", line, {"interval": ref("interval")})
+defs["fit"] = record(
+    "Rows of a range of the teacher's confidence: student on teacher, in log-odds of the teacher's prediction.",
+    fit,
+    {"line": ref("line"), "mean_interval": ref("interval")},
+)
+defs["part"] = record(
+    "How a student deviates from its teacher on one set of rows; `points` are a sample of (teacher, student).",
+    {
+        "rows_of": {"enum": ["test", "train"]},
+        "data": TEXT,
+        "rows": COUNT,
+        **{name: ref("fit") for name in ("all", "low", "high")},
+        "quarters": array(ref("fit")),
+        "finding": {"enum": ["exaggerates", "softens", "undecided", "no_slope"]},
+        "said": TEXT,
+        "points": array(fixed(NUMBER, NUMBER)),
+    },
+    {
+        **{name: ref("rate") for name in ("teacher_accuracy", "student_accuracy", "agreement")},
+        "crossing": NUMBER,
+        "spearman": NUMBER,
+    },
+)
+defs["layer"] = record(
+    "How far the weights that read a layer's inputs went along the inputs' eigenvectors, by checkpoint and direction.",
+    {
+        "name": TEXT,
+        "eigenvalues": array(NUMBER),
+        "teacher": array(array(NUMBER)),
+        "student": array(array(NUMBER)),
+        "ratios": array(optional(NUMBER)),
+    },
+    {"ratio": NUMBER},
+)
+defs["directions"] = record(
+    "", {"teacher_steps": array(COUNT), "student_steps": array(COUNT), "layers": array(ref("layer")), "said": TEXT}
+)
+defs["diagnosis"] = record(
+    "Old is the teacher, new the student.",
+    {"quantile": SHARE, "parts": array(ref("part")), "advice": TEXT},
+    {"directions": ref("directions")},
+)
 root = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "urn:lowchurn:report:v1",
@@ -229,7 +274,12 @@ root = {
             "frontier": array(ref("point")),
             "provenance": array(fixed(TEXT, TEXT)),
         },
-        {"data_sha256": TEXT, "certificate": ref("certificate"), "rows_chose": TEXT},
+        {
+            "data_sha256": TEXT,
+            "certificate": ref("certificate"),
+            "rows_chose": TEXT,
+            "diagnosis": ref("diagnosis"),
+        },
     ),
     "$defs": defs,
 }

@@ -149,6 +149,13 @@ pub enum Error {
     ThresholdWithoutScores { name: String },
     #[error("a confidence of {confidence}; expected one between 0.5 and 1, such as 0.95")]
     ConfidenceOutside { confidence: f64 },
+    #[error(
+        "{name} tells fewer than two classes apart ({}), and how sure a model is of the only one says nothing",
+        list(labels)
+    )]
+    OneClass { name: String, labels: Vec<String> },
+    #[error("a quantile of {quantile}; expected a share between 0 and 1, such as 0.5")]
+    QuantileOutside { quantile: f64 },
     #[error("{first} and {second} can't be taken together: they hold different rows or labels")]
     RunsDiffer { first: String, second: String },
 

@@ -8,6 +8,7 @@ use crate::format::{escape, rows, short_hash};
 
 mod behaviour;
 mod changes;
+mod diagnosis;
 mod flips;
 mod provenance;
 mod sides;
@@ -34,6 +35,7 @@ pub fn html(report: &Report) -> String {
         ("labels", "By label", behaviour::labels(report)),
         ("slices", "Slices, worst first", behaviour::slices(report)),
         ("scores", "Scores", sides::scores(report)),
+        ("deviations", "Student and teacher", diagnosis::diagnosis(report)),
         ("frontier", "Accuracy against churn", sweep::frontier(report)),
         ("candidates", "Candidates walked", sweep::candidates(report)),
         ("words", "Words", provenance::words()),

@@ -38,6 +38,10 @@ mod certify;
 
 mod frontier;
 
+mod slope;
+
+mod deviation;
+
 mod gate;
 
 mod report;
@@ -57,6 +61,7 @@ pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;
 pub use certify::*;
 pub use compare::*;
+pub use deviation::*;
 pub use error::{Error, Result};
 pub use flips::*;
 pub use format::markdown_cell;
@@ -71,4 +76,5 @@ pub use plot::frontier_svg;
 pub use predicted::*;
 pub use report::*;
 pub use slices::{column_slices, fisher_exact, holm};
+pub use slope::*;
 pub use soft::*;

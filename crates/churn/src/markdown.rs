@@ -28,6 +28,11 @@ pub fn markdown(report: &Report) -> String {
         out.push_str(&format!("\n{}\n", markdown_cell(&said)));
     }
     out.push_str(&measures(report));
+    if let Some(diagnosis) = &report.diagnosis {
+        let said = diagnosis.parts.iter().map(|part| part.said.as_str());
+        let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
+        out.push_str(&format!("\n{}\n", markdown_cell(&said.join(". "))));
+    }
     out.push_str(&slices(&report.comparison.slices));
     out.push_str(&flips(report));
     out

@@ -19,10 +19,12 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::Point;
 use crate::format::escape;
 
+mod deviation;
 mod frontier;
 mod rates;
 mod scores;
 
+pub(crate) use deviation::{deviation, ways};
 pub(crate) use frontier::{frontier, series_names};
 pub(crate) use rates::{Bar, rates};
 pub(crate) use scores::{reliability, shift};

@@ -156,6 +156,7 @@ fn measured() -> Report {
         certificate: Some(certificate),
         comparison,
         frontier: points(&runs),
+        diagnosis: None,
         ..minimal()
     }
 }

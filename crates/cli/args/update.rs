@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use lowchurn_distill::Moment;
 
 use crate::settings::Settings;
 
@@ -107,7 +108,7 @@ pub struct MethodFlags {
     #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
     pub method: Option<String>,
 
-    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP or churn<=LIMIT; for methods with a teacher [default: 0.5]
+    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP, 1..0@50% or churn<=LIMIT; for methods with a teacher [default: 0.5]
     #[arg(long, value_name = "LAMBDA")]
     pub lambda: Option<String>,
 
@@ -127,12 +128,28 @@ pub struct MethodFlags {
     /// A column whose values are the groups of an objective, in place of the classes
     #[arg(long, alias = "group_by", value_name = "COLUMN")]
     pub group_by: Option<String>,
+
+    /// Switch the loss in the middle: before update 200, or after 50% of all
+    #[arg(long, value_name = "STEP|SHARE%", value_parser = moment, requires = "switch_to")]
+    pub switch_at: Option<Moment>,
+
+    /// What is learnt from then on: teacher (at weight --lambda) after labels, or labels after the teacher [default of --lambda: 1]
+    #[arg(long, value_enum, requires = "switch_at")]
+    pub switch_to: Option<SwitchTo>,
+}
+
+/// Where a switched loss ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SwitchTo {
+    Labels,
+    Teacher,
 }
 
 impl MethodFlags {
     pub fn onto(&self, settings: &Settings) -> Settings {
-        let MethodFlags { method, lambda, temperature, objective, worst_class_weight, group_by } =
+        let MethodFlags { method, temperature, objective, worst_class_weight, group_by, .. } =
             self.clone();
+        let lambda = self.lambda();
         Settings {
             method,
             lambda,
@@ -143,6 +160,23 @@ impl MethodFlags {
             ..settings.clone()
         }
     }
+
+    /// λ as it is typed, or its switch: `--lambda 0.8 --switch-at 50% --switch-to labels` is `0.8..0@50%`.
+    fn lambda(&self) -> Option<String> {
+        let (Some(at), Some(to)) = (self.switch_at, self.switch_to) else {
+            return self.lambda.clone();
+        };
+        let switched = |lambda: &str| match to {
+            SwitchTo::Labels => format!("{lambda}..0@{at}"),
+            SwitchTo::Teacher => format!("0..{lambda}@{at}"),
+        };
+        let each = self.lambda.as_deref().unwrap_or("1").split(',');
+        Some(each.map(|lambda| switched(lambda.trim())).collect::<Vec<_>>().join(","))
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    text.parse()
 }
 
 /// What must hold of an update.
@@ -299,6 +333,25 @@ fn signed_share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_is_a_schedule_of_the_teachers_weight() {
+        let check = |lambda: Option<&str>, at: Option<&str>, to, expected: Option<&str>| {
+            let flags = MethodFlags {
+                lambda: lambda.map(str::to_string),
+                switch_at: at.map(|at| moment(at).unwrap()),
+                switch_to: to,
+                ..MethodFlags::default()
+            };
+            assert_eq!(flags.onto(&Settings::default()).lambda.as_deref(), expected);
+        };
+        check(None, None, None, None);
+        check(Some("0.4"), None, None, Some("0.4"));
+        check(None, Some("50%"), Some(SwitchTo::Labels), Some("1..0@50%"));
+        check(Some("0.8, 0.5"), Some("20"), Some(SwitchTo::Teacher), Some("0..0.8@20,0..0.5@20"));
+        let expected = "\"x\" is no moment of a run; expected an update such as 200, or a share of all such as 50%";
+        assert_eq!(moment("x"), Err(expected.into()));
+    }
 
     #[test]
     fn shares_are_read_both_ways() {

@@ -293,6 +293,19 @@ pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<(
     Ok(())
 }
 
+/// The checkpoints that are whole, by their updates.
+pub fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for step in entries(run)?.iter().filter_map(|name| step_of(name)) {
+        let path = folder(run, step);
+        if read_manifest(&path)?.is_some() {
+            found.push((step, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Removes all checkpoints but those of the given steps, and what an interrupted save left. Folders without a manifest
 /// are somebody else's and stay.
 pub fn remove_checkpoints(run: &Path, keep: &[u64]) -> Result<()> {

@@ -9,6 +9,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, Error)]
 pub enum Error {
+    #[error("{}: {found} checkpoints are kept there, and the way of a run needs one of before its first update and later ones; train it with --keep-checkpoints --save-steps 20", run.display())]
+    NoCheckpoints { run: PathBuf, found: usize },
+    #[error("{}: no {name} as the run's start has it, with {width} inputs; both runs must be of one architecture and size", path.display())]
+    OtherWeights { path: PathBuf, name: String, width: usize },
     #[error("{key} is {value}, expected {expected}")]
     PlanValue { key: &'static str, value: String, expected: &'static str },
 

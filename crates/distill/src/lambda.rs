@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `0.7*0.9@100`, `churn<=0.02` or `churn<=0.02~5@25`.
+/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `1..0@50%`, `0.7*0.9@100`, `churn<=0.02` or `churn<=0.02~5@25`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Lambda {
@@ -29,11 +29,12 @@ pub enum Lambda {
         factor: f64,
         every: u64,
     },
-    /// One value before update `step` (0 for the first), another from it on.
+    /// One value before a moment, another from it on. From 1 to 0 it is a loss switched from the teacher to the labels, from
+    /// 0 to 1 the other way (papers.md 6.7).
     Switch {
         before: f64,
         after: f64,
-        step: u64,
+        at: Moment,
     },
     /// By dual ascent: every so many updates μ ← max(0, μ + rate·(churn − max_churn)), with the churn measured on
     /// held-out rows (papers.md 5.5; TFCO's proxy constraints).
@@ -42,6 +43,54 @@ pub enum Lambda {
         rate: f64,
         every: u64,
     },
+}
+
+/// When in a run: written `200` or `50%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Moment {
+    /// Before this update, 0 for the first.
+    Step(u64),
+    /// After this share of all updates, rounded to the nearest one.
+    Share(f64),
+}
+
+impl Moment {
+    /// Whether it lies before update `step` of `total`.
+    pub fn is_past(self, step: u64, total: u64) -> bool {
+        match self {
+            Moment::Step(at) => step >= at,
+            Moment::Share(share) => step >= (share * total as f64).round() as u64,
+        }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Moment::Step(step) => write!(out, "{step}"),
+            // As it was typed: 0.29·100 isn't quite 29.
+            Moment::Share(share) => write!(out, "{}%", (share * 1e8).round() / 1e6),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Moment, String> {
+        let bad = || {
+            format!(
+                "{text:?} is no moment of a run; expected an update such as 200, or a share of all such as 50%"
+            )
+        };
+        match text.trim().strip_suffix('%') {
+            Some(share) => {
+                let share = share.trim().parse::<f64>().ok().filter(|x| (0.0..=100.0).contains(x));
+                share.map(|share| Moment::Share(share / 100.0)).ok_or_else(bad)
+            }
+            None => text.trim().parse().map(Moment::Step).map_err(|_| bad()),
+        }
+    }
 }
 
 impl Lambda {
@@ -61,13 +110,8 @@ impl Lambda {
             Lambda::Geometric { from, factor, every } => {
                 from * factor.powf((step / every.max(1)) as f64)
             }
-            Lambda::Switch { before, after, step: at } => {
-                if step < at {
-                    before
-                } else {
-                    after
-                }
-            }
+            Lambda::Switch { after, at, .. } if at.is_past(step, total) => after,
+            Lambda::Switch { before, .. } => before,
             Lambda::Budget { .. } => multiplier / (1.0 + multiplier),
         }
     }
@@ -115,7 +159,7 @@ impl fmt::Display for Lambda {
             Lambda::Linear { from, to } => write!(out, "{from}..{to}"),
             Lambda::Cosine { from, to } => write!(out, "{from}..{to}~cosine"),
             Lambda::Geometric { from, factor, every } => write!(out, "{from}*{factor}@{every}"),
-            Lambda::Switch { before, after, step } => write!(out, "{before}..{after}@{step}"),
+            Lambda::Switch { before, after, at } => write!(out, "{before}..{after}@{at}"),
             Lambda::Budget { max_churn, rate, every } => {
                 write!(out, "churn<={max_churn}~{rate}@{every}")
             }
@@ -123,7 +167,7 @@ impl fmt::Display for Lambda {
     }
 }
 
-const EXPECTED: &str = "expected a number from 0 to 1, FROM..TO[~cosine], BEFORE..AFTER@STEP, FROM*FACTOR@UPDATES or churn<=LIMIT[~RATE][@EVERY]";
+const EXPECTED: &str = "expected a number from 0 to 1, FROM..TO[~cosine], BEFORE..AFTER@STEP, BEFORE..AFTER@SHARE%, FROM*FACTOR@UPDATES or churn<=LIMIT[~RATE][@EVERY]";
 
 impl FromStr for Lambda {
     type Err = String;
@@ -157,8 +201,9 @@ impl FromStr for Lambda {
         }
         match to.split_once('@') {
             None => Ok(Lambda::Linear { from: share(from)?, to: share(to)? }),
-            Some((to, step)) => {
-                Ok(Lambda::Switch { before: share(from)?, after: share(to)?, step: count(step)? })
+            Some((to, at)) => {
+                let at = at.parse().map_err(|_| bad())?;
+                Ok(Lambda::Switch { before: share(from)?, after: share(to)?, at })
             }
         }
     }
@@ -191,6 +236,8 @@ mod tests {
             "0.9..0.1",
             "0.9..0.1~cosine",
             "1..0@200",
+            "0..1@29%",
+            "1..0@12.5%",
             "0.7*0.9@100",
             "churn<=0.02~5@25",
         ] {
@@ -209,6 +256,10 @@ mod tests {
             "0.7*0@5",
             "0.7*0.9@0",
             "1.2*0.9@5",
+            "1..0@101%",
+            "1..0@-1%",
+            "1..0@NaN%",
+            "1..0@%",
             "churn<=0.02~0",
             "churn<=2",
             "churn<=0.1@0",
@@ -233,6 +284,9 @@ mod tests {
         close(at("0.7*0.9@4", 3), 0.7);
         close(at("0.7*0.9@4", 4), 0.63);
         close(at("0.7*0.9@4", 9), 0.567);
+        // Of 11 updates: 5.5 is 6, and 0 and 100 are the ends.
+        assert_eq!((at("1..0@50%", 5), at("1..0@50%", 6)), (1.0, 0.0));
+        assert_eq!((at("0..1@0%", 0), at("0..1@100%", 10)), (1.0, 0.0));
         assert_eq!(at("churn<=0.1", 0), 0.6);
     }
 

@@ -86,12 +86,17 @@ mod checkpoint;
 
 mod release;
 
+mod spectrum;
+
+mod directions;
+
 mod train;
 
 mod error;
 mod files;
 
 pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
+pub use directions::{Reading, Way, directions, readings, start_of, way};
 pub use error::{Error, Result};
 pub use eval::{
     Predictions, Scores, WorstClasses, evaluate, evaluate_targets, predict, worst_classes,
@@ -101,7 +106,7 @@ pub use files::{
 };
 pub use freeze::{Freeze, TrainOnly};
 pub use guides::{Buffer, Guides, Shown};
-pub use lambda::{Lambda, ascend};
+pub use lambda::{Lambda, Moment, ascend};
 pub use loss::{
     Against, Shape, TeacherLogits, co_distil_rows, cross_entropy_rows, one_hot, row_losses,
     shaped_losses,
@@ -120,6 +125,7 @@ pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, r
 pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
 pub use shift::{Shift, ShiftTo, fit_shift};
+pub use spectrum::{Eigen, Matched, add_second_moment, along, eigen, matched};
 pub use state::{LogEntry, Peer, Projections, State};
 pub use states::{StateTerms, TextVector, VectorLoss, Vectors, check_same_tokens};
 pub use step::{StepReport, step, step_deferring};

@@ -86,6 +86,9 @@ pub struct Plan {
     pub eval_steps: u64,
     /// Saves every n updates between evaluations too; 0 means only with evaluations.
     pub save_steps: u64,
+    /// Every checkpoint stays, also one of before the first update and also when the run is done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_checkpoints: bool,
     pub logging_steps: u64,
     /// Stops after this many evaluations in a row without a better one; 0 means never.
     pub patience: u32,
@@ -95,6 +98,10 @@ pub struct Plan {
 // Plans of before there were methods are read and written as they were.
 fn retrain() -> Method {
     Method::Retrain
+}
+
+fn is_false(x: &bool) -> bool {
+    !x
 }
 
 fn is_retrain(method: &Method) -> bool {
@@ -321,6 +328,7 @@ impl Plan {
             seed: 42,
             eval_steps: 0,
             save_steps: 0,
+            keep_checkpoints: false,
             logging_steps: 50,
             patience: 0,
             select_by,

@@ -90,7 +90,9 @@ pub fn release(
     })?;
     files::sync_folder(run);
     remove_if_there(&partial)?;
-    checkpoint::remove_checkpoints(run, &[])?;
+    if !provenance.plan.keep_checkpoints {
+        checkpoint::remove_checkpoints(run, &[])?;
+    }
     Ok(release)
 }
 

@@ -132,6 +132,9 @@ pub fn train(
     withdraw(run.dir)?;
     let shares = Shares::of(plan, run.train, &run.guides, state.model.labels())?;
     let guides = Guides { shares: shares.as_ref(), ..guides };
+    if plan.keep_checkpoints && state.step == 0 {
+        save_now(run, state, total, 0.0, on)?; // where the run starts
+    }
     let mut order = (u64::MAX, Vec::new());
     while state.step < total && !state.progress.is_stopped_early {
         let epoch = state.step / per_epoch;
@@ -377,6 +380,9 @@ fn save_now(
     }
     let path = checkpoint::save(run.dir, state, run.provenance, run.tokenizer_from, total, epoch)?;
     on(Event::Saved { step: state.step, path });
+    if run.provenance.plan.keep_checkpoints {
+        return Ok(());
+    }
     let best = state.progress.best.as_ref().map_or(state.step, |best| best.step);
     remove_checkpoints(run.dir, &[state.step, best])
 }

@@ -204,6 +204,27 @@ fn every_method_lowers_the_loss() {
     }
 }
 
+/// A loss that is switched at either end is the one loss or the other, to the bytes; in between it is neither.
+#[test]
+fn a_switched_loss_is_one_loss_and_then_the_other() {
+    let trained = |lambda: &str| {
+        let lesson = Lesson::of(&format!("distil:lambda={lambda}"), |_| {});
+        values(&lesson.finish().2.model.params)
+    };
+    let (teacher, labels) = (trained("1"), trained("0"));
+    for (lambda, expected) in [
+        ("1..0@100%", &teacher),
+        ("0..1@0%", &teacher),
+        ("0..1@100%", &labels),
+        ("1..0@0%", &labels),
+    ] {
+        assert!(trained(lambda) == *expected, "{lambda}");
+    }
+    let (late_labels, late_teacher) = (trained("1..0@50%"), trained("0..1@50%"));
+    assert!(late_labels != teacher && late_labels != labels);
+    assert!(late_teacher != teacher && late_teacher != labels && late_teacher != late_labels);
+}
+
 /// A method that changed nothing would pass every test of learning.
 #[test]
 fn methods_are_not_the_plain_retrain() {
@@ -250,6 +271,8 @@ fn lambda_by_step_reaches_the_loss() {
     close(lambdas("distil:lambda=0.3"), [0.3; 6]);
     close(lambdas("anchor:lambda=1..0"), [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]);
     close(lambdas("focal:lambda=0.2..0.9@4"), [0.2, 0.2, 0.2, 0.2, 0.9, 0.9]);
+    close(lambdas("distil:lambda=1..0@50%"), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    close(lambdas("anchor:lambda=0..1@75%"), [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]); // 4.5 is 5
 
     // In the first update the weights are the same, and the loss is a straight line in λ.
     let first = |lambda: f64| {
@@ -339,7 +362,9 @@ fn with_saves(plan: &mut Plan) {
     plan.save_steps = 2;
 }
 
-const RESUMED: [&str; 9] = [
+const RESUMED: [&str; 11] = [
+    "distil:lambda=1..0@50%",
+    "anchor:lambda=0..1@50%",
     "distil:lambda=0.9..0.1,temperature=2",
     "distil:lambda=churn<=0.02~5@2",
     "distil:rows=old",
@@ -370,7 +395,9 @@ fn one_update_at_a_time_whatever_the_method() {
 /// Copies of the run's folder are taken wherever something was written or measured, and each is gone on with.
 #[test]
 fn killed_anywhere_whatever_the_method() {
-    for method in ["distil:lambda=churn<=0.02~5@2", "co-distil:beta=1,warmup=4"] {
+    let killed =
+        ["distil:lambda=churn<=0.02~5@2", "distil:lambda=1..0@50%", "co-distil:beta=1,warmup=4"];
+    for method in killed {
         let straight = Lesson::of(method, with_saves);
         let copies = TempDir::new().unwrap();
         let mut n_copies = 0;
@@ -400,7 +427,9 @@ fn killed_anywhere_whatever_the_method() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bytes_of_a_method() {
-    for method in ["distil:lambda=churn<=0.02~5@2", "co-distil", "mixout", "ewc"] {
+    let of =
+        ["distil:lambda=churn<=0.02~5@2", "distil:lambda=0..1@50%", "co-distil", "mixout", "ewc"];
+    for method in of {
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {

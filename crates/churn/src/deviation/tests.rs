@@ -1,0 +1,244 @@
+//! Deviations against the worked examples of the papers, and what is said of them.
+
+use serde_json::Value;
+
+use super::*;
+
+fn papers(key: &str) -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
+    let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    all[key].clone()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn side(name: &str, labels: &[&str], gold: &[Option<u32>], logits: &[f32]) -> Logits {
+    Logits {
+        name: name.into(),
+        labels: labels.iter().map(|label| label.to_string()).collect(),
+        ids: (0..gold.len()).map(|row| format!("row-{row}")).collect(),
+        gold: gold.to_vec(),
+        logits: logits.to_vec(),
+    }
+}
+
+/// Two classes: φ of the first is the difference of the logits.
+fn binary(name: &str, phi: &[f64]) -> Logits {
+    let logits: Vec<f32> = phi.iter().flat_map(|phi| [*phi as f32, 0.0]).collect();
+    side(name, &["no", "yes"], &vec![Some(0); phi.len()], &logits)
+}
+
+fn of(x: &[f64], y: &[f64]) -> Part {
+    let (pair, points) = deviations(&binary("t", x), &binary("s", y), &[]).unwrap();
+    part((RowsOf::Test, "rows"), &pair, &points, 0.5, 0.95).unwrap()
+}
+
+/// papers_examples.json, D1.
+#[test]
+fn log_odds_are_those_of_the_papers() {
+    let case = papers("D1_logit_transform");
+    let (z, phi) = (numbers(&case["z"]), numbers(&case["phi"]));
+    for (k, expected) in phi.iter().enumerate() {
+        assert!((log_odds(&z, k) - expected).abs() < 6e-9);
+    }
+    // log(p/(1 − p)) is infinite here, in f32 and in f64.
+    assert_eq!(log_odds(&[60.0, -20.0], 0), 80.0);
+    assert_eq!(log_odds(&[60.0, -20.0], 1), -80.0);
+}
+
+/// papers_examples.json, D2; f32 logits leave seven digits.
+#[test]
+fn slopes_are_those_of_the_papers() {
+    let case = papers("D2_exaggeration_slopes");
+    // The teacher's own class of a negative φ would be the other one, so all is lifted: slopes stay, the crossing moves along.
+    let lift = 10.0;
+    let x: Vec<f64> = numbers(&case["X"]).iter().map(|x| x + lift).collect();
+    let y: Vec<f64> = numbers(&case["Y"]).iter().map(|y| y + lift).collect();
+    let found = of(&x, &y);
+    let close = |found: f64, key: &str| {
+        let expected = case[key].as_f64().unwrap();
+        assert!((found - expected).abs() < 2e-6, "{key}: {found} {expected}");
+    };
+    let line = |fit: &Fit| fit.line.unwrap();
+    close(line(&found.all).slope, "slope_all");
+    close(line(&found.low).slope, "slope_low_half");
+    close(line(&found.high).slope, "slope_high_half");
+    close(line(&found.all).intercept - lift * (1.0 - line(&found.all).slope), "icpt_all");
+    close(found.crossing.unwrap() - lift, "crossing_X_eq_Y");
+    close(found.low.mean_deviation, "mean_dev_low");
+    close(found.high.mean_deviation, "mean_dev_high");
+    assert_eq!(found.finding, Finding::Exaggerates);
+    assert!((found.spearman.unwrap() - 1.0).abs() < 1e-12);
+    assert_eq!(found.quarters.iter().map(|fit| fit.rows).collect::<Vec<_>>(), [2; 4]);
+}
+
+#[test]
+fn rows_are_found_by_id_and_classes_by_name() {
+    let teacher = side("t", &["a", "b", "c"], &[Some(0), Some(2)], &[2.0, 1.0, 0.0, 0.0, 1.0, 3.0]);
+    let mut student =
+        side("s", &["c", "a", "d", "b"], &[None; 2], &[0.5, 3.0, 9.0, 1.5, 1.0, 2.0, 9.0, 4.0]);
+    student.ids.reverse(); // its first row is the teacher's second
+    let (pair, points) = deviations(&teacher, &student, &[]).unwrap();
+    assert_eq!(pair.ids, ["row-0", "row-1"]);
+    // d is unknown to the teacher and plays no part in φ.
+    let expected = [
+        [log_odds(&[2.0, 1.0, 0.0], 0), log_odds(&[2.0, 4.0, 1.0], 0)],
+        [log_odds(&[0.0, 1.0, 3.0], 2), log_odds(&[3.0, 1.5, 0.5], 2)],
+    ];
+    assert_eq!(points, expected);
+    // Two of the teacher's classes are one of the student's: their probabilities are added.
+    let student = side("s", &["ab", "c"], &[None; 2], &[1.0, 0.0, 0.0, 2.0]);
+    let map = [("a".to_string(), "ab".to_string()), ("b".to_string(), "ab".to_string())];
+    let (_, points) = deviations(&teacher, &student, &map).unwrap();
+    let merged = (2f64.exp() + 1f64.exp()).ln();
+    assert!((points[0][0] - merged).abs() < 1e-12 && points[0][1] == 1.0);
+}
+
+#[test]
+fn what_cannot_be_diagnosed_says_why() {
+    let teacher = side("t", &["a", "b"], &[None; 2], &[2.0, 1.0, 0.0, 1.0]);
+    let said = |student: &Logits, map: &[(&str, &str)]| {
+        let map: Vec<(String, String)> =
+            map.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        deviations(&teacher, student, &map).unwrap_err().to_string()
+    };
+    let other = side("s", &["x", "y"], &[None; 2], &[0.0; 4]);
+    assert_eq!(
+        said(&other, &[]),
+        "t has labels that s doesn't: a, b (its labels: x, y); say what became of them with --label-map a=NEW,b=NEW"
+    );
+    let fewer = side("s", &["a", "x"], &[None; 2], &[0.0; 4]);
+    assert_eq!(said(&fewer, &[("b", "b")]), "s doesn't have the label \"b\" (labels: a, x)");
+    let one = [("a", "x"), ("b", "x")];
+    assert_eq!(
+        said(&fewer, &one),
+        "t tells fewer than two classes apart (a, b), and how sure a model is of the only one says nothing"
+    );
+    let same = side("s", &["a", "b"], &[None; 2], &[0.0, f32::NAN, 0.0, 0.0]);
+    assert!(said(&same, &[]).contains("row-0"), "{}", said(&same, &[]));
+    let mut rows = side("s", &["a", "b"], &[None; 2], &[0.0; 4]);
+    rows.ids[1] = "another".into();
+    assert!(said(&rows, &[]).starts_with("t and s hold different rows: 1 only in the old (row-1)"));
+    let (pair, points) = deviations(&teacher, &teacher.clone(), &[]).unwrap();
+    let of = |quantile, confidence| {
+        part((RowsOf::Test, ""), &pair, &points, quantile, confidence).unwrap_err().to_string()
+    };
+    assert_eq!(of(1.0, 0.95), "a quantile of 1; expected a share between 0 and 1, such as 0.5");
+    assert!(of(0.5, 1.0).starts_with("a confidence of 1; expected"));
+}
+
+#[test]
+fn too_few_rows_and_constant_logits_say_so() {
+    let check = |x: &[f64], y: &[f64], finding, words: &str| {
+        let found = of(x, y);
+        assert_eq!((found.finding, found.said.as_str()), (finding, words));
+    };
+    check(&[2.0], &[3.0], Finding::NoSlope, "1 test row: too few for a slope");
+    check(
+        &[2.0, 3.0],
+        &[3.0, 5.0],
+        Finding::Undecided,
+        "2 test rows: slope 2.000 (no interval); too few rows to say more",
+    );
+    check(
+        &[1.0, 2.0, 3.0],
+        &[0.9, 3.2, 4.0],
+        Finding::Undecided,
+        "3 test rows: slope 1.550 (−11.927 to 15.027); the interval holds 1, so these rows don't say whether the student exaggerates",
+    );
+    check(
+        &[2.0; 5],
+        &[1.0, 2.0, 3.0, 4.0, 5.0],
+        Finding::NoSlope,
+        "5 test rows: the teacher is equally sure of all of them, so there is no slope",
+    );
+    check(
+        &[1.0, 2.0, 3.0, 4.0],
+        &[2.5; 4],
+        Finding::Softens,
+        "4 test rows: slope 0.000 (0.000 to 0.000); the student softens the teacher's confidence: it is more even, less sure where \
+         the teacher is sure or surer where it is unsure",
+    );
+    assert_eq!(of(&[2.0], &[3.0]).crossing, None);
+    // The same line: it crosses nowhere, and the same model deviates from itself by nothing.
+    let same = of(&[1.0, 2.0, 4.0], &[1.0, 2.0, 4.0]);
+    assert_eq!(
+        (same.crossing, same.all.mean_deviation, same.finding),
+        (None, 0.0, Finding::Undecided)
+    );
+}
+
+/// y = x + push·(x − 3) + little noise, over φ of 0 to 6.
+fn pushed(push: f64, shift: f64) -> (Vec<f64>, Vec<f64>) {
+    let x: Vec<f64> = (0..400).map(|row| 0.01 + 6.0 * row as f64 / 400.0).collect();
+    let y = x.iter().enumerate().map(|(row, x)| {
+        x + shift + push * (x - 3.0) + 0.05 * f64::from((row * 7 % 11) as u32) - 0.25
+    });
+    let y = y.collect();
+    (x, y)
+}
+
+#[test]
+fn exaggeration_is_named_and_advised_on() {
+    let check = |push: f64, shift: f64, words: &[&str], advice: &str| {
+        let (x, y) = pushed(push, shift);
+        let found = of(&x, &y);
+        for words in words {
+            assert!(found.said.contains(words), "{}", found.said);
+        }
+        let said = diagnosis(vec![found], 0.5).advice;
+        assert!(said.starts_with(advice), "{said}");
+    };
+    let (under, over) = ("low-confidence underfitting, −", "high-confidence overfitting, +");
+    check(
+        0.3,
+        0.0,
+        &["the student exaggerates", under, over],
+        "To follow the teacher more closely, raise T.",
+    );
+    check(0.3, -1.0, &[under], "To follow the teacher where it is unsure, raise T or train");
+    check(0.3, 1.0, &[over], "To follow the teacher where it is sure, raise T or stop");
+    check(0.03, 0.0, &["the student slightly exaggerates"], "To follow");
+    check(-0.3, 0.0, &["the student softens"], "To follow the teacher more closely, train");
+    let nothing = diagnosis(vec![of(&[1.0], &[2.0])], 0.5).advice;
+    assert_eq!(nothing, "Nothing can be said of these rows; take others, or more.");
+    let few = diagnosis(vec![of(&[1.0, 2.0], &[2.0, 2.0])], 0.5).advice;
+    assert!(few.starts_with("These rows give no reason to change"), "{few}");
+}
+
+#[test]
+fn a_teacher_that_does_not_fit_its_rows_sends_to_the_labels() {
+    let (x, y) = pushed(0.3, 0.0);
+    let (teacher, student) = (binary("t", &x), binary("s", &y));
+    let part_of = |rows_of, wrong: usize| {
+        let mut teacher = teacher.clone();
+        teacher.gold[..wrong].fill(Some(1));
+        let student = Logits { gold: teacher.gold.clone(), ..student.clone() };
+        let (pair, points) = deviations(&teacher, &student, &[]).unwrap();
+        part((rows_of, "rows"), &pair, &points, 0.5, 0.95).unwrap()
+    };
+    let advice = |wrong| {
+        diagnosis(vec![part_of(RowsOf::Test, 0), part_of(RowsOf::Train, wrong)], 0.5).advice
+    };
+    assert!(
+        advice(40).contains("lower λ, or finish on labels (--switch-at 75% --switch-to labels)")
+    );
+    assert!(advice(4).starts_with("To follow the teacher more closely, raise T."), "{}", advice(4));
+    // Of the low rows the student takes some for the other class.
+    assert!(
+        advice(0).contains("The student is less often right than the teacher"),
+        "{}",
+        advice(0)
+    );
+}
+
+#[test]
+fn pictures_hold_a_sample() {
+    let x: Vec<f64> = (0..4000).map(|row| 1.0 + row as f64 / 1000.0).collect();
+    let found = of(&x, &x);
+    assert_eq!((found.rows, found.points.len()), (4000, SHOWN));
+    assert_eq!(found.points, of(&x, &x).points);
+    assert!(found.points.windows(2).all(|two| two[0][0] < two[1][0]));
+}

@@ -1,0 +1,90 @@
+//! `diagnose --directions`: how far the weights of two runs have gone along the directions of what each layer reads, checkpoint by
+//! checkpoint. The rows go through the model once, where both runs started.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use lowchurn_churn::{Directions, Layer, directions_said, geometric_mean};
+use lowchurn_data::{Example, encode};
+use lowchurn_distill::{Event, Way, directions, matched, readings, start_of, way};
+use lowchurn_models::{Classifier, Head, is_head};
+
+use crate::console::Console;
+use crate::device::Compute;
+use crate::failure::Usage;
+use crate::found::{Found, encoder_of};
+use crate::progress::Status;
+
+/// Rows that the directions are taken from; more change them little.
+const ROWS: usize = 1000;
+
+/// The first `count` directions of each layer, from the first rows of the data.
+pub fn of(
+    (teacher, student): (&Found, &Found),
+    examples: &[Example],
+    count: usize,
+    compute: &Compute,
+    console: &mut Console,
+) -> Result<Directions> {
+    if count < 2 {
+        return Err(Usage(format!("--directions {count}: expected at least 2")).into());
+    }
+    let (start, other) = (start_of(&teacher.folder)?, start_of(&student.folder)?);
+    let open = |folder| Classifier::open(folder, Head::FromCheckpoint, &compute.device);
+    let (model, _) = open(&start)?;
+    let (second, _) = open(&other)?;
+    for (name, one) in model.params.tensors().filter(|(name, _)| !is_head(name)) {
+        let is_same = match second.params.0.get(name) {
+            Some(two) if two.dims() == one.dims() => {
+                one.flatten_all()?.to_vec1::<f32>()? == two.flatten_all()?.to_vec1::<f32>()?
+            }
+            _ => false,
+        };
+        if !is_same {
+            return Err(Usage(format!(
+                "--directions: {} and {} started from different weights ({name}); directions are comparable only of one base",
+                teacher.name, student.name
+            ))
+            .into());
+        }
+    }
+    let encoder = encoder_of(&model.config, &start)?;
+    let examples = &examples[..examples.len().min(ROWS)];
+    let tokens = encode(&encoder, examples, teacher.max_length)?;
+    let readings = readings(&model.config)?;
+    let (begun, rows) = (Instant::now(), tokens.rows());
+    let mut status = Status::new();
+    status.evaluating = "directions";
+    let found = directions(&model, &readings, &tokens, 64, &compute.device, &mut |done| {
+        let event = Event::Evaluating { done, rows };
+        status.show(&event, begun.elapsed(), &console.terminal, &mut console.err);
+    });
+    status.end(&mut console.err);
+    let found = found?;
+    let of_run = |model: &Found| -> Result<Way> {
+        way(&model.folder, &readings, &found, count).with_context(|| model.name.clone())
+    };
+    let (told, says) = (of_run(teacher)?, of_run(student)?);
+    let mut layers = Vec::new();
+    for (at, (reading, eigen)) in readings.iter().zip(&found).enumerate() {
+        let (teacher, student) = (told.along[at].clone(), says.along[at].clone());
+        let of = |run: &[Vec<f64>], k: usize| -> Vec<[f64; 2]> {
+            run.iter().filter_map(|c| Some([*c.first()?, *c.get(k)?])).collect()
+        };
+        let most = count.min(eigen.values.len());
+        let ratios: Vec<Option<f64>> =
+            (1..most).map(|k| matched(&of(&teacher, k), &of(&student, k), 1.0)?.ratio()).collect();
+        let eigenvalues = eigen.values.iter().take(most).copied().collect();
+        let ratio = geometric_mean(&ratios);
+        layers.push(Layer {
+            name: reading.name.clone(),
+            eigenvalues,
+            teacher,
+            student,
+            ratios,
+            ratio,
+        });
+    }
+    let said = directions_said(&layers);
+    Ok(Directions { teacher_steps: told.steps, student_steps: says.steps, layers, said })
+}

@@ -1,0 +1,266 @@
+//! `diagnose` from end to end: a teacher and the student that it made, their predictions as files, every mistake's message, and a
+//! loss that is switched in the middle.
+
+mod util;
+
+#[path = "../crates/churn/tests/fixture/schema.rs"]
+mod schema;
+
+use std::fs;
+
+use lowchurn_churn::Report;
+use serde_json::{Value, json};
+use util::{Lab, SMALL, repository};
+
+fn report(lab: &Lab, folder: &str) -> Value {
+    let report = lab.json(&format!("{folder}/report.json"));
+    let path = repository().join("crates/churn/schema/report-v1.schema.json");
+    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert_eq!(schema::faults(&schema, &report, true), Vec::<String>::new());
+    Report::read(&lab.path(&format!("{folder}/report.json"))).unwrap();
+    report
+}
+
+/// The teacher's logits, and a student's that are pushed away from 2 and surer than they were.
+fn predictions(lab: &Lab, name: &str, rows: usize, slope: f64) {
+    let line = |row: usize| {
+        let sure = (row * 37 % 100) as f64 / 20.0;
+        let z = slope * (sure - 2.0) + 2.0 + (row * 13 % 7) as f64 / 20.0;
+        let p = 1.0 / (1.0 + (-z).exp());
+        let said = if z >= 0.0 { "no" } else { "yes" };
+        let scores = json!({ "no": p as f32, "yes": (1.0 - p) as f32 });
+        json!({ "id": row.to_string(), "label": said, "gold": "no", "scores": scores, "logits": [z, 0.0] })
+            .to_string()
+            + "\n"
+    };
+    lab.write(name, (0..rows).map(line).collect::<String>());
+}
+
+#[test]
+fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
+    let lab = Lab::new();
+    let kept = "--keep-checkpoints --save-steps 2";
+    lab.ok(&format!("{SMALL} {kept} --output $T/teacher"));
+    let distil = SMALL.replacen("finetune", "distil", 1);
+    let line =
+        format!("{distil} {kept} --teacher $T/teacher --tables $T/tables --output $T/student");
+    lab.ok(&format!("{line} --lambda 1 --temperature 2 --switch-at 50% --switch-to labels"));
+    let plan = lab.text("student/run.toml");
+    assert!(plan.contains("method = \"distil:lambda=1..0@50%,temperature=2,"), "{plan}");
+
+    let pair = "--teacher $T/teacher --student $T/student";
+    let rows = "--data tickets:train[40:140] --train-data tickets:train[:40]";
+    let done = lab.ok(&format!("diagnose {pair} {rows} --directions 3"));
+    assert_eq!(
+        lab.names("student/diagnosis"),
+        ["flips.jsonl", "report.html", "report.json", "report.md"]
+    );
+    let models = report(&lab, "student/diagnosis");
+    let parts = models["diagnosis"]["parts"].as_array().unwrap();
+    assert_eq!((&parts[0]["rows"], &parts[0]["rows_of"]), (&json!(100), &json!("test")));
+    assert_eq!((&parts[1]["rows"], &parts[1]["rows_of"]), (&json!(40), &json!("train")));
+    for said in [&parts[0]["said"], &parts[1]["said"], &models["diagnosis"]["advice"]] {
+        assert!(done.out.contains(said.as_str().unwrap()), "{said}\n{}", done.out);
+    }
+    let page = lab.text("student/diagnosis/report.html");
+    assert!(
+        page.contains("id=\"deviations\"") && page.contains("Old is the teacher, new the student")
+    );
+
+    // Of every checkpoint; the run itself left one before the first update.
+    let directions = &models["diagnosis"]["directions"];
+    assert_eq!(directions["teacher_steps"], json!([0, 2, 4, 6]));
+    let names: Vec<&Value> =
+        directions["layers"].as_array().unwrap().iter().map(|layer| &layer["name"]).collect();
+    assert_eq!(names, ["layer 0", "layer 1", "head"]);
+    let head = &directions["layers"][2];
+    assert_eq!(head["teacher"][0], json!([0.0, 0.0, 0.0]));
+    let way = |step: usize| head["student"][step][0].as_f64().unwrap();
+    assert!(0.0 < way(1) && way(1) < way(3));
+    assert!(
+        done.out.contains("directions: at equal progress along the first direction"),
+        "{}",
+        done.out
+    );
+
+    // The same from files, to the last digit.
+    for name in ["teacher", "student"] {
+        for (rows, part) in [("train[40:140]", "test"), ("train[:40]", "train")] {
+            lab.ok(&format!(
+                "predict --model $T/{name} --data tickets:{rows} --logits --output $T/{name}-{part}.jsonl"
+            ));
+        }
+    }
+    lab.ok(
+        "diagnose --teacher $T/teacher-test.jsonl --student $T/student-test.jsonl --teacher-train $T/teacher-train.jsonl \
+         --student-train $T/student-train.jsonl --output $T/files",
+    );
+    let files = report(&lab, "files");
+    for (part, other) in parts.iter().zip(files["diagnosis"]["parts"].as_array().unwrap()) {
+        for key in ["all", "low", "high", "quarters", "points", "finding", "teacher_accuracy"] {
+            assert_eq!(part[key], other[key], "{key}");
+        }
+    }
+    // A model is its own student: the slope is 1.
+    let line = "diagnose --teacher $T/teacher --student $T/teacher --data tickets:train[40:60] --output $T/same";
+    lab.ok(line);
+    let same = report(&lab, "same");
+    let slope = same["diagnosis"]["parts"][0]["all"]["line"]["slope"].as_f64().unwrap();
+    assert!((slope - 1.0).abs() < 1e-12, "{slope}");
+}
+
+#[test]
+fn exaggeration_is_named() {
+    let mut lab = Lab::new();
+    lab.cwd = lab.root().to_path_buf();
+    predictions(&lab, "t.jsonl", 200, 1.0);
+    predictions(&lab, "s.jsonl", 200, 1.5);
+    let done = lab.ok("diagnose --teacher t.jsonl --student s.jsonl --json");
+    let last: Value = serde_json::from_str(done.out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["parts"][0]["finding"], "exaggerates");
+    assert!(lab.path("diagnose-t-s/report.html").exists());
+    let done = lab.ok("diagnose --teacher t.jsonl --student s.jsonl --quantile 0.25");
+    for words in [
+        "200 test rows: slope 1.498 (1.493 to 1.502)",
+        "the student exaggerates the teacher's confidence: it is less sure where the teacher is unsure (low-confidence underfitting, −",
+        "in the mean of the lowest 25 %) and surer where the teacher is sure (high-confidence overfitting, +",
+        "lowest 25 %         50",
+        "what to do: To follow the teacher more closely, raise T. The student is less often right than the teacher",
+        "report: diagnose-t-s/report.html (and report.json, report.md, flips.jsonl)",
+    ] {
+        assert!(done.out.contains(words), "{words}\n{}", done.out);
+    }
+    predictions(&lab, "t2.jsonl", 2, 1.0);
+    predictions(&lab, "s2.jsonl", 2, 1.5);
+    let done = lab.ok("diagnose --teacher t2.jsonl --student s2.jsonl");
+    assert!(done.out.contains("(no interval); too few rows to say more"), "{}", done.out);
+}
+
+#[test]
+fn what_cannot_be_diagnosed_says_why() {
+    let mut lab = Lab::new();
+    lab.cwd = lab.root().to_path_buf();
+    predictions(&lab, "t.jsonl", 9, 1.0);
+    predictions(&lab, "s.jsonl", 9, 1.5);
+    predictions(&lab, "fewer.jsonl", 8, 1.5);
+    let check = |line: &str, code: i32, expected: &str| {
+        let done = lab.run(&format!("diagnose {line} --output out")).expect(code);
+        assert_eq!(done.error(), expected, "stderr of: {line}");
+        assert!(!lab.path("out").exists(), "left behind by: {line}");
+    };
+    lab.write("plain.csv", "id,label\n1,no\n");
+    let row = |logits: &str| {
+        format!("{{\"id\":\"0\",\"label\":\"no\",\"scores\":{{\"no\":1.0,\"yes\":0.0}}{logits}}}\n")
+    };
+    lab.write("bare.jsonl", row(""));
+    lab.write("other.jsonl", row(",\"logits\":[1,0]").replace("yes", "maybe"));
+    lab.write("gold.jsonl", row(",\"gold\":\"nein\",\"logits\":[1,0]"));
+    lab.write(
+        "both.jsonl",
+        row(",\"logits\":[1,0]")
+            + &row(",\"logits\":[1,0]").replace("yes", "maybe").replace("\"0\"", "\"1\""),
+    );
+    lab.write(
+        "sets.jsonl",
+        "{\"id\":\"0\",\"labels\":[\"no\"],\"scores\":{\"no\":1.0,\"yes\":0.0},\"logits\":[1,0]}\n",
+    );
+    let (t, s) = ("--teacher t.jsonl", "--student s.jsonl");
+    check(
+        &format!("{t} {s} --data tickets"),
+        2,
+        "--data tickets: both sides are predictions already, and no model is there to be scored on it; leave it out",
+    );
+    check(
+        &format!("{t} {s} --quantile 0"),
+        2,
+        "a quantile of 0; expected a share between 0 and 1, such as 0.5",
+    );
+    check(
+        &format!("{t} {s} --confidence 1"),
+        2,
+        "a confidence of 1; expected one between 0.5 and 1, such as 0.95",
+    );
+    check(
+        &format!("{t} --student plain.csv"),
+        3,
+        "plain.csv: logits are read from JSON lines, as lowchurn predict --logits writes them",
+    );
+    check(
+        &format!("{t} --student bare.jsonl"),
+        3,
+        "bare.jsonl: row \"0\" has no logits, and probabilities are too coarse to tell how sure a model is; write them with \
+         lowchurn predict --logits",
+    );
+    check(
+        "--teacher both.jsonl --student s.jsonl",
+        3,
+        "both.jsonl: row \"1\" has scores of no, maybe, and the rows before it of no, yes; a file is of one model",
+    );
+    check(
+        "--teacher gold.jsonl --student s.jsonl",
+        3,
+        "gold.jsonl: row \"0\" has the true class \"nein\", which isn't one of the model's (no, yes)",
+    );
+    check(
+        &format!("{t} --student other.jsonl"),
+        3,
+        "t.jsonl has labels that other.jsonl doesn't: yes (its labels: no, maybe); say what became of them with --label-map \
+         yes=maybe",
+    );
+    check(
+        &format!("{t} --student fewer.jsonl"),
+        3,
+        "t.jsonl and fewer.jsonl hold different rows: 1 only in the old (8), 0 only in the new (none); predict the same rows \
+         with both, or compare those in both with --allow-partial",
+    );
+    let done = lab.run(&format!("diagnose {t} --student sets.jsonl")).expect(3);
+    assert!(done.error().contains("sets.jsonl, line 1: "), "{}", done.error());
+    check(
+        &format!("{t} {s} --train-data tickets"),
+        2,
+        "t.jsonl is a file, so its predictions of the training rows are needed too: --teacher-train FILE.jsonl",
+    );
+}
+
+#[test]
+fn models_of_other_kinds_and_rows_that_are_not_named_are_refused() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/model"));
+    let check = |line: &str, expected: &str| {
+        let done = lab.run(line).expect(2);
+        assert_eq!(done.error(), expected, "stderr of: {line}");
+    };
+    let model = lab.path("model").display().to_string();
+    check(
+        "diagnose --teacher $T/model --student $T/model",
+        &format!("{model} is a model; say which rows to score it on with --data"),
+    );
+    let pair = "diagnose --teacher $T/model --student $T/model --data tickets:train[:9]";
+    check(&format!("{pair} --directions 1"), "--directions 1: expected at least 2");
+    let done = lab.run(&format!("{pair} --directions 4")).expect(3);
+    assert_eq!(
+        done.error(),
+        format!(
+            "{model}: 0 checkpoints are kept there, and the way of a run needs one of before its first update and later ones; \
+             train it with --keep-checkpoints --save-steps 20"
+        )
+    );
+    predictions(&lab, "t.jsonl", 3, 1.0);
+    check(
+        "diagnose --teacher $T/t.jsonl --student $T/t.jsonl --directions 4 --output $T/out",
+        "--directions needs the folders of two runs, not their predictions",
+    );
+    check(
+        "diagnose --teacher $T/model --student $T/model --data tickets:train[:9] --teacher-train $T/t.jsonl --student-train $T/t.jsonl",
+        &format!("--teacher-train: {model} is a model, which is scored on --train-data"),
+    );
+    let config = lab.text("model/config.json");
+    let kind = config.replacen('{', "{ \"problem_type\": \"multi_label_classification\",", 1);
+    let kind = kind.replace("\"problem_type\": \"single_label_classification\"", "\"was\": \"\"");
+    lab.write("model/config.json", kind);
+    check(
+        "diagnose --teacher $T/model --student $T/model --data tickets:train[:9]",
+        "diagnose is for single-label tasks, and the model is a multi-label one; lowchurn update and lowchurn compare know \
+         all kinds",
+    );
+}

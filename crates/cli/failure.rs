@@ -119,6 +119,7 @@ fn churn_code(error: &lowchurn_churn::Error) -> u8 {
         | Churn::ThresholdOutside { .. }
         | Churn::ThresholdWithoutScores { .. }
         | Churn::ConfidenceOutside { .. }
+        | Churn::QuantileOutside { .. }
         | Churn::ToleranceNeeded { .. }
         | Churn::Tolerance { .. }
         | Churn::KindsDiffer { .. }

@@ -28,11 +28,6 @@ pub fn markdown(report: &Report) -> String {
         out.push_str(&format!("\n{}\n", markdown_cell(&said)));
     }
     out.push_str(&measures(report));
-    if let Some(diagnosis) = &report.diagnosis {
-        let said = diagnosis.parts.iter().map(|part| part.said.as_str());
-        let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
-        out.push_str(&format!("\n{}\n", markdown_cell(&said.join(". "))));
-    }
     out.push_str(&slices(&report.comparison.slices));
     out.push_str(&flips(report));
     out
@@ -85,6 +80,11 @@ fn measures(report: &Report) -> String {
     for (name, old, new) in report.comparison.answers.scores() {
         let (old, new) = (format::number(old), format::number(new));
         out.push_str(&format!("| {name}, old → new | {old} → {new} |\n"));
+    }
+    if let Some(diagnosis) = &report.diagnosis {
+        let said = diagnosis.parts.iter().map(|part| part.said.as_str());
+        let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
+        out.push_str(&format!("| student and teacher | {} |\n", markdown_cell(&said.join(". "))));
     }
     if let Some(floor) = &report.comparison.seed_floor {
         out.push_str(&format!("| seed floor | {} |\n", rate(&Some(*floor))));

@@ -12,6 +12,7 @@ mod compare;
 mod diagnose;
 mod distil;
 mod export;
+mod post_shift;
 mod publish;
 mod repair;
 mod update;
@@ -20,6 +21,7 @@ pub use compare::{Compare, Gate, GateFormat};
 pub use diagnose::Diagnose;
 pub use distil::{Distil, Student};
 pub use export::Export;
+pub use post_shift::{PostShift, ShiftBase, ShiftFor};
 pub use publish::{Dtype, Publish};
 pub use repair::{Refit, Repair, Towards};
 pub use update::{BudgetFlags, Deployed, Ensemble, Init, MethodFlags, Sweep, Update};
@@ -46,6 +48,8 @@ pub enum Verb {
     Sweep(Box<Sweep>),
     /// Without training: models between the deployed one and its successor, and the one of them to deploy
     Repair(Box<Repair>),
+    /// Without training: a number a class added to a model's logits, so that the class that is worst off is predicted more often
+    PostShift(Box<PostShift>),
     /// Train a student from larger teachers, of another architecture or tokenizer where need be
     Distil(Box<Distil>),
     /// Without training: what a student starts from, as some layers and words of a model, or as another size of it

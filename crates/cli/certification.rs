@@ -1,7 +1,9 @@
 //! Held-out rows of an update: which may be looked at and which certify, whether they are enough, and the choice by them.
 
 use anyhow::Result;
-use lowchurn_churn::{Budget, Candidate, Certificate, Measurements, Pair, column_slices, walk};
+use lowchurn_churn::{
+    Budget, Candidate, Certificate, Measurements, Pair, class_flips_of, column_slices, walk,
+};
 use lowchurn_distill::Method;
 
 use crate::failure::Usage;
@@ -50,7 +52,18 @@ pub fn refuse_few_rows(
     budget.check_rows(n_certification as u64, n_labelled)?;
     let slices = column_slices(&unchanged, &rows_of(&updating.rows.holdout_columns, &rows));
     let labelled = slices.into_iter().map(|(name, flips)| (name, flips.labelled));
-    Ok(budget.check_slices(&labelled.collect::<Vec<_>>())?)
+    budget.check_slices(&labelled.collect::<Vec<_>>())?;
+    let names = holdout.labels.names();
+    let of_class = |class: usize| {
+        let is_its = |row: &&usize| {
+            let row = &holdout.examples[**row];
+            row.classes()
+                .or(row.label.map(|label| vec![label]))
+                .is_some_and(|all| all.contains(&(class as u32)))
+        };
+        (format!("class = {}", names[class]), rows.iter().filter(is_its).count() as u64)
+    };
+    Ok(budget.check_classes(&(0..names.len()).map(of_class).collect::<Vec<_>>())?)
 }
 
 /// With a budget the walk's choice, or where nothing is certified the safest; without one the most accurate of the trained
@@ -80,6 +93,7 @@ pub fn choose(
             let measured = Measurements {
                 all: flips(&certification),
                 slices: column_slices(&certification, &columns),
+                classes: class_flips_of(&certification, budget.confidence),
                 golden: trial.golden.clone(),
             };
             Candidate {

@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lowchurn_churn::{
     Answers, Asked, Budget, Certificate, Comparison, Flips, Golden, Judged, Measurements,
-    Neighbour, Pair, Predicted, Rate, Report, Side, Unmatched, certify, compare as measure,
-    seed_floor,
+    Neighbour, Pair, Predicted, Rate, Report, Side, Unmatched, certify, class_flips,
+    compare as measure, seed_floor,
 };
 use lowchurn_data::{Columns, Example, parse_map};
 use lowchurn_hub::Hub;
@@ -248,6 +248,7 @@ pub fn budget(flags: &BudgetFlags, golden: Vec<String>) -> Budget {
         max_churn: flags.max_churn,
         max_nfr: flags.max_nfr,
         max_slice_nfr: flags.max_slice_nfr,
+        max_class_nfr: flags.max_class_nfr,
         min_accuracy_gain: flags.min_accuracy_gain,
         golden,
         confidence: flags.confidence,
@@ -284,6 +285,7 @@ fn certificate(
     let rows = Measurements {
         all: comparison.all.flips,
         slices: comparison.column_slices.clone(),
+        classes: class_flips(&comparison.classes),
         golden: Golden::look_up(&golden, &pair.ids, &old, &new),
     };
     Ok(Some(certify(&budget(&args.budget, golden), &rows)?))

@@ -116,13 +116,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
         output::refuse_sources(output, &data.local_files(), &model_folder)?;
     }
     let split = chosen_split(asked.split, &data)?;
-    let columns = Columns {
-        text: scoring.text_column.clone(),
-        pair: scoring.pair_column.clone(),
-        label: scoring.label_column.clone(),
-        id: scoring.id_column.clone(),
-    };
-    let wishes = Wishes { columns, kind: Some(outputs.kind) };
+    let wishes = wishes(scoring, outputs.kind);
     let split = data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?;
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), encoder.pad_id(), &model_folder)?;
@@ -154,6 +148,17 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     let seconds = start.elapsed().as_secs_f64();
     let labels = classifier.labels().to_vec();
     Ok(Scored { split, predictions, labels, outputs, n_truncated: tokens.n_truncated, seconds })
+}
+
+/// How rows are read whose columns may be named.
+pub fn wishes(scoring: &Scoring, kind: Kind) -> Wishes {
+    let columns = Columns {
+        text: scoring.text_column.clone(),
+        pair: scoring.pair_column.clone(),
+        label: scoring.label_column.clone(),
+        id: scoring.id_column.clone(),
+    };
+    Wishes { columns, kind: Some(kind) }
 }
 
 fn outputs(model: &Classifier, asked: &Asked) -> Result<Outputs> {

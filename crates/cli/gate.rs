@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{
-    Certificate, Golden, Measurements, Report, certify, exit_code, gate_markdown, junit,
-    withhold_pass,
+    Certificate, Golden, Measurements, Report, certify, class_flips, exit_code, gate_markdown,
+    junit, withhold_pass,
 };
 use lowchurn_distill::write_file;
 use serde_json::json;
@@ -86,6 +86,7 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
     let rows = Measurements {
         all: report.comparison.all.flips,
         slices: slices.clone(),
+        classes: class_flips(&report.comparison.classes),
         golden: Golden::default(),
     };
     let mut certificate = certify(&budget, &rows)?;

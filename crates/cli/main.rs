@@ -55,6 +55,7 @@ mod export;
 mod facts;
 mod gate;
 mod nearest;
+mod post_shift;
 mod publish;
 mod repair;
 mod reporting;
@@ -97,6 +98,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Sweep(verb) => sweep::sweep(&verb, console),
         Verb::Update(verb) => update::update(&verb, console),
         Verb::Repair(verb) => repair::repair(&verb, console),
+        Verb::PostShift(verb) => post_shift::post_shift(&verb, console),
         Verb::Distil(verb) => distil::distil(&verb, console),
         Verb::Student(verb) => student::student(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),

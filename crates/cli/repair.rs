@@ -20,6 +20,7 @@ use self::curve::{
 };
 use self::models::{By, Models, columns, open_models, weights};
 use self::written::{already_done, write_manifest, write_model, write_report};
+pub use self::written::{model_files, other_model};
 use crate::args::Repair;
 use crate::console::Console;
 use crate::failure::Usage;
@@ -34,8 +35,10 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
         let said = "expected at least one share below 1: all of the old weights is the old model";
         return Err(Usage(format!("--alpha {}: {said}", args.alpha)).into());
     }
-    if args.budget.max_slice_nfr.is_some() {
-        return Err(Usage("--max-slice-nfr: repair knows no slices; use compare".into()).into());
+    if args.budget.max_slice_nfr.is_some() || args.budget.max_class_nfr.is_some() {
+        let flag = if args.budget.max_slice_nfr.is_some() { "slice" } else { "class" };
+        let what = if flag == "slice" { "slices" } else { "classes" };
+        return Err(Usage(format!("--max-{flag}-nfr: repair knows no {what}; use compare")).into());
     }
     let models = open_models(args, console)?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.new[0]));
@@ -176,6 +179,7 @@ fn choose(
             certification: Measurements {
                 all: tried[*at].measured,
                 slices: Vec::new(),
+                classes: Vec::new(),
                 golden: tried[*at].golden.clone(),
             },
         };

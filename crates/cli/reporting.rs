@@ -228,6 +228,28 @@ pub fn lines(report: &Report) -> Vec<String> {
         let shown = |score: Option<f64>| score.map_or("–".into(), |score| format!("{score:.4}"));
         table.push((name, format!("{} old, {} new", shown(old), shown(new))));
     }
+    let named = |worst: &Option<(String, f64)>| {
+        worst
+            .as_ref()
+            .map_or("–".into(), |(label, share)| format!("{} ({label})", percent(*share)))
+    };
+    let comparison = &report.comparison;
+    if comparison.worst_class_old.is_some() || comparison.worst_class_new.is_some() {
+        let (old, new) = (named(&comparison.worst_class_old), named(&comparison.worst_class_new));
+        table.push(("worst class", format!("recall {old} old, {new} new")));
+    }
+    if let Some(worst) = &comparison.worst_classes {
+        if let (Some(k), Some(old), Some(new)) =
+            (worst.k, worst.mean_recall_old, worst.mean_recall_new)
+        {
+            let said =
+                format!("mean recall of the {k} worst {} old, {} new", percent(old), percent(new));
+            table.push(("worst classes", said));
+        }
+        if worst.nfr.as_ref().is_some_and(|(_, nfr)| *nfr > 0.0) {
+            table.push(("class flips", format!("negative flips at most {}", named(&worst.nfr))));
+        }
+    }
     let parts = [
         ("on old rows", &report.comparison.old_rows),
         ("on new rows", &report.comparison.new_rows),

@@ -101,6 +101,7 @@ fn budget(flags: &BudgetFlags) -> Result<String> {
         share("max-churn", flags.max_churn),
         share("max-nfr", flags.max_nfr),
         share("max-slice-nfr", flags.max_slice_nfr),
+        share("max-class-nfr", flags.max_class_nfr),
         share("min-accuracy-gain", flags.min_accuracy_gain),
         golden,
         share("confidence", Some(flags.confidence)),

@@ -93,6 +93,11 @@ defs = {
         {"label": TEXT, "flips": ref("flips")},
         {"recall_old": SHARE, "recall_new": SHARE, "nfr": ref("rate")},
     ),
+    "worst_classes": record(
+        "The highest NFR of a class, and the mean of the k lowest recalls of each model, where at least 2k classes have rows.",
+        {},
+        {"nfr": fixed(TEXT, SHARE), "k": of("integer", minimum=1), "mean_recall_old": SHARE, "mean_recall_new": SHARE},
+    ),
     "slice": record("", {"name": TEXT, "kind": TEXT, "measured": ref("measured")}, {"p_corrected": SHARE}),
     "from_to": record("", {"from": TEXT, "to": TEXT, "rows": COUNT, "negative": COUNT, "positive": COUNT}),
     "label": record(
@@ -132,6 +137,7 @@ defs = {
                 "soft": ref("soft"),
                 "worst_class_old": fixed(TEXT, SHARE),
                 "worst_class_new": fixed(TEXT, SHARE),
+                "worst_classes": ref("worst_classes"),
                 "slice_correction": TEXT,
                 "churn_ratio": NUMBER,
                 "seed_floor": ref("rate"),

@@ -12,6 +12,9 @@ pub struct Budget {
     pub max_nfr: Option<f64>,
     /// On every slice with rows enough: as many as certify the limit where nothing flips.
     pub max_slice_nfr: Option<f64>,
+    /// The same of every true class with rows enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_class_nfr: Option<f64>,
     /// accuracy_new − accuracy_old is certified to be at least this. 0 asks for a proven gain; an update that may lose half
     /// a point at most asks for −0.005.
     pub min_accuracy_gain: Option<f64>,
@@ -148,16 +151,35 @@ impl Budget {
     ///
     /// Errors: [`Error::BudgetSlices`].
     pub fn check_slices(&self, slices: &[(String, u64)]) -> Result<()> {
-        let Some(value) = self.max_slice_nfr else { return Ok(()) };
-        let (confidence, needed) = (self.confidence, least_rows(value, self.confidence));
-        let largest = slices.iter().max_by_key(|(_, labelled)| *labelled);
-        match largest {
-            Some((_, found)) if *found >= needed => Ok(()),
-            _ => {
-                let (name, found) = largest.cloned().unwrap_or_else(|| ("none".into(), 0));
-                Err(Error::BudgetSlices { value, confidence, name, found, needed })
-            }
-        }
+        let found = self.too_small(self.max_slice_nfr, slices);
+        found.map_or(Ok(()), |(value, name, found, needed)| {
+            let confidence = self.confidence;
+            Err(Error::BudgetSlices { value, confidence, name, found, needed })
+        })
+    }
+
+    /// The same of the limit on classes.
+    ///
+    /// Errors: [`Error::BudgetClasses`].
+    pub fn check_classes(&self, classes: &[(String, u64)]) -> Result<()> {
+        let found = self.too_small(self.max_class_nfr, classes);
+        found.map_or(Ok(()), |(value, name, found, needed)| {
+            let confidence = self.confidence;
+            Err(Error::BudgetClasses { value, confidence, name, found, needed })
+        })
+    }
+
+    /// The largest of parts that are all too small for a limit: the limit, name, rows, and the rows that it takes.
+    fn too_small(
+        &self,
+        limit: Option<f64>,
+        parts: &[(String, u64)],
+    ) -> Option<(f64, String, u64, u64)> {
+        let limit = limit?;
+        let needed = least_rows(limit, self.confidence);
+        let largest = parts.iter().max_by_key(|(_, labelled)| *labelled);
+        let (name, found) = largest.cloned().unwrap_or_else(|| ("none".into(), 0));
+        (found < needed).then_some((limit, name, found, needed))
     }
 
     fn shares(&self) -> Vec<(&'static str, f64)> {
@@ -165,6 +187,7 @@ impl Budget {
             ("max churn", self.max_churn),
             ("max nfr", self.max_nfr),
             ("max slice nfr", self.max_slice_nfr),
+            ("max class nfr", self.max_class_nfr),
         ];
         all.into_iter().filter_map(|(limit, value)| Some((limit, value?))).collect()
     }

@@ -13,6 +13,8 @@ pub struct Measurements {
     pub all: Flips,
     /// By name, such as `airline = Delta`.
     pub slices: Vec<(String, Flips)>,
+    /// By true class, see [`crate::class_flips`].
+    pub classes: Vec<(String, Flips)>,
     pub golden: Golden,
 }
 
@@ -182,28 +184,39 @@ fn shares(budget: &Budget, rows: &Measurements) -> (Vec<Share>, Vec<String>) {
         let name = "nfr".to_owned();
         shares.push(Share { name, did: BROKE, limit, count: all.negative, of: all.labelled });
     }
-    let Some(limit) = budget.max_slice_nfr else { return (shares, notes) };
-    // By size alone: to leave slices out by what is seen in them would bend the error.
-    let least = least_rows(limit, budget.confidence);
-    let (large, small): (Vec<_>, Vec<_>) =
-        rows.slices.iter().partition(|(_, flips)| flips.labelled >= least);
-    if large.is_empty() {
-        let name = "nfr of slices".to_owned();
-        shares.push(Share { name, did: BROKE, limit, count: 0, of: 0 });
-    }
-    for (slice, flips) in large {
-        let name = format!("nfr of {slice}");
-        shares.push(Share { name, did: BROKE, limit, count: flips.negative, of: flips.labelled });
-    }
-    if !small.is_empty() {
-        notes.push(format!(
-            "{} of {} slices have fewer than {} with a label, too few to certify {} even where nothing flips; they aren't \
+    for (limit, what, parts) in [
+        (budget.max_slice_nfr, "slices", &rows.slices),
+        (budget.max_class_nfr, "classes", &rows.classes),
+    ] {
+        let Some(limit) = limit else { continue };
+        // By size alone: to leave slices out by what is seen in them would bend the error.
+        let least = least_rows(limit, budget.confidence);
+        let (large, small): (Vec<_>, Vec<_>) =
+            parts.iter().partition(|(_, flips)| flips.labelled >= least);
+        if large.is_empty() {
+            let name = format!("nfr of {what}");
+            shares.push(Share { name, did: BROKE, limit, count: 0, of: 0 });
+        }
+        for (slice, flips) in large {
+            let name = format!("nfr of {slice}");
+            shares.push(Share {
+                name,
+                did: BROKE,
+                limit,
+                count: flips.negative,
+                of: flips.labelled,
+            });
+        }
+        if !small.is_empty() {
+            notes.push(format!(
+            "{} of {} {what} have fewer than {} with a label, too few to certify {} even where nothing flips; they aren't \
             judged",
             small.len(),
-            rows.slices.len(),
+            parts.len(),
             n_rows(least),
             percent(limit)
         ));
+        }
     }
     (shares, notes)
 }

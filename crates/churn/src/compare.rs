@@ -6,6 +6,7 @@ use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::bootstrap_rows;
+use crate::classes::{classes, worst};
 use crate::interval::mcnemar;
 use crate::predicted::length;
 use crate::slices::{
@@ -13,8 +14,8 @@ use crate::slices::{
 };
 use crate::soft::SoftSums;
 use crate::{
-    Error, Estimate, Flips, McNemar, OfAnswers, Pair, PairAnswers, Predicted, Rate, Result, Soft,
-    Unmatched,
+    Error, Estimate, Flips, McNemar, OfAnswers, OfClass, Pair, PairAnswers, Predicted, Rate,
+    Result, Soft, Unmatched, WorstClasses,
 };
 
 /// What is to be said of a pair beyond its flips. All per-row lists are in the pair's order of rows.
@@ -91,16 +92,6 @@ pub struct Slice {
     pub p_corrected: Option<f64>,
 }
 
-/// Rows of one true class.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OfClass {
-    pub label: String,
-    pub flips: Flips,
-    pub recall_old: Option<f64>,
-    pub recall_new: Option<f64>,
-    pub nfr: Option<Rate>,
-}
-
 /// Rows that went from one prediction to another, the diagonal included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FromTo {
@@ -122,6 +113,9 @@ pub struct Comparison {
     /// Lowest recall of a class, by name.
     pub worst_class_old: Option<(String, f64)>,
     pub worst_class_new: Option<(String, f64)>,
+    /// What else is told of the worst classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_classes: Option<WorstClasses>,
     /// Worst first, by the lower bound of churn, so that slices of few rows don't lead.
     pub slices: Vec<Slice>,
     /// Slices that were left out, for they have fewer rows than was asked for.
@@ -171,6 +165,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
         soft: SoftSums::of(pair, &places).and_then(|sums| sums.mean(asked.thresholds)),
         worst_class_old: worst(&classes, |class| class.recall_old),
         worst_class_new: worst(&classes, |class| class.recall_new),
+        worst_classes: WorstClasses::of(&classes),
         classes,
         slices,
         n_small_slices,
@@ -283,59 +278,6 @@ fn flips_where(pair: &Pair, mask: &[bool], keep: bool) -> Flips {
         }
     }
     flips
-}
-
-fn classes(pair: &Pair, confidence: f64) -> Vec<OfClass> {
-    if let PairAnswers::Sets { names, members } = &pair.answers {
-        return labels(pair, names, members, confidence);
-    }
-    if matches!(pair.answers, PairAnswers::Values { .. }) {
-        return Vec::new();
-    }
-    let mut flips = vec![Flips::default(); pair.labels.len()];
-    for ((old, new), gold) in pair.old.iter().zip(&pair.new).zip(&pair.gold) {
-        if let Some(gold) = gold {
-            flips[*gold as usize].add(*old, *new, Some(*gold));
-        }
-    }
-    let class = |(label, flips): (&String, Flips)| OfClass {
-        label: label.clone(),
-        recall_old: flips.accuracy_old(),
-        recall_new: flips.accuracy_new(),
-        nfr: Rate::new(flips.negative, flips.labelled, confidence),
-        flips,
-    };
-    let with_rows = |(_, flips): &(&String, Flips)| flips.rows > 0;
-    pair.labels.iter().zip(flips).filter(with_rows).map(class).collect()
-}
-
-// Rows that have a label: whether it was said to hold. A row counts for each of its labels.
-fn labels(pair: &Pair, names: &[String], members: &[Vec<u32>], confidence: f64) -> Vec<OfClass> {
-    let has = |class: u32, label: usize| members[class as usize].contains(&(label as u32));
-    let class = |(label, name): (usize, &String)| {
-        let mut flips = Flips::default();
-        for row in 0..pair.rows() {
-            if pair.gold[row].is_some_and(|gold| has(gold, label)) {
-                let said = [pair.old[row], pair.new[row]].map(|class| u32::from(has(class, label)));
-                flips.add(said[0], said[1], Some(1));
-            }
-        }
-        OfClass {
-            label: name.clone(),
-            recall_old: flips.accuracy_old(),
-            recall_new: flips.accuracy_new(),
-            nfr: Rate::new(flips.negative, flips.labelled, confidence),
-            flips,
-        }
-    };
-    names.iter().enumerate().map(class).filter(|class| class.flips.rows > 0).collect()
-}
-
-// The first of equals.
-fn worst(classes: &[OfClass], recall: fn(&OfClass) -> Option<f64>) -> Option<(String, f64)> {
-    let known = classes.iter().filter_map(|class| recall(class).map(|value| (class, value)));
-    let worst = known.min_by(|one, other| one.1.total_cmp(&other.1));
-    worst.map(|(class, value)| (class.label.clone(), value))
 }
 
 fn from_to(pair: &Pair) -> Vec<FromTo> {

@@ -207,6 +207,12 @@ pub enum Error {
     )]
     BudgetSlices { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
 
+    #[error(
+        "max class nfr {value} with confidence {confidence} can't be certified on any class: it takes {needed} labelled rows \
+        even where nothing flips, and the largest ({name}) has {found}; hold out more rows, or loosen the limit"
+    )]
+    BudgetClasses { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
+
     #[error("{missing} golden rows aren't in the data (the first: {}); add them to it, or take them off the golden list", first.join(", "))]
     GoldenMissing { first: Vec<String>, missing: usize },
 

@@ -30,6 +30,8 @@ mod bootstrap;
 
 mod slices;
 
+mod classes;
+
 mod compare;
 
 mod budget;
@@ -60,6 +62,7 @@ pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
 pub use bootstrap::{bootstrap_rows, bootstrap_runs};
 pub use budget::*;
 pub use certify::*;
+pub use classes::*;
 pub use compare::*;
 pub use deviation::*;
 pub use error::{Error, Result};

@@ -86,6 +86,7 @@ fn measures(report: &Report) -> String {
         let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
         out.push_str(&format!("| student and teacher | {} |\n", markdown_cell(&said.join(". "))));
     }
+    out.push_str(&worst_classes(report));
     if let Some(floor) = &report.comparison.seed_floor {
         out.push_str(&format!("| seed floor | {} |\n", rate(&Some(*floor))));
     }
@@ -94,6 +95,33 @@ fn measures(report: &Report) -> String {
             "| churn ÷ that of a plain retrain | {} |\n",
             format::number(Some(ratio))
         ));
+    }
+    out
+}
+
+/// Lowest recalls and the highest NFR of a class.
+fn worst_classes(report: &Report) -> String {
+    let comparison = &report.comparison;
+    let mut out = String::new();
+    let side = |worst: &Option<(String, f64)>| {
+        worst.as_ref().map_or(format::NONE.to_string(), |(label, recall)| {
+            format!("{} ({})", percent(*recall), cell(label, 40))
+        })
+    };
+    if comparison.worst_class_old.is_some() || comparison.worst_class_new.is_some() {
+        let (old, new) = (side(&comparison.worst_class_old), side(&comparison.worst_class_new));
+        out.push_str(&format!("| recall of the worst class, old → new | {old} → {new} |\n"));
+    }
+    let Some(worst) = &comparison.worst_classes else { return out };
+    if let Some(k) = worst.k {
+        let (old, new) =
+            (percent_or_none(worst.mean_recall_old), percent_or_none(worst.mean_recall_new));
+        out.push_str(&format!(
+            "| mean recall of the {k} worst classes, old → new | {old} → {new} |\n"
+        ));
+    }
+    if worst.nfr.is_some() {
+        out.push_str(&format!("| highest NFR of a class | {} |\n", side(&worst.nfr)));
     }
     out
 }

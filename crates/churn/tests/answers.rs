@@ -119,6 +119,7 @@ fn a_budget_is_certified_on_judged_rows() {
         max_churn: Some(most),
         max_nfr: None,
         max_slice_nfr: None,
+        max_class_nfr: None,
         min_accuracy_gain: None,
         golden: Vec::new(),
         confidence: 0.95,

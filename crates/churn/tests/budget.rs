@@ -12,6 +12,7 @@ fn budget() -> Budget {
         max_churn: None,
         max_nfr: None,
         max_slice_nfr: None,
+        max_class_nfr: None,
         min_accuracy_gain: None,
         golden: Vec::new(),
         confidence: 0.95,
@@ -380,6 +381,40 @@ fn slices_too_small_for_their_limit_are_refused_before_training() {
     );
     assert!(said(&[]).contains("the largest (none) has 0"));
     Budget { max_slice_nfr: None, ..budget() }.check_slices(&[]).unwrap();
+}
+
+/// Classes are judged as slices are, each by its own rows; the same counts give the same bounds.
+#[test]
+fn a_limit_on_classes_is_one_on_each_of_them() {
+    let classes: Vec<(String, Flips)> = [
+        ("class = a", flips(100, 0, 0, 0)),
+        ("class = b", flips(60, 40, 0, 0)),
+        ("class = c", flips(3, 0, 0, 0)),
+    ]
+    .map(|(name, flips)| (name.to_owned(), flips))
+    .to_vec();
+    let asked = Budget { max_class_nfr: Some(0.05), ..budget() };
+    let by_class = Measurements { classes: classes.clone(), ..Measurements::default() };
+    let made = certify(&asked, &by_class).unwrap();
+    let named: Vec<&str> = made.checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(named, ["nfr of class = a", "nfr of class = b"]);
+    assert_eq!((made.checks[0].verdict, made.checks[1].verdict), (Verdict::Pass, Verdict::Fail));
+    assert_eq!(
+        made.notes,
+        [
+            "1 of 3 classes have fewer than 59 rows with a label, too few to certify 5.00% even where nothing flips; they aren't judged"
+        ]
+    );
+    let as_slices = Budget { max_slice_nfr: Some(0.05), ..budget() };
+    let sliced = certify(&as_slices, &Measurements { slices: classes, ..Measurements::default() });
+    assert_eq!(sliced.unwrap().checks, made.checks);
+    let said = asked.check_classes(&[("class = a".into(), 58)]).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "max class nfr 0.05 with confidence 0.95 can't be certified on any class: it takes 59 labelled rows even where nothing \
+         flips, and the largest (class = a) has 58; hold out more rows, or loosen the limit"
+    );
+    asked.check_classes(&[("class = a".into(), 59)]).unwrap();
 }
 
 #[test]

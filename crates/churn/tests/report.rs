@@ -123,7 +123,12 @@ fn measured() -> Report {
     .unwrap();
     let flips = comparison.all.flips;
     let slices = comparison.slices.iter().map(|slice| (slice.name.clone(), slice.measured.flips));
-    let rows = Measurements { all: flips, slices: slices.collect(), golden: Golden::default() };
+    let rows = Measurements {
+        all: flips,
+        slices: slices.collect(),
+        golden: Golden::default(),
+        ..Measurements::default()
+    };
     let candidate = |name: &str| Candidate {
         name: name.to_string(),
         calibration: flips,
@@ -133,6 +138,7 @@ fn measured() -> Report {
         max_churn: Some(0.06),
         max_nfr: Some(0.04),
         max_slice_nfr: Some(0.2),
+        max_class_nfr: None,
         min_accuracy_gain: Some(-0.05),
         golden: Vec::new(),
         confidence: 0.95,

@@ -16,6 +16,7 @@ fn budget() -> Budget {
         max_churn: None,
         max_nfr: None,
         max_slice_nfr: None,
+        max_class_nfr: None,
         min_accuracy_gain: None,
         golden: Vec::new(),
         confidence: 0.95,

@@ -194,6 +194,10 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_slice_nfr: Option<f64>,
 
+    /// The same on every true class
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_class_nfr: Option<f64>,
+
     /// Certify that accuracy grows by at least this; -0.5% allows a loss of half a point; needs labels
     #[arg(long, value_name = "SHARE", value_parser = signed_share, allow_negative_numbers = true)]
     pub min_accuracy_gain: Option<f64>,
@@ -212,6 +216,7 @@ impl BudgetFlags {
         self.max_churn.is_some()
             || self.max_nfr.is_some()
             || self.max_slice_nfr.is_some()
+            || self.max_class_nfr.is_some()
             || self.min_accuracy_gain.is_some()
             || self.golden.is_some()
     }

@@ -93,6 +93,13 @@ pub fn write_model(
         }
     };
     write_file(&output.join("run.toml"), &text)?;
+    let names = model_files(output)?;
+    let distance = distance(&weights.old.params, &params)?;
+    Ok(Written { folder: output.into(), names, distance })
+}
+
+/// The names of a model's files in a folder, ascending: those that its manifest lists.
+pub fn model_files(output: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for entry in fs::read_dir(output)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -105,8 +112,7 @@ pub fn write_model(
         }
     }
     names.sort();
-    let distance = distance(&weights.old.params, &params)?;
-    Ok(Written { folder: output.into(), names, distance })
+    Ok(names)
 }
 
 pub fn write_report(

@@ -48,6 +48,20 @@ pub(super) fn side_by_side(report: &Report) -> String {
             difference(change(old, new)),
         ]);
     }
+    if let Some(worst) = &comparison.worst_classes {
+        let plain = |value: Option<f64>| {
+            value.map_or(none(), |value| number(value, format::percent(value)))
+        };
+        if let Some(k) = worst.k {
+            let (old, new) = (worst.mean_recall_old, worst.mean_recall_new);
+            let name = format!("mean recall of the {k} worst classes");
+            lines.push(vec![text(&name), plain(old), plain(new), difference(change(old, new))]);
+        }
+        if let Some((label, nfr)) = &worst.nfr {
+            let named = format!("{} ({})", format::percent(*nfr), format::cut(label, 40));
+            lines.push(vec![text("highest NFR of a class"), none(), number(*nfr, named), none()]);
+        }
+    }
     if let Some(soft) = &comparison.soft {
         let sides = [&soft.calibration_old, &soft.calibration_new];
         for (name, of) in [

@@ -1,0 +1,70 @@
+//! Flags of `post-shift`, which adds a number a class to the logits of a trained model.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::Scoring;
+
+#[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub struct PostShift {
+    /// A trained classifier: a folder in the hub's layout, a hub id, a name from models/
+    #[arg(value_name = "DIR|ID")]
+    pub model: String,
+
+    /// Labelled rows to fit on, never trained on: a file, a data set or `task:split`
+    #[arg(long, value_name = "DATA")]
+    pub data: String,
+
+    /// The split, where the data has several
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+
+    /// Rows whose shares of labels are those that the model was trained on; only labels are read [default: those of --data]
+    #[arg(long, value_name = "DATA")]
+    pub trained_on: Option<String>,
+
+    /// Whom the shift is for: every class the same, or the class that is worst off
+    #[arg(long, value_enum, default_value_t = ShiftFor::Robust)]
+    pub objective: ShiftFor,
+
+    /// Of the robust objective: 0 is the mean of the classes' errors, 1 the worst class alone
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub worst_class_weight: f64,
+
+    /// What the rest of that weight is for: the mean over classes (balanced) or over rows (standard)
+    #[arg(long, value_enum, default_value_t = ShiftBase::Balanced)]
+    pub base: ShiftBase,
+
+    /// How far weights of classes move in a round
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.1)]
+    pub step: f64,
+
+    /// Rounds of the search, of which the best is taken
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub rounds: usize,
+
+    #[command(flatten)]
+    pub scoring: Scoring,
+
+    /// Folder of the shifted model [default: the model's name with -shifted]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Remove what is in the output folder and start over
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShiftFor {
+    Balanced,
+    Robust,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShiftBase {
+    Balanced,
+    Standard,
+}

@@ -1,0 +1,225 @@
+//! `post-shift`: a trained model's logits on labelled rows → one number a class that helps the worst one → a model folder.
+//!
+//! Trains nothing. The numbers go into the head's bias, so that nothing else is needed to serve the model. What is told of the
+//! rows that they were fitted on is better than what others will say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use lowchurn_data::{Kind, LabelSet, Labels};
+use lowchurn_distill::{
+    Base, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
+};
+use lowchurn_models::{Classifier, Head, save};
+use serde_json::{Value, json};
+
+use crate::args::{PostShift, ShiftBase, ShiftFor};
+use crate::console::Console;
+use crate::data;
+use crate::eval::{Asked, Scored, chosen_split, score, wishes};
+use crate::failure::Usage;
+use crate::progress::{count, printable};
+use crate::repair::{model_files, other_model};
+use crate::settings::{self, Settings};
+use crate::{base, kinds, output, places};
+
+pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
+    let to = shift_to(args)?;
+    let hub = places::hub()?;
+    let folder = base::find(&args.model)?.folder(&hub, console)?;
+    let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
+    output::check(&output)?;
+    output::refuse_foreign(&output, &folder)?;
+    let asked = Asked {
+        model: &args.model,
+        data: &args.data,
+        split: args.split.as_deref(),
+        labels: Labels::Required,
+        scoring: &args.scoring,
+        threshold: None,
+        output: Some(&output),
+    };
+    let scored = score(&asked, console)?;
+    kinds::refuse_other(scored.outputs.kind, "post-shift")?;
+    let (shares, shares_sha256) = shares(args, &scored, console)?;
+    let made_from = json!({
+        "model": { "name": args.model, "sha256": base::sha256(&folder)? },
+        "data": { "name": scored.split.name, "sha256": scored.split.sha256 },
+        "trained_on": { "name": args.trained_on, "sha256": shares_sha256 },
+        "to": format!("{to:?}"),
+        "bf16": args.scoring.bf16,
+    });
+    if !args.fresh && is_done(&output, &made_from)? {
+        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+        return Ok(0);
+    }
+    let labels: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
+    let shift = fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)?;
+    tell(&scored, &labels, &shift, console)?;
+    if args.fresh {
+        output::start_over(&output)?;
+    }
+    write(&folder, &shift, &made_from, &scored, &output)?;
+    console.tell(&format!("shifted model: {}", output.display()))?;
+    console.event(&json!({
+        "event": "finished", "output": output, "labels": scored.labels, "bias": shift.rescaling.bias,
+        "errors_before": shift.errors_before, "errors_after": shift.errors_after, "round": shift.round,
+    }));
+    Ok(0)
+}
+
+fn shift_to(args: &PostShift) -> Result<ShiftTo> {
+    let refuse = |what: String| Err(Usage(what).into());
+    let weight = args.worst_class_weight;
+    if !(0.0..=1.0).contains(&weight) {
+        return refuse(format!("--worst-class-weight {weight}: expected a number from 0 to 1"));
+    }
+    if !(args.step > 0.0 && args.step.is_finite()) {
+        return refuse(format!("--step {}: expected a number above 0", args.step));
+    }
+    Ok(match args.objective {
+        ShiftFor::Balanced => ShiftTo::Balanced,
+        ShiftFor::Robust => ShiftTo::Robust {
+            weight,
+            base: match args.base {
+                ShiftBase::Balanced => Base::Balanced,
+                ShiftBase::Standard => Base::Standard,
+            },
+            step: args.step,
+            rounds: args.rounds,
+        },
+    })
+}
+
+fn default_output(model: &str) -> PathBuf {
+    let model = model.trim_end_matches('/');
+    match Path::new(model).is_dir() {
+        true => PathBuf::from(format!("{model}-shifted")),
+        false => {
+            Path::new("runs").join(format!("{}-shifted", model.rsplit('/').next().unwrap_or(model)))
+        }
+    }
+}
+
+/// (K,) of the rows that the model was trained on, where they are named, and the hash of those rows.
+fn shares(
+    args: &PostShift,
+    scored: &Scored,
+    console: &mut Console,
+) -> Result<(Vec<f64>, Option<String>)> {
+    let (split, sha256) = match &args.trained_on {
+        None => (scored.split.clone(), None),
+        Some(text) => {
+            let hub = places::hub()?;
+            let data = data::open(text, &hub, console)?;
+            let names = data.split_names();
+            let default = names.iter().any(|name| name == "train").then_some("train");
+            let split = chosen_split(data.split.as_deref().or(default), &data)?;
+            let wishes = wishes(&args.scoring, Kind::SingleLabel);
+            let known = LabelSet::of_outputs(scored.labels.clone())?;
+            let rows = data.read(&split, &wishes, Labels::Required, Some(&known), &hub, console)?;
+            let sha256 = rows.sha256.clone();
+            (rows, Some(sha256))
+        }
+    };
+    let mut counts = vec![0.0; scored.labels.len()];
+    for label in split.examples.iter().filter_map(|row| row.label) {
+        if let Some(count) = counts.get_mut(label as usize) {
+            *count += 1.0;
+        }
+    }
+    Ok((prior(&counts), sha256))
+}
+
+fn tell(
+    scored: &Scored,
+    labels: &[Option<u32>],
+    shift: &Shift,
+    console: &mut Console,
+) -> Result<()> {
+    let n = labels.iter().flatten().count() as u64;
+    let said = |errors: &[f64]| {
+        let worst = (0..errors.len()).fold(0, |a, b| if errors[b] > errors[a] { b } else { a });
+        let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+        format!(
+            "worst class {}, recall {:.2} %; mean of the classes {:.2} %",
+            printable(&scored.labels[worst]),
+            100.0 * (1.0 - errors[worst]),
+            100.0 * (1.0 - mean)
+        )
+    };
+    console.tell(&format!("on the {} rows that it is fitted on:", count(n)))?;
+    console.tell(&format!("  as it is: {}", said(&shift.errors_before)))?;
+    console.tell(&format!("  shifted:  {}", said(&shift.errors_after)))?;
+    if shift.rescaling.bias.iter().all(|bias| *bias == 0.0) {
+        console.tell("  no shift is better than none; the model stays as it is")?;
+    }
+    Ok(())
+}
+
+/// Whether this very shift is in the folder; another model there is an error.
+fn is_done(output: &Path, made_from: &Value) -> Result<bool> {
+    let path = output.join("manifest.json");
+    if !path.exists() {
+        // What a shift that was stopped while it wrote has left begins anew.
+        return match output.join("config.json").exists()
+            && begun(output).as_ref() != Some(made_from)
+        {
+            true => Err(other_model(output, "a model without a manifest")),
+            false => Ok(false),
+        };
+    }
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let there: Value = serde_json::from_slice(&text).unwrap_or_default();
+    match there.get("post_shift").and_then(|shift| shift.get("made_from")) {
+        None => Err(other_model(output, "a model that no post-shift made")),
+        Some(found) if found == made_from => Ok(true),
+        Some(_) => Err(other_model(output, "another post-shift")),
+    }
+}
+
+/// What the shift was made from whose record lies here: it is written before the model.
+fn begun(output: &Path) -> Option<Value> {
+    let mut record: Value = serde_json::from_slice(&fs::read(output.join(RECORD)).ok()?).ok()?;
+    Some(record["made_from"].take())
+}
+
+const RECORD: &str = "shift.json";
+
+/// The record, weights, config, tokenizer and `run.toml`, the manifest last.
+fn write(
+    folder: &Path,
+    shift: &Shift,
+    made_from: &Value,
+    scored: &Scored,
+    output: &Path,
+) -> Result<()> {
+    fs::create_dir_all(output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = output::lock(output)?;
+    let _ = fs::remove_file(output.join("manifest.json"));
+    let record = json!({
+        "made_from": made_from, "labels": scored.labels, "bias": shift.rescaling.bias, "round": shift.round,
+        "errors_before": shift.errors_before, "errors_after": shift.errors_after,
+    });
+    write_json(&output.join(RECORD), &record)?;
+    let model = Classifier::open(folder, Head::FromCheckpoint, &Device::Cpu)?.0;
+    let params = shift.rescaling.fold(&model.params)?;
+    save(output, &model.config, &params, folder)?;
+    // What the next update reads: the rows, the length and the recipe of the model that this one is made of.
+    let run = folder.join("run.toml");
+    let text = match run.is_file() {
+        true => fs::read(&run).with_context(|| run.display().to_string())?,
+        false => settings::to_toml(&Settings::default())?.into_bytes(),
+    };
+    write_file(&output.join("run.toml"), &text)?;
+    let mut files = serde_json::Map::new();
+    for name in model_files(output)? {
+        let sha256 = sha256_of_file(&output.join(&name))?;
+        files.insert(name, sha256.into());
+    }
+    let manifest = json!({ "format": 1, "post_shift": record, "files": files });
+    Ok(write_json(&output.join("manifest.json"), &manifest)?)
+}

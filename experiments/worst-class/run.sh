@@ -37,15 +37,15 @@ shifted() { # FOLDER MODEL OBJECTIVE
 
 # Sets the names of one run: data, models, how, key.
 names() { # SET:RATIO:SEED
-    IFS=: read -r name ratio seed <<<"$1"
-    data=$out/data/$name-$ratio
-    [ -f "$data/test.jsonl" ] || "$python" "$here/long_tail.py" "$name" "$ratio" "$data"
-    models=$out/${small:+small-}$name-$ratio-$seed
+    IFS=: read -r set ratio seed <<<"$1"
+    data=$out/data/$set-$ratio
+    [ -f "$data/test.jsonl" ] || "$python" "$here/long_tail.py" "$set" "$ratio" "$data"
+    models=$out/${small:+small-}$set-$ratio-$seed
     local epochs=("${train[@]}")
-    case $name in banking77 | clinc) epochs=("${train_many[@]}") ;; esac
+    case $set in banking77 | clinc) epochs=("${train_many[@]}") ;; esac
     # The last weights, not the best of several evaluations: what selects is no part of the question.
     how=("${base[@]}" "${epochs[@]}" --seed "$seed" --eval-steps 1000000 --save-steps 1000000)
-    key="${small:+small }set=$name ratio=$ratio seed=$seed"
+    key="${small:+small }set=$set ratio=$ratio seed=$seed"
 }
 
 for run in $runs; do

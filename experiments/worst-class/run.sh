@@ -5,7 +5,7 @@ hub
 
 here=experiments/worst-class
 if [ -n "$small" ]; then
-    runs="ag_news:100:1 ag_news:10:1 hate_speech:1:1 banking77:100:1 ag_news:100:2 ag_news:10:2"
+    runs="ag_news:100:1 ag_news:10:1 hate_speech:1:1 banking77:100:1 ag_news:100:2 ag_news:10:2 hate_speech:1:2"
     base=(--model tiny --max-length 48)
     train=(--epochs 3)
     train_many=(--epochs 8)
@@ -21,18 +21,18 @@ fi
 robust=robust:every=10,step=0.5
 
 # What is kept of a model: its scores on the half of the held-out rows that nothing was chosen by.
-score() { lowchurn --json eval --model "$1" --data "$data" --split test; }
+score() { lowchurn --json eval --model "$1" --data "$data" --split test | "$python" "$here/scores.py"; }
 of_labels() { # FOLDER OBJECTIVE: from labels alone
-    lowchurn finetune "$data" "${how[@]}" --objective "$2" --output "$1"
-    score "$1"
+    lowchurn finetune "$data" "${how[@]}" --objective "$2" --output "$1" &&
+        score "$1"
 }
 of_teacher() { # FOLDER OBJECTIVE TEACHER [FLAGS]: from a teacher's scores alone, by one of the same size
-    lowchurn distil "$data" "${how[@]}" --teacher "$3" --lambda 1 --tables "$models/tables" --objective "$2" --output "$1" "${@:4}"
-    score "$1"
+    lowchurn distil "$data" "${how[@]}" --teacher "$3" --lambda 1 --tables "$models/tables" --objective "$2" --output "$1" "${@:4}" &&
+        score "$1"
 }
 shifted() { # FOLDER MODEL OBJECTIVE
-    lowchurn post-shift "$2" --data "$data" --split validation --trained-on "$data/train.jsonl" --objective "$3" --output "$1"
-    score "$1"
+    lowchurn post-shift "$2" --data "$data" --split validation --trained-on "$data/train.jsonl" --objective "$3" --output "$1" &&
+        score "$1"
 }
 
 # Sets the names of one run: data, models, how, key.

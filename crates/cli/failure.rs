@@ -128,7 +128,8 @@ fn churn_code(error: &lowchurn_churn::Error) -> u8 {
         | Churn::BudgetGain { .. }
         | Churn::BudgetConfidence { .. }
         | Churn::BudgetRows { .. }
-        | Churn::BudgetSlices { .. } => USAGE,
+        | Churn::BudgetSlices { .. }
+        | Churn::BudgetClasses { .. } => USAGE,
         _ => DATA,
     }
 }

@@ -1,0 +1,243 @@
+//! Objectives and post-shifting from outside, on a small problem with a long tail: a word decides the class, and one class has few
+//! rows.
+
+mod util;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use util::{Done, Lab};
+
+const WORDS: [(&str, [&str; 3]); 3] = [
+    ("delivery", ["late", "courier", "parcel"]),
+    ("returns", ["refund", "return", "swap"]),
+    ("payment", ["charged", "invoice", "card"]),
+];
+const OPENINGS: [&str; 5] = ["hello", "please help", "hi there", "it is about", "urgent"];
+const ENDS: [&str; 4] = ["today", "thanks", "for my order", "once more"];
+
+/// So many rows of each class, with a shop; ids and texts from `start` on.
+fn rows(start: usize, counts: [usize; 3]) -> String {
+    let line = |class: usize, n: usize| {
+        let at = start + n;
+        let (label, words) = WORDS[class];
+        let text = format!("{} {} {} {at}", OPENINGS[at * 3 % 5], words[at % 3], ENDS[at % 4]);
+        let shop = ["north", "south"][at / 3 % 2];
+        json!({ "id": format!("{label}-{at}"), "text": text, "label": label, "shop": shop })
+    };
+    let all = (0..3).flat_map(|class| (0..counts[class]).map(move |n| (class, n)));
+    all.map(|(class, n)| format!("{}\n", line(class, n))).collect()
+}
+
+const TRAIN: &str = "--model tiny --batch-size 16 --max-length 16 --dropout 0 --learning-rate 5e-4 --max-steps 24 \
+                     --eval-steps 1000 --tables $T/tables";
+
+/// `data` has a long tail to train on and even rows to evaluate on; `new` and `hold` are for updates.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("data")).unwrap();
+    lab.write("data/train.jsonl", rows(0, [150, 60, 6]));
+    lab.write("data/validation.jsonl", rows(1000, [40, 40, 40]));
+    lab.write("data/test.jsonl", rows(2000, [40, 40, 40]));
+    lab.write("new.jsonl", rows(3000, [90, 40, 4]));
+    lab.write("hold.jsonl", rows(4000, [110, 110, 110]));
+    lab
+}
+
+fn train(lab: &Lab, output: &str, flags: &str) -> Done {
+    let plain = TRAIN.replace("--tables $T/tables", "");
+    lab.ok(&format!("finetune $T/data {plain} --output $T/{output} {flags}"))
+}
+
+/// What `eval --json` says at its end.
+fn eval(lab: &Lab, model: &str, split: &str) -> Value {
+    let done = lab.ok(&format!("--json eval --model $T/{model} --data $T/data --split {split}"));
+    serde_json::from_str(done.out.lines().last().unwrap()).unwrap()
+}
+
+fn worst(lab: &Lab, model: &str, split: &str) -> f64 {
+    eval(lab, model, split)["worst_class"]["recall"].as_f64().unwrap()
+}
+
+#[test]
+fn a_robust_run_keeps_its_objective_and_its_worst_class() {
+    let lab = lab();
+    train(&lab, "standard", "");
+    let flags =
+        "--objective robust:every=4,step=0.5 --worst-class-weight 0.75 --select-by worst_class";
+    let done = train(&lab, "robust", flags);
+    assert!(done.out.contains("objective robust: 120 of 120 held-out rows steer"), "{}", done.out);
+    assert!(done.err.contains("worst off on held-out rows is "), "{}", done.err);
+    let (standard, robust) = (worst(&lab, "standard", "test"), worst(&lab, "robust", "test"));
+    assert!(robust > standard + 0.1, "{standard} {robust}");
+    let line = "robust:weight=0.75,base=balanced,form=margin,step=0.5,every=4,labels=one-hot,loss=zero-one,rows=1000";
+    let plan = lab.text("robust/run.toml");
+    assert!(plan.contains(&format!("objective = \"{line}\"")), "{plan}");
+    assert!(!plan.contains("worst_class_weight"), "{plan}");
+    let manifest = lab.json("robust/manifest.json");
+    assert_eq!(manifest["provenance"]["plan"]["objective"], line);
+    assert!(manifest["provenance"]["buffer"][1].as_str().unwrap().len() == 64);
+    let state = lab.json("robust/trainer_state.json");
+    assert_eq!(state["lowchurn"]["log_weights"].as_array().unwrap().len(), 3);
+    // The resolved plan is the same run; another objective is another.
+    let again = lab.ok("finetune --plan $T/robust/run.toml --output $T/robust");
+    assert!(
+        again.err.contains("is finished") || again.out.contains("is finished"),
+        "{}",
+        again.out
+    );
+    let plain = TRAIN.replace("--tables $T/tables", "");
+    let other =
+        lab.run(&format!("finetune $T/data {plain} --output $T/robust --objective balanced"));
+    assert_eq!(other.code, Some(2), "{}", other.err);
+    assert!(other.err.contains("holds a run with another objective"), "{}", other.err);
+    // A plain run says nothing of objectives.
+    assert!(!lab.text("standard/run.toml").contains("objective"));
+    assert!(!lab.text("standard/trainer_state.json").contains("worst_class"));
+    let said = lab.ok("eval --model $T/robust --data $T/data --split test").out;
+    assert!(said.contains("worst class: "), "{said}");
+}
+
+/// The student of a standard teacher, steered by the teacher's labels; and one by groups of rows.
+#[test]
+fn students_have_objectives_too() {
+    let lab = lab();
+    train(&lab, "teacher", "");
+    let distil = |output: &str, flags: &str| {
+        lab.ok(&format!("distil $T/data {TRAIN} --teacher $T/teacher --output $T/{output} {flags}"))
+    };
+    distil("plain", "--lambda 0.5");
+    distil("robust", "--lambda 0.5 --objective robust:every=4,step=1");
+    let (plain, robust) = (worst(&lab, "plain", "test"), worst(&lab, "robust", "test"));
+    assert!(robust > plain + 0.1, "{plain} {robust}");
+    let done = distil("steered", "--objective robust:every=4,labels=teacher,loss=cross-entropy");
+    assert!(done.out.contains("120 of 120 held-out rows steer"), "{}", done.out);
+    let done = distil("grouped", "--objective robust:every=4 --group-by shop");
+    assert!(
+        done.err.contains("worst off on held-out rows is north")
+            || done.err.contains("worst off on held-out rows is south"),
+        "{}",
+        done.err
+    );
+    distil("margins", "--objective ada-margin");
+}
+
+#[test]
+fn an_update_may_be_robust_and_keep_a_budget() {
+    let lab = lab();
+    train(&lab, "base", "");
+    let update = "update --base $T/base --new $T/new.jsonl --holdout $T/hold.jsonl --tables $T/tables --max-steps 30 \
+                  --learning-rate 1e-4 --lambda 0.5 --objective robust:every=5 --interpolate none";
+    let done = lab.run(&format!("{update} --max-churn 60% --max-class-nfr 60% --output $T/next"));
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.err);
+    let report = lab.json("next/report.json");
+    let checks: Vec<&str> = report["certificate"]["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    let classes = ["delivery", "payment", "returns"].map(|name| format!("nfr of class = {name}"));
+    assert_eq!(checks[0], "churn");
+    assert!(classes.iter().all(|name| checks.contains(&name.as_str())), "{checks:?}");
+    let provenance = report["provenance"].to_string();
+    assert!(provenance.contains("calibration rows of "), "{provenance}");
+    assert!(report["comparison"]["worst_classes"]["nfr"][1].is_number());
+    // Without a budget the report is still on rows that steered nothing.
+    lab.ok(&format!("{update} --output $T/free"));
+    let free = lab.json("free/report.json");
+    assert_eq!(free["rows"], report["rows"]);
+    assert!(free["rows"].as_u64().unwrap() < 330, "{}", free["rows"]);
+    lab.ok(&format!("{update} --group-by shop --output $T/grouped"));
+}
+
+#[test]
+fn a_post_shift_is_a_model_like_any_other() {
+    let lab = lab();
+    train(&lab, "model", "");
+    let shift =
+        "post-shift $T/model --data $T/data --split validation --trained-on $T/data/train.jsonl";
+    let before = worst(&lab, "model", "validation");
+    let done = lab.ok(&format!("--json {shift} --output $T/shifted"));
+    let said: Value = serde_json::from_str(done.out.lines().last().unwrap()).unwrap();
+    let after = worst(&lab, "shifted", "validation");
+    assert!(after > before, "{before} {after}");
+    // The folder predicts what was told of it.
+    let errors = said["errors_after"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap());
+    assert!((1.0 - errors.fold(0.0, f64::max) - after).abs() < 1e-9);
+    assert!(
+        (said["bias"].as_array().unwrap().iter().map(|b| b.as_f64().unwrap()).sum::<f64>()).abs()
+            < 1e-9
+    );
+    let manifest = lab.json("shifted/manifest.json");
+    assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
+    assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);
+    let tree = lab.tree("shifted");
+    let again = lab.ok(&format!("{shift} --output $T/shifted"));
+    assert!(again.out.contains("is finished") || again.err.contains("is finished"));
+    assert!(lab.tree("shifted") == tree);
+    let other = lab.run(&format!("{shift} --objective balanced --output $T/shifted"));
+    assert_eq!(other.code, Some(2));
+    assert!(other.err.contains("holds another post-shift"), "{}", other.err);
+    lab.ok(&format!("{shift} --objective balanced --output $T/shifted --fresh"));
+    // It may be updated as any model.
+    lab.ok(
+        "update --base $T/shifted --new $T/new.jsonl --holdout $T/hold.jsonl --tables $T/tables --max-steps 2 --interpolate none \
+         --output $T/next",
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_said() {
+    let lab = lab();
+    lab.write("narrow/train.jsonl", rows(0, [30, 30, 10]));
+    lab.write("narrow/validation.jsonl", rows(1000, [9, 9, 0]));
+    let check = |line: &str, code: i32, message: &str| {
+        let done = lab.run(&line.replace("TRAIN", &TRAIN.replace("--tables $T/tables", "")));
+        assert_eq!(done.code, Some(code), "{line}: {}", done.err);
+        assert!(done.err.contains(message), "{line}: {}", done.err);
+    };
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective robust --eval-split none",
+        2,
+        "objective robust finds its worst class on the rows of the evaluation, and there is none; give an --eval-split",
+    );
+    check(
+        "finetune $T/data TRAIN --output $T/x --worst-class-weight 0.5",
+        2,
+        "worst-class-weight and group-by say something of an objective, and none is set; take --objective robust",
+    );
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective robust:labels=teacher",
+        2,
+        "objective robust labels=teacher follows a teacher, and method retrain has none; take distil",
+    );
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective balanced --class-weights balanced",
+        2,
+        "objective balanced weighs the classes itself, and class weights are given too; leave one of them out",
+    );
+    check(
+        "finetune $T/narrow TRAIN --output $T/x --objective robust",
+        3,
+        "objective robust: no held-out row has the label \"payment\", so this class can't be measured; hold out rows of it",
+    );
+    check("finetune $T/data TRAIN --output $T/x --objective robust --group-by shp", 3, "shp");
+    train(&lab, "model", "");
+    check(
+        "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",
+        3,
+        "post-shift: no row of those that tell the classes' shares has the label \"payment\"",
+    );
+    check(
+        "post-shift $T/model --data $T/data --split test --worst-class-weight 2 --output $T/x",
+        2,
+        "--worst-class-weight 2: expected a number from 0 to 1",
+    );
+    check(
+        "update --base $T/model --new $T/new.jsonl --holdout $T/hold.jsonl --max-class-nfr 2% --output $T/x",
+        2,
+        "max class nfr 0.02 with confidence 0.95 can't be certified on any class: it takes 149 labelled rows",
+    );
+    assert!(!lab.path("x").join("config.json").exists());
+}

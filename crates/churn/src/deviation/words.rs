@@ -86,11 +86,11 @@ fn with_interval(line: &Line) -> String {
     }
 }
 
-/// What to do, by the first part, and by how well the teacher knows the rows that it was trained on.
+/// What to do, by the first part, and by how well the teacher knows the rows that it was trained on. Measured, as far as that goes, in
+/// experiments/deviations: a higher T and longer training bring y nearer to x, while the slope of a higher T is the steeper one.
 pub(super) fn advice(parts: &[Part]) -> String {
     let Some(first) = parts.first() else { return String::new() };
     let train = parts.iter().find(|part| part.rows_of == RowsOf::Train);
-    let fitted = train.and_then(|part| part.teacher_accuracy);
     let what = match first.finding {
         Finding::NoSlope => {
             return "Nothing can be said of these rows; take others, or more.".into();
@@ -98,14 +98,7 @@ pub(super) fn advice(parts: &[Part]) -> String {
         Finding::Undecided => {
             return "These rows give no reason to change how the student is trained; more rows would narrow the interval.".into();
         }
-        Finding::Softens => {
-            "To follow the teacher more closely, train the student longer or raise λ."
-        }
-        // Labels know what a teacher that doesn't fit them can't tell.
-        Finding::Exaggerates if fitted.is_some_and(|rate| rate.value < FITTED) => {
-            "The teacher doesn't fit its own training rows, so the labels know more: lower λ, or finish on labels \
-             (--switch-at 75% --switch-to labels)."
-        }
+        Finding::Softens => "To follow the teacher more closely, train the student longer.",
         Finding::Exaggerates => match (is_under(first), is_over(first)) {
             (true, false) => {
                 "To follow the teacher where it is unsure, raise T or train the student longer."
@@ -134,5 +127,14 @@ pub(super) fn advice(parts: &[Part]) -> String {
         }
         _ => String::new(),
     };
-    format!("{what}{worth}")
+    // A teacher that doesn't fit its labels can't tell them to the student either.
+    let labels = match train.and_then(|part| part.teacher_accuracy) {
+        Some(rate) if rate.value < FITTED => format!(
+            " Of the rows that it was trained on the teacher has {} right, so labels may add what it doesn't know: for accuracy try a \
+             lower λ, or finish on them (--switch-at 75% --switch-to labels).",
+            percent(rate.value)
+        ),
+        _ => String::new(),
+    };
+    format!("{what}{worth}{labels}")
 }

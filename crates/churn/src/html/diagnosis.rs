@@ -41,7 +41,7 @@ fn ways(directions: &Directions) -> String {
     let mut out = format!("<p>Directions: {}.</p>\n", escape(&directions.said));
     if let Some(last) = directions.layers.last() {
         out.push_str(&format!(
-            "<figure>{}<figcaption>How far the weights of <bdi>{}</bdi> went from where they started, along the first two eigenvectors of what they read, by checkpoint. <span class=\"key old\"></span>teacher <span class=\"key new\"></span>student.</figcaption></figure>\n",
+            "<div class=\"pair\">\n<figure>{}<figcaption>How far the weights of <bdi>{}</bdi> went from where they started, along the first two eigenvectors of what they read, by checkpoint. <span class=\"key old\"></span>teacher <span class=\"key new\"></span>student.</figcaption></figure>\n</div>\n",
             plot::ways(last),
             escape(&last.name)
         ));

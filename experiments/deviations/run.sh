@@ -1,0 +1,115 @@
+# Student-teacher deviations on text: slopes of self-distilled students and of students of a larger teacher, losses that are
+# switched in the middle, teachers that are trained little, much, and on wrong labels. Small: tiny, 800 rows, two seeds.
+source "$(dirname "$0")/../lib.sh"
+export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-1}
+hub
+
+if [ -n "$small" ]; then
+    base=tiny large=minilm-l6 large_epochs=2 rows=800 seeds="1 2" sets="sst2 mrpc cola ag_news_20k imdb"
+else
+    base=minilm-l6 large=${LARGE:-bert-base-uncased} large_epochs=3 rows=20000 seeds="1 2 3 4 5" sets="sst2 mrpc cola ag_news_20k imdb"
+fi
+
+# The rows of a set: `of DATA train` or `of DATA test`. IMDb and AG News have their classes one after the other.
+of() {
+    local half=$((rows / 2)) quarter=$((rows / 4))
+    [ "$half" -le 12000 ] || half=12000
+    [ "$quarter" -le 4500 ] || quarter=4500
+    case $1-$2 in
+        ag_news_20k-train)
+            echo "train[:$quarter]+train[5000:$((5000 + quarter))]+train[10000:$((10000 + quarter))]+train[15000:$((15000 + quarter))]"
+            ;;
+        ag_news_20k-test) echo "train[4750:5000]+train[9750:10000]+train[14750:15000]+train[19750:]" ;;
+        imdb-*) echo "$2[$((12500 - half)):$((12500 + half))]" ;;
+        tickets-train) echo "train[:$rows]" ;;
+        tickets-test) echo "train[$rows:]" ;;
+        *-train) echo "train[:$rows]" ;;
+        *-test) echo "validation[:1000]" ;;
+    esac
+}
+
+# teacher NAME DATA SEED EPOCHS BASE [TRAIN]: a run of labels; TRAIN is another file to train on.
+teacher() {
+    local data=$2 train
+    train=$(of "$2" train)
+    [ -z "${6:-}" ] || data=$6 train="train"
+    [ -f "$out/$1/manifest.json" ] || lowchurn finetune "$data" --model "$5" --train-split "$train" --eval-split none --seed "$3" \
+        --epochs "$4" --fresh-head --output "$out/$1" ${keep:-}
+}
+
+# student NAME TEACHER DATA SEED EPOCHS LAMBDA T: a run that follows one.
+student() {
+    [ -f "$out/$1/manifest.json" ] || lowchurn distil "$3" --model "$base" --train-split "$(of "$3" train)" --eval-split none --seed "$4" \
+        --epochs "$5" --fresh-head --teacher "$out/$2" --tables "$out/tables" --lambda "$6" --temperature "$7" --output "$out/$1" ${keep:-}
+}
+
+# diagnose STUDENT TEACHER DATA KEY=VALUE...: a line of what the slopes are.
+diagnose() {
+    local student=$1 teacher=$2 data=$3
+    shift 3
+    lowchurn diagnose --json --teacher "$out/$teacher" --student "$out/$student" --data "$data:$(of "$data" test)" \
+        --train-data "$data:$(of "$data" train)" --output "$out/$student/diagnosis" ${directions:-} |
+        "$python" experiments/deviations/line.py data="$data" "$@"
+}
+
+# Teacher and student, the student's seed another than the teacher's.
+pair() {
+    local name=$1 told=$2 data=$3 seed=$4 epochs=$5 lambda=$6 t=$7
+    shift 7
+    student "$name" "$told" "$data" $((seed + 100)) "$epochs" "$lambda" "$t"
+    diagnose "$name" "$told" "$data" seed="$seed" lambda="$lambda" temperature="$t" epochs="$epochs" "$@"
+}
+
+for seed in $seeds; do
+    for data in $sets; do
+        teacher "self-$data-$seed" "$data" "$seed" 4 "$base" >&2
+        for t in 1 2 4; do
+            [ -z "$small" ] || [ $t != 2 ] || continue
+            once "self $data T $t seed $seed" pair "self-$data-$seed-t$t" "self-$data-$seed" "$data" "$seed" 4 1 $t what=self
+        done
+        once "self $data λ 0.5 seed $seed" pair "self-$data-$seed-half" "self-$data-$seed" "$data" "$seed" 4 0.5 1 what=self
+    done
+done
+
+# What the advice says: the same student trained shorter and longer.
+for seed in $seeds; do
+    for epochs in 2 12; do
+        once "length sst2 epochs $epochs seed $seed" pair "length-$epochs-$seed" "self-sst2-$seed" sst2 "$seed" $epochs 1 1 what=length
+    done
+done
+
+for data in sst2 ag_news_20k; do
+    teacher "large-$data" "$data" 1 "$large_epochs" "$large" >&2
+    for seed in $seeds; do
+        once "large $data T 1 seed $seed" pair "large-$data-$seed" "large-$data" "$data" "$seed" 4 1 1 what=large
+    done
+done
+
+# One epoch and twelve: a teacher that doesn't fit its rows, and one that does. T 4, for at T 1 what the second one says is its labels.
+for seed in $seeds; do
+    for told in 1 12; do
+        teacher "switch-$told-$seed" sst2 "$seed" $told "$base" >&2
+        for lambda in 0 1 1..0@25% 1..0@50% 1..0@75% 0..1@25% 0..1@50% 0..1@75%; do
+            once "switch T 4 teacher epochs $told λ $lambda seed $seed" \
+                pair "switch-t4-$told-$seed-$lambda" "switch-$told-$seed" sst2 "$seed" 4 "$lambda" 4 what=switch teacher_epochs=$told
+        done
+    done
+done
+
+# A fifth of the labels wrong; the student follows the teacher, or learns the wrong labels itself.
+for seed in $seeds; do
+    noisy=$out/noisy-$seed.jsonl
+    "$python" experiments/deviations/noise.py "$rows" 0.2 "$seed" >"$noisy"
+    teacher "noise-$seed" tickets "$seed" 12 "$base" "$noisy" >&2
+    once "noise teacher seed $seed" diagnose "noise-$seed" "noise-$seed" tickets what=noise lambda=none seed="$seed"
+    once "noise student seed $seed" pair "noise-$seed-student" "noise-$seed" tickets "$seed" 12 1 4 what=noise
+done
+
+# Checkpoints, for the directions: two runs of one base, on labels and on the first one's logits.
+keep="--keep-checkpoints --save-steps 10" directions="--directions 6"
+for seed in $seeds; do
+    for data in sst2 tickets; do
+        teacher "ways-$data-$seed" "$data" "$seed" 4 "$base" >&2
+        once "ways $data seed $seed" pair "ways-$data-$seed-student" "ways-$data-$seed" "$data" "$seed" 4 1 1 what=ways
+    done
+done

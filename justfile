@@ -91,6 +91,14 @@ check-onnx *ARGS:
     cargo build --release
     {{python}} tests/golden/check_onnx.py "$@"
 
+# Hold a published id against transformers, from a clean cache: just check-published me/sst2 sst2:validation ROWS.parquet sentence (PYTHON)
+[group('check')]
+check-published ID DATA ROWS TEXT:
+    cargo build --release
+    mkdir -p target/published
+    target/release/lowchurn predict --model {{ID}} --data {{DATA}} --logits --output target/published/predictions.jsonl
+    {{python}} tests/golden/check_published.py {{ID}} target/published/predictions.jsonl {{ROWS}} --text {{TEXT}}
+
 # Make the golden numbers and the report's schema again, with PyTorch and scikit-learn (PYTHON); the diff shows what moved
 [group('check')]
 golden:

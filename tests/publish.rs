@@ -482,3 +482,69 @@ fn rounded_weights_are_measured_and_gated() {
     );
     lab.ok("publish $T/blind --to me/blind");
 }
+
+/// What is scored once at publishing isn't scored by who updates, to the same bytes.
+#[test]
+fn the_next_update_starts_from_the_table_that_came_along() {
+    let Some(server) = Server::start(&[]) else { return };
+    let lab = server.lab(TOKEN);
+    finetuned(&lab);
+    lab.ok("publish $T/run --to me/with --with-table");
+    lab.ok("publish $T/run --to me/without");
+    let tables: Vec<String> =
+        server.names("me/with").into_iter().filter(|name| name.starts_with("teacher/")).collect();
+    assert_eq!(tables.len(), 1, "{tables:?}");
+    assert!(!server.names("me/without").iter().any(|name| name.starts_with("teacher/")));
+    assert!(server.text("me/with", "README.md").contains("`teacher/` holds this model's logits"));
+    let update = |id: &str| {
+        lab.ok(&format!(
+            "update --base me/{id} --new tickets:later[:40] --holdout tickets:later[1000:1100] --max-steps 4 \
+             --interpolate none --tables $T/{id} --output $T/from-{id}"
+        ))
+    };
+    let (with, without) = (update("with"), update("without"));
+    assert!(with.err.contains("it came with its scores of 40 rows"), "{}", with.err);
+    assert!(with.err.contains("on the other rows of "), "{}", with.err);
+    assert!(!without.err.contains("it came with"), "{}", without.err);
+    assert_eq!(lab.names("with"), lab.names("without"), "one table for each set of rows");
+    for name in lab.names("with") {
+        let numbers = |folder: &str| {
+            let bytes = lab.read(&format!("{folder}/{name}"));
+            let (header, start) = header(&bytes);
+            let at = |n: usize| header["logits"]["data_offsets"][n].as_u64().unwrap() as usize;
+            bytes[start + at(0)..start + at(1)].to_vec()
+        };
+        assert!(numbers("with") == numbers("without"), "{name}");
+    }
+    let weights = |id: &str| {
+        let bytes = lab.read(&format!("from-{id}/model.safetensors"));
+        bytes[header(&bytes).1..].to_vec()
+    };
+    assert!(weights("with") == weights("without"));
+    // Rows of other texts aren't taken for those of the table.
+    lab.write("old.csv", "id,text,label\n1,other,delivery\n2,words,returns\n");
+    let other = lab.ok(
+        "update --base me/with --old $T/old.csv --new tickets:later[:40] --holdout tickets:later[1000:1100] --max-steps 2 \
+         --interpolate none --tables $T/other --output $T/from-other",
+    );
+    assert!(!other.err.contains("it came with"), "{}", other.err);
+}
+
+#[test]
+fn an_onnx_file_goes_along_if_it_is_of_this_model() {
+    let Some(server) = Server::start(&[]) else { return };
+    let lab = server.lab(TOKEN);
+    finetuned(&lab);
+    lab.ok("export $T/run --onnx");
+    lab.ok("publish $T/run --to me/x");
+    assert!(server.names("me/x").contains(&"onnx/model.onnx".into()));
+    lab.write("run/onnx/model.onnx", "of another");
+    let done = lab.run("publish $T/run --to me/x").expect(2);
+    assert!(
+        done.error().contains(
+            "onnx/model.onnx: it is of another model; make it again with lowchurn export"
+        ),
+        "{}",
+        done.err
+    );
+}

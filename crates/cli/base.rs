@@ -196,6 +196,23 @@ impl Base {
         }
     }
 
+    /// Puts more of the repository's files beside those of the model; nothing where the model is a folder.
+    pub fn fetch_more(
+        &self,
+        is_wanted: fn(&str) -> bool,
+        hub: &Hub,
+        console: &mut Console,
+    ) -> Result<()> {
+        let Place::Hub(repo) = &self.place else { return Ok(()) };
+        let listing = hub.list(repo, &mut |event| console.hub(&event))?;
+        let paths = listing.files.iter().map(|file| file.path.clone());
+        let wanted: Vec<String> = paths.filter(|path| is_wanted(path)).collect();
+        if !wanted.is_empty() {
+            hub.fetch(repo, &listing, &wanted, &mut |event| console.hub(&event))?;
+        }
+        Ok(())
+    }
+
     /// Its README.md, where it has one.
     pub fn card(&self, hub: &Hub, console: &mut Console) -> Result<Option<String>> {
         let folder = match &self.place {

@@ -19,7 +19,7 @@ use crate::eval::trained_length;
 use crate::failure::Usage;
 use crate::kinds::Reading;
 use crate::progress::{Status, count};
-use crate::{base, kinds, signals};
+use crate::{base, kinds, shipped, signals};
 
 /// A model as it lies on the disk.
 #[derive(Clone)]
@@ -120,29 +120,50 @@ pub fn table(
     compute: &Compute,
     console: &mut Console,
 ) -> Result<Option<Table>> {
-    let Found { name, folder, labels, max_length, .. } = found;
-    let (precision, device) = (compute.precision, &compute.device);
-    let fingerprint = Fingerprint {
-        precision,
-        vector: found.vector,
-        ..Fingerprint::of(name, folder, labels, *max_length, &split.examples)?
-    };
+    let fingerprint = fingerprint(found, split, compute)?;
     let path = tables.join(table_file_name(&fingerprint));
     if path.exists() {
         let mut table = Table::open(&path, &fingerprint)?;
         // The same weights may have been scored under another name.
-        table.teacher.name.clone_from(name);
+        table.teacher.name.clone_from(&found.name);
         return Ok(Some(table));
     }
     std::fs::create_dir_all(tables)?;
+    match shipped::completed(found, split, (&path, &fingerprint), compute, console)? {
+        Some(shipped::Done::Whole(table)) => Ok(Some(table)),
+        Some(shipped::Done::Interrupted) => Ok(None),
+        None => built(found, split, tables, compute, console),
+    }
+}
+
+/// What the table of these rows depends on.
+fn fingerprint(found: &Found, split: &Split, compute: &Compute) -> Result<Fingerprint> {
+    let Found { name, folder, labels, max_length, .. } = found;
+    Ok(Fingerprint {
+        precision: compute.precision,
+        vector: found.vector,
+        ..Fingerprint::of(name, folder, labels, *max_length, &split.examples)?
+    })
+}
+
+/// The same, whatever the model brings along.
+pub fn built(
+    found: &Found,
+    split: &Split,
+    tables: &Path,
+    compute: &Compute,
+    console: &mut Console,
+) -> Result<Option<Table>> {
+    let Found { name, folder, .. } = found;
+    let (fingerprint, device) = (fingerprint(found, split, compute)?, &compute.device);
+    let (path, fingerprint) = (tables.join(table_file_name(&fingerprint)), &fingerprint);
     signals::work_begins();
     let model = match found.vector {
         Some(vector) => open_encoder(name, folder, vector, compute)?,
         None => open_model(found, compute)?,
     };
     let rows = tokens_of(found, &model.config, &split.examples)?;
-    let scoring =
-        Scoring { model: &model, rows: &rows, fingerprint: &fingerprint, batch_size: 64, device };
+    let scoring = Scoring { model: &model, rows: &rows, fingerprint, batch_size: 64, device };
     let (start, n) = (Instant::now(), rows.rows());
     let mut status = Status::new();
     status.evaluating = "scoring";
@@ -223,7 +244,9 @@ pub fn teacher(
     }
     let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
     for name in asked.names {
-        let folder = base::find(name)?.folder(hub, console)?;
+        let base = base::find(name)?;
+        let folder = base.folder(hub, console)?;
+        shipped::fetch(&base, hub, console)?;
         let found = describe(name, folder)?;
         kinds::refuse_other_teacher(name, found.outputs.kind, kind)?;
         let Some(table) = table(&found, split, asked.tables, compute, console)? else {

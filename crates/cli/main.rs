@@ -30,6 +30,7 @@ mod probe;
 mod reader;
 mod recipe;
 mod rows;
+mod shipped;
 mod shows;
 mod steering;
 mod student;

@@ -4,8 +4,8 @@
 //! at the hub is written over only where an earlier `publish` put it.
 
 mod card;
-mod cast;
 mod licence;
+mod measured;
 mod run;
 mod stage;
 
@@ -20,17 +20,17 @@ use lowchurn_kernels::Precision;
 use serde_json::{Value, json};
 
 use self::card::Told;
-use self::cast::Cast;
+use self::measured::Cast;
 use self::run::{Gate, Run};
 use self::stage::Stage;
 use crate::args::{Dtype, Publish};
 use crate::console::Console;
 use crate::device::Compute;
-use crate::failure::Usage;
+use crate::failure::{INTERRUPTED, Usage};
 use crate::found::describe;
 use crate::progress::bytes;
 use crate::reporting::check_lines;
-use crate::{output, places};
+use crate::{found, output, places, shipped};
 
 pub fn publish(args: &Publish, console: &mut Console) -> Result<u8> {
     let repo = repository(args)?;
@@ -49,6 +49,7 @@ pub fn publish(args: &Publish, console: &mut Console) -> Result<u8> {
     let stage = Stage::begin(&run)?;
     stage.write_model(&run, args.dtype)?;
     stage.write_records(&run)?;
+    stage.write_onnx(&run)?;
     let cast = match args.dtype {
         Dtype::F32 => None,
         dtype => Some(measure_cast(args, dtype, &run, stage.path(), console)?),
@@ -59,6 +60,9 @@ pub fn publish(args: &Publish, console: &mut Console) -> Result<u8> {
             console.tell("refused: publish as f32, or allow more with --max-cast-churn")?;
             return Ok(exit_code(Verdict::Fail));
         }
+    }
+    if args.with_table && !write_table(args, repo.id(), &run, stage.path(), console)? {
+        return Ok(INTERRUPTED);
     }
     stage.write_report(&run, args.with_texts)?;
     let told = Told {
@@ -180,11 +184,26 @@ fn measure_cast(
     release: &Path,
     console: &mut Console,
 ) -> Result<Cast> {
-    let rows = cast::rows(args, run, console)?;
+    let rows = measured::rows(args, run, console)?;
     let compute = Compute::open(&args.device, Precision::F32, console)?;
     let name = stage::number_format(dtype).in_config();
     let new = describe(name, release.to_path_buf())?;
-    cast::measure((&run.model, &new), &rows, name, args.max_cast_churn, &compute, console)
+    measured::measure((&run.model, &new), &rows, name, args.max_cast_churn, &compute, console)
+}
+
+/// Logits of the release itself, as it is stored, on the rows that it was trained on. False where it was interrupted.
+fn write_table(
+    args: &Publish,
+    id: &str,
+    run: &Run,
+    release: &Path,
+    console: &mut Console,
+) -> Result<bool> {
+    let rows = measured::trained_on(run, console)?;
+    let compute = Compute::open(&args.device, Precision::F32, console)?;
+    let found = describe(id, release.to_path_buf())?;
+    let tables = release.join(shipped::FOLDER);
+    Ok(found::table(&found, &rows, &tables, &compute, console)?.is_some())
 }
 
 /// # Errors

@@ -6,8 +6,8 @@ use lowchurn_distill::Scores;
 use serde_json::{Value, json};
 
 use crate::places;
-use crate::publish::cast::{Cast, percent};
 use crate::publish::licence::Origin;
+use crate::publish::measured::{Cast, percent};
 use crate::publish::run::{Gate, Run};
 use crate::reporting::check_lines;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,6 +20,8 @@ use crate::reporting;
 use crate::settings::Settings;
 
 pub const FOLDER: &str = "release";
+/// Where `export` puts it, and Optimum and the hub look for it.
+const ONNX: &str = "onnx/model.onnx";
 const MANIFEST: &str = "manifest.json";
 pub const CARD: &str = "README.md";
 
@@ -80,6 +83,27 @@ impl Stage {
             copy(&run.folder.join(name), &to.join(name))?;
         }
         Ok(())
+    }
+
+    /// The model as ONNX, where it was exported.
+    ///
+    /// # Errors
+    /// A file of another model: the export was made before the run's weights.
+    pub fn write_onnx(&self, run: &Run) -> Result<()> {
+        let from = run.folder.join(ONNX);
+        if !from.is_file() {
+            return Ok(());
+        }
+        // `export` notes the model's hash in the file.
+        if !holds(&from, run.model.sha256.as_bytes()).with_context(|| from.display().to_string())? {
+            return Err(Usage(format!(
+                "{}: it is of another model; make it again with lowchurn export {} --onnx, or take it away",
+                from.display(),
+                run.folder.display()
+            ))
+            .into());
+        }
+        copy(&from, &self.partial.join(ONNX))
     }
 
     /// What the run says of itself: plan, scores, curves.
@@ -194,6 +218,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(failed)?;
     }
     fs::copy(from, to).with_context(failed).map(|_| ())
+}
+
+/// Whether a file has these bytes somewhere in it.
+fn holds(path: &Path, wanted: &[u8]) -> std::io::Result<bool> {
+    let mut file = fs::File::open(path)?;
+    let (mut seen, mut chunk) = (Vec::new(), vec![0; 1 << 20]);
+    loop {
+        let n = file.read(&mut chunk)?;
+        if n == 0 {
+            return Ok(false);
+        }
+        seen.extend_from_slice(&chunk[..n]);
+        if seen.windows(wanted.len()).any(|part| part == wanted) {
+            return Ok(true);
+        }
+        seen.drain(..seen.len().saturating_sub(wanted.len()));
+    }
 }
 
 fn is_digits(text: &str) -> bool {

@@ -17,6 +17,7 @@ use crate::fetch::Event;
 use crate::http::{self, Failure, Retry};
 use crate::prepared::Prepared;
 use crate::send::{Ask, Reply, Sender};
+use crate::settings::PUBLIC_HUB;
 
 const KIND: &str = "application/vnd.git-lfs+json";
 /// Files of one question.
@@ -45,7 +46,7 @@ struct Actions {
     verify: Option<Action>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Action {
     href: String,
     #[serde(default)]
@@ -95,7 +96,7 @@ fn one(
     // Without an action the hub has the file already.
     let Some(Actions { upload, verify }) = &object.actions else { return Ok(()) };
     if let Some(action) = upload {
-        check_address(sender, url, action)?;
+        let action = &at_home(sender, url, action)?;
         on(Event::Sending { file: &file.path, size: file.size });
         match number(action.header.get("chunk_size")) {
             Some(0) => return Err(sender.odd(url, "parts of 0 bytes")),
@@ -105,7 +106,7 @@ fn one(
         on(Event::Sent { file: &file.path, size: file.size });
     }
     if let Some(action) = verify {
-        check_address(sender, url, action)?;
+        let action = &at_home(sender, url, action)?;
         let body = json!({ "oid": file.sha256, "size": file.size }).to_string();
         let headers = headers(action);
         let reply = http::persist(&file.path, on, |_| {
@@ -268,9 +269,13 @@ fn number(value: Option<&serde_json::Value>) -> Option<u64> {
     value?.as_u64().or_else(|| value?.as_str()?.parse().ok())
 }
 
-fn check_address(sender: &Sender, url: &str, action: &Action) -> Result<()> {
-    match action.href.starts_with("https://") || action.href.starts_with("http://") {
-        true => Ok(()),
-        false => Err(sender.odd(url, "an address for a large file is none")),
+/// The action with an address that can be asked. Behind a mirror the hub still names itself: then it is the mirror's.
+fn at_home(sender: &Sender, url: &str, action: &Action) -> Result<Action> {
+    let Action { href, header } = action.clone();
+    if !href.starts_with("https://") && !href.starts_with("http://") {
+        return Err(sender.odd(url, "an address for a large file is none"));
     }
+    let of_hub = href.strip_prefix(PUBLIC_HUB).filter(|rest| rest.starts_with('/'));
+    let href = of_hub.map(|rest| format!("{}{rest}", sender.settings.endpoint));
+    Ok(Action { href: href.unwrap_or_else(|| action.href.clone()), header })
 }

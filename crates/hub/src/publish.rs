@@ -126,7 +126,12 @@ impl Hub {
         if new.is_empty() && change.removed.is_empty() {
             return Ok(done(&there.commit));
         }
-        let large = self.large(&sender, &new, on)?;
+        let query = match change.target {
+            Target::Branch => "",
+            // Who may only read may ask this way.
+            Target::PullRequest => "?create_pr=1",
+        };
+        let large = self.large(&sender, &new, query, on)?;
         let of_size = |is_large: bool| {
             let pairs = new.iter().zip(&large).filter(move |(_, large)| **large == is_large);
             pairs.map(|(file, _)| *file).collect::<Vec<&Prepared>>()
@@ -134,10 +139,6 @@ impl Hub {
         let (large, small) = (of_size(true), of_size(false));
         lfs::upload(&sender, &large, on)?;
         let body = self.commit_body(&sender, there, change, &large, &small)?;
-        let query = match change.target {
-            Target::Branch => "",
-            Target::PullRequest => "?create_pr=1",
-        };
         let url = self.api(repo, "commit") + query;
         let sent = http::persist("the commit", on, |_| {
             let sent = sender.post_as("the commit", &url, "application/x-ndjson", &body);
@@ -310,6 +311,7 @@ impl Hub {
         &self,
         sender: &Sender,
         files: &[&Prepared],
+        query: &str,
         on: &mut dyn FnMut(Event),
     ) -> Result<Vec<bool>> {
         #[derive(Deserialize)]
@@ -324,7 +326,7 @@ impl Hub {
             #[serde(default)]
             should_ignore: bool,
         }
-        let url = self.api(sender.repo, "preupload");
+        let url = self.api(sender.repo, "preupload") + query;
         let what = "the question how to send the files";
         let mut large = Vec::with_capacity(files.len());
         for files in files.chunks(BATCH) {

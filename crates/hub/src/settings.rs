@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-const PUBLIC_HUB: &str = "https://huggingface.co";
+pub(crate) const PUBLIC_HUB: &str = "https://huggingface.co";
 
 /// Where the hub and the cache are, and how to reach them.
 #[derive(Debug)]

@@ -342,6 +342,7 @@ fn a_pull_request_is_asked_for_once() {
     assert_eq!(done.revision, "refs/pr/7");
     assert!(done.pull_request.unwrap().ends_with("/me/x/discussions/7"));
     assert!(seen.iter().any(|head| head.contains("/commit/main?create_pr=1")));
+    assert!(seen.iter().any(|head| head.contains("/preupload/main?create_pr=1")));
     // An answer that got lost is not asked for again: there may be one already.
     let (done, seen) = commit_to(
         |asked, own| if asked.path.contains("/commit/") { None } else { plain(asked, own) },
@@ -496,6 +497,52 @@ fn a_file_that_changes_on_its_way_stops_it() {
         let seen = seen.lock().unwrap();
         assert!(!seen.iter().any(|head| head.contains("/commit/")), "{victim}");
     }
+}
+
+#[test]
+fn behind_a_mirror_the_hubs_own_address_is_the_mirrors() {
+    let (done, seen) = commit_to(
+        |asked, own| match asked.path.as_str() {
+            path if path.ends_with("/objects/batch") => {
+                let text = String::from_utf8_lossy(&asked.body);
+                let ask: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let oid = ask["objects"][0]["oid"].as_str().unwrap();
+                ok(format!(
+                    r#"{{"objects":[{{"oid":"{oid}","actions":{{"upload":{{"href":"{own}/put"}},
+                    "verify":{{"href":"https://huggingface.co/me/x.git/verify"}}}}}}]}}"#
+                ))
+            }
+            "/me/x.git/verify" => ok("{}"),
+            _ => plain(asked, own),
+        },
+        Target::Branch,
+    );
+    done.unwrap();
+    let verify = seen.iter().find(|head| head.contains("/me/x.git/verify")).unwrap();
+    assert!(verify.contains(SECRET) && verify.contains(r#""size":300000"#), "{verify}");
+}
+
+#[test]
+fn a_branch_that_is_not_there_is_made() {
+    let is_made = Mutex::new(false);
+    let (endpoint, seen) = serve(move |asked, own| match asked.path.as_str() {
+        "/api/models/me/x/branch/next" => {
+            *is_made.lock().unwrap() = true;
+            ok("")
+        }
+        path if path.contains("/revision/next") && !*is_made.lock().unwrap() => {
+            Some(("404 Not Found\r\nX-Error-Code: RevisionNotFound".into(), String::new()))
+        }
+        _ => plain(asked, own),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let hub = hub(&endpoint, home.path(), SECRET);
+    let repo = model("me/x@next");
+    let prepared = hub.prepare(&files(home.path(), 1)).unwrap();
+    let there = hub.open_for_writing(&repo, Access::Public, &mut |_| ()).unwrap();
+    hub.commit(&repo, &there, &change(&prepared, &[]), &mut |_| ()).unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().any(|head| head.starts_with("POST /api/models/me/x/commit/next")));
 }
 
 #[test]

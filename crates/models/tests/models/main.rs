@@ -13,6 +13,7 @@ mod onnx;
 mod onnx_run;
 mod save;
 mod served;
+mod serving;
 mod student;
 mod updating;
 

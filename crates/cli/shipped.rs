@@ -1,5 +1,5 @@
 //! The table that a published model brings along: its logits of the rows that it was trained on. What it covers needs no
-//! scoring by the next update; it is believed only where weights, tokenizer, length, labels, ids and texts are those of now.
+//! scoring by the next update, whose table then differs in the last bits from one scored in one go (rows share batches); it is believed only where weights, tokenizer, length, labels, ids and texts are those of now.
 
 use std::collections::HashMap;
 use std::fs;

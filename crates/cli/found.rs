@@ -130,7 +130,7 @@ pub fn table(
     }
     std::fs::create_dir_all(tables)?;
     match shipped::completed(found, split, (&path, &fingerprint), compute, console)? {
-        Some(shipped::Done::Whole(table)) => Ok(Some(table)),
+        Some(shipped::Done::Whole(table)) => Ok(Some(*table)),
         Some(shipped::Done::Interrupted) => Ok(None),
         None => built(found, split, tables, compute, console),
     }

@@ -1,5 +1,6 @@
 //! The table that a published model brings along: its logits of the rows that it was trained on. What it covers needs no
-//! scoring by the next update, whose table then differs in the last bits from one scored in one go (rows share batches); it is believed only where weights, tokenizer, length, labels, ids and texts are those of now.
+//! scoring by the next update, whose table then differs in the last bits from one scored in one go (rows share batches). It is
+//! believed only where weights, tokenizer, length, labels, ids and texts are those of now.
 
 use std::collections::HashMap;
 use std::fs;
@@ -76,16 +77,15 @@ pub fn completed(
         // Its rows are in the whole now.
         let _ = fs::remove_file(tables.join(table_file_name(&rest.teacher)));
     }
-    Ok(Some(Done::Whole(table)))
+    Ok(Some(Done::Whole(Box::new(table))))
 }
 
 pub enum Done {
-    Whole(Table),
+    Whole(Box<Table>),
     Interrupted,
 }
 
 /// The shipped table with the place in it of each row of the split.
-#[expect(clippy::type_complexity, reason = "a table and places, named by the doc")]
 fn fitting(
     found: &Found,
     split: &Split,

@@ -76,13 +76,17 @@ def table(head: list[str], rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *cells]) + "\n"
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def made_by(lines: list[dict], name: str) -> str:
     """The last section of every page: commands, versions, seeds, seconds."""
     if not lines:
         return "No run is kept yet.\n"
     versions = sorted({line["version"] for line in lines})
     seeds = sorted({line["seed"] for line in lines if "seed" in line})
-    said = f"{len(lines)} runs of {', '.join(versions)}; {sum(line['seconds'] for line in lines) / 60:.0f} minutes together"
+    said = f"{counted(len(lines), 'run')} of {', '.join(versions)}; {sum(line['seconds'] for line in lines) / 60:.0f} minutes together"
     said += f"; seeds {', '.join(map(str, seeds))}" if seeds else ""
     return (
         f"{said}.\n\nTo make them again: `just experiment {name}`, or with `--small` in under 30 minutes on two cores; what has its\n"

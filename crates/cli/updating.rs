@@ -92,7 +92,8 @@ pub fn read(
     let layers = Layers::default()
         .over(&recipe_of(&before), &format!("{}/run.toml", args.base))?
         .over(&typed, "typed")?;
-    let precision = settings::plan(&layers.settings, SelectBy::Accuracy)?.precision;
+    let checked = Settings { variance_reduction: None, ..layers.settings.clone() }; // of no method yet
+    let precision = settings::plan(&checked, SelectBy::Accuracy)?.precision;
     let device = layers.settings.device.as_deref().unwrap_or("auto");
     let compute = Compute::open(device, precision, console)?;
     let old = describe(&args.base, folder)?;

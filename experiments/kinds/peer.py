@@ -1,5 +1,6 @@
 """go_emotions in PyTorch: the same rows, checkpoint, batches by length, schedule and loss as `lowchurn finetune go_emotions`.
-Prints a line of JSON. The hub is HF_ENDPOINT's. python3 peer.py --epochs 1 --batch-size 16 --learning-rate 2e-4 --max-length 32"""
+Prints a line of JSON. The hub is HF_ENDPOINT's. python3 peer.py --epochs 1 --batch-size 16 --learning-rate 2e-4 --beta2 0.99
+--max-length 32"""
 
 import argparse
 import json
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, required=True)
+    parser.add_argument("--beta2", type=float, required=True)
     parser.add_argument("--max-length", type=int, required=True)
     asked = parser.parse_args()
     torch.manual_seed(SEED)
@@ -52,7 +54,7 @@ def main() -> None:
         batch = tokenizer.pad({"input_ids": [encoded[row] for row in which]}, return_tensors="pt")
         return model(**batch).logits
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=asked.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=asked.learning_rate, betas=(0.9, asked.beta2), weight_decay=0.0)
     generator = torch.Generator().manual_seed(SEED)
     order = [batch for _ in range(asked.epochs) for batch in batches(encoded, asked.batch_size, generator)]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(order))

@@ -61,6 +61,26 @@ fn finished(lab: &Lab, line: &str) -> Value {
     done.json().pop().unwrap()
 }
 
+/// Before anything is learnt, every text is told the labels' shares, but for what the drawn weights of the head add.
+#[test]
+fn a_new_head_for_sets_starts_at_the_labels_shares() {
+    let lab = lab();
+    lab.ok(&format!(
+        "finetune $T/sets.jsonl {TINY} --label-column labels --eval-split none --max-steps 1 --learning-rate 1e-12 --output $T/m"
+    ));
+    lab.ok(
+        "predict --model $T/m --data $T/sets-eval.jsonl --label-column labels --output $T/m.jsonl",
+    );
+    let all: Vec<Vec<&str>> = (0..112).map(labels).collect();
+    for (name, _) in WORDS {
+        let share = all.iter().filter(|set| set.contains(&name)).count() as f64 / 112.0;
+        for row in lab.lines("m.jsonl") {
+            let score = row["scores"][name].as_f64().unwrap();
+            assert!((score - share).abs() < 0.1, "{name}: {score}, {share} of the rows have it");
+        }
+    }
+}
+
 #[test]
 fn sets_of_labels_from_rows_to_a_certified_update() {
     let lab = lab();

@@ -11,7 +11,7 @@ use lowchurn_distill::{
     Guides, Method, Outcome, Outputs, Plan, Provenance, Release, Run, State, Threshold,
     find_latest, finished, shrink_perturb, train, write_file, write_json,
 };
-use lowchurn_models::{Classifier, Config, Head, Params, has_weights};
+use lowchurn_models::{Classifier, Config, Head, Params, has_weights, is_head};
 use serde_json::json;
 
 use crate::console::Console;
@@ -197,6 +197,7 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
         let config = Config::open(&start.folder)?;
         let mut model = Classifier::fresh(config, labels, &mut || rng.normal(), training.device)?;
         set_outputs(&mut model, training)?;
+        set_prior(&model, training.train)?;
         set_dropout(&mut model, plan);
         return Ok(model);
     }
@@ -207,6 +208,9 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
     };
     let (mut model, report) = Classifier::open(&start.folder, head, training.device)?;
     set_outputs(&mut model, training)?;
+    if start.head == HeadOf::Seed {
+        set_prior(&model, training.train)?;
+    }
     if !report.fresh.is_empty() {
         console.tell(&format!("new parameters: {}", report.fresh.join(", ")))?;
     }
@@ -230,6 +234,19 @@ fn set_dropout(model: &mut Classifier, plan: &Plan) {
     let config = &mut model.config;
     (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
     config.classifier_dropout = p as f32;
+}
+
+/// A new head for sets of labels says the labels' shares of the training rows to every text (Lin et al. 2017, 1708.02002,
+/// section 3.3, with the shares for their constant). From zeros, where each label is as likely as not, the first hundred updates
+/// push all labels down alike, by every parameter that can, and a small encoder doesn't come back from it.
+fn set_prior(model: &Classifier, train: &Encoded) -> Result<()> {
+    let Some(odds) = train.targets.log_odds(model.labels().len()) else { return Ok(()) };
+    let is_bias = |name: &str| is_head(name) && name.ends_with(".bias");
+    if let Some((_, bias)) = model.params.0.iter().find(|(name, _)| is_bias(name)) {
+        let odds: Vec<f32> = odds.iter().map(|&odds| odds as f32).collect();
+        bias.set(&Tensor::from_vec(odds, bias.dims(), bias.device())?)?; // (K)
+    }
+    Ok(())
 }
 
 /// What the outputs stand for: the kind of the rows, and the plan's threshold or the one that the kept head has.

@@ -12,9 +12,8 @@ once "trec" train trec --epochs 3 --learning-rate 1e-4 --eval-split test --max-l
 once "stsb" train stsb --epochs 4 --learning-rate 1e-4 --max-length 64
 once "banking77" train banking77 --epochs 3 --learning-rate 4e-4 --eval-split test --max-length 48
 once "clinc_oos" train clinc_oos --train-split 'train[:15250]' --epochs 2 --learning-rate 4e-4 --max-length 32
-# β₂ 0.99: with 28 labels a row has few, the first updates are all towards "none", and their squares would keep the steps short
-# for a thousand updates.
-once "go_emotions" train go_emotions --eval-split validation --epochs 1 --batch-size 16 --learning-rate 2e-4 --beta2 0.99 --max-length 32
+emotions=(--epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 32)
+once "go_emotions" train go_emotions --train-split 'train[:12000]' --eval-split validation "${emotions[@]}"
 if [ -z "$small" ]; then
-    once "go_emotions in PyTorch" "$python" experiments/kinds/peer.py --epochs 1 --batch-size 16 --learning-rate 2e-4 --beta2 0.99 --max-length 32
+    once "go_emotions in PyTorch" "$python" experiments/kinds/peer.py --rows 12000 "${emotions[@]}"
 fi

@@ -117,6 +117,22 @@ impl Targets {
         }
     }
 
+    /// Of sets of labels: ln(p/(1 − p)) for each of K labels, p = (n_k + ½)/(N + 1) with n_k of N rows having it, so that
+    /// a label that none has, or every one, has a number too.
+    pub fn log_odds(&self, labels: usize) -> Option<Vec<f64>> {
+        let Targets::Sets(sets) = self else { return None };
+        let (mut rows, mut counts) = (0f64, vec![0.5f64; labels]);
+        for set in sets.iter().flatten() {
+            rows += 1.0;
+            for &label in set {
+                if let Some(count) = counts.get_mut(label as usize) {
+                    *count += 1.0;
+                }
+            }
+        }
+        Some(counts.iter().map(|count| (count / (rows + 1.0 - count)).ln()).collect())
+    }
+
     /// Those of some rows, in their order; a row that isn't there has none.
     pub fn of_rows(&self, rows: &[u32]) -> Targets {
         match self {
@@ -168,10 +184,16 @@ mod tests {
         };
         let sets = [row(None, None), row(Some(2), Some(Target::Classes(vec![2, 3])))];
         assert_eq!(Targets::of(&sets), Targets::Sets(vec![None, Some(vec![2, 3])]));
+        let odds = Targets::of(&sets).log_odds(4).unwrap(); // p of ¼, ¼, ¾, ¾
+        let expected = [-3f64.ln(), -3f64.ln(), 3f64.ln(), 3f64.ln()];
+        assert!(
+            odds.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-12)
+        );
         let picked = Targets::of(&sets).of_rows(&[1, 1, 9]);
         assert_eq!(picked, Targets::Sets(vec![Some(vec![2, 3]), Some(vec![2, 3]), None]));
         let values = [row(Some(0), Some(Target::Value(0.5))), row(None, None)];
         assert_eq!(Targets::of(&values), Targets::Values(vec![Some(0.5), None]));
+        assert_eq!(Targets::of(&values).log_odds(1), None);
         assert_eq!(Targets::of(&[row(Some(1), None)]), Targets::OneClass);
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{Attention, drop_rows, softmax, softmax_backward_rows};
+use super::Attention;
+use super::softmax::{drop_rows, softmax, softmax_backward_rows};
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice, tensor};
 use crate::lanes::{LANES, wide};

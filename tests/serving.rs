@@ -1,4 +1,5 @@
-//! What becomes of a model behind its training, from outside: exports, and how it is served.
+//! What becomes of a model behind its training, from outside: exports, how it is served, and its
+//! releases over time.
 
 mod util;
 
@@ -114,4 +115,61 @@ fn forms_that_cannot_be() {
         "invalid value 'int8' for '--as <FORM>': expected trained, served, or some of f16, tanh-gelu, length, length=N with \
          commas between",
     );
+}
+
+#[test]
+fn a_release_knows_those_before_it() {
+    let lab = Lab::new();
+    lab.ok(&format!("{} --output $T/v1", util::SMALL));
+    let update = "--new tickets:train[100:160] --holdout tickets:train[160:260] --max-steps 6 --batch-size 8 --tables $T/tables";
+    lab.ok(&format!("update --base $T/v1 {update} --output $T/v2"));
+    lab.ok(&format!("update --base $T/v2 {update} --seed 7 --output $T/v3"));
+    let rows = "--data tickets:train[260:400]";
+    let done = lab.ok(&format!("history $T/v3 {rows}"));
+    let lines: Vec<&str> = done.out.lines().collect();
+    assert!(lines[0].starts_with("1 $T/v1: right ") && !lines[0].contains("churn"), "{}", done.out);
+    assert!(
+        lines[1].starts_with("2 $T/v2: right ") && lines[1].ends_with("% from 1"),
+        "{}",
+        done.out
+    );
+    assert!(
+        lines[2].starts_with("3 $T/v3: right ") && lines[2].contains(" % from 1, "),
+        "{}",
+        done.out
+    );
+    assert!(lines[3].starts_with("flip-flops: "), "{}", done.out);
+
+    // What two models alone say of each other is the same.
+    let report = lab.json("v3/history/report.json");
+    let history = &report["history"];
+    assert_eq!(history["since"].as_array().unwrap().len(), 3);
+    for (at, (old, new)) in [("v1", "v2"), ("v1", "v3"), ("v2", "v3")].iter().enumerate() {
+        lab.ok(&format!("compare $T/{old} $T/{new} {rows} --nearest 0 --output $T/two"));
+        let two = lab.json("two/report.json");
+        assert_eq!(history["since"][at]["flips"], two["comparison"]["all"]["flips"], "{old} {new}");
+    }
+    assert_eq!(report["n_flips"], history["since"][2]["flips"]["changed"]);
+    assert!(lab.text("v3/history/report.html").contains("id=\"history\""));
+
+    // The same from files of predictions, in an order that is said.
+    for name in ["v1", "v2", "v3"] {
+        lab.ok(&format!("predict --model $T/{name} {rows} --output $T/{name}.jsonl"));
+    }
+    lab.ok("history $T/v1.jsonl $T/v2.jsonl $T/v3.jsonl --output $T/files");
+    let files = lab.json("files/report.json");
+    assert_eq!(files["history"]["since"][1]["flips"], history["since"][1]["flips"]);
+    assert_eq!(files["history"]["n_flip_flops"], history["n_flip_flops"]);
+
+    // A folder that has moved is found beside the update, by its hash; one that has changed is not.
+    std::fs::rename(lab.path("v1"), lab.path("first")).unwrap();
+    let done = lab.ok(&format!("history $T/v3 {rows}"));
+    assert!(done.out.starts_with("1 $T/first: right "), "{}", done.out);
+    std::fs::remove_dir_all(lab.path("first")).unwrap();
+    let done = lab.ok(&format!("history $T/v3 {rows}"));
+    let said = "$T/v2 updates $T/v1, which isn't found as it was then; the history begins here";
+    assert!(done.err.contains(said) && done.out.starts_with("1 $T/v2: "), "{}", done.err);
+    let done = lab.run(&format!("history $T/v2 {rows}")).expect(2);
+    let said = "$T/v2: no earlier release is known of it; name all of them, the oldest first";
+    assert_eq!(done.error(), said);
 }

@@ -12,6 +12,7 @@ mod compare;
 mod diagnose;
 mod distil;
 mod export;
+mod history;
 mod post_shift;
 mod publish;
 mod repair;
@@ -21,6 +22,7 @@ pub use compare::{Compare, Gate, GateFormat};
 pub use diagnose::Diagnose;
 pub use distil::{Distil, Student};
 pub use export::Export;
+pub use history::History;
 pub use post_shift::{PostShift, ShiftBase, ShiftFor};
 pub use publish::{Dtype, Publish};
 pub use repair::{Refit, Repair, Towards};
@@ -58,6 +60,8 @@ pub enum Verb {
     Compare(Box<Compare>),
     /// Why a student isn't its teacher: how its confidence deviates, in words and as a picture, and what to do about it
     Diagnose(Box<Diagnose>),
+    /// Releases of one model on the same rows: churn of each against every earlier one, and rows that changed more than once
+    History(Box<History>),
     /// The verdict of a report.json as exit code: 0 pass, 10 fail, 11 inconclusive
     Gate(Gate),
     /// A finished run → a repository of the hub, card and report included, in one commit that is read back
@@ -170,7 +174,7 @@ pub struct Predict {
 }
 
 /// What scoring rows needs, whatever is done with the scores.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone, Default)]
 pub struct Scoring {
     /// Column that holds the text
     #[arg(long, value_name = "COLUMN")]

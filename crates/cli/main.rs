@@ -55,6 +55,7 @@ mod directions;
 mod export;
 mod facts;
 mod gate;
+mod history;
 mod nearest;
 mod post_shift;
 mod publish;
@@ -104,6 +105,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Student(verb) => student::student(&verb, console),
         Verb::Compare(verb) => compare::compare(&verb, console),
         Verb::Diagnose(verb) => diagnose::diagnose(&verb, console),
+        Verb::History(verb) => history::history(&verb, console),
         Verb::Gate(verb) => gate::gate(&verb, console),
         Verb::Publish(verb) => publish::publish(&verb, console),
         Verb::Eval(verb) => eval::eval(verb, console),

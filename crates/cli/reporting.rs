@@ -75,6 +75,7 @@ pub fn report(mut told: Told) -> Report {
         flips,
         frontier: told.frontier,
         diagnosis: None,
+        history: None,
         provenance: told.provenance,
     }
 }

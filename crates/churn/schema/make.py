@@ -99,6 +99,28 @@ defs = {
         {"nfr": fixed(TEXT, SHARE), "k": of("integer", minimum=1), "mean_recall_old": SHARE, "mean_recall_new": SHARE},
     ),
     "slice": record("", {"name": TEXT, "kind": TEXT, "measured": ref("measured")}, {"p_corrected": SHARE}),
+    "since": record(
+        "What changed from one release to a later one; `old` and `new` are places in `releases`.",
+        {"old": COUNT, "new": COUNT, "flips": ref("flips")},
+        {"churn": ref("rate"), "nfr": ref("rate")},
+    ),
+    "flip_flop": record(
+        "A row whose answer changed at two steps or more; `said` is each release's answer.",
+        {"id": TEXT, "said": array(TEXT), "changes": COUNT},
+        {"text": TEXT, "gold": TEXT},
+    ),
+    "history": record(
+        "Releases on the same rows from the oldest to the newest, and rows that changed more than once: `n_back` of them have the "
+        "oldest answer again.",
+        {
+            "releases": array(record("", {"name": TEXT}, {"accuracy": ref("rate")})),
+            "since": array(ref("since")),
+            "flip_flops": array(ref("flip_flop")),
+            "n_flip_flops": COUNT,
+            "n_back": COUNT,
+            "rows": COUNT,
+        },
+    ),
     "from_to": record("", {"from": TEXT, "to": TEXT, "rows": COUNT, "negative": COUNT, "positive": COUNT}),
     "label": record(
         "One label of a multi-label task by itself, over all rows.",
@@ -285,6 +307,7 @@ root = {
             "certificate": ref("certificate"),
             "rows_chose": TEXT,
             "diagnosis": ref("diagnosis"),
+            "history": ref("history"),
         },
     ),
     "$defs": defs,

@@ -147,6 +147,8 @@ pub enum Error {
     ThresholdOutside { label: String, threshold: f64 },
     #[error("thresholds need scores, and {name} has predictions alone")]
     ThresholdWithoutScores { name: String },
+    #[error("a history needs two releases or more; found {found}")]
+    OneRelease { found: usize },
     #[error("a confidence of {confidence}; expected one between 0.5 and 1, such as 0.95")]
     ConfidenceOutside { confidence: f64 },
     #[error(

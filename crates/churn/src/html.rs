@@ -10,6 +10,7 @@ mod behaviour;
 mod changes;
 mod diagnosis;
 mod flips;
+mod history;
 mod provenance;
 mod sides;
 mod sweep;
@@ -30,6 +31,7 @@ pub fn html(report: &Report) -> String {
         ("changes", "What changed", changes::changes(report)),
         ("overlap", "Which errors both make", changes::overlap(report)),
         ("flips", "Changed rows", flips::flips(report)),
+        ("history", "Releases", history::history(report)),
         ("from-to", "From which class to which", behaviour::from_to(report)),
         ("classes", "By true class", behaviour::classes(report)),
         ("labels", "By label", behaviour::labels(report)),

@@ -46,6 +46,8 @@ mod deviation;
 
 mod gate;
 
+mod history;
+
 mod report;
 
 mod format;
@@ -70,6 +72,7 @@ pub use flips::*;
 pub use format::markdown_cell;
 pub use frontier::*;
 pub use gate::*;
+pub use history::*;
 pub use html::html;
 pub use interval::*;
 pub use markdown::markdown;

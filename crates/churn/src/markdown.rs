@@ -7,6 +7,7 @@ use crate::{Certificate, Flip, FlipKind, Report, Slice};
 const FLIPS_SHOWN: usize = 10;
 const SLICES_SHOWN: usize = 3;
 const CHECKS_SHOWN: usize = 12;
+const RELEASES_SHOWN: usize = 5;
 const TEXT_SHOWN: usize = 100;
 
 /// The verdict, what changed, where, and the worst rows, in fewer than 60 lines whatever the report holds.
@@ -30,7 +31,31 @@ pub fn markdown(report: &Report) -> String {
     out.push_str(&measures(report));
     out.push_str(&slices(&report.comparison.slices));
     out.push_str(&flips(report));
+    out.push_str(&history(report));
     out
+}
+
+/// The newest release against the earlier ones, and how many rows go to and fro.
+fn history(report: &Report) -> String {
+    let Some(history) = &report.history else { return String::new() };
+    let newest = history.releases.len().saturating_sub(1);
+    let mut out = "\n| newest release against | churn | NFR |\n|---|--:|--:|\n".to_string();
+    for since in history.since.iter().rev().filter(|since| since.new == newest).take(RELEASES_SHOWN)
+    {
+        let name = history.releases.get(since.old).map_or("", |release| release.name.as_str());
+        out.push_str(&format!(
+            "| {} | {} | {} |\n",
+            cell(name, 60),
+            rate(&since.churn),
+            percent_or_none(since.nfr.map(|nfr| nfr.value))
+        ));
+    }
+    out + &format!(
+        "\n{} changed twice or more over {} releases, {} of them back to the oldest one's answer.\n",
+        rows(history.n_flip_flops),
+        history.releases.len(),
+        count(history.n_back)
+    )
 }
 
 fn verdict(certificate: &Certificate) -> String {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Certificate, Comparison, Diagnosis, Error, Point, Result};
+use crate::{Certificate, Comparison, Diagnosis, Error, History, Point, Result};
 
 /// The version of the JSON. A key may be added within a version; nothing is renamed or removed.
 pub const SCHEMA: &str = "lowchurn.report.v1";
@@ -39,6 +39,9 @@ pub struct Report {
     /// How the new side's confidence deviates from the old one's, where that was asked: old is the teacher, new the student.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
+    /// Releases from the oldest to the newest of both, where several were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
     /// Lines `key: value` for audits: versions, hashes, plan, command.
     pub provenance: Vec<(String, String)>,
 }

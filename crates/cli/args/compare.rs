@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::{BudgetFlags, Scoring};
 use crate::served::{Form, form};
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[command(allow_negative_numbers = true)]
 pub struct Compare {
     /// The deployed model: a folder in the hub's layout, a hub id, a name from models/; or its predictions: a file (csv, tsv,

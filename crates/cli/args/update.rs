@@ -180,7 +180,7 @@ fn moment(text: &str) -> Result<Moment, String> {
 }
 
 /// What must hold of an update.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 pub struct BudgetFlags {
     /// Certify that at most this share of predictions changes: `2%` or `0.02`
     #[arg(long, value_name = "SHARE", value_parser = share)]

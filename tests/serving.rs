@@ -173,3 +173,26 @@ fn a_release_knows_those_before_it() {
     let said = "$T/v2: no earlier release is known of it; name all of them, the oldest first";
     assert_eq!(done.error(), said);
 }
+
+#[test]
+fn every_verb_has_a_man_page() {
+    let lab = Lab::new();
+    let done = lab.ok("man $T/man");
+    let names = lab.names("man");
+    assert!(done.out.starts_with(&format!("$T/man: {} pages", names.len())), "{}", done.out);
+    let help = lab.ok("--help").out;
+    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs = verbs.take_while(|line| !line.is_empty());
+    let verbs = verbs.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let verbs: Vec<&str> = verbs.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.len() > 12, "{help}");
+    for verb in verbs.into_iter().filter(|verb| *verb != "help") {
+        let page = lab.text(&format!("man/lowchurn-{verb}.1"));
+        assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH OPTIONS"), "{verb}");
+    }
+    let page = lab.text("man/lowchurn-update.1");
+    assert!(page.contains("max\\-churn"), "{page}");
+    lab.write("file", "");
+    let done = lab.run("man $T/file").expect(1);
+    assert!(done.error().starts_with("$T/file: can't be written"), "{}", done.err);
+}

@@ -1,7 +1,8 @@
 //! What a user may type. Only names, types and help; what it means is decided in `settings`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -76,6 +77,11 @@ pub enum Verb {
     Doctor,
     /// Print a completion script for a shell
     Completions { shell: Shell },
+    /// Write man pages, one a verb, into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(clap::Args, Clone)]
@@ -213,6 +219,16 @@ pub fn completions(shell: Shell, console: &mut Console) -> anyhow::Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "lowchurn", &mut script);
     console.out.write_all(&script)?;
+    Ok(0)
+}
+
+/// lowchurn.1 and a page a verb, such as lowchurn-update.1.
+pub fn man(folder: &Path, console: &mut Console) -> anyhow::Result<u8> {
+    let cannot = || format!("{}: can't be written", folder.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    clap_mangen::generate_to(Args::command(), folder).with_context(cannot)?;
+    let n = Args::command().get_subcommands().count() + 1;
+    console.tell(&format!("{}: {n} pages; read one with: man -l lowchurn.1", folder.display()))?;
     Ok(0)
 }
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{
-    Certificate, Golden, Measurements, Report, certify, class_flips, exit_code, gate_markdown,
-    junit, withhold_pass,
+    Certificate, Golden, Measurements, Report, certify, class_flips, exit_code, flat_metrics,
+    gate_markdown, junit, withhold_pass,
 };
 use lowchurn_distill::write_file;
 use serde_json::json;
@@ -33,6 +33,9 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
         GateFormat::Junit => junit(&certificate, &name),
         GateFormat::Markdown => gate_markdown(&certificate),
         GateFormat::Json => serde_json::to_string_pretty(&certificate)? + "\n",
+        GateFormat::Metrics => {
+            serde_json::to_string_pretty(&flat_metrics(&report, &certificate))? + "\n"
+        }
     };
     let code = exit_code(certificate.verdict);
     match &args.output {

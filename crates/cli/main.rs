@@ -113,6 +113,7 @@ fn run(verb: Verb, console: &mut Console) -> anyhow::Result<u8> {
         Verb::Export(verb) => export::export(&verb, console),
         Verb::Doctor => doctor::run(console),
         Verb::Completions { shell } => args::completions(shell, console),
+        Verb::Man { folder } => args::man(&folder, console),
     }
 }
 

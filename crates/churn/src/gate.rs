@@ -1,7 +1,9 @@
 //! A certificate for machines and pull requests: exit code, JUnit, Markdown. (The JSON is serde's.)
 
+use serde_json::{Map, Number, Value};
+
 use crate::format::{count, escape, markdown_cell, percent, points, rows};
-use crate::{Certificate, Check, Sense, Verdict};
+use crate::{Certificate, Check, Report, Sense, Verdict};
 
 /// Exit code of the process: 0 pass, 10 fail, 11 inconclusive (peers.md §2.3 point 5).
 pub fn exit_code(verdict: Verdict) -> u8 {
@@ -77,6 +79,51 @@ pub fn gate_markdown(certificate: &Certificate) -> String {
         out += &format!("\n{}\n", markdown_cell(&note));
     }
     out
+}
+
+/// Numbers of a report by flat names, for trackers of experiments: a name has letters, digits and `_` alone, a value is a number
+/// (MLflow's `log_metrics`, the `log` of Weights & Biases). What a report doesn't know is left out. `verdict_pass` is 1 or 0.
+pub fn flat_metrics(report: &Report, certificate: &Certificate) -> Map<String, Value> {
+    let mut out = Map::new();
+    let mut put = |name: &str, value: f64| {
+        // JSON has no NaN, and a tracker no use for one.
+        if let Some(number) = Number::from_f64(value) {
+            out.insert(name.into(), number.into());
+        }
+    };
+    let all = &report.comparison.all;
+    put("rows", report.rows as f64);
+    put("flips", report.n_flips as f64);
+    let rates = [
+        ("churn", all.churn),
+        ("nfr", all.nfr),
+        ("pfr", all.pfr),
+        ("accuracy_old", all.accuracy_old),
+        ("accuracy_new", all.accuracy_new),
+    ];
+    let rates = rates.into_iter().filter_map(|(name, rate)| Some((name, rate?)));
+    let gain = all.accuracy_gain.map(|gain| ("accuracy_gain", gain.value, gain.interval));
+    for (name, value, interval) in
+        rates.map(|(name, rate)| (name, rate.value, rate.interval)).chain(gain)
+    {
+        put(name, value);
+        put(&format!("{name}_low"), interval.low);
+        put(&format!("{name}_high"), interval.high);
+    }
+    for check in &certificate.checks {
+        let name = flat(&check.name);
+        put(&format!("check_{name}_observed"), check.observed);
+        put(&format!("check_{name}_limit"), check.limit);
+        put(&format!("check_{name}_pass"), f64::from(check.verdict == Verdict::Pass));
+    }
+    put("verdict_pass", f64::from(certificate.verdict == Verdict::Pass));
+    out
+}
+
+/// Everything else becomes one `_`.
+fn flat(name: &str) -> String {
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("_").to_lowercase()
 }
 
 fn notes(certificate: &Certificate) -> Vec<String> {

@@ -1,8 +1,10 @@
 //! Certificates for machines: exit codes, JUnit that a parser reads, Markdown that nothing breaks out of.
 
+mod fixture;
+
 use lowchurn_churn::{
     Budget, Candidate, Certificate, Flips, Golden, Measurements, Verdict, certify, exit_code,
-    gate_markdown, junit, walk, withhold_pass,
+    flat_metrics, gate_markdown, junit, walk, withhold_pass,
 };
 use roxmltree::{Document, Node};
 
@@ -143,4 +145,27 @@ fn rows_that_chose_certify_nothing() {
     assert!(said.ends_with("; but these rows chose the model, so they certify nothing"), "{said}");
     check(Some(0.005), &[], Verdict::Fail);
     check(None, &["a"], Verdict::Pass);
+}
+
+/// What MLflow takes as the name of a metric, and numbers alone.
+#[test]
+fn metrics_are_flat_names_and_numbers() {
+    let report = fixture::full();
+    let metrics = flat_metrics(&report, &certificate());
+    let is_plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    for (name, value) in &metrics {
+        assert!(is_plain(name) && value.is_number(), "{name}: {value}");
+    }
+    let all = &report.comparison.all;
+    assert_eq!(metrics["churn"], all.churn.unwrap().value);
+    assert_eq!(metrics["nfr_high"], all.nfr.unwrap().interval.high);
+    assert_eq!(metrics["accuracy_gain"], all.accuracy_gain.unwrap().value);
+    assert_eq!(metrics["rows"], report.rows as f64);
+    assert_eq!(
+        (&metrics["verdict_pass"], &metrics["check_churn_pass"]),
+        (&0.0.into(), &1.0.into())
+    );
+    assert_eq!(metrics["check_churn_limit"], 0.05);
+    // What isn't known isn't there.
+    assert!(!flat_metrics(&fixture::minimal(), &certificate()).contains_key("accuracy_new"));
 }

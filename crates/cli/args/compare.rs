@@ -152,6 +152,8 @@ pub enum GateFormat {
     Markdown,
     /// The certificate as it stands in the report
     Json,
+    /// Flat names and numbers, for MLflow's `log_metrics` and Weights & Biases' `log`
+    Metrics,
 }
 
 /// `LABEL=0.5`; the label may hold `=` itself.

@@ -19,11 +19,12 @@ pub fn markdown(report: &Report) -> String {
         }
     };
     out.push_str(&format!(
-        "\n{} → {} on {}, {}\n",
+        "\n{} → {} on {}, {}{}\n",
         code(&report.old.name, 60),
         code(&report.new.name, 60),
         code(&report.data, 60),
-        rows(report.rows)
+        rows(report.rows),
+        history(report)
     ));
     if let Some(said) = rows_chose(report) {
         out.push_str(&format!("\n{}\n", markdown_cell(&said)));
@@ -31,27 +32,29 @@ pub fn markdown(report: &Report) -> String {
     out.push_str(&measures(report));
     out.push_str(&slices(&report.comparison.slices));
     out.push_str(&flips(report));
-    out.push_str(&history(report));
     out
 }
 
-/// The newest release against the earlier ones, and how many rows go to and fro.
+/// Churn of the newest release against the earlier ones, and how many rows go to and fro: on the line of the rows, for there
+/// is no room for another.
 fn history(report: &Report) -> String {
     let Some(history) = &report.history else { return String::new() };
     let newest = history.releases.len().saturating_sub(1);
-    let mut out = "\n| newest release against | churn | NFR |\n|---|--:|--:|\n".to_string();
-    for since in history.since.iter().rev().filter(|since| since.new == newest).take(RELEASES_SHOWN)
-    {
-        let name = history.releases.get(since.old).map_or("", |release| release.name.as_str());
-        out.push_str(&format!(
-            "| {} | {} | {} |\n",
-            cell(name, 60),
-            rate(&since.churn),
-            percent_or_none(since.nfr.map(|nfr| nfr.value))
-        ));
-    }
-    out + &format!(
-        "\n{} changed twice or more over {} releases, {} of them back to the oldest one's answer.\n",
+    let earlier = history.since.iter().rev().filter(|since| since.new == newest);
+    let churn: Vec<String> = earlier
+        .take(RELEASES_SHOWN)
+        .map(|since| {
+            let name = history.releases.get(since.old).map_or("", |release| release.name.as_str());
+            format!(
+                "{} since {}",
+                percent_or_none(since.churn.map(|rate| rate.value)),
+                code(name, 60)
+            )
+        })
+        .collect();
+    format!(
+        "; churn {}; {} changed twice or more over {} releases, {} of them back to the oldest one's answer",
+        churn.join(", "),
         rows(history.n_flip_flops),
         history.releases.len(),
         count(history.n_back)

@@ -193,6 +193,6 @@ fn every_verb_has_a_man_page() {
     let page = lab.text("man/lowchurn-update.1");
     assert!(page.contains("max\\-churn"), "{page}");
     lab.write("file", "");
-    let done = lab.run("man $T/file").expect(1);
+    let done = lab.run("man $T/file").expect(3);
     assert!(done.error().starts_with("$T/file: can't be written"), "{}", done.err);
 }

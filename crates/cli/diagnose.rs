@@ -17,13 +17,13 @@ use crate::args::Diagnose;
 use crate::console::Console;
 use crate::device::{self, Compute};
 use crate::eval::{self, score};
-use crate::failure::Usage;
+use crate::failure::{INTERRUPTED, Usage};
 use crate::machine::peak_rss_mib;
 use crate::progress::{count, printable};
 use crate::reporting::{self, Told, both_texts, default_output, provenance_of};
 use crate::served::Form;
 use crate::sides::{self, Source};
-use crate::{directions, kinds, output, places};
+use crate::{directions, gradients, kinds, output, places};
 
 /// What one model says of rows, and what is known of the rows besides.
 struct Rows {
@@ -73,6 +73,21 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
         let pair = (teacher, student);
         diagnosis.directions =
             Some(directions::of(pair, &told.examples, count, &compute, console)?);
+    }
+    if let Some(n) = args.gradients {
+        let (Some(of_teacher), Some(of_student)) = (teacher.model(), student.model()) else {
+            let said = "--gradients needs the folders of two models, not their predictions";
+            return Err(Usage(said.into()).into());
+        };
+        let precision = device::precision(args.scoring.bf16);
+        let compute = Compute::open(&args.scoring.device, precision, console)?;
+        let sides = (
+            &gradients::Side { model: of_teacher, logits: &told.logits.logits },
+            &gradients::Side { model: of_student, logits: &says.logits.logits },
+        );
+        if gradients::tell(sides, &says.examples, n, &compute, &output, console)?.is_none() {
+            return Ok(INTERRUPTED);
+        }
     }
     let texts: Vec<String> = told.examples.iter().map(both_texts).collect();
     let asked = Asked { confidence: args.confidence, ..Asked::default() };

@@ -71,7 +71,12 @@ fn exit_code(error: &Error) -> u8 {
             return churn_code(error);
         }
         match cause.downcast_ref::<Distill>() {
-            Some(Distill::PlanValue { .. } | Distill::OtherRun { .. }) => return USAGE,
+            Some(
+                Distill::PlanValue { .. }
+                | Distill::OtherRun { .. }
+                | Distill::LambdaRange { .. }
+                | Distill::Reduction { .. },
+            ) => return USAGE,
             Some(
                 Distill::FreezeLayers { .. }
                 | Distill::AllFrozen { .. }

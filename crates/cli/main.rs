@@ -55,6 +55,7 @@ mod directions;
 mod export;
 mod facts;
 mod gate;
+mod gradients;
 mod history;
 mod nearest;
 mod post_shift;

@@ -44,7 +44,8 @@ pub fn features(
     let mut of = |rows: &Split| -> Result<Option<Vectors>> {
         let table = found::table(&found, rows, tables, &job.compute, console)?;
         let ids: Vec<String> = rows.examples.iter().map(|row| row.id.clone()).collect();
-        Ok(table.map(|table| table.vectors(&ids)).transpose()?)
+        let Some(table) = table else { return Ok(None) };
+        Ok(Some(table.vectors(&ids)?))
     };
     let Some(train) = of(&ready.rows.train)? else { return Ok(None) };
     let eval = match &ready.rows.eval {

@@ -53,6 +53,11 @@ pub struct Diagnose {
     #[arg(long, value_name = "N")]
     pub directions: Option<usize>,
 
+    /// How noisy the student's gradients are on the rows, and what the teacher takes away of it, over so many batches; each costs two
+    /// passes, and a third where the teacher has the student's architecture
+    #[arg(long, value_name = "N")]
+    pub gradients: Option<usize>,
+
     /// Folder of the report [default: STUDENT/diagnosis where STUDENT is a run's folder, else diagnose-TEACHER-STUDENT]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,

@@ -77,6 +77,9 @@ pub enum Error {
     OtherArchitecture { name: String, reason: String },
 
     #[error("{reason}")]
+    Reduction { reason: String },
+
+    #[error("{reason}")]
     Method { reason: String },
 
     #[error("{reason}")]

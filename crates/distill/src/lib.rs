@@ -76,6 +76,8 @@ mod eval;
 
 mod teacher;
 
+mod gradients;
+
 mod trained;
 
 mod state;
@@ -105,6 +107,7 @@ pub use files::{
     sha256 as sha256_of_file, sha256_of_files, sha256_of_text, write as write_file, write_json,
 };
 pub use freeze::{Freeze, TrainOnly};
+pub use gradients::{GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise};
 pub use guides::{Buffer, Guides, Shown};
 pub use lambda::{Lambda, Moment, ascend};
 pub use loss::{

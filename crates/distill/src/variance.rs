@@ -70,7 +70,7 @@ impl VarianceReduction {
 
     /// Refuses a plan whose other settings give this no meaning, and says what to take.
     pub fn check(self, plan: &Plan) -> Result<()> {
-        let refuse = |reason: String| Err(Error::Method { reason });
+        let refuse = |reason: String| Err(Error::Reduction { reason });
         let method = &plan.method;
         if self.is_none() {
             return Ok(());
@@ -471,6 +471,15 @@ mod tests {
                 )
             );
         }
+        let balanced = Plan {
+            method: "distil".parse().unwrap(),
+            objective: "balanced".parse().unwrap(),
+            ..Plan::default_with(SelectBy::Loss)
+        };
+        assert_eq!(
+            VarianceReduction::Modified.check(&balanced).unwrap_err().to_string(),
+            "variance reduction modified is for the mean loss of all rows, and the objective is balanced; leave one of them out"
+        );
         assert_eq!(
             check("unbiased", "distil", Some(4)),
             "variance reduction unbiased is for the labels' loss of ordinary weights: leave out lora_rank, and weights of a \

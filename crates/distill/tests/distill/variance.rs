@@ -7,14 +7,15 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{Tensor, Var};
 use lowchurn_data::{Encoded, Rng, Targets};
 use lowchurn_distill::{
-    Event, Guides, Method, OldWeights, OptimizerName, Outcome, Plan, Schedule, SelectBy, State,
-    Teacher, TrainOnly, VarianceReduction, Vectors, predict, renew_control, step,
+    Event, Guides, Measuring, Method, OldWeights, OptimizerName, Outcome, Plan, Schedule, SelectBy,
+    State, Teacher, TrainOnly, VarianceReduction, Vectors, gradient_noise, predict, renew_control,
+    step,
 };
 use lowchurn_models::{Classifier, Head, Params};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::methods::{Lesson, old_model};
+use crate::methods::{Lesson, old_model, teacher_of};
 use crate::{CPU, batch, copy_folder, distance, encoded, golden_folder, numbers, values};
 
 const WIDTH: usize = 32;
@@ -224,7 +225,7 @@ fn least_squares_go_along_the_plain_path() {
         let plain = linear.with("retrain", "none");
         let u = start.iter().zip(&theta).map(|(x, t)| (x - lambda * t) / (1.0 - lambda)).collect();
         let mut along = linear.state(&plain, &[u]);
-        linear.steps(&plain, &[theta.clone()], &mut along, &order);
+        linear.steps(&plain, std::slice::from_ref(&theta), &mut along, &order);
         let expected: Vec<f64> = weights(&along, channels)[0]
             .iter()
             .zip(&theta)
@@ -232,8 +233,8 @@ fn least_squares_go_along_the_plain_path() {
             .collect();
         for reduction in ["kd", "modified"] {
             let plan = linear.with(&method, reduction);
-            let mut state = linear.state(&plan, &[start.clone()]);
-            linear.steps(&plan, &[theta.clone()], &mut state, &order);
+            let mut state = linear.state(&plan, std::slice::from_ref(&start));
+            linear.steps(&plan, std::slice::from_ref(&theta), &mut state, &order);
             for (found, expected) in weights(&state, channels)[0].iter().zip(&expected) {
                 assert!(
                     (found - expected).abs() < 2e-5,
@@ -471,6 +472,93 @@ fn a_probe_moves_the_last_layer_alone() {
         let (fast, slow) = (&last.model.params.0[name], &slow.model.params.0[name]);
         assert!(distance(&numbers(fast), &numbers(slow)) < 1e-5, "{name}");
     }
+}
+
+/// What is measured are the gradients that updates take: of the labels, of distillation at a λ, and of the labels at the teacher's
+/// weights. ‖a − λ·b‖² of a batch follows from the products, and a plain update of distillation has it.
+#[test]
+fn measured_gradients_are_those_of_updates() {
+    let lesson = Lesson::of("distil:lambda=0.3", |_| {});
+    let rows = &lesson.toy.train;
+    let (student, old) = (clone(&lesson.state().model.params), old_model());
+    let weights = OldWeights::copy_of(&old.params).unwrap();
+    let teacher = lesson.teacher.as_ref().unwrap();
+    let batches: Vec<Vec<u32>> = vec![vec![0, 4, 9], vec![2, 3], vec![7, 1, 5, 6]];
+    let measuring = Measuring {
+        student: &student,
+        teacher,
+        weights: Some(&weights),
+        rows,
+        batches: &batches,
+        lambda: 0.3,
+        device: &CPU,
+    };
+    let report = gradient_noise(&measuring, &mut |_| true).unwrap().unwrap();
+    assert_eq!((report.batches, report.rows, report.cosines.len()), (3, 9, 3));
+    let squares = |plan: &Plan, start: &Params, which: &[u32]| -> f64 {
+        let mut state = State::new(clone(start)).unwrap();
+        state.train_parts(plan).unwrap();
+        let guides = Guides { teacher: Some(teacher), ..Guides::default() };
+        let micro = [batch(rows, which)];
+        step(&mut state, plan, rows, &guides, &micro, 1, &CPU).unwrap().gradient_norm.powi(2)
+    };
+    let mut plain = crate::plan();
+    sgd(&mut plain);
+    let distil = Plan { method: "distil:lambda=0.3".parse().unwrap(), ..plain.clone() };
+    let mean = |of: &dyn Fn(&[u32]) -> f64| batches.iter().map(|b| of(b)).sum::<f64>() / 3.0;
+    let close = |found: f64, expected: f64| {
+        assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+    };
+    let (all, own) = (&report.groups[0].noise, &report.own[0].noise);
+    close(all.student, mean(&|which| squares(&plain, &student.params, which)));
+    close(own.student, all.student);
+    close(own.teacher, mean(&|which| squares(&plain, &old.params, which)));
+    let kd = all.student - 0.6 * all.product + 0.09 * all.teacher;
+    close(kd, mean(&|which| squares(&distil, &student.params, which)));
+
+    // Parts add up to the whole, from below.
+    let names: Vec<&str> = report.groups.iter().map(|group| group.group.as_str()).collect();
+    assert_eq!(names, ["all", "embeddings", "layer 0", "layer 1", "head"]);
+    let parts = report.groups[1..].iter().map(|group| group.noise.student).sum::<f64>();
+    close(parts, all.student);
+    assert!(report.cosines.iter().all(|cosine| (-1.0..1.0).contains(cosine)));
+
+    // The student as its own teacher: both kinds are one, and at the best λ nothing is left.
+    let own = OldWeights::copy_of(&student.params).unwrap();
+    let told = teacher_of(&student, rows);
+    let itself = Measuring { teacher: &told, weights: Some(&own), ..measuring };
+    let report = gradient_noise(&itself, &mut |_| true).unwrap().unwrap();
+    assert!(report.cosines.iter().all(|cosine| (cosine - 1.0).abs() < 1e-4));
+    for group in report.groups.iter().chain(&report.own) {
+        assert!((group.lambda_hat_centred.unwrap() - 1.0).abs() < 1e-3, "{group:?}");
+        assert!(group.predicted_ratio.unwrap() < 1e-3, "{group:?}");
+        assert!((group.measured_ratio.unwrap() - 0.49).abs() < 1e-3, "{group:?}"); // (1 − 0.3)²
+    }
+    assert!(gradient_noise(&itself, &mut |done| done < 2).unwrap().is_none());
+
+    let said =
+        |measuring: Measuring| gradient_noise(&measuring, &mut |_| true).unwrap_err().to_string();
+    let one = &batches[..1];
+    assert_eq!(
+        said(Measuring { batches: one, ..itself }),
+        "gradients need at least two batches, and there are 1"
+    );
+    assert_eq!(
+        said(Measuring { lambda: 1.5, ..itself }),
+        "λ is 1.5, expected a number from 0 to 1"
+    );
+    let unsure = Teacher { known: vec![true, false], ..told.clone() };
+    assert_eq!(
+        said(Measuring { teacher: &unsure, ..itself }),
+        "gradients: the teacher doesn't know all of the student's classes"
+    );
+    let mut other = own.clone();
+    other.params.remove("bert.pooler.dense.bias");
+    assert_eq!(
+        said(Measuring { weights: Some(&other), ..itself }),
+        "the teacher's own gradients: its bert.pooler.dense.bias is missing or of another shape, so it isn't of the student's \
+         architecture"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use lowchurn_models::{
@@ -29,7 +29,7 @@ fn checkpoints() -> Vec<PathBuf> {
     found
 }
 
-fn open(folder: &PathBuf) -> Classifier {
+fn open(folder: &Path) -> Classifier {
     Classifier::open(folder, Head::FromCheckpoint, &CPU).unwrap().0
 }
 

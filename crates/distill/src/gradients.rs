@@ -1,0 +1,461 @@
+//! How noisy the gradients of a student are, batch by batch, and how much of that a teacher takes away (papers.md 8.5).
+//!
+//! Of a batch, a = ∇ of the mean cross-entropy to labels at the student's weights, b the teacher's part of distillation's gradient:
+//! its residual through the student, J(x)ᵀ(p(θ) − y). Distillation at weight λ and T = 1 descends a − λ·b. Both are taken without
+//! dropout. Where the teacher has the student's architecture, its own gradient J(θ)ᵀ(p(θ) − y) can be measured beside it; the two
+//! are the same for a linear model, and the cosine says how far they are apart for another.
+//!
+//! Costs two passes a batch where training has one, and a third for the teacher's own gradients.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use lowchurn_data::{Encoded, collate};
+use lowchurn_kernels::{awake, backward};
+use lowchurn_models::{Classifier, Depth, Input, Mode, Params, depth};
+use serde::{Deserialize, Serialize};
+
+use crate::variance::label_losses;
+use crate::{Error, Grads, OldWeights, OptimizerName, Plan, Result, SelectBy, Teacher};
+
+/// Means over batches of products of two gradients a and b.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// E‖a‖², ‖E a‖².
+    pub student: f64,
+    pub student_of_mean: f64,
+    /// E‖b‖², ‖E b‖².
+    pub teacher: f64,
+    pub teacher_of_mean: f64,
+    /// E⟨a, b⟩, ⟨E a, E b⟩.
+    pub product: f64,
+    pub product_of_means: f64,
+}
+
+/// One part of the model, with what follows from its products.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupNoise {
+    /// `all`, `embeddings`, `layer N` or `head`.
+    pub group: String,
+    pub numbers: usize,
+    #[serde(flatten)]
+    pub noise: Noise,
+    /// E‖a − E a‖².
+    pub variance: f64,
+    /// λ that makes E‖a − λ·b‖² least, and E‖a − λ·b − E(a − λ·b)‖²; `None` where b is zero.
+    pub lambda_hat: Option<f64>,
+    pub lambda_hat_centred: Option<f64>,
+    /// Squared correlations of a and b, of which the first is not centred.
+    pub rho2: Option<f64>,
+    pub rho2_centred: Option<f64>,
+    /// Of the variance, what is left at the best λ, 1 − ρ² centred, and at the λ in use.
+    pub predicted_ratio: Option<f64>,
+    pub measured_ratio: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GradientReport {
+    pub batches: usize,
+    pub rows: usize,
+    /// In use.
+    pub lambda: f64,
+    /// With the teacher's residual through the student.
+    pub groups: Vec<GroupNoise>,
+    /// With the teacher's own gradients; nothing where it has another architecture.
+    pub own: Vec<GroupNoise>,
+    /// (batches,) between a − λ·b of both kinds, over the whole model.
+    pub cosines: Vec<f64>,
+}
+
+/// What is measured on.
+#[derive(Clone, Copy)]
+pub struct Measuring<'m> {
+    pub student: &'m Classifier,
+    /// Its logits on the rows.
+    pub teacher: &'m Teacher,
+    /// For its own gradients.
+    pub weights: Option<&'m OldWeights>,
+    pub rows: &'m Encoded,
+    /// Rows of each batch.
+    pub batches: &'m [Vec<u32>],
+    pub lambda: f64,
+    pub device: &'m Device,
+}
+
+impl Noise {
+    pub fn variance(&self) -> f64 {
+        self.student - self.student_of_mean
+    }
+
+    fn teacher_variance(&self) -> f64 {
+        self.teacher - self.teacher_of_mean
+    }
+
+    fn covariance(&self) -> f64 {
+        self.product - self.product_of_means
+    }
+
+    /// E⟨a, b⟩/E‖b‖².
+    pub fn lambda_hat(&self) -> Option<f64> {
+        ratio(self.product, self.teacher)
+    }
+
+    pub fn lambda_hat_centred(&self) -> Option<f64> {
+        ratio(self.covariance(), self.teacher_variance())
+    }
+
+    /// E⟨a, b⟩²/(E‖a‖²·E‖b‖²).
+    pub fn rho2(&self) -> Option<f64> {
+        ratio(self.product.powi(2), self.student * self.teacher)
+    }
+
+    pub fn rho2_centred(&self) -> Option<f64> {
+        ratio(self.covariance().powi(2), self.variance() * self.teacher_variance())
+    }
+
+    /// E‖a − λ·b − E(a − λ·b)‖².
+    pub fn variance_at(&self, lambda: f64) -> f64 {
+        self.variance() - 2.0 * lambda * self.covariance()
+            + lambda * lambda * self.teacher_variance()
+    }
+
+    fn of_group(self, group: String, numbers: usize, lambda: f64) -> GroupNoise {
+        let rho2_centred = self.rho2_centred();
+        GroupNoise {
+            group,
+            numbers,
+            noise: self,
+            variance: self.variance(),
+            lambda_hat: self.lambda_hat(),
+            lambda_hat_centred: self.lambda_hat_centred(),
+            rho2: self.rho2(),
+            rho2_centred,
+            predicted_ratio: rho2_centred.map(|rho2| 1.0 - rho2),
+            measured_ratio: ratio(self.variance_at(lambda), self.variance()),
+        }
+    }
+}
+
+fn ratio(a: f64, b: f64) -> Option<f64> {
+    (b > 0.0).then(|| a / b)
+}
+
+/// What λ̂ can't know of a training, as sentences; to be read before λ is set by it.
+pub fn caveats(report: &GradientReport, optimizer: OptimizerName) -> Vec<String> {
+    let mut said = Vec::new();
+    if optimizer.is_adamw() {
+        said.push(
+            "AdamW divides a gradient by its own size, so a smaller gradient isn't a smaller update: the theory is of plain SGD"
+                .to_string(),
+        );
+    }
+    let middle = median(&report.cosines);
+    if let Some(middle) = middle.filter(|cosine| *cosine < 0.99) {
+        said.push(format!(
+            "the model isn't linear: distillation's gradient and the teacher's own have a cosine of {middle:.3} in the median batch"
+        ));
+    }
+    if report.batches < 30 {
+        said.push(format!(
+            "{} batches are few; variances of fewer than 30 are rough",
+            report.batches
+        ));
+    }
+    let all = report.groups.first();
+    if let Some(centred) = all.and_then(|all| all.lambda_hat_centred)
+        && !(0.0..=1.0).contains(&centred)
+    {
+        said.push(format!("λ̂ is {centred:.2}, outside 0 to 1: no weight of a teacher"));
+    }
+    said.push(
+        "λ̂ makes the gradient calm and knows nothing of where it leads: a teacher away from the optimum pulls there (for least squares \
+         the error is (1 − λ)²·V + λ²·D², and the best λ V/(V + D²))"
+            .to_string(),
+    );
+    said
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Sums over batches, part by part.
+#[derive(Default)]
+struct Sums {
+    /// By parameter: Σ a and Σ b.
+    a: BTreeMap<String, Vec<f64>>,
+    b: BTreeMap<String, Vec<f64>>,
+    /// By parameter: Σ‖a‖², Σ‖b‖², Σ⟨a, b⟩.
+    products: BTreeMap<String, [f64; 3]>,
+}
+
+impl Sums {
+    fn add(&mut self, a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) {
+        for (name, a) in a {
+            let Some(b) = b.get(name) else { continue };
+            let sums = self.products.entry(name.clone()).or_default();
+            for (sum, product) in sums.iter_mut().zip([dot(a, a), dot(b, b), dot(a, b)]) {
+                *sum += product;
+            }
+            for (sums, values) in [(&mut self.a, a), (&mut self.b, b)] {
+                let sum = sums.entry(name.clone()).or_insert_with(|| vec![0.0; values.len()]);
+                sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += f64::from(*x));
+            }
+        }
+    }
+
+    /// `all` first, then each part from below.
+    fn groups(&self, student: &Classifier, n: usize, lambda: f64) -> Vec<GroupNoise> {
+        let mut groups: BTreeMap<(Option<Depth>, String), (Noise, usize)> = BTreeMap::new();
+        let n = n as f64;
+        for (name, products) in &self.products {
+            let (a, b) = (&self.a[name], &self.b[name]);
+            let of_means = |a: &[f64], b: &[f64]| -> f64 {
+                a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / (n * n)
+            };
+            let at = depth(&student.config, name);
+            let part = match at {
+                Depth::Embedding => "embeddings".to_string(),
+                Depth::Layer(layer) => format!("layer {layer}"),
+                Depth::Head => "head".into(),
+            };
+            for key in [(None, "all".to_string()), (Some(at), part)] {
+                let (sum, numbers) = groups.entry(key).or_default();
+                sum.student += products[0] / n;
+                sum.teacher += products[1] / n;
+                sum.product += products[2] / n;
+                sum.student_of_mean += of_means(a, a);
+                sum.teacher_of_mean += of_means(b, b);
+                sum.product_of_means += of_means(a, b);
+                *numbers += a.len();
+            }
+        }
+        groups
+            .into_iter()
+            .map(|((_, name), (noise, numbers))| noise.of_group(name, numbers, lambda))
+            .collect()
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// Measures the gradients of each batch; `on` is told how many are done, and `false` from it stops. `None` where it stopped.
+///
+/// Refuses rows without a label, a teacher that doesn't know all classes, fewer than two batches, and weights of other shapes.
+pub fn gradient_noise(
+    measuring: &Measuring,
+    on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<GradientReport>> {
+    let &Measuring { student, teacher, weights, rows, batches, lambda, device } = measuring;
+    let refuse = |reason: String| Err(Error::Method { reason });
+    if batches.len() < 2 {
+        return refuse(format!(
+            "gradients need at least two batches, and there are {}",
+            batches.len()
+        ));
+    }
+    if let Some(row) = rows.labels.iter().position(Option::is_none) {
+        return Err(Error::Unlabelled { id: rows.ids[row].clone() });
+    }
+    if !(0.0..=1.0).contains(&lambda) {
+        return refuse(format!("λ is {lambda}, expected a number from 0 to 1"));
+    }
+    if teacher.known.iter().any(|known| !known) {
+        return refuse("gradients: the teacher doesn't know all of the student's classes".into());
+    }
+    let plan = Plan::default_with(SelectBy::Loss);
+    let theirs = weights.map(|weights| theirs(student, weights)).transpose()?;
+    let (mut residual, mut own, mut cosines) = (Sums::default(), Sums::default(), Vec::new());
+    for (n, batch) in batches.iter().enumerate() {
+        let batch = collate(rows, batch, student.config.pad_token_id);
+        let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
+        let size = batch.rows.len() as f64;
+        let mean = |losses: Tensor| losses.sum_all().map(|sum| sum / size);
+        let at = |params: &Params, loss: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            awake(|| {
+                let tensors = params.tensors().map(|(name, t)| (name.to_string(), t.clone()));
+                let logits = student.forward_with(&tensors.collect(), &input, Mode::Eval)?; // (B, K)
+                let mut found = Grads::default();
+                found.add(params, &mut backward(&mean(loss(&logits)?)??)?)?;
+                flat(found)
+            })
+        };
+        let labels = |logits: &Tensor| label_losses(&plan, rows, &batch, logits); // (B,)
+        let a = at(&student.params, &labels)?;
+        let towards = residuals(teacher, rows, &batch.rows, device)?; // (B, K)
+        let b = at(&student.params, &|logits| Ok((logits * &towards)?.sum(1)?))?;
+        residual.add(&a, &b);
+        if let Some(theirs) = &theirs {
+            let c = at(theirs, &labels)?;
+            own.add(&a, &c);
+            cosines.push(cosine(&a, &b, &c, lambda));
+        }
+        if !on(n + 1) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(GradientReport {
+        batches: batches.len(),
+        rows: batches.iter().map(Vec::len).sum(),
+        lambda,
+        groups: residual.groups(student, batches.len(), lambda),
+        own: own.groups(student, batches.len(), lambda),
+        cosines,
+    }))
+}
+
+/// p(θ) − y of each row, (B, K): what it is multiplied by the logits' Jacobian to.
+fn residuals(teacher: &Teacher, rows: &Encoded, which: &[u32], device: &Device) -> Result<Tensor> {
+    let k = teacher.known.len();
+    let mut values = Vec::with_capacity(which.len() * k);
+    for &row in which {
+        let logits: Vec<f64> =
+            teacher.logits_of(row as usize).iter().map(|&z| f64::from(z)).collect();
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|z| (z - max).exp()).sum();
+        let label = rows.labels[row as usize];
+        values.extend(logits.iter().enumerate().map(|(class, z)| {
+            let y = if label == Some(class as u32) { 1.0 } else { 0.0 };
+            ((z - max).exp() / sum - y) as f32
+        }));
+    }
+    Ok(Tensor::from_vec(values, (which.len(), k), device)?)
+}
+
+/// The teacher's weights as variables, in the student's names and shapes.
+fn theirs(student: &Classifier, weights: &OldWeights) -> Result<Params> {
+    let mut all = BTreeMap::new();
+    for (name, var) in &student.params.0 {
+        let found = weights.params.get(name).filter(|tensor| tensor.dims() == var.dims());
+        let Some(tensor) = found else {
+            return Err(Error::Method {
+                reason: format!(
+                    "the teacher's own gradients: its {name} is missing or of another shape, so it isn't of the student's architecture"
+                ),
+            });
+        };
+        all.insert(name.clone(), candle_core::Var::from_tensor(&tensor.copy()?.detach())?);
+    }
+    Ok(Params(all))
+}
+
+fn flat(grads: Grads) -> Result<BTreeMap<String, Vec<f32>>> {
+    let one = |(name, grad): (String, lowchurn_kernels::Gradient)| {
+        Ok((name, grad.to_tensor()?.flatten_all()?.to_vec1::<f32>()?))
+    };
+    grads.0.into_iter().map(one).collect()
+}
+
+/// Between a − λ·b and a − λ·c; 1 where one of them is zero.
+fn cosine(
+    a: &BTreeMap<String, Vec<f32>>,
+    b: &BTreeMap<String, Vec<f32>>,
+    c: &BTreeMap<String, Vec<f32>>,
+    lambda: f64,
+) -> f64 {
+    let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
+    for (name, a) in a {
+        let (Some(b), Some(c)) = (b.get(name), c.get(name)) else { continue };
+        for ((a, b), c) in a.iter().zip(b).zip(c) {
+            let x = f64::from(*a) - lambda * f64::from(*b);
+            let y = f64::from(*a) - lambda * f64::from(*c);
+            (both, one, other) = (both + x * y, one + x * x, other + y * y);
+        }
+    }
+    if one * other > 0.0 { both / (one * other).sqrt() } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// papers_examples.json, F1 and F2: the statistics of the three gradients of the linear example.
+    #[test]
+    fn statistics_are_those_of_the_papers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
+        let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let rows = |key: &str| -> Vec<Vec<f64>> {
+            serde_json::from_value(all["F1_linear_identity"][key].clone()).unwrap()
+        };
+        let (a, b) = (rows("g_student"), rows("g_teacher"));
+        let n = a.len() as f64;
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let of = |a: &[Vec<f64>], b: &[Vec<f64>]| {
+            a.iter().zip(b).map(|(a, b)| dot(a, b)).sum::<f64>() / n
+        };
+        let mean = |rows: &[Vec<f64>]| -> Vec<f64> {
+            (0..rows[0].len()).map(|c| rows.iter().map(|row| row[c]).sum::<f64>() / n).collect()
+        };
+        let (mean_a, mean_b) = (mean(&a), mean(&b));
+        let noise = Noise {
+            student: of(&a, &a),
+            student_of_mean: dot(&mean_a, &mean_a),
+            teacher: of(&b, &b),
+            teacher_of_mean: dot(&mean_b, &mean_b),
+            product: of(&a, &b),
+            product_of_means: dot(&mean_a, &mean_b),
+        };
+        let case = &all["F2_noise_stats"];
+        let check = |found: f64, key: &str| {
+            let expected = case[key].as_f64().unwrap();
+            assert!((found - expected).abs() < 2e-8, "{key}: {found} {expected}");
+        };
+        check(noise.student, "E_gs2");
+        check(noise.teacher, "E_gt2");
+        check(noise.product, "E_gs_dot_gt");
+        check(noise.teacher_of_mean, "full_grad_teacher_sq");
+        check(noise.lambda_hat().unwrap(), "lam_star_second_moment");
+        check(noise.rho2().unwrap(), "rho2");
+        check(noise.student * (1.0 - noise.rho2().unwrap()), "min_second_moment");
+        check(noise.variance(), "var_gs");
+        check(noise.lambda_hat_centred().unwrap(), "lam_star_variance");
+        let group = noise.of_group("all".into(), 6, noise.lambda_hat_centred().unwrap());
+        check(noise.variance_at(noise.lambda_hat_centred().unwrap()), "min_variance");
+        check(group.predicted_ratio.unwrap() * group.variance, "min_variance");
+        // At the best λ what was measured is what was predicted.
+        let (found, expected) = (group.measured_ratio.unwrap(), group.predicted_ratio.unwrap());
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+    }
+
+    /// papers_examples.json, F4: a tanh network's distillation and modified gradients.
+    #[test]
+    fn the_cosine_is_that_of_the_papers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
+        let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let case = &all["F4_nonlinear_surrogate"];
+        let vector = |key: &str| -> Vec<f32> { serde_json::from_value(case[key].clone()).unwrap() };
+        let named = |values: Vec<f32>| BTreeMap::from([("w".to_string(), values)]);
+        let zero = named(vec![0.0, 0.0]);
+        let minus = |values: Vec<f32>| named(values.iter().map(|x| -x).collect());
+        let found = cosine(&zero, &minus(vector("g_kd")), &minus(vector("g_modified")), 1.0);
+        assert!((found - case["cosine"].as_f64().unwrap()).abs() < 1e-7, "{found}");
+        assert_eq!(cosine(&zero, &zero, &zero, 0.5), 1.0);
+    }
+
+    #[test]
+    fn caveats_are_said_where_they_hold() {
+        let noise = Noise { student: 2.0, teacher: 1.0, product: 1.5, ..Noise::default() };
+        let report = |batches, cosines: Vec<f64>| GradientReport {
+            batches,
+            rows: 8 * batches,
+            lambda: 0.5,
+            groups: vec![noise.of_group("all".into(), 3, 0.5)],
+            own: Vec::new(),
+            cosines,
+        };
+        let sgd =
+            Plan { optimizer: crate::OptimizerName::Sgd, ..Plan::default_with(SelectBy::Loss) };
+        let few = caveats(&report(4, vec![0.5, 0.9, 0.8]), OptimizerName::AdamW);
+        assert!(few[0].starts_with("AdamW divides a gradient by its own size"), "{few:?}");
+        assert!(few[1].contains("a cosine of 0.800 in the median batch"), "{few:?}");
+        assert!(few[2].starts_with("4 batches are few"), "{few:?}");
+        assert!(few[3].starts_with("λ̂ is 1.50, outside 0 to 1"), "{few:?}");
+        let many = caveats(&report(40, vec![1.0]), OptimizerName::Sgd);
+        assert_eq!(many.len(), 2, "{many:?}");
+        assert!(many[1].contains("V/(V + D²)"), "{many:?}");
+    }
+}

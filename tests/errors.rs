@@ -424,7 +424,7 @@ fn numbers_that_cannot_be() {
     refused("finetune tickets --schedule square", "expected linear, cosine or constant");
     refused(
         "finetune tickets --select-by acc",
-        "expected accuracy, f1, macro_f1, matthews, pearson, spearman or loss",
+        "expected accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class or loss",
     );
     refused("finetune tickets --batch-size -1", "--batch-size");
     refused("finetun tickets", "finetune");

@@ -65,9 +65,10 @@ fn finished(lab: &Lab, line: &str) -> Value {
 #[test]
 fn a_new_head_for_sets_starts_at_the_labels_shares() {
     let lab = lab();
-    lab.ok(&format!(
-        "finetune $T/sets.jsonl {TINY} --label-column labels --eval-split none --max-steps 1 --learning-rate 1e-12 --output $T/m"
-    ));
+    lab.ok(
+        "finetune $T/sets.jsonl --model tiny --max-length 24 --label-column labels --eval-split none --max-steps 1 --learning-rate \
+         1e-12 --output $T/m",
+    );
     lab.ok(
         "predict --model $T/m --data $T/sets-eval.jsonl --label-column labels --output $T/m.jsonl",
     );

@@ -195,9 +195,7 @@ mod tests {
         };
         check(&[said("1st", [0; 4])], "a history needs two releases or more; found 1");
         let mut short = said("2nd", [0; 4]);
-        for column in [&mut short.ids] {
-            column.pop();
-        }
+        short.ids.pop();
         short.predicted.pop();
         short.gold.pop();
         let error = history(&[said("1st", [0; 4]), short], 0.95).unwrap_err().to_string();

@@ -44,17 +44,16 @@ fn data_set(text: &str) -> DataSet {
             let task = places::task(&name).ok();
             let task = task.and_then(|m| lowchurn_data::Task::parse(&m.text, &m.path).ok());
             match task.map(|task| task.source) {
-                Some(source @ Source::Hub { .. }) => source,
+                Some(source @ Source::Hub { .. }) => Some(source),
                 _ => return DataSet { name, ..DataSet::default() },
             }
         }
-        Ok(source) => source,
-        Err(_) => return DataSet { name: text.into(), ..DataSet::default() },
+        other => other.ok(),
     };
     match source {
-        Source::Hub { id, config, .. } => DataSet { name: text.into(), id: Some(id), config },
+        Some(Source::Hub { id, config, .. }) => DataSet { name: text.into(), id: Some(id), config },
         _ => {
-            // Where a file lay is nobody's business.
+            // Where a file lies, or lay, is nobody's business.
             let name = text.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(text);
             DataSet { name: name.into(), ..DataSet::default() }
         }

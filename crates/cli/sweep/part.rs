@@ -111,7 +111,10 @@ mod tests {
         check("zzz=8", &format!("unknown setting zzz; it takes {}", KEYS.join(", ")));
         check("lora-rank=many", "lora-rank is \"many\", expected a whole number");
         check("layer-decay=x", "layer-decay is \"x\", expected a number");
-        check("train-only=norms", "\"norms\" can't be trained alone; expected biases");
+        check(
+            "train-only=norms",
+            "\"norms\" can't be trained alone; expected biases or last-layer",
+        );
     }
 
     #[test]

@@ -447,8 +447,6 @@ mod tests {
             own: Vec::new(),
             cosines,
         };
-        let sgd =
-            Plan { optimizer: crate::OptimizerName::Sgd, ..Plan::default_with(SelectBy::Loss) };
         let few = caveats(&report(4, vec![0.5, 0.9, 0.8]), OptimizerName::AdamW);
         assert!(few[0].starts_with("AdamW divides a gradient by its own size"), "{few:?}");
         assert!(few[1].contains("a cosine of 0.800 in the median batch"), "{few:?}");

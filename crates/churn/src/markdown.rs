@@ -6,7 +6,7 @@ use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
 const SLICES_SHOWN: usize = 3;
-const CHECKS_SHOWN: usize = 12;
+const CHECKS_SHOWN: usize = 9;
 const RELEASES_SHOWN: usize = 5;
 const TEXT_SHOWN: usize = 100;
 

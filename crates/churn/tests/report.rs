@@ -390,7 +390,7 @@ fn markdown_says_what_must_be_known() {
         &many,
         &[
             "Broken at 95% confidence: churn, churn, churn, churn and 26 more.\n",
-            "18 more checks are in report.json.",
+            "21 more checks are in report.json.",
         ],
     );
     check(&minimal(), &["### lowchurn: not gated", "No prediction changed."]);

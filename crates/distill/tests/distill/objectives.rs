@@ -224,10 +224,11 @@ fn worst_recall(objective: &str) -> f64 {
     worst_classes(&found, &rows.labels, 1).unwrap().unwrap().recall
 }
 
+/// With steps of 0.3 the weights swing from class to class on so few rows, and one of the two is never learnt.
 #[test]
 fn the_worst_class_gains() {
     let standard = worst_recall("standard");
-    for objective in ["balanced", "robust:every=3,step=0.3"] {
+    for objective in ["balanced", "robust:every=3", "robust:every=3,weight=0.5"] {
         let found = worst_recall(objective);
         assert!(found > standard + 0.2, "{objective}: {found}, standard {standard}");
     }

@@ -1,7 +1,7 @@
 """go_emotions in PyTorch: the same rows, checkpoint, batches by length, schedule and loss as `lowchurn finetune go_emotions`, and a
 head that starts at the labels' shares as there. Prints a line of JSON. The hub is HF_ENDPOINT's.
 
-python3 peer.py --rows 12000 --epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 32
+python3 peer.py --rows 12000 --epochs 1 --batch-size 16 --learning-rate 1e-4 --max-length 32 --seed 42
 """
 
 import argparse
@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 CHECKPOINT, DATA = "sentence-transformers/all-MiniLM-L6-v2", "google-research-datasets/go_emotions"
-LABELS, SEED, THRESHOLD = 28, 42, 0.5
+LABELS, THRESHOLD = 28, 0.5
 
 
 def rows(split: str, n: int | None = None) -> tuple[list[str], torch.Tensor]:
@@ -38,13 +38,14 @@ def batches(encoded: list[list[int]], size: int, generator: torch.Generator) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--max-length", type=int, required=True)
     asked = parser.parse_args()
-    torch.manual_seed(SEED)
+    torch.manual_seed(asked.seed)
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
     model = AutoModelForSequenceClassification.from_pretrained(
         CHECKPOINT, num_labels=LABELS, problem_type="multi_label_classification"
@@ -60,7 +61,7 @@ def main() -> None:
         return model(**batch).logits
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=asked.learning_rate, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(asked.seed)
     order = [batch for _ in range(asked.epochs) for batch in batches(encoded, asked.batch_size, generator)]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(order))
     loss_of = torch.nn.BCEWithLogitsLoss()
@@ -80,7 +81,7 @@ def main() -> None:
     with torch.no_grad():
         found = torch.cat([logits(list(range(at, min(at + 64, len(encoded)))), encoded) for at in range(0, len(encoded), 64)])
     predicted = torch.sigmoid(found) >= THRESHOLD
-    said = {"by": f"torch {torch.__version__}", "rows": len(targets), "threshold": THRESHOLD, "seed": SEED, "loss": float(loss_of(found, gold))}
+    said = {"by": f"torch {torch.__version__}", "rows": len(targets), "threshold": THRESHOLD, "seed": asked.seed, "loss": float(loss_of(found, gold))}
     for average in ("micro", "macro"):
         said[f"{average}_f1"] = float(f1_score(gold, predicted, average=average, zero_division=0.0))
     print(json.dumps({**said, "train_seconds": seconds}))

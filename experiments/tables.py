@@ -44,6 +44,7 @@ def line(key: str, seconds: float, version: str, said: str) -> str:
         found = None
     if not isinstance(found, dict):
         raise SystemExit(f"{key}: the last line is {last[:200]!r}, expected an object of JSON")
+    found.pop("output", None)  # a folder of whoever ran it
     return json.dumps({"key": key, "seconds": round(seconds, 1), "version": version, **found}, ensure_ascii=False)
 
 

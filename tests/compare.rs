@@ -1,15 +1,14 @@
 //! `compare` and `gate` from end to end: prediction files of any stack without any model, models on rows, every mistake's
 //! message and exit code, and the files that a report is.
 
+#[path = "util/checked.rs"]
+mod checked;
 mod util;
-
-#[path = "../crates/churn/tests/fixture/schema.rs"]
-mod schema;
 
 use std::fs;
 use std::path::Path;
 
-use lowchurn_churn::Report;
+use checked::report;
 use serde_json::Value;
 use util::{Done, Lab, repository};
 
@@ -36,15 +35,6 @@ fn file(is_positive: impl Fn(usize) -> bool) -> String {
     };
     "id,y_true,y_pred,proba_neg,proba_pos,channel\n".to_string()
         + &(0..10).map(row).collect::<String>()
-}
-
-fn report(lab: &Lab, folder: &str) -> Value {
-    let report = lab.json(&format!("{folder}/report.json"));
-    let path = repository().join("crates/churn/schema/report-v1.schema.json");
-    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    assert_eq!(schema::faults(&schema, &report, true), Vec::<String>::new());
-    Report::read(&lab.path(&format!("{folder}/report.json"))).unwrap();
-    report
 }
 
 #[track_caller]

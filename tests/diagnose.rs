@@ -1,25 +1,13 @@
 //! `diagnose` from end to end: a teacher and the student that it made, their predictions as files, every mistake's message, and a
 //! loss that is switched in the middle.
 
+#[path = "util/checked.rs"]
+mod checked;
 mod util;
 
-#[path = "../crates/churn/tests/fixture/schema.rs"]
-mod schema;
-
-use std::fs;
-
-use lowchurn_churn::Report;
+use checked::report;
 use serde_json::{Value, json};
-use util::{Lab, SMALL, repository};
-
-fn report(lab: &Lab, folder: &str) -> Value {
-    let report = lab.json(&format!("{folder}/report.json"));
-    let path = repository().join("crates/churn/schema/report-v1.schema.json");
-    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    assert_eq!(schema::faults(&schema, &report, true), Vec::<String>::new());
-    Report::read(&lab.path(&format!("{folder}/report.json"))).unwrap();
-    report
-}
+use util::{Lab, SMALL};
 
 /// The teacher's logits, and a student's that are pushed away from 2 and surer than they were.
 fn predictions(lab: &Lab, name: &str, rows: usize, slope: f64) {

@@ -2,17 +2,17 @@
 //! the hub isn't present.
 #![allow(clippy::print_stdout)] // a skipped test must say so
 
+#[path = "../crates/hub/tests/local_hub/mod.rs"]
+mod local_hub;
 mod util;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use util::{Lab, repository};
+use local_hub::LocalHub;
+use util::Lab;
 
 /// Sixty-four rows and two updates of the real encoder.
 const REAL: &str = "finetune rotten_tomatoes --model minilm-l6 --train-split train[:64] --eval-split validation[:64] \
@@ -24,13 +24,6 @@ const ROWS: &str = "finetune rotten_tomatoes --model tiny --train-split train[:6
 
 const WAYS_OUT: &str = "three ways out: a cache (fill it where there is a network, point HF_HOME at it, \
                         set HF_HUB_OFFLINE=1), a mirror (HF_ENDPOINT=https://...), or local files (give a folder instead of the id)";
-
-fn hub_dir() -> PathBuf {
-    match std::env::var_os("LOWCHURN_HUB_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => repository().join("../shared/hub"),
-    }
-}
 
 fn has_checkpoint() -> bool {
     let cache = std::env::var_os("LOCAL_HUB_CACHE").map(PathBuf::from);
@@ -46,86 +39,17 @@ fn has_checkpoint() -> bool {
     is_there
 }
 
-struct Server {
-    process: Child,
-    endpoint: String,
-    log: Arc<Mutex<Vec<String>>>,
-    n_marks: usize,
-    _written: tempfile::TempDir,
-}
-
-impl Server {
-    /// `None`, with a line that says so, where there is nothing to serve.
-    fn start(faults: &[&str]) -> Option<Server> {
-        let program = hub_dir().join("serve.py");
-        if !program.is_file() {
-            println!("skipped: ../shared/hub is not here");
-            return None;
-        }
-        let written = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
-        command.arg(program).args(["--verbose", "--port", "0", "--write-dir"]).arg(written.path());
-        for fault in faults {
-            command.args(["--fault", fault]);
-        }
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (log.clone(), process.stderr.take().unwrap());
-        thread::spawn(move || {
-            let lines_of = BufReader::new(stderr).lines().map_while(Result::ok);
-            lines_of.for_each(|line| lines.lock().unwrap().push(line));
-        });
-        let endpoint = endpoint.trim().to_owned();
-        Some(Server { process, endpoint, log, n_marks: 0, _written: written })
-    }
-
-    fn lab(&self) -> Lab {
-        Lab::new().set("HF_ENDPOINT", &self.endpoint)
-    }
-
-    /// Files asked for so far. A request of our own shows that the log is complete.
-    fn files_asked_for(&mut self) -> Vec<String> {
-        self.n_marks += 1;
-        let mark = format!("/mark-{}-", self.n_marks);
-        let mut stream =
-            TcpStream::connect(self.endpoint.strip_prefix("http://").unwrap()).unwrap();
-        write!(stream, "GET {mark} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        stream.read_to_end(&mut Vec::new()).unwrap();
-        let start = Instant::now();
-        loop {
-            let log = self.log.lock().unwrap();
-            if log.iter().any(|line| line.contains(&mark)) {
-                let path = |line: &String| {
-                    Some(line.split_once("/resolve/")?.1.split(' ').next()?.to_string())
-                };
-                return log.iter().filter_map(path).collect();
-            }
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "no line of our own request in the log"
-            );
-            drop(log);
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn lab_of(server: &LocalHub) -> Lab {
+    Lab::new().set("HF_ENDPOINT", &server.endpoint)
 }
 
 #[test]
 fn from_ids_to_a_run_and_again_from_the_cache() {
-    let Some(mut server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     if !has_checkpoint() {
         return;
     }
-    let lab = server.lab();
+    let lab = lab_of(&server);
     let done = lab.ok(REAL);
     assert!(done.out.contains("$T/run: accuracy "), "{}", done.out);
     assert_eq!(lab.json("run/config.json")["id2label"]["1"], "pos");
@@ -180,11 +104,11 @@ fn from_ids_to_a_run_and_again_from_the_cache() {
 
 #[test]
 fn a_model_of_the_hub_without_a_head_cannot_be_scored() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     if !has_checkpoint() {
         return;
     }
-    let lab = server.lab();
+    let lab = lab_of(&server);
     let line =
         "eval --model sentence-transformers/all-MiniLM-L6-v2 --data tickets --split train[:10]";
     let done = lab.run(line).expect(3);
@@ -195,11 +119,11 @@ fn a_model_of_the_hub_without_a_head_cannot_be_scored() {
 
 #[test]
 fn a_dry_run_fetches_neither_rows_nor_weights() {
-    let Some(mut server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     if !has_checkpoint() {
         return;
     }
-    let lab = server.lab();
+    let lab = lab_of(&server);
     let line = "finetune rotten_tomatoes --dry-run --epochs 1 --output $T/run";
     let done = lab.ok(line);
     for part in ["train.parquet", "validation.parquet", "model.safetensors", "8,530", "267"] {
@@ -216,8 +140,8 @@ fn a_dry_run_fetches_neither_rows_nor_weights() {
 
 #[test]
 fn the_cache_is_where_the_environment_says() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab().set("HF_HUB_CACHE", "$T/elsewhere");
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
+    let lab = lab_of(&server).set("HF_HUB_CACHE", "$T/elsewhere");
     lab.ok(ROWS);
     // The commit is kept with the name.
     let manifest = lab.json("run/manifest.json");
@@ -234,13 +158,13 @@ fn the_cache_is_where_the_environment_says() {
 
 #[test]
 fn a_line_that_misbehaves_is_borne() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab();
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
+    let lab = lab_of(&server);
     lab.ok(ROWS);
     let weights = lab.read("run/model.safetensors");
     for faults in [["cut:100000"], ["503:3"], ["429:3"]] {
-        let Some(server) = Server::start(&faults) else { return };
-        let lab = server.lab().set("HF_TOKEN", "hf_aVerySecretToken");
+        let Some(server) = LocalHub::start(&faults, &[]) else { return };
+        let lab = lab_of(&server).set("HF_TOKEN", "hf_aVerySecretToken");
         let done = lab.ok(ROWS);
         assert!(done.err.contains("; trying again "), "{faults:?} wasn't told: {}", done.err);
         assert!(!done.err.contains("hf_aVerySecretToken"), "{}", done.err);
@@ -250,8 +174,8 @@ fn a_line_that_misbehaves_is_borne() {
 
 #[test]
 fn wrong_bytes_are_not_believed() {
-    let Some(server) = Server::start(&["corrupt"]) else { return };
-    let lab = server.lab();
+    let Some(server) = LocalHub::start(&["corrupt"], &[]) else { return };
+    let lab = lab_of(&server);
     let line =
         "finetune imdb --model tiny --train-split train[:16] --eval-split none --output $T/run";
     let done = lab.run(line).expect(4);
@@ -298,8 +222,8 @@ fn hubs_that_cannot_be_reached_and_names_that_are_not_there() {
     );
     assert!(lab.tree("").is_empty(), "{:?}", lab.names(""));
 
-    let Some(mut server) = Server::start(&[]) else { return };
-    let lab = server.lab();
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
+    let lab = lab_of(&server);
     let endpoint = server.endpoint.clone();
     let check = |data: &str, flags: &str, code: i32, expected: &str| {
         let done =
@@ -345,8 +269,8 @@ fn hubs_that_cannot_be_reached_and_names_that_are_not_there() {
 
 #[test]
 fn a_killed_download_goes_on() {
-    let Some(mut server) = Server::start(&["slow:150"]) else { return };
-    let lab = server.lab();
+    let Some(server) = LocalHub::start(&["slow:150"], &[]) else { return };
+    let lab = lab_of(&server);
     for _ in 0..4 {
         let mut running = lab.start(ROWS);
         thread::sleep(Duration::from_millis(400));

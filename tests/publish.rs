@@ -2,89 +2,53 @@
 //! and said so, where `../shared/hub` isn't.
 #![allow(clippy::print_stdout)] // a skipped test must say so
 
+#[path = "../crates/hub/tests/local_hub/mod.rs"]
+mod local_hub;
 mod util;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
+use local_hub::LocalHub;
 use lowchurn_data::card::licenses;
 use serde_json::Value;
-use util::{Lab, SMALL, repository};
+use util::{Lab, SMALL};
 
 const TOKEN: &str = "hf_test_0123456789abcdef";
 
-struct Server {
-    process: Child,
-    endpoint: String,
-    written: tempfile::TempDir,
+fn start(faults: &[&str]) -> Option<LocalHub> {
+    LocalHub::start(faults, &["--token", TOKEN])
 }
 
-impl Server {
-    fn start(faults: &[&str]) -> Option<Server> {
-        let dir = match std::env::var_os("LOWCHURN_HUB_DIR") {
-            Some(dir) => PathBuf::from(dir),
-            None => repository().join("../shared/hub"),
-        };
-        if !dir.join("serve.py").is_file() {
-            println!("skipped: ../shared/hub is not here");
-            return None;
-        }
-        let written = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
-        command.arg(dir.join("serve.py")).args(["--token", TOKEN, "--write-dir"]);
-        command.arg(written.path());
-        for fault in faults {
-            command.args(["--fault", fault]);
-        }
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        Some(Server { process, endpoint: endpoint.trim().to_owned(), written })
-    }
+/// The same places, with or without a token.
+fn lab_of(server: &LocalHub, token: &str) -> Lab {
+    Lab::new().set("HF_ENDPOINT", &server.endpoint).set("HF_TOKEN", token)
+}
 
-    /// The same places, with or without a token.
-    fn lab(&self, token: &str) -> Lab {
-        Lab::new().set("HF_ENDPOINT", &self.endpoint).set("HF_TOKEN", token)
-    }
-
-    /// Names of a repository's files, sorted.
-    fn names(&self, repo: &str) -> Vec<String> {
-        let root = self.written.path().join("models").join(repo);
-        let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                match entry.path() {
-                    path if path.is_dir() => folders.push(path),
-                    path => {
-                        let name = path.strip_prefix(&root).unwrap().display().to_string();
-                        found.push(name);
-                    }
-                }
+/// Names of a repository's files, sorted.
+fn sent_names(server: &LocalHub, repo: &str) -> Vec<String> {
+    let root = server.path(repo, "");
+    let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => found.push(path.strip_prefix(&root).unwrap().display().to_string()),
             }
         }
-        found.sort();
-        found
     }
-
-    fn text(&self, repo: &str, name: &str) -> String {
-        let path = self.written.path().join("models").join(repo).join(name);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    fn put(&self, repo: &str, name: &str, content: &str) {
-        let path = self.written.path().join("models").join(repo).join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
+    found.sort();
+    found
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn sent_text(server: &LocalHub, repo: &str, name: &str) -> String {
+    let path = server.path(repo, name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn put_by_another(server: &LocalHub, repo: &str, name: &str, content: &str) {
+    let path = server.path(repo, name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
 }
 
 fn finetuned(lab: &Lab) {
@@ -127,15 +91,15 @@ fn header(bytes: &[u8]) -> (Value, usize) {
 
 #[test]
 fn a_run_goes_there_and_its_id_is_a_model() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     let shown = lab.ok("publish $T/run --to me/tickets --dry-run");
-    assert!(server.names("me/tickets").is_empty(), "a dry run sends nothing");
+    assert!(sent_names(&server, "me/tickets").is_empty(), "a dry run sends nothing");
     let card = lab.text("run/release/README.md");
     assert!(shown.out.contains(&card), "{}", shown.out);
     let done = lab.ok("--json publish $T/run --to me/tickets").json();
-    let names = server.names("me/tickets");
+    let names = sent_names(&server, "me/tickets");
     let expected = [
         "README.md",
         "all_results.json",
@@ -191,7 +155,7 @@ fn a_run_goes_there_and_its_id_is_a_model() {
     assert!(lab.text("next/run.toml").contains("base = \"me/tickets\""));
     let next = lab.ok("publish $T/next --to me/tickets");
     assert!(next.out.contains("gate: PASS"), "{}", next.out);
-    let card = server.text("me/tickets", "README.md");
+    let card = sent_text(&server, "me/tickets", "README.md");
     assert!(card.contains("base_model: me/tickets\n"), "{card}");
     assert!(card.contains("Churn vs me/tickets") && card.contains("PASS churn"), "{card}");
     assert_eq!(
@@ -200,7 +164,7 @@ fn a_run_goes_there_and_its_id_is_a_model() {
         "carried over from the card of the base"
     );
     // Of the first release what the second doesn't have is gone, in the same commit.
-    let names = server.names("me/tickets");
+    let names = sent_names(&server, "me/tickets");
     assert!(names.contains(&"report.html".into()), "{names:?}");
     lab.ok("compare me/tickets $T/next --data tickets:later[:60] --output $T/cmp");
 
@@ -209,34 +173,34 @@ fn a_run_goes_there_and_its_id_is_a_model() {
     let text = text.expect("the update changed a prediction");
     let published = ["report.json", "flips.jsonl", "report.html", "report.md"];
     for name in published {
-        assert!(!server.text("me/tickets", name).contains(&text), "{name}");
+        assert!(!sent_text(&server, "me/tickets", name).contains(&text), "{name}");
     }
     lab.ok("publish $T/next --to me/tickets --with-texts");
-    assert!(server.text("me/tickets", "flips.jsonl").contains(&text));
+    assert!(sent_text(&server, "me/tickets", "flips.jsonl").contains(&text));
 }
 
 #[test]
 fn uploads_end_complete_under_faults_and_no_output_has_the_token() {
     let mut said = String::new();
     let faults: [&[&str]; 4] = [&["503:3"], &["429:4"], &["cut:200000"], &["slow:50"]];
-    let Some(plain) = Server::start(&[]) else { return };
-    let lab = plain.lab("");
+    let Some(plain) = start(&[]) else { return };
+    let lab = lab_of(&plain, "");
     finetuned(&lab);
     let release = |name: &str| fs::read(lab.path("run/release").join(name)).unwrap();
     for faults in faults {
-        let Some(server) = Server::start(faults) else { return };
+        let Some(server) = start(faults) else { return };
         let mut command = lab.command("publish $T/run --to me/x --private");
         command.env("HF_ENDPOINT", &server.endpoint).env("HF_TOKEN", TOKEN);
         let done = util::Running::of(command, "publish", lab.root()).wait().expect(0);
         said += &format!("{}{}", done.out, done.err);
-        for name in server.names("me/x") {
+        for name in sent_names(&server, "me/x") {
             let path = server.written.path().join("models/me/x").join(&name);
             assert!(fs::read(path).unwrap() == release(&name), "{faults:?}: {name}");
         }
-        assert_eq!(server.names("me/x"), server_names(&lab), "{faults:?}");
+        assert_eq!(sent_names(&server, "me/x"), server_names(&lab), "{faults:?}");
     }
     // A hub that is always busy, one that nobody is at, and a token that the hub doesn't know, as text and as JSON.
-    let Some(busy) = Server::start(&["503:1"]) else { return };
+    let Some(busy) = start(&["503:1"]) else { return };
     let check = |line: &str, endpoint: &str, token: &str, expected: &str| {
         let mut command = lab.command(line);
         command.env("HF_ENDPOINT", endpoint).env("HF_TOKEN", token);
@@ -251,7 +215,7 @@ fn uploads_end_complete_under_faults_and_no_output_has_the_token() {
     let other = "hf_test_of_somebody_else";
     said += &check(line, &plain.endpoint, other, "refuses the new repository with 401");
     said += &check(line, &plain.endpoint, "", "publishing needs a token, and there is none");
-    assert!(plain.names("me/x").is_empty(), "nothing half-published");
+    assert!(sent_names(&plain, "me/x").is_empty(), "nothing half-published");
     // From the file of the Python clients.
     lab.write("hf/token", format!("{TOKEN}\n"));
     let done = lab.ok("publish $T/run --to me/x");
@@ -264,7 +228,7 @@ fn uploads_end_complete_under_faults_and_no_output_has_the_token() {
             let has = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
             assert!(!has || path.ends_with("hf/token"), "{}", path.display());
         }
-        for name in plain.names("me/x") {
+        for name in sent_names(&plain, "me/x") {
             let path = plain.written.path().join("models/me/x").join(&name);
             let bytes = fs::read(path).unwrap();
             assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{name}");
@@ -285,8 +249,8 @@ fn server_names(lab: &Lab) -> Vec<String> {
 
 #[test]
 fn what_is_not_published() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     let error = |line: &str, code: i32| lab.run(line).expect(code).error().to_string();
     let check = |line: &str, code: i32, expected: &str| {
@@ -358,34 +322,34 @@ fn what_is_not_published() {
     assert_eq!(licenses(&lab.text("bare/release/README.md")).unwrap(), ["mit"]);
 
     // What others put there stays, and so does a card that was written there.
-    server.put("me/theirs", "pytorch_model.bin", "x");
+    put_by_another(&server, "me/theirs", "pytorch_model.bin", "x");
     check(
         "publish $T/run --to me/theirs",
         2,
         "holds 1 files that lowchurn didn't publish (pytorch_model.bin, …)",
     );
-    assert_eq!(server.names("me/theirs"), ["pytorch_model.bin"]);
+    assert_eq!(sent_names(&server, "me/theirs"), ["pytorch_model.bin"]);
     lab.ok("publish $T/run --to me/theirs --force");
-    assert_eq!(server.text("me/theirs", "pytorch_model.bin"), "x");
+    assert_eq!(sent_text(&server, "me/theirs", "pytorch_model.bin"), "x");
     lab.ok("publish $T/run --to me/mine");
-    server.put("me/mine", "README.md", "---\nlicense: mit\n---\nmy words\n");
+    put_by_another(&server, "me/mine", "README.md", "---\nlicense: mit\n---\nmy words\n");
     check(
         "publish $T/run --to me/mine",
         2,
         "its README.md was changed since it was published; keep it with --card FILE",
     );
-    lab.write("mine.md", server.text("me/mine", "README.md"));
+    lab.write("mine.md", sent_text(&server, "me/mine", "README.md"));
     lab.ok("publish $T/run --to me/mine --card $T/mine.md");
-    assert!(server.text("me/mine", "README.md").ends_with("my words\n"));
+    assert!(sent_text(&server, "me/mine", "README.md").ends_with("my words\n"));
     let forced = lab.ok("publish $T/run --to me/mine --force --create-pr");
     assert!(forced.out.contains("pull request: "), "{}", forced.out);
-    assert!(!server.text("me/mine", "README.md").contains("my words"));
+    assert!(!sent_text(&server, "me/mine", "README.md").contains("my words"));
 }
 
 #[test]
 fn the_gate_decides_and_force_is_written_down() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     let rows = "--new tickets:later[:40] --holdout tickets:later[1000:1200] --max-steps 30 --learning-rate 1e-2 \
                 --interpolate none --method retrain --tables $T/tables";
@@ -405,23 +369,27 @@ fn the_gate_decides_and_force_is_written_down() {
         lab.json("next/report.json")["comparison"]["all"]["churn"]["value"].as_f64().unwrap();
     let near = format!("publish $T/next --to me/next --max-churn {}", churn + 0.001);
     lab.run(&near).expect(11);
-    assert!(server.names("me/next").is_empty() && !lab.path("next/release").exists());
+    assert!(sent_names(&server, "me/next").is_empty() && !lab.path("next/release").exists());
     let forced = lab.ok("publish $T/next --to me/next --max-churn 2% --force");
     assert!(forced.out.contains("published all the same, as --force says"), "{}", forced.out);
-    let card = server.text("me/next", "README.md");
+    let card = sent_text(&server, "me/next", "README.md");
     assert!(
         card.contains(
             "**The gate did not pass; this release was published all the same, by `--force`.**"
         ),
         "{card}"
     );
-    let manifest: Value = serde_json::from_str(&server.text("me/next", "manifest.json")).unwrap();
+    let manifest: Value =
+        serde_json::from_str(&sent_text(&server, "me/next", "manifest.json")).unwrap();
     assert_eq!(manifest["release"]["gate"], "FAIL");
     assert_eq!(manifest["release"]["is_forced"], true);
     lab.ok("publish $T/next --to me/next --force");
-    assert!(server.text("me/next", "README.md").contains("published without a gate, by `--force`"));
+    assert!(
+        sent_text(&server, "me/next", "README.md")
+            .contains("published without a gate, by `--force`")
+    );
     lab.ok("publish $T/next --to me/next --max-churn 99%");
-    assert!(!server.text("me/next", "README.md").contains("--force"));
+    assert!(!sent_text(&server, "me/next", "README.md").contains("--force"));
 
     // A report of another model is none.
     lab.ok("compare $T/next $T/run --data tickets:later[:60] --output $T/cmp");
@@ -433,8 +401,8 @@ fn the_gate_decides_and_force_is_written_down() {
 
 #[test]
 fn rounded_weights_are_measured_and_gated() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     for (dtype, name, header_name) in [("f16", "float16", "F16"), ("bf16", "bfloat16", "BF16")] {
         let done = lab.ok(&format!(
@@ -449,8 +417,7 @@ fn rounded_weights_are_measured_and_gated() {
         assert_eq!(lab.json("run/release/config.json")["dtype"], name);
         as_its_servers_want(&lab, "run/release");
         assert!(
-            server
-                .text(&format!("me/{dtype}"), "README.md")
+            sent_text(&server, &format!("me/{dtype}"), "README.md")
                 .contains(&format!("## Stored as {name}"))
         );
         lab.ok(&format!("eval --model me/{dtype} --data tickets:later[:20]"));
@@ -486,16 +453,20 @@ fn rounded_weights_are_measured_and_gated() {
 /// What is scored once at publishing isn't scored again by who updates.
 #[test]
 fn the_next_update_starts_from_the_table_that_came_along() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     lab.ok("publish $T/run --to me/with --with-table");
     lab.ok("publish $T/run --to me/without");
-    let tables: Vec<String> =
-        server.names("me/with").into_iter().filter(|name| name.starts_with("teacher/")).collect();
+    let tables: Vec<String> = sent_names(&server, "me/with")
+        .into_iter()
+        .filter(|name| name.starts_with("teacher/"))
+        .collect();
     assert_eq!(tables.len(), 1, "{tables:?}");
-    assert!(!server.names("me/without").iter().any(|name| name.starts_with("teacher/")));
-    assert!(server.text("me/with", "README.md").contains("`teacher/` holds this model's logits"));
+    assert!(!sent_names(&server, "me/without").iter().any(|name| name.starts_with("teacher/")));
+    assert!(
+        sent_text(&server, "me/with", "README.md").contains("`teacher/` holds this model's logits")
+    );
     let update = |id: &str| {
         lab.ok(&format!(
             "update --base me/{id} --new tickets:later[:40] --holdout tickets:later[1000:1100] --max-steps 4 \
@@ -532,12 +503,12 @@ fn the_next_update_starts_from_the_table_that_came_along() {
 
 #[test]
 fn an_onnx_file_goes_along_if_it_is_of_this_model() {
-    let Some(server) = Server::start(&[]) else { return };
-    let lab = server.lab(TOKEN);
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
     finetuned(&lab);
     lab.ok("export $T/run --onnx");
     lab.ok("publish $T/run --to me/x");
-    assert!(server.names("me/x").contains(&"onnx/model.onnx".into()));
+    assert!(sent_names(&server, "me/x").contains(&"onnx/model.onnx".into()));
     lab.write("run/onnx/model.onnx", "of another");
     let done = lab.run("publish $T/run --to me/x").expect(2);
     assert!(

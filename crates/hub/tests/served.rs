@@ -1,95 +1,19 @@
 //! The crate against the local hub, faults included. Skipped, and said so, where that isn't present.
 #![allow(clippy::print_stdout)] // a skipped test must say so
 
-use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+mod local_hub;
 
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use local_hub::LocalHub;
 use lowchurn_hub::{Digest, Error, Event, Hub, Kind, Listing, Origin, RemoteFile, Repo};
 
 const TRAIN: &str = "sst2/train-00000-of-00001.parquet";
 const VALIDATION: &str = "sst2/validation-00000-of-00001.parquet";
 const README: &str = "README.md";
-
-fn hub_dir() -> Option<PathBuf> {
-    let dir = match std::env::var_os("LOWCHURN_HUB_DIR") {
-        Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/hub"),
-    };
-    dir.join("serve.py").is_file().then_some(dir)
-}
-
-struct Server {
-    process: Child,
-    endpoint: String,
-    log: Arc<Mutex<Vec<String>>>,
-    sentinels: Cell<usize>,
-}
-
-impl Server {
-    /// `None`, with a line that says so, where there is nothing to serve.
-    fn start(faults: &[&str]) -> Option<Server> {
-        let Some(dir) = hub_dir() else {
-            println!("skipped: ../shared/hub is not here");
-            return None;
-        };
-        let mut command = Command::new("python3");
-        command.arg(dir.join("serve.py")).arg("--verbose");
-        for fault in faults {
-            command.args(["--fault", fault]);
-        }
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, stderr) = (log.clone(), process.stderr.take().unwrap());
-        thread::spawn(move || {
-            BufReader::new(stderr)
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|l| lines.lock().unwrap().push(l))
-        });
-        Some(Server { process, endpoint: endpoint.trim().to_owned(), log, sentinels: Cell::new(0) })
-    }
-
-    /// Requests so far whose address contains `part`. A request of our own shows that the log is complete.
-    fn requests(&self, part: &str) -> usize {
-        self.sentinels.set(self.sentinels.get() + 1);
-        let mark = format!("/sentinel-{}-", self.sentinels.get());
-        let mut stream =
-            TcpStream::connect(self.endpoint.strip_prefix("http://").unwrap()).unwrap();
-        write!(stream, "GET {mark} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        stream.read_to_end(&mut Vec::new()).unwrap();
-        let start = Instant::now();
-        loop {
-            let log = self.log.lock().unwrap();
-            if log.iter().any(|line| line.contains(&mark)) {
-                return log
-                    .iter()
-                    .filter(|l| l.contains(part) && !l.contains("/sentinel-"))
-                    .count();
-            }
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "no line of our own request in the log"
-            );
-            drop(log);
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn hub(endpoint: &str, home: &Path, more: &[(&str, &str)]) -> Hub {
     let home = home.to_str().unwrap();
@@ -120,7 +44,7 @@ fn get(hub: &Hub, repo: &Repo, paths: &[&str]) -> (Listing, PathBuf, Vec<String>
 }
 
 fn same_bytes(folder: &Path, repo: &str, path: &str) {
-    let served = hub_dir().unwrap().join("datasets").join(repo).join(path);
+    let served = local_hub::folder().join("datasets").join(repo).join(path);
     let (ours, theirs) =
         (std::fs::read(folder.join(path)).unwrap(), std::fs::read(served).unwrap());
     assert!(ours == theirs, "{path}: {} bytes, served {}", ours.len(), theirs.len());
@@ -128,7 +52,7 @@ fn same_bytes(folder: &Path, repo: &str, path: &str) {
 
 #[test]
 fn lists_fetches_and_does_not_fetch_again() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let hub = hub(&server.endpoint, home.path(), &[]);
     let (listing, folder, events) = get(&hub, &glue(), &[README, TRAIN, VALIDATION]);
@@ -171,7 +95,7 @@ fn lists_fetches_and_does_not_fetch_again() {
 
 #[test]
 fn goes_on_after_a_cut() {
-    let Some(server) = Server::start(&["cut:100000"]) else { return };
+    let Some(server) = LocalHub::start(&["cut:100000"], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let (_, folder, events) =
         get(&hub(&server.endpoint, home.path(), &[]), &glue(), &[TRAIN, VALIDATION]);
@@ -186,9 +110,9 @@ fn goes_on_after_a_cut() {
 
 #[test]
 fn goes_on_from_the_leftover_of_an_earlier_run() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let served =
-        std::fs::read(hub_dir().unwrap().join("datasets/nyu-mll/glue").join(TRAIN)).unwrap();
+        std::fs::read(local_hub::folder().join("datasets/nyu-mll/glue").join(TRAIN)).unwrap();
     let size = served.len();
     // (leftover, requests, answered with a part)
     let longer = [served.as_slice(), b"and more"].concat();
@@ -226,7 +150,7 @@ fn waits_for_a_busy_hub() {
         ("503:3", "status 503", Duration::from_millis(500)),
         ("429:3", "status 429", Duration::from_secs(1)),
     ] {
-        let Some(server) = Server::start(&[fault]) else { return };
+        let Some(server) = LocalHub::start(&[fault], &[]) else { return };
         let home = tempfile::tempdir().unwrap();
         let hub = hub(&server.endpoint, home.path(), &[]);
         let listing = hub.list(&glue(), &mut |_| ()).unwrap();
@@ -246,7 +170,7 @@ fn waits_for_a_busy_hub() {
 
 #[test]
 fn wrong_bytes_are_refused_and_deleted() {
-    let Some(server) = Server::start(&["corrupt"]) else { return };
+    let Some(server) = LocalHub::start(&["corrupt"], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let hub = hub(&server.endpoint, home.path(), &[]);
     let repo = Repo::parse(Kind::Dataset, "stanfordnlp/imdb").unwrap();
@@ -300,7 +224,7 @@ fn without_a_hub() {
         )
     );
 
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let (listing, folder, _) =
         get(&hub(&server.endpoint, home.path(), &[]), &glue(), &[README, VALIDATION]);
     drop(server);
@@ -337,7 +261,7 @@ fn without_a_hub() {
 
 #[test]
 fn a_fetch_that_ends_halfway_is_no_whole_repository() {
-    let Some(server) = Server::start(&["corrupt"]) else { return };
+    let Some(server) = LocalHub::start(&["corrupt"], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let online = hub(&server.endpoint, home.path(), &[]);
     let repo = Repo::parse(Kind::Dataset, "stanfordnlp/imdb").unwrap();
@@ -352,7 +276,7 @@ fn a_fetch_that_ends_halfway_is_no_whole_repository() {
 
 #[test]
 fn damage_in_the_cache_is_noticed() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let online = hub(&server.endpoint, home.path(), &[]);
     let off = hub(&server.endpoint, home.path(), &[("HF_HUB_OFFLINE", "1")]);
@@ -398,7 +322,7 @@ fn damage_in_the_cache_is_noticed() {
 
 #[test]
 fn what_is_not_there() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let hub = hub(&server.endpoint, home.path(), &[]);
     let check = |kind, text: &str, expected: &str| {
@@ -430,7 +354,7 @@ fn what_is_not_there() {
 
 #[test]
 fn reads_the_converted_branch() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let repo = Repo::parse(Kind::Dataset, "nyu-mll/glue@refs/convert/parquet").unwrap();
     let (listing, ..) = get(&hub(&server.endpoint, home.path(), &[]), &repo, &[VALIDATION]);
@@ -442,7 +366,7 @@ fn reads_the_converted_branch() {
 
 #[test]
 fn two_share_a_cache() {
-    let Some(server) = Server::start(&["slow:20"]) else { return };
+    let Some(server) = LocalHub::start(&["slow:20"], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let runs: Vec<_> = (0..4)
         .map(|_| {

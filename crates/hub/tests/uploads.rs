@@ -2,14 +2,16 @@
 //! hubs made of a closure that refuse, lie, lose answers, or send the token's bearer elsewhere.
 #![allow(clippy::print_stdout)] // a skipped test must say so
 
+mod local_hub;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use local_hub::LocalHub;
 use lowchurn_hub::{
     Access, Change, Committed, Error, Event, Hub, Kind, LocalFile, Origin, Prepared, Repo, Target,
 };
@@ -19,45 +21,9 @@ const SECRET: &str = "hf_secret_0123456789";
 const COMMIT: &str = "00000000000000000000000000000000000000aa";
 const NEXT: &str = "00000000000000000000000000000000000000bb";
 
-struct Server {
-    process: Child,
-    endpoint: String,
-    written: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(faults: &[&str]) -> Option<Server> {
-        let dir = match std::env::var_os("LOWCHURN_HUB_DIR") {
-            Some(dir) => PathBuf::from(dir),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/hub"),
-        };
-        if !dir.join("serve.py").is_file() {
-            println!("skipped: ../shared/hub is not here");
-            return None;
-        }
-        let written = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
-        command.arg(dir.join("serve.py")).arg("--write-dir").arg(written.path());
-        for fault in faults {
-            command.args(["--fault", fault]);
-        }
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        Some(Server { process, endpoint: endpoint.trim().to_owned(), written })
-    }
-
-    /// A file of a repository as it lies there.
-    fn there(&self, repo: &str, path: &str) -> Option<Vec<u8>> {
-        fs::read(self.written.path().join("models").join(repo).join(path)).ok()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// A file of a repository as it lies there.
+fn sent_file(server: &LocalHub, repo: &str, path: &str) -> Option<Vec<u8>> {
+    fs::read(server.path(repo, path)).ok()
 }
 
 fn hub(endpoint: &str, home: &Path, token: &str) -> Hub {
@@ -114,7 +80,7 @@ fn what_was_sent_comes_back_under_every_fault() {
     let faults: [&[&str]; 6] =
         [&[], &["503:4"], &["429:5"], &["cut:100000"], &["slow:60"], &["503:3", "cut:70000"]];
     for faults in faults {
-        let Some(server) = Server::start(faults) else { return };
+        let Some(server) = LocalHub::start(faults, &[]) else { return };
         let home = tempfile::tempdir().unwrap();
         let hub = hub(&server.endpoint, home.path(), TOKEN);
         let (repo, mine) = (model("me/x"), files(home.path(), 1));
@@ -128,7 +94,11 @@ fn what_was_sent_comes_back_under_every_fault() {
         assert_eq!(retries == 0, is_slow_alone, "{faults:?}: {retries} retries");
         for file in &mine {
             let sent = fs::read(&file.place).unwrap();
-            assert!(server.there("me/x", &file.path) == Some(sent), "{faults:?}: {}", file.path);
+            assert!(
+                sent_file(&server, "me/x", &file.path) == Some(sent),
+                "{faults:?}: {}",
+                file.path
+            );
         }
         // Again: nothing is sent, and it is the same commit.
         let again = publish(&hub, &repo, &mine, &mut |_| ()).unwrap();
@@ -145,7 +115,7 @@ fn what_was_sent_comes_back_under_every_fault() {
 
 #[test]
 fn the_next_release_replaces_and_removes_in_one_commit() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let hub = hub(&server.endpoint, home.path(), TOKEN);
     let repo = model("me/x");
@@ -159,18 +129,18 @@ fn the_next_release_replaces_and_removes_in_one_commit() {
     let now = hub.list(&repo, &mut |_| ()).unwrap();
     let names: Vec<&str> = now.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(names, ["README.md", "model.safetensors"]);
-    assert_eq!(server.there("me/x", "README.md").unwrap(), b"# 2\n");
+    assert_eq!(sent_file(&server, "me/x", "README.md").unwrap(), b"# 2\n");
     // Upon a listing of before: somebody has written since, and nothing is covered up.
     let late = files(home.path(), 3);
     let prepared = hub.prepare(&late).unwrap();
     let error = hub.commit(&repo, &there, &change(&prepared, &[]), &mut |_| ()).unwrap_err();
     assert!(matches!(error, Error::Moved { .. }), "{error}");
-    assert_eq!(server.there("me/x", "README.md").unwrap(), b"# 2\n");
+    assert_eq!(sent_file(&server, "me/x", "README.md").unwrap(), b"# 2\n");
 }
 
 #[test]
 fn tokens_that_are_none() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = LocalHub::start(&[], &[]) else { return };
     let home = tempfile::tempdir().unwrap();
     let mine = files(home.path(), 1);
     let check = |token: &str, expected: &str| {
@@ -189,7 +159,7 @@ fn tokens_that_are_none() {
         "hf_wrong_token",
         "model me/x: the hub at HUB refuses the new repository with 401 (\"Invalid username or password.\"); check that the token",
     );
-    assert!(server.there("me/x", "README.md").is_none());
+    assert!(sent_file(&server, "me/x", "README.md").is_none());
 }
 
 struct Asked {

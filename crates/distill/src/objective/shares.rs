@@ -183,11 +183,12 @@ fn margins(teacher: &Teacher, rows: &Encoded, counts: &[f64]) -> Vec<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::SelectBy;
 
-    fn rows(labels: &[Option<u32>]) -> Encoded {
+    /// Rows of one token each.
+    pub fn rows(labels: &[Option<u32>]) -> Encoded {
         let n = labels.len();
         Encoded {
             tokens: vec![1; n],

@@ -141,6 +141,7 @@ impl Steering {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shares::tests::rows;
     use super::*;
     use crate::Objective;
 
@@ -169,16 +170,7 @@ mod tests {
     }
 
     fn steering(labels: &[Option<u32>]) -> Steering {
-        let n = labels.len();
-        let rows = Encoded {
-            tokens: vec![1; n],
-            types: vec![0; n],
-            offsets: (0..=n).collect(),
-            ids: (0..n).map(|row| row.to_string()).collect(),
-            labels: labels.to_vec(),
-            ..Encoded::default()
-        };
-        Steering { rows, teacher: None, groups: None }
+        Steering { rows: rows(labels), teacher: None, groups: None }
     }
 
     fn labels() -> Vec<String> {

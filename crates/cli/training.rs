@@ -237,8 +237,8 @@ fn set_dropout(model: &mut Classifier, plan: &Plan) {
 }
 
 /// A new head for sets of labels says the labels' shares of the training rows to every text (Lin et al. 2017, 1708.02002,
-/// section 3.3, with the shares for their constant). From zeros, where each label is as likely as not, the first hundred updates
-/// push all labels down alike, by every parameter that can, and a small encoder doesn't come back from it.
+/// section 3.3, with the shares for their constant). From zeros each label is as likely as not, the first updates push all of them
+/// down alike, and small encoders were seen to stay at the shares for thousands of updates (LOG.md).
 fn set_prior(model: &Classifier, train: &Encoded) -> Result<()> {
     let Some(odds) = train.targets.log_odds(model.labels().len()) else { return Ok(()) };
     let is_bias = |name: &str| is_head(name) && name.ends_with(".bias");

@@ -383,6 +383,17 @@ fn the_gate_decides_and_force_is_written_down() {
         serde_json::from_str(&sent_text(&server, "me/next", "manifest.json")).unwrap();
     assert_eq!(manifest["release"]["gate"], "FAIL");
     assert_eq!(manifest["release"]["is_forced"], true);
+    // An update is scored by its report alone.
+    let results: Value =
+        serde_json::from_str(&sent_text(&server, "me/next", "eval_results.json")).unwrap();
+    let report = lab.json("next/report.json");
+    assert_eq!(results["report"]["rows"], report["data"]);
+    for (n, name) in ["accuracy_new", "churn", "nfr"].into_iter().enumerate() {
+        let measured = &results["report"]["metrics"][n];
+        let all = &report["comparison"]["all"][name];
+        assert_eq!(measured["value"], all["value"], "{measured}");
+        assert_eq!(measured["args"]["high"], all["interval"]["high"], "{measured}");
+    }
     lab.ok("publish $T/next --to me/next --force");
     assert!(
         sent_text(&server, "me/next", "README.md")

@@ -74,6 +74,7 @@ pub fn publish(args: &Publish, console: &mut Console) -> Result<u8> {
         has_texts: args.with_texts,
         has_table: args.with_table,
     };
+    stage.write_results(&told)?;
     let card = match &args.card {
         Some(path) => own_card(path)?,
         None => card::card(&told),

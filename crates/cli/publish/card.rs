@@ -3,6 +3,7 @@
 use lowchurn_churn::{Certificate, Rate, Report, markdown_cell};
 use lowchurn_data::Source;
 use lowchurn_distill::Scores;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::places;
@@ -126,8 +127,10 @@ fn front_matter(told: &Told) -> String {
     out
 }
 
-/// A measured number of the model index.
-struct Entry {
+/// A measured number, as the model index has it.
+#[derive(Serialize)]
+pub struct Entry {
+    #[serde(rename = "type")]
     id: String,
     name: String,
     value: f64,
@@ -135,7 +138,7 @@ struct Entry {
 }
 
 /// On one set of rows: a report's where there is one, else those of the run's evaluation.
-fn results(told: &Told) -> Vec<Entry> {
+pub fn results(told: &Told) -> Vec<Entry> {
     let Some(report) = &told.run.report else {
         let scores = told.run.scores.iter().flat_map(metrics);
         let entry = |(id, name, value): (&str, &str, f64)| Entry {
@@ -192,7 +195,7 @@ fn set_of_results(told: &Told, set: Option<&DataSet>) -> Vec<(&'static str, Stri
 }
 
 /// As the run or the report calls the rows that its numbers are of.
-fn rows_of_results(told: &Told) -> String {
+pub fn rows_of_results(told: &Told) -> String {
     match &told.run.report {
         Some(report) => report.data.clone(),
         None => {

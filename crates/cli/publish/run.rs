@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::args::Publish;
 use crate::failure::Usage;
 use crate::found::{Found, describe};
+use crate::publish::stage::RESULTS;
 use crate::rows::settings_of;
 use crate::settings::Settings;
 use crate::{base, gate};
@@ -69,7 +70,7 @@ pub fn read(args: &Publish) -> Result<Run> {
     }
     let model = describe(&shown.to_string(), folder.clone())?;
     let config = read_json(&folder.join("config.json"))?;
-    let results = folder.join("eval_results.json");
+    let results = folder.join(RESULTS);
     let scores = match results.is_file() {
         true => read_json::<Value>(&results)?.get("scores").cloned(),
         false => None,
@@ -116,7 +117,7 @@ fn refuse_other_model(report: &Report, model: &Found, path: &Path) -> Result<()>
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
 }

@@ -15,13 +15,15 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Dtype;
 use crate::failure::Usage;
-use crate::publish::run::Run;
+use crate::publish::card::{self, Told};
+use crate::publish::run::{Run, read_json};
 use crate::reporting;
 use crate::settings::Settings;
 
 pub const FOLDER: &str = "release";
 /// Where `export` puts it, and Optimum and the hub look for it.
 const ONNX: &str = "onnx/model.onnx";
+pub const RESULTS: &str = "eval_results.json";
 const MANIFEST: &str = "manifest.json";
 pub const CARD: &str = "README.md";
 
@@ -106,10 +108,10 @@ impl Stage {
         copy(&from, &self.partial.join(ONNX))
     }
 
-    /// What the run says of itself: plan, scores, curves.
+    /// What the run says of itself: plan, course, curves.
     pub fn write_records(&self, run: &Run) -> Result<()> {
         let to = &self.partial;
-        for name in ["run.toml", "trainer_state.json", "eval_results.json", "all_results.json"] {
+        for name in ["run.toml", "trainer_state.json", "all_results.json"] {
             if run.folder.join(name).is_file() {
                 copy(&run.folder.join(name), &to.join(name))?;
             }
@@ -131,6 +133,26 @@ impl Stage {
             copy(&curves.join(name), &to.join("runs/train").join(name_there))?;
         }
         Ok(())
+    }
+
+    /// Scores of the run's own evaluation, and what the report measured: an update has no other numbers.
+    pub fn write_results(&self, told: &Told) -> Result<()> {
+        let from = told.run.folder.join(RESULTS);
+        let mut results: Map<String, Value> = match from.is_file() {
+            true => read_json(&from)?,
+            false => Map::new(),
+        };
+        if told.run.report.is_some() {
+            let metrics = json!(card::results(told));
+            results.insert(
+                "report".into(),
+                json!({ "rows": card::rows_of_results(told), "metrics": metrics }),
+            );
+        }
+        match results.is_empty() {
+            true => Ok(()),
+            false => Ok(write_json(&self.partial.join(RESULTS), &results)?),
+        }
     }
 
     /// The report, without the rows' texts unless they are asked for: they may be nobody else's to read.

@@ -133,6 +133,22 @@ ARCHITECTURES = {
         ),
         BERT_TOKENS,
     ),
+    # The other term alone, by the layers' own keys: nothing feels their bias then.
+    "deberta_c2p": (
+        DebertaV2Config(
+            **SIZES | {"num_hidden_layers": 1},
+            relative_attention=True,
+            position_buckets=6,
+            pos_att_type=["c2p"],
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            position_biased_input=False,
+            type_vocab_size=0,
+        ),
+        BERT_TOKENS,
+    ),
+    # No term, but positions that are added to the words.
+    "deberta_none": (DebertaV2Config(**SMALLER, relative_attention=False, type_vocab_size=2), BERT_TOKENS),
     "modernbert": (ModernBertConfig(**MODERN), MODERN_TOKENS),
     "modernbert_mean": (
         ModernBertConfig(**MODERN | {"hidden_size": 16}, classifier_pooling="mean", classifier_bias=True),

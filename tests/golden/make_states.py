@@ -5,14 +5,18 @@ and a teacher 12 wide. Every loss is one number a text; `gradients` are those of
 
 bert_student/, states.safetensors, states_steps.json, after make.py: a student of one layer, 16 wide, that follows bert_tiny on
 its batch by all terms at once and by the labels, for five steps of AdamW; hidden states, queries, keys and values of bert_tiny.
+In `kinds`, the same where each of its outputs is a label by itself (`sets`), and where the first of them is a number (`values`),
+with the teacher's outputs followed as well: (1 - λ)·label + λ·teacher.
 
 Needs torch, transformers (made with 2.15.0, 5.23.0). Run: python tests/golden/make_states.py
 """
 
+import copy
 import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -136,6 +140,62 @@ def terms(student: dict, teacher: dict, lengths: list[int], projections: dict) -
     return torch.stack(rows)
 
 
+LAMBDA, TEMPERATURE = 0.5, 2.0
+
+
+def of_sets(labels: torch.Tensor, teacher: torch.Tensor):
+    """(B, K) → (B,): row r has label k where k differs from its class; binary cross-entropy and T²·KL of two coins, means over k."""
+    targets = 1 - F.one_hot(labels, teacher.shape[1]).float()
+    q = torch.sigmoid(teacher / TEMPERATURE)
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        of_labels = F.binary_cross_entropy_with_logits(z, targets, reduction="none").mean(1)
+        p = torch.sigmoid(z / TEMPERATURE)
+        coins = q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
+        return (1 - LAMBDA) * of_labels + LAMBDA * TEMPERATURE**2 * coins.mean(1)
+
+    return loss
+
+
+def of_values(labels: torch.Tensor, teacher: torch.Tensor):
+    """(B, K) → (B,) of the first output: squared errors against 0.5 + the class, and against the teacher's first output."""
+    targets = labels.float() + 0.5
+    return lambda z: (1 - LAMBDA) * (z[:, 0] - targets) ** 2 + LAMBDA * (z[:, 0] - teacher[:, 0]) ** 2
+
+
+def train(student: BertForSequenceClassification, projections: dict, follow: tuple, of_rows) -> list[dict]:
+    """Loss and gradient norm of each step; `follow` is the batch, what the teacher shows of it, and its lengths."""
+    batch, theirs, lengths = follow
+    for x in projections.values():
+        x.requires_grad_()
+    decay = SETTINGS["weight_decay"]
+
+    def optimizer(parameters: list) -> torch.optim.AdamW:
+        groups = [
+            {"params": [x for x in parameters if x.dim() >= 2], "weight_decay": decay},
+            {"params": [x for x in parameters if x.dim() < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=SETTINGS["learning_rate"], eps=1e-8)
+
+    # Clipped and moved apart, as a run does it: the projections are none of the student's.
+    parts = [list(student.parameters()), list(projections.values())]
+    optimizers = [optimizer(part) for part in parts]
+    steps = []
+    for step in range(SETTINGS["steps"]):
+        ours = shown(student, batch)
+        loss = (of_rows(ours["logits"]) + terms(ours, theirs, lengths, projections)).mean()
+        loss.backward()
+        norms = [torch.nn.utils.clip_grad_norm_(part, SETTINGS["max_norm"]).item() for part in parts]
+        rate = SETTINGS["learning_rate"] * (1 - step / SETTINGS["total"])
+        for each in optimizers:
+            for group in each.param_groups:
+                group["lr"] = rate
+            each.step()
+            each.zero_grad()
+        steps.append({"loss": loss.item(), "norm": norms[0]})
+    return steps
+
+
 def whole_models() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(10)
@@ -161,38 +221,17 @@ def whole_models() -> None:
     with torch.no_grad():
         theirs = shown(teacher, batch)
     kept |= {f"teacher.{name}": x.clone().contiguous() for name, x in theirs.items()}
-    for x in projections.values():
-        x.requires_grad_()
-    decay = SETTINGS["weight_decay"]
-
-    def optimizer(parameters: list) -> torch.optim.AdamW:
-        groups = [
-            {"params": [x for x in parameters if x.dim() >= 2], "weight_decay": decay},
-            {"params": [x for x in parameters if x.dim() < 2], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=SETTINGS["learning_rate"], eps=1e-8)
-
-    # Clipped and moved apart, as a run does it: the projections are none of the student's.
-    parts = [list(student.parameters()), list(projections.values())]
-    optimizers = [optimizer(part) for part in parts]
-    steps = []
-    for step in range(SETTINGS["steps"]):
-        ours = shown(student, batch)
-        rows = torch.nn.functional.cross_entropy(ours["logits"], golden["labels"], reduction="none")
-        loss = (rows + terms(ours, theirs, lengths, projections)).mean()
-        loss.backward()
-        norms = [torch.nn.utils.clip_grad_norm_(part, SETTINGS["max_norm"]).item() for part in parts]
-        rate = SETTINGS["learning_rate"] * (1 - step / SETTINGS["total"])
-        for each in optimizers:
-            for group in each.param_groups:
-                group["lr"] = rate
-            each.step()
-            each.zero_grad()
-        steps.append({"loss": loss.item(), "norm": norms[0]})
+    labels = golden["labels"]
+    start = copy.deepcopy((student, projections))
+    follow = (batch, theirs, lengths)
+    steps = train(student, projections, follow, lambda z: F.cross_entropy(z, labels, reduction="none"))
     kept |= {f"final.{name}": x.detach().clone() for name, x in student.named_parameters()}
     kept |= {f"final.{name}": x.detach().clone() for name, x in projections.items()}
     save_file(kept, HERE / "states.safetensors")
-    content = {"terms": TERMS, "settings": SETTINGS, "steps": steps}
+    kinds = {}
+    for kind, of_rows in [("sets", of_sets(labels, theirs["logits"])), ("values", of_values(labels, theirs["logits"]))]:
+        kinds[kind] = train(*copy.deepcopy(start), follow, of_rows)
+    content = {"terms": TERMS, "settings": SETTINGS, "steps": steps, "lambda": LAMBDA, "temperature": TEMPERATURE, "kinds": kinds}
     (HERE / "states_steps.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

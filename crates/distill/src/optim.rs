@@ -63,6 +63,7 @@ impl Grads {
         for name in params.names().filter(|name| !is_key_bias(name)) {
             match self.0.get(name) {
                 None => missing.push(name.to_string()),
+                Some(_) if DEBERTAS_CONSTANTS.iter().any(|end| name.ends_with(end)) => {}
                 Some(grad) if grad.is_zero()? => zero.push(name.to_string()),
                 Some(_) => is_any_moved = true,
             }
@@ -75,7 +76,12 @@ impl Grads {
     }
 }
 
-/// By the names that the architectures have for it; DeBERTa's keys of positions as well, whose own keys do feel theirs.
+/// The keys' bias, and that of the norm of the table which keys of positions are made of: where DeBERTa has no term of the
+/// positions' queries, they are such constants too; else they are felt. They have a gradient either way.
+const DEBERTAS_CONSTANTS: [&str; 2] = ["self.key_proj.bias", "deberta.encoder.LayerNorm.bias"];
+
+/// A constant added to all keys cancels in softmax. By the names that the architectures have for it; DeBERTa's keys of positions
+/// as well.
 fn is_key_bias(name: &str) -> bool {
     ["self.key.bias", "k_lin.bias", "attn.k.bias", "attention.key.bias", "pos_key_proj.bias"]
         .iter()

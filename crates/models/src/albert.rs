@@ -66,15 +66,17 @@ pub(crate) fn layer_names(&Groups { groups, inner }: &Groups) -> Vec<String> {
     (0..groups).flat_map(|group| (0..inner).map(move |block| name(group, block))).collect()
 }
 
-/// Layer i belongs to group ⌊i / (layers / groups)⌋, the division in floating point as the original has it.
-pub(crate) fn layer_order(&Groups { groups, inner }: &Groups, layers: usize) -> Vec<usize> {
-    let group_of = |layer: usize| {
-        let group = layer as f64 / (layers as f64 / groups as f64);
-        (group as usize).min(groups - 1)
-    };
-    (0..layers)
-        .flat_map(|layer| (0..inner).map(move |block| group_of(layer) * inner + block))
-        .collect()
+/// Layer i belongs to group ⌊i / (layers / groups)⌋, the division in floating point as the original has it. (layers,)
+pub(crate) fn group_of(&Groups { groups, .. }: &Groups, layers: usize) -> Vec<usize> {
+    let of = |layer: usize| layer as f64 / (layers as f64 / groups as f64);
+    (0..layers).map(|layer| (of(layer) as usize).min(groups - 1)).collect()
+}
+
+/// Blocks in the order in which they run.
+pub(crate) fn layer_order(groups: &Groups, layers: usize) -> Vec<usize> {
+    let inner = groups.inner;
+    let blocks = group_of(groups, layers).into_iter();
+    blocks.flat_map(|group| (0..inner).map(move |block| group * inner + block)).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::layout::Role;
 use crate::weights::Weights;
 use crate::{
-    Config, Details, Error, FORMAT_PT, ModelType, Result, architecture, write_safetensors,
+    Config, Details, Error, FORMAT_PT, ModelType, Result, albert, architecture, write_safetensors,
 };
 
 /// What of a checkpoint stays.
@@ -94,19 +94,23 @@ pub fn cut(from: &Path, cut: &Cut, to: &Path) -> Result<()> {
 
 /// Writes a config.json of other sizes into `to` and no weights: a model that is to start from fresh ones.
 pub fn resized(from: &Path, sizes: &Sizes, words: Option<&[u32]>, to: &Path) -> Result<()> {
-    let mut raw = Config::open(from)?.raw;
+    let old = Config::open(from)?;
+    let mut raw = old.raw.clone();
+    // The table has rows up to the padding token's beside those that texts use.
+    let positions = sizes.positions.map(|positions| positions + old.first_position);
     let pairs: [(&[&str], Option<usize>); 5] = [
         (&["hidden_size", "dim"], sizes.hidden),
         (&LAYERS, sizes.layers),
         (&["num_attention_heads", "n_heads"], sizes.heads),
         (&["intermediate_size", "hidden_dim"], sizes.intermediate),
-        (&["max_position_embeddings"], sizes.positions),
+        (&["max_position_embeddings"], positions),
     ];
     for (keys, value) in pairs {
         if let Some(value) = value {
             set(&mut raw, keys, value);
         }
     }
+    follow_sizes(&mut raw, &old, sizes);
     if let Some(words) = words {
         set_vocabulary(&mut raw, words);
     }
@@ -116,6 +120,26 @@ pub fn resized(from: &Path, sizes: &Sizes, words: Option<&[u32]>, to: &Path) -> 
     // What the new sizes don't allow is said of the new file, before it is there.
     Config::parse(raw.clone(), &to.join("config.json"))?;
     write_config(to, raw)
+}
+
+/// Keys that say a size again, or something of each layer.
+fn follow_sizes(raw: &mut Map<String, Value>, old: &Config, sizes: &Sizes) {
+    for key in ["pooler_hidden_size", "embedding_size"] {
+        let is_same = old.raw.get(key).is_some_and(|value| *value == old.hidden_size);
+        if let (true, Some(hidden)) = (is_same, sizes.hidden) {
+            raw.insert(key.into(), hidden.into());
+        }
+    }
+    if raw.contains_key("attention_head_size") {
+        let heads = sizes.heads.unwrap_or(old.heads).max(1);
+        let head_size = sizes.hidden.unwrap_or(old.hidden_size) / heads;
+        raw.insert("attention_head_size".into(), head_size.into());
+    }
+    if let (Details::ModernBert(modern), Some(layers)) = (&old.details, sizes.layers) {
+        // The pattern from the lowest layer, and again where there are more of them.
+        let pattern: Vec<usize> = (0..layers).map(|layer| layer % old.layers).collect();
+        raw.insert("layer_types".into(), modern.layer_types(&pattern));
+    }
 }
 
 const LAYERS: [&str; 2] = ["num_hidden_layers", "n_layers"];
@@ -138,9 +162,33 @@ fn check_layers(config: &Config, layers: &[usize]) -> Result<()> {
             "layer 0 has no norm in front and no other can take its place, so it comes first, not layer {first}"
         ));
     }
+    let list =
+        |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     if layers.iter().collect::<BTreeSet<_>>().len() < layers.len() {
-        let list: Vec<String> = layers.iter().map(usize::to_string).collect();
-        return refuse(format!("a layer is named twice: {}", list.join(",")));
+        return refuse(format!("a layer is named twice: {}", list(layers)));
+    }
+    if let Details::Albert(groups) = &config.details {
+        if layers.len() < groups.groups {
+            let groups = groups.groups;
+            return refuse(format!(
+                "its layers share the weights of {groups} groups, so a student has at least {groups} layers"
+            ));
+        }
+        // Its config has a number of layers and no list, so groups can't be divided otherwise.
+        let group_of = |count: usize| albert::group_of(groups, count);
+        let (old, new) = (group_of(n), group_of(layers.len()));
+        let asked: Vec<usize> = layers.iter().map(|&layer| old[layer]).collect();
+        if asked != new {
+            return refuse(format!(
+                "its layers share the weights of {} groups: layers {} are of the groups {}, and a model of {} layers would \
+                 have {}; name layers of these groups",
+                groups.groups,
+                list(layers),
+                list(&asked),
+                layers.len(),
+                list(&new)
+            ));
+        }
     }
     Ok(())
 }

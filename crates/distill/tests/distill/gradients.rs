@@ -133,6 +133,19 @@ fn zeros_are_missing_only_beside_others() {
     check(&[("a", [0.0; 2]), ("b", [0.0; 2]), ("c", [0.0; 2])], &[]);
     check(&[("a", [0.0; 2]), ("b", [0.0; 2])], &["c"]);
     check(&[], &["a", "b", "c"]);
+    // DeBERTa's have a gradient whatever its terms are, and without the positions' queries nothing but rounding in it.
+    let names = ["a", "x.attention.self.key_proj.bias", "deberta.encoder.LayerNorm.bias"];
+    let params = Params(names.map(|name| (name.to_string(), var(2))).into());
+    let missing = |constants: Option<[f32; 2]>| {
+        let of = |name: &str| if name == "a" { Some(some) } else { constants };
+        let tensor = |name: &str| {
+            let values = of(name)?;
+            Some((name.to_string(), Gradient::Whole(Tensor::new(&values, &CPU).unwrap())))
+        };
+        Grads(names.iter().filter_map(|name| tensor(name)).collect()).missing(&params).unwrap()
+    };
+    assert_eq!(missing(Some([0.0; 2])), Vec::<String>::new());
+    assert_eq!(missing(None), [names[2], names[1]]);
 }
 
 #[test]

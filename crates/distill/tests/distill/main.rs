@@ -8,6 +8,7 @@ mod finish;
 mod golden;
 mod gradients;
 mod guides;
+mod kinds;
 mod methods;
 mod objectives;
 mod refit;

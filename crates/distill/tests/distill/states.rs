@@ -18,13 +18,13 @@ use crate::{
     toy_rows,
 };
 
-fn student() -> Classifier {
+pub fn student() -> Classifier {
     let dir = golden_folder().join("bert_student");
     Classifier::open(&dir, Head::FromCheckpoint, &CPU).unwrap().0
 }
 
 /// A table of one vector a text, as a run has it.
-fn vectors(model: &Classifier, rows: &Encoded, vector: TextVector) -> Vectors {
+pub fn vectors(model: &Classifier, rows: &Encoded, vector: TextVector) -> Vectors {
     let dir = tempfile::tempdir().unwrap();
     let c = model.config.hidden_size;
     let fingerprint = Fingerprint {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Tensor;
@@ -11,7 +11,9 @@ use lowchurn_distill::{
     Event, Grads, Guides, Plan, SelectBy, State, cross_entropy_rows, one_hot, step, step_deferring,
 };
 use lowchurn_kernels::{Keys, backward};
-use lowchurn_models::{Head, Input, Mode, Params, adapter_base, open_adapted, read_params_into};
+use lowchurn_models::{
+    Classifier, Head, Input, Mode, Params, adapter_base, open_adapted, read_params_into,
+};
 use tempfile::TempDir;
 
 use crate::methods::Lesson;
@@ -488,26 +490,25 @@ fn what_a_model_does_not_have_is_refused() {
     );
 }
 
-/// The golden models of other families, by their folders' names.
-fn families() -> Vec<(String, lowchurn_models::Classifier)> {
+/// The golden checkpoints of other families, by their folders' names.
+pub fn families() -> Vec<(String, PathBuf)> {
     let folders = fs::read_dir(golden_folder().join("architectures")).unwrap();
     let folders =
         folders.map(|entry| entry.unwrap().path()).chain([golden_folder().join("modernbert_cls")]);
-    let mut found: Vec<(String, lowchurn_models::Classifier)> = folders
-        .filter(|path| path.is_dir())
-        .map(|path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let opened = lowchurn_models::Classifier::open(&path, Head::FromCheckpoint, &CPU);
-            (name, opened.unwrap().0)
-        })
-        .collect();
-    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut found: Vec<(String, PathBuf)> =
+        folders.filter(|path| path.is_dir()).map(|path| (name(&path), path)).collect();
+    found.sort();
     assert!(found.len() >= 8, "{}", found.len());
     found
 }
 
+fn family(path: &Path) -> Classifier {
+    Classifier::open(path, Head::FromCheckpoint, &CPU).unwrap().0
+}
+
 /// Tokens that every family's table has, none of them padding.
-fn plain_rows() -> Encoded {
+pub fn plain_rows() -> Encoded {
     let row = |n: u32| ((0..6 + n).map(|at| 5 + (7 * at + n) % 20).collect(), Some(n % 2));
     crate::encoded(&(0..4).map(row).collect::<Vec<(Vec<u32>, Option<u32>)>>())
 }
@@ -516,10 +517,10 @@ fn plain_rows() -> Encoded {
 #[test]
 fn parts_of_every_family() {
     for change in [lora as Change, frozen] {
-        for (name, model) in families() {
+        for (name, path) in families() {
             let mut plan = Plan { learning_rate: 1e-2, ..plan() };
             change(&mut plan);
-            let mut state = State::new(model).unwrap();
+            let mut state = State::new(family(&path)).unwrap();
             state.train_parts(&plan).unwrap();
             let before = values(&state.model.params);
             let rows = plain_rows();
@@ -546,12 +547,12 @@ fn parts_of_every_family() {
 
 #[test]
 fn what_a_family_does_not_have_is_refused() {
-    let check = |family: &str, change: fn(&mut Plan), expected: &str| {
-        let (_, mut model) = families().into_iter().find(|(name, _)| name == family).unwrap();
-        let mut plan = plan();
+    let check = |of: &str, change: fn(&mut Plan), expected: &str| {
+        let (_, path) = families().into_iter().find(|(name, _)| name == of).unwrap();
+        let (mut model, mut plan) = (family(&path), plan());
         change(&mut plan);
         let said = lowchurn_distill::Trained::of(&plan, &mut model, 0).err().unwrap().to_string();
-        assert_eq!(said, expected, "{family}");
+        assert_eq!(said, expected, "{of}");
     };
     check(
         "modernbert_cls",
@@ -626,7 +627,7 @@ fn an_adapter_on_its_base_is_the_released_model() {
         let merged = open_adapted(&base, &adapter, &CPU).unwrap();
         assert_eq!(merged.labels(), ["no", "yes"]);
         let head = Head::FromCheckpoint;
-        let (released, _) = lowchurn_models::Classifier::open(&run, head, &CPU).unwrap();
+        let (released, _) = Classifier::open(&run, head, &CPU).unwrap();
         let print = |params: &Params| params.fingerprint().unwrap();
         assert_eq!(print(&merged.params), print(&released.params));
         assert_eq!(print(&merged.params), print(&state.model.params));

@@ -85,6 +85,12 @@ check-architectures:
     cargo build --release
     {{python}} tests/golden/check_architectures.py
 
+# Hold students cut out of every architecture against transformers (PYTHON); the verdicts are in tests/golden/students.md
+[group('check')]
+check-students:
+    cargo build --release
+    {{python}} tests/golden/check_students.py
+
 # Hold exported ONNX files against PyTorch and the program by onnxruntime (PYTHON); the verdicts are in tests/golden/onnx.md
 [group('check')]
 check-onnx *ARGS:
@@ -163,13 +169,13 @@ bench-peer *ARGS:
     cargo build --release
     @{{python}} benches/peer/pair.py "$@"
 
-# A training step of each architecture, ours and transformers' eager form in turn: just bench-architectures --repeats 1 (--help)
+# A training step of each architecture at its usual small size, ours and transformers' eager form in turn, 12 minutes (--help)
 [group('measure')]
 bench-architectures *ARGS:
     cargo build --release
     @{{python}} benches/peer/architectures.py "$@"
 
-# BENCHMARKS.md from what bench-peer wrote: just bench-page, or files of several runs
+# BENCHMARKS.md from what bench-peer and bench-architectures wrote: just bench-page, or files of several runs
 [group('measure')]
 bench-page *FILES:
     {{python}} benches/peer/page.py "$@" > target/peer/page.md && mv target/peer/page.md BENCHMARKS.md

@@ -5,11 +5,17 @@ many cores other processes used meanwhile. One clock and one counter for both pr
 import json
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+# Above this many cores in use by others, a time says more about them than about us.
+DISTURBED = 0.3
 
 
 def run(command: list[str], threads: int) -> dict:
@@ -38,6 +44,19 @@ def run(command: list[str], threads: int) -> dict:
         "others_cores": None if others is None else round(others, 2),
         "peak_rss_mib": round(used.ru_maxrss / 1024, 1),  # KiB on Linux
     }
+
+
+def least_disturbed(measured, again: int) -> list[dict]:
+    """All tries; one is of the kind `run` (or `failed`), the others are `disturbed`."""
+    tries = [measured()]
+    while tries[-1]["kind"] == "run" and is_disturbed(tries[-1]) and len(tries) <= again:
+        tries.append(measured())
+    counts = min(tries, key=lambda line: (line["kind"] == "run", line["others_cores"] or 0.0))
+    return [line if line is counts else line | {"kind": "disturbed"} for line in tries]
+
+
+def is_disturbed(line: dict) -> bool:
+    return (line["others_cores"] or 0.0) > DISTURBED
 
 
 def trained(events: list[tuple[float, dict]], side: str) -> dict:
@@ -76,6 +95,36 @@ def busy_seconds() -> float | None:
         return None
     user, nice, system, _idle, _iowait, irq, softirq, steal = [int(field) for field in line.split()[1:9]]
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def machine(ours: Path, threads: int, command: str, peer: dict | None) -> dict:
+    """The first line of a run: where and with what it was made."""
+    load = round(os.getloadavg()[0], 2)
+    if load > DISTURBED:
+        print(f"warning: the machine's load is {load} before anything has started; these times will be no good")
+    revision = output_of(["git", "rev-parse", "--short=12", "HEAD"])
+    return {
+        "kind": "machine",
+        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load_average": load,
+        "threads": threads,
+        "lowchurn": output_of([str(ours), "--version"]) + f", revision {revision}",
+        "rustc": output_of(["rustc", "--version"]),
+        "peer": peer,
+        "command": command,
+    }
+
+
+def shown(command: list[str]) -> str:
+    """As somebody else would type it: no folder of this machine."""
+    line = shlex.join("python" if "/bin/python" in part else part for part in command)
+    for folder, name in [(str(ROOT.parent), ".."), (str(Path.home()), "~")]:
+        line = line.replace(f"{ROOT}/", "").replace(folder, name)
+    return line
 
 
 def processor() -> str:

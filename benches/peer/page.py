@@ -1,4 +1,4 @@
-"""BENCHMARKS.md from what pair.py wrote: medians, ratios of runs that were made in the same repeat, machine, commands.
+"""BENCHMARKS.md from what pair.py and architectures.py wrote: medians, ratios of runs that were made in the same repeat, machine, commands.
 
     python benches/peer/page.py target/peer/results.jsonl > BENCHMARKS.md
 
@@ -26,6 +26,8 @@ MEMORY_AIM = 0.35
 TOKENISE_AIM = 1.5
 EPOCH_AIM = 150.0
 THREADS_AIM = 1.8
+# Ours in f32 over PyTorch's eager form; other architectures have no aim.
+ARCHITECTURE_AIMS = {"deberta-v2": 1.0, "modernbert": 1.0}
 TITLES = {
     "sst2": "Training: MiniLM on SST-2",
     "setup": "Set-up: all of SST-2's training rows, until the first step",
@@ -35,6 +37,7 @@ TITLES = {
     "bert-base": "Training in BERT-base's size, random weights, SST-2's rows",
     "imdb": "Training at 512 tokens: MiniLM on IMDb",
     "epoch": "A whole epoch of SST-2 (ours alone)",
+    "architectures": "A training step of each architecture",
 }
 
 
@@ -50,7 +53,8 @@ def main(paths: list[str]) -> None:
         for case in TITLES:
             cases[case] = [run for run in runs if run["case"] == case] or cases.get(case, [])
     print("# Benchmarks\n")
-    print("Made by `benches/peer/page.py` from the lines of `just bench-peer`; not a number here is typed by hand.")
+    made_by = "`just bench-peer` and `just bench-architectures`" if cases["architectures"] else "`just bench-peer`"
+    print(f"Made by `benches/peer/page.py` from the lines of {made_by}; not a number here is typed by hand.")
     print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
     print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
     machine_section(machines, [run for runs in cases.values() for run in runs], failed, n_again)
@@ -92,6 +96,8 @@ def machine_section(machines: list[dict], runs: list[dict], failed: list[dict], 
 def section(case: str, runs: list[dict]) -> None:
     if case == "scaling":
         return scaling(runs)
+    if case == "architectures":
+        return architectures(runs)
     by_setting = {}
     for run in runs:
         by_setting.setdefault((run["side"], run["setting"]), []).append(run)
@@ -208,6 +214,32 @@ def scaling(runs: list[dict]) -> None:
         print(f"The aim on two threads is {THREADS_AIM} times one thread's speed.\n")
     print("Words of the vocabulary by chance, so that each row has as many tokens; such as:\n")
     print(indented(runs[0]["command"]))
+
+
+def architectures(runs: list[dict]) -> None:
+    by_model = {}
+    for run in runs:
+        model = (run["architecture"], run["known_by"], run["layers"], run["width"], run["shape"])
+        by_model.setdefault(model, {}).setdefault((run["side"], run["setting"]), []).append(run)
+    sides = [side for side in [("ours", "f32"), ("ours", "bf16"), ("peer", "f32"), ("peer", "bf16")] if any(side in of for of in by_model.values())]
+    times, memory = [], []
+    for (architecture, known_by, layers, width, shape), by_side in by_model.items():
+        name = [known_by, f"{layers} x {width}", shape]
+        of = lambda side: by_side.get(side, [])  # noqa: E731
+        steps = [number([{"ms": 1e3 * run["step_seconds"]} for run in of(side)], "ms", 1) for side in sides]
+        pairs = [paired(of(("ours", precision)), of(("peer", "f32"))) for precision in ["f32", "bf16"]]
+        f32, bf16 = ([mine["step_seconds"] / theirs["step_seconds"] for mine, theirs in both] for both in pairs)
+        aim = verdict(f32, ARCHITECTURE_AIMS.get(architecture)) if f32 else ""
+        times.append([*name, *steps, *[spread(values) if values else "" for values in (f32, bf16)], aim])
+        memory.append([*name, *[number(of(side), "peak_rss_mib", 0) for side in sides]])
+    titles = [called(side) for side in sides]
+    shared = ["", "layers x width", "rows x tokens"]
+    print("Forward, backward, clipping and AdamW, in milliseconds; PyTorch with eager attention. Ratios are ours over PyTorch's in f32.\n")
+    print(table([*shared, *titles, "f32 / f32", "bf16 / f32", "aim of f32"], times))
+    print("Peak memory of the whole process, MiB:\n")
+    print(table([*shared, *titles], memory))
+    print("The vocabulary has 30,522 words for all; weights are random, rows of one length. Such as:\n")
+    print(indented("\n".join(of_it[0]["command"] for of_it in next(iter(by_model.values())).values())))
 
 
 def number(runs: list[dict], key: str, digits: int) -> str:

@@ -33,10 +33,9 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
-from measure import output_of, processor, run, scored, trained, versions
+from measure import is_disturbed, least_disturbed, machine, run, scored, shown, trained, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = Path("target/release/lowchurn")
@@ -53,8 +52,6 @@ SIZES = {
     "score_rows": (4096, 64),
     "scaling_steps": (7, 3),
 }
-# Above this many cores in use by others, a time says more about them than about us.
-DISTURBED = 0.3
 # A disturbed run is made again at most this often.
 AGAIN = 2
 
@@ -109,14 +106,14 @@ def main() -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     n_failed = 0
     with open(args.output, "w", encoding="utf-8") as lines:
-        write(lines, machine(args, sides))
+        write(lines, machine_of(args, sides))
         if not args.smoke:
             write(lines, ceilings())
         for repeat in range(args.repeats):
             for case in args.cases:
                 jobs = jobs_of(case, args, sides, 42 + repeat)
                 for turn, job in enumerate(jobs if repeat % 2 == 0 else reversed(jobs)):
-                    for line in least_disturbed(job, 0 if args.smoke else AGAIN):
+                    for line in least_disturbed(lambda job=job: measured(job), 0 if args.smoke else AGAIN):
                         line |= {"repeat": repeat, "turn": turn}
                         n_failed += line["kind"] == "failed"
                         write(lines, line)
@@ -346,19 +343,6 @@ def bert_base(model: Path, sides: Sides) -> Path:
 # The measurement
 
 
-def least_disturbed(job: Job, again: int) -> list[dict]:
-    """All tries; one is of the kind `run` (or `failed`), the others are `disturbed`."""
-    tries = [measured(job)]
-    while tries[-1]["kind"] == "run" and is_disturbed(tries[-1]) and len(tries) <= again:
-        tries.append(measured(job))
-    counts = min(tries, key=lambda line: (line["kind"] == "run", line["others_cores"] or 0.0))
-    return [line if line is counts else line | {"kind": "disturbed"} for line in tries]
-
-
-def is_disturbed(line: dict) -> bool:
-    return (line["others_cores"] or 0.0) > DISTURBED
-
-
 def measured(job: Job) -> dict:
     said = {"case": job.case, "side": job.side, "setting": job.setting, "threads": job.threads, "seed": job.seed}
     said |= {"tokens": job.tokens, "length": job.length, "command": shown(job.command)}
@@ -379,26 +363,11 @@ def measured(job: Job) -> dict:
 # What is told of it
 
 
-def machine(args: argparse.Namespace, sides: Sides) -> dict:
-    load = round(os.getloadavg()[0], 2)
-    if load > DISTURBED:
-        print(f"warning: the machine's load is {load} before anything has started; these times will be no good")
-    revision = output_of(["git", "rev-parse", "--short=12", "HEAD"])
-    return {
-        "kind": "machine",
-        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "load_average": load,
-        "threads": sides.threads,
-        "lowchurn": output_of([str(OURS), "--version"]) + f", revision {revision}",
-        "rustc": output_of(["rustc", "--version"]),
-        "peer": versions(sides.python, list(PINS)) | {"python": platform.python_version()} if sides.python else None,
+def machine_of(args: argparse.Namespace, sides: Sides) -> dict:
+    peer = versions(sides.python, list(PINS)) | {"python": platform.python_version()} if sides.python else None
+    return machine(OURS, sides.threads, shown(["just", "bench-peer", *sys.argv[1:]]), peer) | {
         "has_bf16": sides.has_bf16,
         "is_smoke": args.smoke,
-        "command": shown(["just", "bench-peer", *sys.argv[1:]]),
         "sizes": {name: getattr(args, name) for name in SIZES},
     }
 
@@ -410,14 +379,6 @@ def ceilings() -> dict:
     text = ran.stdout if ran.returncode == 0 else f"not measured: {(ran.stderr.splitlines() or ['?'])[-1]}"
     print(text)
     return {"kind": "ceilings", "command": shlex.join(command), "text": text}
-
-
-def shown(command: list[str]) -> str:
-    """As somebody else would type it: no folder of this machine."""
-    line = shlex.join("python" if "/bin/python" in part else part for part in command)
-    for folder, name in [(str(ROOT.parent), ".."), (str(Path.home()), "~")]:
-        line = line.replace(f"{ROOT}/", "").replace(folder, name)
-    return line
 
 
 def told(line: dict) -> str:

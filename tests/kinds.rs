@@ -196,6 +196,31 @@ fn numbers_from_rows_to_a_certified_update() {
     assert!(error.contains("--tolerance 0.25"), "{error}");
 }
 
+/// Merged into its base an adapter of either kind is the run's model, with its kind and thresholds.
+#[test]
+fn an_adapter_keeps_its_kind() {
+    let lab = lab();
+    for (data, more, kind) in [
+        ("sets.jsonl", "--threshold 0.4", "multi_label_classification"),
+        ("numbers.csv", "", "regression"),
+    ] {
+        let (column, run) = (if kind == "regression" { "score" } else { "labels" }, kind);
+        finetune(&lab, data, run, &format!("--lora-rank 4 {more}"));
+        let predict = |model: &str| {
+            lab.ok(&format!(
+                "predict --model {model} --data $T/{data} --split train[:20] --label-column {column} --logits --output $T/{kind}.jsonl"
+            ));
+            lab.read(&format!("{kind}.jsonl"))
+        };
+        assert!(predict(&format!("$T/{run}/adapter")) == predict(&format!("$T/{run}")), "{kind}");
+        let merged = lab.names("hf/hub/.lowchurn-merged");
+        let mut kinds = merged.iter().map(|name| {
+            lab.json(&format!("hf/hub/.lowchurn-merged/{name}config.json"))["problem_type"].clone()
+        });
+        assert!(kinds.any(|found| found == kind), "{merged:?}");
+    }
+}
+
 #[test]
 fn a_student_learns_from_a_teacher_of_its_kind() {
     let lab = lab();
@@ -211,6 +236,19 @@ fn a_student_learns_from_a_teacher_of_its_kind() {
     assert_eq!(lab.json("student-sets/config.json")["problem_type"], "multi_label_classification");
     lab.ok(&distil("numbers.csv", "score", "numbers", "--lambda 0.5"));
     assert_eq!(lab.json("student-numbers/config.json")["problem_type"], "regression");
+    // What a teacher shows besides is of no kind.
+    let states = "--lambda 0.5 --hidden-weight 1 --attention-weight 0.1 --relation-weight 1 --vector-weight 1";
+    for (data, column, teacher) in
+        [("sets.jsonl", "labels", "sets"), ("numbers.csv", "score", "numbers")]
+    {
+        let plain = lab.read(&format!("student-{teacher}/model.safetensors"));
+        let line = distil(data, column, teacher, states);
+        lab.ok(&line);
+        let found = lab.read(&format!("student-{teacher}/model.safetensors"));
+        assert!(found != plain, "{teacher}: the states change nothing");
+        lab.ok(&line);
+        assert!(lab.read(&format!("student-{teacher}/model.safetensors")) == found, "{teacher}");
+    }
     let refused = |line: String, expected: &str| {
         let error =
             lab.run(&line).expect(2).error().replace(&lab.root().display().to_string(), "$T");

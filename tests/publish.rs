@@ -530,3 +530,38 @@ fn an_onnx_file_goes_along_if_it_is_of_this_model() {
         done.err
     );
 }
+
+/// A student of a teacher of another family: the card, the manifest and a report that holds them together name both.
+#[test]
+fn a_students_card_and_report_name_its_teacher_too() {
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
+    let rows = "--train-split train[:40] --eval-split train[40:60] --batch-size 8 --max-length 32 --max-steps 4";
+    let of_family = "--model tests/golden/architectures/roberta";
+    lab.ok(&format!("finetune tickets {of_family} --output $T/teacher {rows}"));
+    lab.ok(&format!(
+        "distil tickets --teacher $T/teacher --student tiny --vector-weight 1 --tables $T/tables --output \
+         $T/student {rows}"
+    ));
+    let teacher = lab.path("teacher").display().to_string();
+    let provenance = &lab.json("student/manifest.json")["provenance"];
+    assert_eq!(
+        (provenance["base"].as_str(), provenance["teacher"][0].as_str()),
+        (Some("tiny"), Some(&*teacher))
+    );
+    lab.ok("publish $T/student --to me/student --dry-run");
+    let card = lab.text("student/release/README.md");
+    let said = format!("The student started from `tiny` and followed the teacher `{teacher}`.\n");
+    assert!(card.contains(&said), "{card}");
+    assert!(card.contains("base_model: ") || card.contains("| `base` | `tiny` |"), "{card}");
+
+    lab.ok("compare $T/teacher $T/student --data tickets --split train[60:90] --output $T/both");
+    let report = lab.json("both/report.json");
+    for (side, name) in [("old", "teacher"), ("new", "student")] {
+        assert!(report[side]["name"].as_str().unwrap().ends_with(name), "{}", report[side]);
+        assert!(
+            lab.text("both/report.html").contains(name)
+                && lab.text("both/report.md").contains(name)
+        );
+    }
+}

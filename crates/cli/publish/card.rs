@@ -290,8 +290,16 @@ fn trained_on(told: &Told) -> String {
 }
 
 fn procedure(run: &Run) -> String {
-    let mut out = "\n## Procedure\n\n| setting | |\n|---|---|\n".to_string();
-    let plan = &run.manifest["provenance"]["plan"];
+    let mut out = "\n## Procedure\n\n".to_string();
+    let provenance = &run.manifest["provenance"];
+    if let (Some(base), Some(teacher)) =
+        (provenance["base"].as_str(), provenance["teacher"][0].as_str())
+    {
+        let (base, teacher) = (code(base), code(teacher));
+        out += &format!("The student started from {base} and followed the teacher {teacher}.\n\n");
+    }
+    out += "| setting | |\n|---|---|\n";
+    let plan = &provenance["plan"];
     let rows = plan.as_object().into_iter().flatten();
     for (key, value) in rows {
         let value = match value {

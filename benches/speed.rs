@@ -3,7 +3,7 @@
 //!     just bench                      # MiniLM on SST-2, where both lie next to the project as just slow needs them
 //!     just bench-smoke                # what ships, in seconds, so that this file can't rot
 //!
-//! `--model DIR` and `--data DIR|FILE` choose others. Each number is the median of several; the machine's
+//! `--model DIR` and `--data DIR|FILE` choose others, `--steps N` another number of updates. Each number is the median of several; the machine's
 //! matrix rate is measured in the same run, because absolute numbers of shared machines say little.
 
 #![allow(clippy::print_stdout, reason = "a bench prints")]
@@ -19,8 +19,8 @@ use lowchurn_data::{
     epoch_order, padding_share, read,
 };
 use lowchurn_distill::{
-    Divergence, Guides, Lambda, Method, Plan, SelectBy, State, StepReport, Teacher, TeacherRows,
-    predict, step_deferring,
+    Divergence, Guides, Lambda, Measuring, Method, OldWeights, Plan, SelectBy, State, StepReport,
+    Teacher, TeacherRows, gradient_noise, predict, step_deferring,
 };
 use lowchurn_kernels::{
     Onto, Packed, Precision, Threads, View, awake, bf16_path, ceiling_bf16, ceiling_f32, matmul,
@@ -74,6 +74,7 @@ fn bench() -> Result<()> {
     let bf16 = Plan { precision: Precision::Bf16, ..plan.clone() };
     training(&what, &bf16, &split, &tokens, &order)?;
     updating(&what, &plan, &split, &tokens, &order)?;
+    gradients(&what, &plan, &split, &tokens, &order)?;
     evaluation(&what, &split, &encoder)?;
     whole_command(&what)
 }
@@ -182,6 +183,52 @@ fn updating(
     println!(
         "update with a teacher's table: {:8.3} of a plain update (median)",
         median(&mut ratios)
+    );
+    Ok(())
+}
+
+/// What `diagnose --gradients` costs: batches measured and the same ones as plain updates, turn by turn, without the teacher's own
+/// gradients and with them. Eight batches at a time, of two of which the latter are taken.
+fn gradients(
+    what: &What,
+    plan: &Plan,
+    split: &Split,
+    tokens: &Encoded,
+    order: &[Vec<u32>],
+) -> Result<()> {
+    let (mut trained, student) = (State::new(model(what, split)?)?, model(what, split)?);
+    let weights = OldWeights::of(&student.params);
+    let classes = split.labels.len();
+    let logits = (0..tokens.rows() * classes).map(|i| (i % 7) as f32 * 0.3 - 0.9).collect();
+    let teacher = Teacher { logits, known: vec![true; classes], said: Vec::new() };
+    let pad = student.config.pad_token_id;
+    let mut ratios = [Vec::new(), Vec::new()];
+    for batches in order.chunks_exact(8).take(what.steps.div_ceil(8)) {
+        let mut updates = 0.0;
+        for rows in batches {
+            let batch = collate(tokens, rows, pad);
+            updates += timed(&mut trained, plan, tokens, &Guides::default(), &batch)?.1;
+        }
+        for (weights, ratios) in [None, Some(&weights)].into_iter().zip(&mut ratios) {
+            let measuring = Measuring {
+                student: &student,
+                teacher: &teacher,
+                weights,
+                rows: tokens,
+                batches,
+                lambda: 0.5,
+                device: &Device::Cpu,
+            };
+            let start = Instant::now();
+            gradient_noise(&measuring, &mut |_| true)?;
+            ratios.push(start.elapsed().as_secs_f64() / updates);
+        }
+    }
+    let [alone, own] = &mut ratios;
+    println!(
+        "gradients of a batch measured: {:8.3} of a plain update (median); with the teacher's own {:.3}",
+        median(alone),
+        median(own)
     );
     Ok(())
 }
@@ -320,10 +367,14 @@ fn what(args: &[String]) -> Result<What> {
     let near = cache.map(|cache| cache.join("models/sentence-transformers/all-MiniLM-L6-v2"));
     let model = flag("--model").or(near).filter(|path| path.is_dir());
     let data = flag("--data").or(Some(root.join("../shared/hub/datasets/stanfordnlp/sst2")));
+    let steps = match flag("--steps") {
+        Some(text) => path(&text)?.parse().context("--steps: expected a number")?,
+        None => 60,
+    };
     let (Some(model), Some(data)) = (model, data.filter(|path| path.exists())) else {
         bail!("give --model DIR (MiniLM) and --data DIR (SST-2), or --smoke for what ships");
     };
-    Ok(What { model, data, columns: columns("sentence"), rows: usize::MAX, steps: 60 })
+    Ok(What { model, data, columns: columns("sentence"), rows: usize::MAX, steps })
 }
 
 fn path(path: &Path) -> Result<&str> {

@@ -56,7 +56,9 @@ fn controls_and_generations_run_and_are_measured() {
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
     assert_eq!(said["report"]["batches"], 4);
     assert_eq!(said["report"]["groups"][0]["group"], "all");
-    assert_eq!(said["report"]["cosines"].as_array().unwrap().len(), 4);
+    assert_eq!(said["report"]["own_batches"], 2);
+    assert_eq!(said["report"]["cosines"].as_array().unwrap().len(), 2);
+    assert_eq!(said["report"]["label_cosines"].as_array().unwrap().len(), 4);
     let caveats = said["caveats"].to_string();
     assert!(
         caveats.contains("AdamW divides") && caveats.contains("4 batches are few"),

@@ -139,7 +139,8 @@ fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
     match is_alike {
         true => lines.extend(report.own.first().map(|all| {
             format!(
-                "with the teacher's own gradients: λ̂ {} (centred {}), ρ² {}; left {} measured",
+                "with the teacher's own gradients, of {} of the batches: λ̂ {} (centred {}), ρ² {}; left {} measured",
+                report.own_batches,
                 shown(all.lambda_hat),
                 shown(all.lambda_hat_centred),
                 shown(all.rho2_centred),

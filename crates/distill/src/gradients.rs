@@ -5,13 +5,14 @@
 //! dropout. Where the teacher has the student's architecture, its own gradient J(θ)ᵀ(p(θ) − y) can be measured beside it; the two
 //! are the same for a linear model, and the cosine says how far they are apart for another.
 //!
-//! Costs two passes a batch where training has one, and a third for the teacher's own gradients.
+//! A batch costs one forward pass and two backward ones, where training has one of each and the optimizer's; the teacher's own
+//! gradients a pass of both kinds more, so they are taken of every fourth batch. `just bench` says what that is in updates.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use lowchurn_data::{Encoded, collate};
-use lowchurn_kernels::{awake, backward};
+use lowchurn_kernels::{Gradients, awake, backward, backward_keeping};
 use lowchurn_models::{Classifier, Depth, Input, Mode, Params, depth};
 use serde::{Deserialize, Serialize};
 
@@ -61,10 +62,13 @@ pub struct GradientReport {
     pub lambda: f64,
     /// With the teacher's residual through the student.
     pub groups: Vec<GroupNoise>,
-    /// With the teacher's own gradients; nothing where it has another architecture.
+    /// With the teacher's own gradients, over `own_batches` of the batches; nothing where it has another architecture.
     pub own: Vec<GroupNoise>,
-    /// (batches,) between a − λ·b of both kinds, over the whole model.
+    pub own_batches: usize,
+    /// (own_batches,) between a − λ·b of both kinds, over the whole model.
     pub cosines: Vec<f64>,
+    /// (batches,) between the labels' gradient a and distillation's a − λ·b, over the whole model.
+    pub label_cosines: Vec<f64>,
 }
 
 /// What is measured on.
@@ -181,66 +185,105 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+/// ⟨a, a⟩, ⟨b, b⟩ and ⟨a, b⟩.
+#[derive(Clone, Copy, Default)]
+struct Products {
+    aa: f64,
+    bb: f64,
+    ab: f64,
+}
+
+impl Products {
+    fn add(&mut self, other: Products) {
+        self.aa += other.aa;
+        self.bb += other.bb;
+        self.ab += other.ab;
+    }
+
+    /// Between a and a − λ·b; 1 where one of them is zero.
+    fn cosine_to_distillation(self, lambda: f64) -> f64 {
+        let Products { aa, bb, ab } = self;
+        cosine(aa - lambda * ab, aa, aa - 2.0 * lambda * ab + lambda * lambda * bb, aa)
+    }
+}
+
+/// ⟨x, y⟩/(‖x‖·‖y‖) from ⟨x, y⟩, ‖x‖² and ‖y‖²; 1 where one of them is zero. Products of gradients are of f32, so what is left of
+/// numbers of the size `of` below its rounding is no direction.
+fn cosine(xy: f64, xx: f64, yy: f64, of: f64) -> f64 {
+    let least = 1e-9 * of;
+    if xx > least && yy > least { xy / (xx * yy).sqrt() } else { 1.0 }
+}
+
 /// Sums over batches, part by part.
 #[derive(Default)]
 struct Sums {
-    /// By parameter: Σ a and Σ b.
-    a: BTreeMap<String, Vec<f64>>,
-    b: BTreeMap<String, Vec<f64>>,
-    /// By parameter: Σ‖a‖², Σ‖b‖², Σ⟨a, b⟩.
-    products: BTreeMap<String, [f64; 3]>,
+    batches: usize,
+    /// Σ a and Σ b.
+    a: Grads,
+    b: Grads,
+    products: BTreeMap<String, Products>,
 }
 
 impl Sums {
-    fn add(&mut self, a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) {
-        for (name, a) in a {
-            let Some(b) = b.get(name) else { continue };
-            let sums = self.products.entry(name.clone()).or_default();
-            for (sum, product) in sums.iter_mut().zip([dot(a, a), dot(b, b), dot(a, b)]) {
-                *sum += product;
-            }
-            for (sums, values) in [(&mut self.a, a), (&mut self.b, b)] {
-                let sum = sums.entry(name.clone()).or_insert_with(|| vec![0.0; values.len()]);
-                sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += f64::from(*x));
-            }
+    /// The products over the whole model.
+    fn add(&mut self, a: Grads, b: Grads) -> Result<Products> {
+        let mut all = Products::default();
+        for (name, a) in &a.0 {
+            let Some(b) = b.0.get(name) else { continue };
+            let products =
+                Products { aa: a.sum_of_squares()?, bb: b.sum_of_squares()?, ab: a.dot(b)? };
+            self.products.entry(name.clone()).or_default().add(products);
+            all.add(products);
         }
+        self.batches += 1;
+        self.a.merge(a)?;
+        self.b.merge(b)?;
+        Ok(all)
     }
 
     /// `all` first, then each part from below.
-    fn groups(&self, student: &Classifier, n: usize, lambda: f64) -> Vec<GroupNoise> {
+    fn groups(&self, student: &Classifier, lambda: f64) -> Result<Vec<GroupNoise>> {
         let mut groups: BTreeMap<(Option<Depth>, String), (Noise, usize)> = BTreeMap::new();
-        let n = n as f64;
+        let n = self.batches as f64;
         for (name, products) in &self.products {
-            let (a, b) = (&self.a[name], &self.b[name]);
-            let of_means = |a: &[f64], b: &[f64]| -> f64 {
-                a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() / (n * n)
-            };
+            let (a, b) = (&self.a.0[name], &self.b.0[name]);
+            let numbers = student.params.0[name].elem_count();
             let at = depth(&student.config, name);
             let part = match at {
                 Depth::Embedding => "embeddings".to_string(),
                 Depth::Layer(layer) => format!("layer {layer}"),
                 Depth::Head => "head".into(),
             };
+            let of_means = (a.sum_of_squares()?, b.sum_of_squares()?, a.dot(b)?);
             for key in [(None, "all".to_string()), (Some(at), part)] {
-                let (sum, numbers) = groups.entry(key).or_default();
-                sum.student += products[0] / n;
-                sum.teacher += products[1] / n;
-                sum.product += products[2] / n;
-                sum.student_of_mean += of_means(a, a);
-                sum.teacher_of_mean += of_means(b, b);
-                sum.product_of_means += of_means(a, b);
-                *numbers += a.len();
+                let (sum, n_numbers) = groups.entry(key).or_default();
+                sum.student += products.aa / n;
+                sum.teacher += products.bb / n;
+                sum.product += products.ab / n;
+                sum.student_of_mean += of_means.0 / (n * n);
+                sum.teacher_of_mean += of_means.1 / (n * n);
+                sum.product_of_means += of_means.2 / (n * n);
+                *n_numbers += numbers;
             }
         }
-        groups
+        Ok(groups
             .into_iter()
             .map(|((_, name), (noise, numbers))| noise.of_group(name, numbers, lambda))
-            .collect()
+            .collect())
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+fn dot(a: &Grads, b: &Grads) -> Result<f64> {
+    let mut sum = 0.0;
+    for (name, a) in &a.0 {
+        sum += b.0.get(name).map_or(Ok(0.0), |b| a.dot(b))?;
+    }
+    Ok(sum)
+}
+
+/// The teacher's own gradients are taken of each batch whose number divides by this: every fourth, and of two at least.
+fn own_every(batches: usize) -> usize {
+    batches.div_ceil(2).clamp(1, 4)
 }
 
 /// Measures the gradients of each batch; `on` is told how many are done, and `false` from it stops. `None` where it stopped.
@@ -264,36 +307,50 @@ pub fn gradient_noise(
     if !(0.0..=1.0).contains(&lambda) {
         return refuse(format!("λ is {lambda}, expected a number from 0 to 1"));
     }
-    if teacher.known.iter().any(|known| !known) {
-        return refuse("gradients: the teacher doesn't know all of the student's classes".into());
+    if let Some(class) = teacher.known.iter().position(|known| !known) {
+        let name = student.labels().get(class).cloned().unwrap_or_default();
+        return refuse(format!(
+            "gradients: the teacher doesn't know the student's class {name:?}; take one that was trained on all of them"
+        ));
     }
     let plan = Plan::default_with(SelectBy::Loss);
     let theirs = weights.map(|weights| theirs(student, weights)).transpose()?;
-    let (mut residual, mut own, mut cosines) = (Sums::default(), Sums::default(), Vec::new());
+    let (mut residual, mut own) = (Sums::default(), Sums::default());
+    let (mut cosines, mut label_cosines) = (Vec::new(), Vec::new());
     for (n, batch) in batches.iter().enumerate() {
         let batch = collate(rows, batch, student.config.pad_token_id);
         let input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
         let size = batch.rows.len() as f64;
-        let mean = |losses: Tensor| losses.sum_all().map(|sum| sum / size);
-        let at = |params: &Params, loss: &dyn Fn(&Tensor) -> Result<Tensor>| {
-            awake(|| {
-                let tensors = params.tensors().map(|(name, t)| (name.to_string(), t.clone()));
-                let logits = student.forward_with(&tensors.collect(), &input, Mode::Eval)?; // (B, K)
-                let mut found = Grads::default();
-                found.add(params, &mut backward(&mean(loss(&logits)?)??)?)?;
-                flat(found)
-            })
+        let mean = |losses: Tensor| -> Result<Tensor> { Ok((losses.sum_all()? / size)?) };
+        let logits_at = |params: &Params| -> Result<Tensor> {
+            let tensors = params.tensors().map(|(name, t)| (name.to_string(), t.clone()));
+            Ok(student.forward_with(&tensors.collect(), &input, Mode::Eval)?) // (B, K)
         };
-        let labels = |logits: &Tensor| label_losses(&plan, rows, &batch, logits); // (B,)
-        let a = at(&student.params, &labels)?;
-        let towards = residuals(teacher, rows, &batch.rows, device)?; // (B, K)
-        let b = at(&student.params, &|logits| Ok((logits * &towards)?.sum(1)?))?;
-        residual.add(&a, &b);
-        if let Some(theirs) = &theirs {
-            let c = at(theirs, &labels)?;
-            own.add(&a, &c);
-            cosines.push(cosine(&a, &b, &c, lambda));
-        }
+        let of = |params: &Params, mut found: Gradients| -> Result<Grads> {
+            let mut grads = Grads::default();
+            grads.add(params, &mut found)?;
+            Ok(grads)
+        };
+        awake(|| -> Result<()> {
+            let logits = logits_at(&student.params)?; // (B, K)
+            let labels = mean(label_losses(&plan, rows, &batch, &logits)?)?;
+            let a = of(&student.params, backward_keeping(&labels)?)?;
+            let towards = residuals(teacher, rows, &batch.rows, device)?; // (B, K)
+            let told = mean((&logits * &towards)?.sum(1)?)?;
+            let b = of(&student.params, backward(&told)?)?;
+            let theirs = theirs.as_ref().filter(|_| n.is_multiple_of(own_every(batches.len())));
+            if let Some(theirs) = theirs {
+                let labels = mean(label_losses(&plan, rows, &batch, &logits_at(theirs)?)?)?;
+                let c = of(theirs, backward(&labels)?)?;
+                let (ab, bb, bc) = (dot(&a, &b)?, dot(&b, &b)?, dot(&b, &c)?);
+                let Products { aa, bb: cc, ab: ac } = own.add(a.clone(), c)?;
+                let between = aa - lambda * (ab + ac) + lambda * lambda * bc;
+                let at = |ab: f64, bb: f64| aa - 2.0 * lambda * ab + lambda * lambda * bb;
+                cosines.push(cosine(between, at(ab, bb), at(ac, cc), aa));
+            }
+            label_cosines.push(residual.add(a, b)?.cosine_to_distillation(lambda));
+            Ok(())
+        })?;
         if !on(n + 1) {
             return Ok(None);
         }
@@ -302,9 +359,11 @@ pub fn gradient_noise(
         batches: batches.len(),
         rows: batches.iter().map(Vec::len).sum(),
         lambda,
-        groups: residual.groups(student, batches.len(), lambda),
-        own: own.groups(student, batches.len(), lambda),
+        groups: residual.groups(student, lambda)?,
+        own: own.groups(student, lambda)?,
+        own_batches: own.batches,
         cosines,
+        label_cosines,
     }))
 }
 
@@ -341,32 +400,6 @@ fn theirs(student: &Classifier, weights: &OldWeights) -> Result<Params> {
         all.insert(name.clone(), candle_core::Var::from_tensor(&tensor.copy()?.detach())?);
     }
     Ok(Params(all))
-}
-
-fn flat(grads: Grads) -> Result<BTreeMap<String, Vec<f32>>> {
-    let one = |(name, grad): (String, lowchurn_kernels::Gradient)| {
-        Ok((name, grad.to_tensor()?.flatten_all()?.to_vec1::<f32>()?))
-    };
-    grads.0.into_iter().map(one).collect()
-}
-
-/// Between a − λ·b and a − λ·c; 1 where one of them is zero.
-fn cosine(
-    a: &BTreeMap<String, Vec<f32>>,
-    b: &BTreeMap<String, Vec<f32>>,
-    c: &BTreeMap<String, Vec<f32>>,
-    lambda: f64,
-) -> f64 {
-    let (mut both, mut one, mut other) = (0.0, 0.0, 0.0);
-    for (name, a) in a {
-        let (Some(b), Some(c)) = (b.get(name), c.get(name)) else { continue };
-        for ((a, b), c) in a.iter().zip(b).zip(c) {
-            let x = f64::from(*a) - lambda * f64::from(*b);
-            let y = f64::from(*a) - lambda * f64::from(*c);
-            (both, one, other) = (both + x * y, one + x * x, other + y * y);
-        }
-    }
-    if one * other > 0.0 { both / (one * other).sqrt() } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -427,13 +460,24 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
         let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let case = &all["F4_nonlinear_surrogate"];
-        let vector = |key: &str| -> Vec<f32> { serde_json::from_value(case[key].clone()).unwrap() };
-        let named = |values: Vec<f32>| BTreeMap::from([("w".to_string(), values)]);
-        let zero = named(vec![0.0, 0.0]);
-        let minus = |values: Vec<f32>| named(values.iter().map(|x| -x).collect());
-        let found = cosine(&zero, &minus(vector("g_kd")), &minus(vector("g_modified")), 1.0);
+        let vector = |key: &str| -> Vec<f64> { serde_json::from_value(case[key].clone()).unwrap() };
+        let (x, y) = (vector("g_kd"), vector("g_modified"));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let found = cosine(dot(&x, &y), dot(&x, &x), dot(&y, &y), 1.0);
         assert!((found - case["cosine"].as_f64().unwrap()).abs() < 1e-7, "{found}");
-        assert_eq!(cosine(&zero, &zero, &zero, 0.5), 1.0);
+        assert_eq!(cosine(0.0, 0.0, 1.0, 1.0), 1.0);
+        // a = (3, 4), b = (3, 0), λ = 1/2: a − λ·b = (1.5, 4).
+        let products = Products { aa: 25.0, bb: 9.0, ab: 9.0 };
+        let expected = 20.5 / (25.0f64 * 18.25).sqrt();
+        assert!((products.cosine_to_distillation(0.5) - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn own_gradients_are_of_two_batches_at_least() {
+        for n in 2..50 {
+            let own = (0..n).filter(|at| at % own_every(n) == 0).count();
+            assert!(own >= 2 && own <= n.div_ceil(4).max(2), "{own} of {n}");
+        }
     }
 
     #[test]
@@ -445,6 +489,8 @@ mod tests {
             lambda: 0.5,
             groups: vec![noise.of_group("all".into(), 3, 0.5)],
             own: Vec::new(),
+            own_batches: 0,
+            label_cosines: vec![1.0; batches],
             cosines,
         };
         let few = caveats(&report(4, vec![0.5, 0.9, 0.8]), OptimizerName::AdamW);

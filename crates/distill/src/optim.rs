@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Plan, Result, Trained};
 
 /// Gradients by parameter name, in name order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Grads(pub BTreeMap<String, Gradient>);
 
 impl Grads {

@@ -1,7 +1,7 @@
 //! Gradients of a loss. candle's store makes a block of zeros for every tensor and adds to it, which for parameters costs
 //! several passes over the whole model's size; here the operations of this crate hand a parameter's gradient over as it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
@@ -12,6 +12,8 @@ use crate::gradient::{Gradient, Host, Rows};
 thread_local! {
     /// Open while `backward` runs on this thread.
     static HANDED_OVER: RefCell<Option<HashMap<TensorId, Gradient>>> = const { RefCell::new(None) };
+    /// Whether the pass on this thread leaves what the operations saved for another one.
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The gradients that a backward pass found.
@@ -22,11 +24,27 @@ pub struct Gradients {
 
 /// Gradients of a scalar with respect to everything it was made from.
 pub fn backward(loss: &Tensor) -> Result<Gradients> {
+    go_back(loss, false)
+}
+
+/// The same, and the pass can be followed by one of another loss over the part of the graph that both share, which spares its
+/// forward pass. Costs a copy of what the operations have saved.
+pub fn backward_keeping(loss: &Tensor) -> Result<Gradients> {
+    go_back(loss, true)
+}
+
+fn go_back(loss: &Tensor, keeps: bool) -> Result<Gradients> {
     // A thread that waits inside an operation may take up another job, with a backward pass of its own.
-    let outer = HANDED_OVER.replace(Some(HashMap::new()));
+    let outer = (HANDED_OVER.replace(Some(HashMap::new())), KEEPS.replace(keeps));
     let store = loss.backward();
-    let handed_over = HANDED_OVER.replace(outer).unwrap_or_default();
+    KEEPS.set(outer.1);
+    let handed_over = HANDED_OVER.replace(outer.0).unwrap_or_default();
     Ok(Gradients { handed_over, store: store? })
+}
+
+/// Asked by an operation on its way back.
+pub(crate) fn keeps() -> bool {
+    KEEPS.get()
 }
 
 impl Gradients {

@@ -16,6 +16,7 @@ use crate::residual_norm::Norm;
 use crate::{Dropout, Precision};
 
 /// Keys and queries of the rows that a batch's distances read, (R, C) each.
+#[derive(Clone)]
 pub(crate) struct Projected {
     keys: Option<Buffer>,
     queries: Option<Buffer>,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use crate::backward;
 use crate::buffers::Buffer;
 use crate::host::{host, is_fused, output, slice};
 use crate::layer_norm::norm_rows;
@@ -183,6 +184,7 @@ struct Encoder {
     saved: Mutex<Vec<Saved>>,
 }
 
+#[derive(Clone)]
 enum Saved {
     Attention(self_attention::Saved),
     FeedForward(feed_forward::Saved),
@@ -295,8 +297,9 @@ impl CustomOp2 for Encoder {
         _y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut all =
-            std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = if backward::keeps() { saved.clone() } else { std::mem::take(&mut *saved) };
+        drop(saved);
         if all.len() != self.steps.len() {
             bail!("encoder: a second backward pass over the same graph");
         }

@@ -23,6 +23,7 @@ pub struct FeedForward {
 }
 
 /// What the way back needs.
+#[derive(Clone)]
 pub(crate) struct Saved {
     inner: Buffer,        // (N, F) before the activation
     pub(crate) h: Buffer, // (N, C) before the norm

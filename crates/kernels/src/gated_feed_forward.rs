@@ -25,6 +25,7 @@ pub struct GatedFeedForward {
 }
 
 /// What the way back needs.
+#[derive(Clone)]
 pub(crate) struct Saved {
     inner: Buffer,        // (N, 2·F)
     pub(crate) y: Buffer, // (N, C), what came out

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::adamw::{squares, sum_of_squares};
 use crate::buffers::Buffer;
-use crate::host::BLOCK;
-use crate::lanes::{LANES, total, wide};
+use crate::host::{BLOCK, host, is_fused};
+use crate::lanes::{LANES, sum_of_pairs, total, wide};
 
 /// A parameter's gradient.
 #[derive(Clone, Debug)]
@@ -55,6 +55,17 @@ impl Gradient {
             Gradient::Whole(tensor) => sum_of_squares(tensor),
             Gradient::Host(host) => Ok(host.squares),
             Gradient::Rows(rows) => Ok(rows.sum_of_squares()),
+        }
+    }
+
+    /// Σ a·b with another gradient of the same parameter, in a fixed order.
+    pub fn dot(&self, other: &Gradient) -> Result<f64> {
+        match (self, other) {
+            (Gradient::Host(a), Gradient::Host(b)) if a.shape == b.shape => {
+                Ok(products(&a.values, &b.values))
+            }
+            (Gradient::Rows(a), Gradient::Rows(b)) if a.shape == b.shape => Ok(a.dot(b)),
+            (a, b) => dot_of_tensors(&a.to_tensor()?, &b.to_tensor()?),
         }
     }
 
@@ -177,6 +188,16 @@ impl Rows {
         sum + f64::from(total(lanes))
     }
 
+    /// Over the rows that both have; all others are zero in one of them.
+    fn dot(&self, other: &Rows) -> f64 {
+        let mut theirs = other.iter().peekable();
+        let of_row = |(id, row): (u32, &[f32])| {
+            while theirs.next_if(|(other, _)| *other < id).is_some() {}
+            theirs.next_if(|(other, _)| *other == id).map_or(0.0, |(_, other)| products(row, other))
+        };
+        self.iter().map(of_row).sum()
+    }
+
     pub fn to_tensor(&self) -> Result<Tensor> {
         let (v, c) = self.shape;
         let mut whole = vec![0f32; v * c];
@@ -185,6 +206,30 @@ impl Rows {
         }
         Tensor::from_vec(whole, (v, c), &Device::Cpu)
     }
+}
+
+fn dot_of_tensors(a: &Tensor, b: &Tensor) -> Result<f64> {
+    if a.shape() != b.shape() {
+        bail!("gradients of a parameter: {:?} and {:?}", a.shape(), b.shape());
+    }
+    if !is_fused(a) {
+        return Ok(f64::from((a.detach() * b.detach())?.sum_all()?.to_scalar::<f32>()?));
+    }
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    Ok(products(&host(&a)?, &host(&b)?))
+}
+
+/// Σ a·b: f32 inside a block, f64 across blocks.
+fn products(a: &[f32], b: &[f32]) -> f64 {
+    let blocks: Vec<f32> =
+        a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)).map(|(a, b)| products_block(a, b)).collect();
+    blocks.into_iter().map(f64::from).sum()
+}
+
+wide! {
+fn products_block(a: &[f32], b: &[f32]) -> f32 {
+    sum_of_pairs(a, b, |a, b| a * b)
+}
 }
 
 wide! {
@@ -247,6 +292,16 @@ mod tests {
             prop_assert_eq!(bits(&on_host(&a).plus(Gradient::Rows(b.clone())).unwrap()), bits(&slow));
             let fast = Gradient::Rows(a.clone()).plus(Gradient::Rows(b.clone())).unwrap();
             prop_assert_eq!(bits(&fast), bits(&slow));
+            let numbers = |rows: &Rows| rows.to_tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let pairs: Vec<f64> = numbers(&a).iter().zip(&numbers(&b)).map(|(a, b)| f64::from(*a) * f64::from(*b)).collect();
+            let (exact, size) = (pairs.iter().sum::<f64>(), pairs.iter().map(|x| x.abs()).sum::<f64>());
+            let in_rows = Gradient::Rows(a.clone());
+            for (one, other) in [
+                (&in_rows, &Gradient::Rows(b.clone())), (&on_host(&a), &on_host(&b)), (&whole(&a), &whole(&b)), (&in_rows, &on_host(&b)),
+            ] {
+                // f32 inside a block: 16 lanes of at most 1024 numbers.
+                prop_assert!((one.dot(other).unwrap() - exact).abs() <= 1e-4 * size);
+            }
             let Gradient::Rows(sum) = fast else { return Err(TestCaseError::fail("rows became a tensor")) };
             prop_assert!(sum.ids.is_sorted_by(|a, b| a < b));
             prop_assert_eq!(bits(&Gradient::Rows(a).plus(whole(&b)).unwrap()), bits(&slow));
@@ -268,6 +323,7 @@ mod tests {
     #[test]
     fn tables_of_two_shapes_do_not_add() {
         let rows = |shape| Gradient::Rows(Rows::new(vec![0], vec![1.0; 2], shape));
+        assert!(rows((5, 2)).dot(&rows((6, 2))).is_err());
         let error = rows((5, 2)).plus(rows((6, 2))).unwrap_err();
         assert!(error.to_string().contains("(5, 2) and (6, 2)"), "{error}");
     }

@@ -52,7 +52,7 @@ pub use adamw::{AdamW, Moments, adamw, adamw_on_host, sum_of_squares};
 pub use add::add;
 pub use affine::Affine;
 pub use attention::{attention, attention_in_window};
-pub use backward::{Gradients, backward};
+pub use backward::{Gradients, backward, backward_keeping};
 pub use bf16::{Packed, bf16_path, matmul_bf16};
 pub use ceilings::{ceiling_bf16, ceiling_f32, memory_rate};
 pub use composed::{log_softmax, relu, tanh};

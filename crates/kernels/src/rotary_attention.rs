@@ -33,6 +33,7 @@ pub enum Reach {
 }
 
 /// What the way back needs, (N, C) each; queries and keys are turned.
+#[derive(Clone)]
 pub(crate) struct Saved {
     q: Buffer,
     k: Buffer,

@@ -36,6 +36,7 @@ pub struct AttentionDropout {
 }
 
 /// What the way back needs; M rows are asked for, all N or each text's first.
+#[derive(Clone)]
 pub(crate) struct Saved {
     q: Buffer,            // (M, C)
     k: Buffer,            // (N, C)

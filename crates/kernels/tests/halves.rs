@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 use lowchurn_kernels::{
-    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Half, Precision, Relation,
-    SelfAttention, Sequences, attention, backward, composed, dropout_rows, encoder,
-    encoder_of_first_rows,
+    Activation, Affine, AttentionDropout, Dropout, FeedForward, Gelu, Gradients, Half, Precision,
+    Relation, SelfAttention, Sequences, attention, backward, backward_keeping, composed,
+    dropout_rows, encoder, encoder_of_first_rows,
 };
 
 mod twin;
@@ -333,6 +333,35 @@ fn frozen_parameters_of_fused_operations() {
             }
         }
     }
+}
+
+/// Two losses of one forward pass have the gradients, bit by bit, that each has of its own.
+#[test]
+fn a_pass_that_keeps_what_was_saved_can_be_followed_by_another() {
+    let s = Arc::new(Sequences::packed(&[3, 2], 3).unwrap());
+    let inputs = feed_forward_inputs(5, 8, 13);
+    let all: Vec<Tensor> = inputs.iter().map(|v| v.as_tensor().clone()).collect();
+    let of = || {
+        let half =
+            || Half::FeedForward(feed_forward_of(&all, Activation::Gelu(Gelu::Erf)), DROPPED);
+        encoder(&all[0], &s, vec![half(), half()], F32).unwrap()
+    };
+    let squares = |y: &Tensor| y.sqr().unwrap().sum_all().unwrap();
+    let sum = |y: &Tensor| (y * 0.3).unwrap().sum_all().unwrap();
+    let numbers = |mut grads: Gradients| {
+        inputs
+            .each_ref()
+            .map(|input| flat(&grads.remove(input).unwrap().unwrap().to_tensor().unwrap()))
+    };
+    let apart =
+        [numbers(backward(&squares(&of())).unwrap()), numbers(backward(&sum(&of())).unwrap())];
+    let y = of();
+    let together =
+        [numbers(backward_keeping(&squares(&y)).unwrap()), numbers(backward(&sum(&y)).unwrap())];
+    assert_eq!(together, apart);
+    assert_ne!(together[0], together[1]);
+    let error = backward(&sum(&y)).err().unwrap();
+    assert!(error.to_string().contains("a second backward pass over the same graph"), "{error}");
 }
 
 /// It would drop the parameters' gradients without a word.

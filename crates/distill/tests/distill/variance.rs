@@ -494,7 +494,9 @@ fn measured_gradients_are_those_of_updates() {
         device: &CPU,
     };
     let report = gradient_noise(&measuring, &mut |_| true).unwrap().unwrap();
-    assert_eq!((report.batches, report.rows, report.cosines.len()), (3, 9, 3));
+    // The teacher's own gradients are of the first batch and the third.
+    assert_eq!((report.batches, report.rows, report.label_cosines.len()), (3, 9, 3));
+    assert_eq!((report.own_batches, report.cosines.len()), (2, 2));
     let squares = |plan: &Plan, start: &Params, which: &[u32]| -> f64 {
         let mut state = State::new(clone(start)).unwrap();
         state.train_parts(plan).unwrap();
@@ -511,8 +513,21 @@ fn measured_gradients_are_those_of_updates() {
     };
     let (all, own) = (&report.groups[0].noise, &report.own[0].noise);
     close(all.student, mean(&|which| squares(&plain, &student.params, which)));
-    close(own.student, all.student);
-    close(own.teacher, mean(&|which| squares(&plain, &old.params, which)));
+    let mean_of_own = |params: &Params| {
+        [0, 2].iter().map(|at| squares(&plain, params, &batches[*at])).sum::<f64>() / 2.0
+    };
+    close(own.student, mean_of_own(&student.params));
+    close(own.teacher, mean_of_own(&old.params));
+    for (cosine, which) in report.label_cosines.iter().zip(&batches) {
+        let (a, kd) =
+            (squares(&plain, &student.params, which), squares(&distil, &student.params, which));
+        let alone = Plan { method: "distil:lambda=1".parse().unwrap(), ..plain.clone() };
+        let told = squares(&alone, &student.params, which); // ‖a − b‖²
+        // With s = ⟨a, b⟩ and q = ‖b‖²: kd = a − 2λ·s + λ²·q and told = a − 2·s + q.
+        let s = (kd - a - 0.09 * (told - a)) / (0.18 - 0.6);
+        let expected = (a - 0.3 * s) / (a * kd).sqrt();
+        assert!((cosine - expected).abs() < 1e-3, "{cosine} {expected}");
+    }
     let kd = all.student - 0.6 * all.product + 0.09 * all.teacher;
     close(kd, mean(&|which| squares(&distil, &student.params, which)));
 
@@ -550,7 +565,7 @@ fn measured_gradients_are_those_of_updates() {
     let unsure = Teacher { known: vec![true, false], ..told.clone() };
     assert_eq!(
         said(Measuring { teacher: &unsure, ..itself }),
-        "gradients: the teacher doesn't know all of the student's classes"
+        "gradients: the teacher doesn't know the student's class \"yes\"; take one that was trained on all of them"
     );
     let mut other = own.clone();
     other.params.remove("bert.pooler.dense.bias");

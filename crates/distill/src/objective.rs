@@ -22,7 +22,7 @@ mod weights;
 pub use shares::{Groups, Shares};
 pub use steering::{Steering, steering_rows};
 pub(crate) use weights::losses_of_shifted;
-pub use weights::{calibration_gap, class_losses, gains, prior, raise, robust_weights};
+pub use weights::{bounded, calibration_gap, class_losses, gains, prior, raise, robust_weights};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -54,6 +54,8 @@ pub struct Robust {
     pub form: Form,
     /// γ in λ ← λ·exp(γ·R), renormalised.
     pub step: f64,
+    /// The largest of λ over the smallest, at most. Written where it is another than [`RATIO`].
+    pub ratio: f64,
     /// Updates between two such.
     pub every: u64,
     /// R is weighted by these.
@@ -94,6 +96,9 @@ pub enum ClassLoss {
     ZeroOne,
     CrossEntropy,
 }
+
+/// So many classes as are told apart in practice can't all be forgotten for one, and a few are free to differ.
+pub const RATIO: f64 = 100.0;
 
 pub const OBJECTIVES: [&str; 5] = ["standard", "balanced", "robust", "ada-margin", "ada-alpha"];
 
@@ -206,6 +211,7 @@ impl FromStr for Objective {
                     base: k.choice("base", Base::Balanced, &BASES)?,
                     form: form(&mut k, &group_by)?,
                     step: k.positive("step", 0.1)?,
+                    ratio: k.parsed("ratio", RATIO, "a number from 1 on", |ratio| *ratio >= 1.0)?,
                     every: k.parsed("every", 50, "at least 1 update", |n| *n > 0)?,
                     labels: k.choice("labels", SteeredBy::OneHot, &LABELS)?,
                     loss: k.choice("loss", ClassLoss::ZeroOne, &LOSSES)?,
@@ -260,15 +266,21 @@ impl fmt::Display for Objective {
                 labels,
                 loss,
                 rows,
+                ratio,
                 ..
-            }) => write!(
-                out,
-                ":weight={weight},base={},form={},step={step},every={every},labels={},loss={},rows={rows}",
-                name_of(&BASES, base),
-                name_of(&FORMS, form),
-                name_of(&LABELS, labels),
-                name_of(&LOSSES, loss),
-            )?,
+            }) => {
+                write!(
+                    out,
+                    ":weight={weight},base={},form={},step={step},every={every},labels={},loss={},rows={rows}",
+                    name_of(&BASES, base),
+                    name_of(&FORMS, form),
+                    name_of(&LABELS, labels),
+                    name_of(&LOSSES, loss),
+                )?;
+                if *ratio != RATIO {
+                    write!(out, ",ratio={ratio}")?;
+                }
+            }
         }
         match self.group_by() {
             Some(column) => write!(out, ",group-by={column}"),
@@ -304,6 +316,9 @@ mod tests {
         }
         let text = "robust:weight=0.5,base=standard,form=weights,step=1,every=7,labels=teacher,loss=cross-entropy,rows=90";
         assert_eq!(text.parse::<Objective>().unwrap().to_string(), text);
+        let free = "robust:ratio=inf".parse::<Objective>().unwrap();
+        assert!(free.to_string().ends_with("rows=1000,ratio=inf"), "{free}");
+        assert_eq!(free.to_string().parse::<Objective>().unwrap(), free);
         let grouped = "balanced:group-by=air line".parse::<Objective>().unwrap();
         assert_eq!(grouped.to_string(), "balanced:form=weights,group-by=air line");
         assert_eq!(grouped.group_by(), Some("air line"));
@@ -322,6 +337,10 @@ mod tests {
             "robust: weight is \"1.5\", expected a number from 0 to 1"
         );
         assert_eq!(said("robust:step=0"), "robust: step is \"0\", expected a number above 0");
+        assert_eq!(
+            said("robust:ratio=0.5"),
+            "robust: ratio is \"0.5\", expected a number from 1 on"
+        );
         assert_eq!(said("robust:every=0"), "robust: every is \"0\", expected at least 1 update");
         assert_eq!(said("robust:labels=x"), "robust: labels is \"x\", expected one-hot, teacher");
         assert_eq!(

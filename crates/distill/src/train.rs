@@ -15,8 +15,8 @@ use crate::states::text_vectors;
 use crate::variance::{check_control, renew_control};
 use crate::{
     Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
-    Shares, State, StepReport, TextVector, Threshold, TrainOnly, Vectors, ascend, evaluate_targets,
-    predict, raise, release, step_deferring, tuned_thresholds, worst_classes,
+    Shares, State, StepReport, TextVector, Threshold, TrainOnly, Vectors, ascend, bounded,
+    evaluate_targets, predict, raise, release, step_deferring, tuned_thresholds, worst_classes,
 };
 
 /// What a run is given; nothing of it changes.
@@ -309,7 +309,8 @@ fn watch_classes(run: &Run, state: &mut State, on: &mut dyn FnMut(Event)) -> Res
     if state.progress.log_weights.len() != losses.len() {
         state.progress.log_weights = vec![-(losses.len() as f64).ln(); losses.len()];
     }
-    let weights = raise(&state.progress.log_weights, &losses, robust.step);
+    let raised = raise(&state.progress.log_weights, &losses, robust.step);
+    let weights = bounded(&raised, robust.ratio);
     let worst = (0..losses.len()).fold(0, |a, b| if losses[b] > losses[a] { b } else { a });
     let names = match run.guides.groups {
         Some(groups) => &groups.names,

@@ -68,6 +68,16 @@ pub fn raise(log_weights: &[f64], losses: &[f64], step: f64) -> Vec<f64> {
     log_softmax_of(&raised)
 }
 
+/// No weight below the largest over `ratio`: log λ_j ← max(log λ_j, max_k log λ_k − ln ratio), over their sum. Without it the weight of a
+/// class that goes right shrinks on and on; when the class is then forgotten, it takes as many rounds until that shows.
+pub fn bounded(log_weights: &[f64], ratio: f64) -> Vec<f64> {
+    let least = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max) - ratio.ln();
+    if log_weights.iter().all(|log| *log >= least) {
+        return log_weights.to_vec(); // to the last bit
+    }
+    log_softmax_of(&log_weights.iter().map(|log| log.max(least)).collect::<Vec<f64>>())
+}
+
 /// w = (1 − a)·b + a·λ.
 pub fn robust_weights(base: &[f64], worst: &[f64], weight: f64) -> Vec<f64> {
     base.iter().zip(worst).map(|(b, l)| (1.0 - weight) * b + weight * l).collect()
@@ -196,6 +206,31 @@ mod tests {
         }
     }
 
+    /// 0.9, 0.09 and 0.01 with at most 10 to 1: the last becomes 0.09, and all are over 1.08.
+    #[test]
+    fn weights_stay_within_a_ratio() {
+        let found = bounded(&[0.9f64.ln(), 0.09f64.ln(), 0.01f64.ln()], 10.0);
+        let found: Vec<f64> = found.iter().map(|log| log.exp()).collect();
+        close(&found, &[0.9 / 1.08, 0.09 / 1.08, 0.09 / 1.08], "bounded");
+    }
+
+    /// A class goes right for a hundred rounds and wrong from then on, its neighbour the other way round: within a ratio of 100 it
+    /// weighs more again after as many rounds as the ratio allows, and without one after as many as it went right.
+    #[test]
+    fn a_bounded_weight_comes_back() {
+        let rounds_until_back = |ratio: f64| {
+            let even = vec![0.5f64.ln(); 2];
+            let of = |logs: &[f64], losses: [f64; 2]| bounded(&raise(logs, &losses, 0.5), ratio);
+            let mut logs = (0..100).fold(even, |logs, _| of(&logs, [0.0, 1.0]));
+            (1..).find(|_| {
+                logs = of(&logs, [1.0, 0.0]);
+                logs[0] > logs[1]
+            })
+        };
+        assert_eq!(rounds_until_back(100.0), Some(10)); // ln 100 = 4.6 is nine steps of 0.5 and a bit
+        assert_eq!(rounds_until_back(f64::INFINITY).map(|n| n >= 100), Some(true));
+    }
+
     #[test]
     fn rules_of_bayes() {
         let case = papers("E4_bayes_rules");
@@ -291,6 +326,12 @@ mod tests {
             let other = raise(&even, &shifted, step);
             prop_assert!(found.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-7));
             prop_assert!(log_softmax_of(&found).iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-9));
+            let kept = bounded(&found, 20.0);
+            let (most, least) = (kept.iter().copied().fold(f64::MIN, f64::max), kept.iter().copied().fold(f64::MAX, f64::min));
+            prop_assert!(most - least <= 20.0f64.ln() + 1e-9);
+            prop_assert!((kept.iter().map(|log| log.exp()).sum::<f64>() - 1.0).abs() < 1e-9);
+            prop_assert_eq!(bounded(&kept, 20.0 * (1.0 + 1e-6)), kept);
+            prop_assert_eq!(bounded(&found, f64::INFINITY), found);
         }
     }
 }

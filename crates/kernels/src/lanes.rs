@@ -65,25 +65,25 @@ pub fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// Sum of the lanes, halves onto halves: four additions deep instead of sixteen.
 #[inline(always)]
-pub fn total(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    lanes[0]
+pub fn total(lanes: [f32; LANES]) -> f32 {
+    folded(lanes, |x, other| x + other)
 }
 
 /// The largest lane.
 #[inline(always)]
-pub fn largest(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            let other = lanes[lane + half];
-            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
-        }
-    }
-    lanes[0]
+pub fn largest(lanes: [f32; LANES]) -> f32 {
+    folded(lanes, |x, other| if other > x { other } else { x })
+}
+
+/// Halves onto halves, each of them by name: a loop over halves keeps its bounds checks and goes through memory number by number.
+#[inline(always)]
+fn folded(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    // Without the box the compiler gives the sums that led here the shape of these pieces, two numbers to a register.
+    let lanes = std::hint::black_box(lanes);
+    let lanes: [f32; 8] = std::array::from_fn(|lane| f(lanes[lane], lanes[lane + 8]));
+    let lanes: [f32; 4] = std::array::from_fn(|lane| f(lanes[lane], lanes[lane + 4]));
+    let lanes: [f32; 2] = std::array::from_fn(|lane| f(lanes[lane], lanes[lane + 2]));
+    f(lanes[0], lanes[1])
 }
 
 /// eˣ within 2 units in the last place for x ≤ 88; smaller than e⁻⁸⁷ counts as e⁻⁸⁷.

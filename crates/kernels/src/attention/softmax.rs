@@ -4,42 +4,58 @@ use crate::Dropout;
 use crate::lanes::{LANES, exp, largest, total, wide};
 use crate::small::padded;
 
+/// What numbers of a row's last vector may be at most: anything, and NaN, as long as they are of the n, and next to nothing behind
+/// them. A table, because a vector that is made of conditions is stored in pieces, and reading it waits for all of them.
+static MOST: [f32; 2 * LANES - 1] = {
+    let mut most = [f32::MIN; 2 * LANES - 1];
+    let mut lane = 0;
+    while lane < LANES {
+        most[lane] = f32::INFINITY;
+        lane += 1;
+    }
+    most
+};
+
 wide! {
 /// Each row of n scores, times the scale, to probabilities. All work is on whole vectors, by name: rows are as short as one, and
 /// a loop over numbers would do them one by one. What stands beyond the n is made so small that it changes no sum.
 pub(super) fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
+    let Some(most) = MOST[LANES - 1 - (n - 1) % LANES..].first_chunk() else { return };
     for row in x.chunks_exact_mut(padded(n)) {
-        let (vectors, _) = row.as_chunks_mut::<LANES>();
-        if let Some(last) = vectors.last_mut() {
-            for (lane, x) in last.iter_mut().enumerate() {
-                *x = if lane > (n - 1) % LANES { f32::MIN } else { *x };
-            }
-        }
-        softmax(vectors, scale);
+        softmax(row.as_chunks_mut().0, most, scale);
     }
 }
 }
 
-/// One row of whole vectors.
+/// One row of whole vectors, of which the last counts as `most` at most.
 #[inline(always)]
-pub(super) fn softmax(vectors: &mut [[f32; LANES]], scale: f32) {
-    let mut highest = [f32::MIN; LANES];
-    for x in vectors.iter() {
+pub(super) fn softmax(vectors: &mut [[f32; LANES]], most: &[f32; LANES], scale: f32) {
+    let Some((last, whole)) = vectors.split_last_mut() else { return };
+    let scores: [f32; LANES] =
+        std::array::from_fn(|lane| if most[lane] < last[lane] { most[lane] } else { last[lane] });
+    let mut highest = scores;
+    for x in whole.iter() {
         for lane in 0..LANES {
             highest[lane] = if x[lane] > highest[lane] { x[lane] } else { highest[lane] };
         }
     }
     let highest = largest(highest) * scale;
+    let power = |x: f32| exp((x * scale - highest).max(-100.0));
     let mut sums = [0f32; LANES];
-    for x in vectors.iter_mut() {
+    for x in whole.iter_mut() {
         for lane in 0..LANES {
-            x[lane] = exp((x[lane] * scale - highest).max(-100.0));
+            x[lane] = power(x[lane]);
             sums[lane] += x[lane];
         }
     }
+    let powers = scores.map(power);
+    for lane in 0..LANES {
+        sums[lane] += powers[lane];
+    }
     let inverse = 1.0 / total(sums);
-    for x in vectors {
-        x.iter_mut().for_each(|x| *x *= inverse);
+    *last = powers.map(|x| x * inverse);
+    for x in whole.as_flattened_mut() {
+        *x *= inverse;
     }
 }
 
@@ -55,10 +71,8 @@ pub(super) fn softmax_backward_rows(p: &[f32], dp: &mut [f32], n: usize, scale: 
             }
         }
         let dot = total(sums);
-        for (p, dp) in p.iter().zip(dp) {
-            for lane in 0..LANES {
-                dp[lane] = p[lane] * (dp[lane] - dot) * scale;
-            }
+        for (p, dp) in p.as_flattened().iter().zip(dp.as_flattened_mut()) {
+            *dp = p * (*dp - dot) * scale;
         }
     }
 }

@@ -290,7 +290,7 @@ fn softmax_in_window(x: &mut [f32], block: &Block, reach: usize, scale: f32) {
         let (first, end) = (low / LANES, high.div_ceil(LANES));
         x[first * LANES..low].fill(f32::MIN);
         x[high..end * LANES].fill(f32::MIN);
-        softmax(&mut x.as_chunks_mut::<LANES>().0[first..end], scale);
+        softmax(&mut x.as_chunks_mut::<LANES>().0[first..end], &[f32::INFINITY; LANES], scale);
         // The smallest number of f32's exponent isn't nothing, and products read these.
         x[..low].fill(0.0);
         x[high..].fill(0.0);

@@ -58,6 +58,21 @@ impl Affine {
         dbias: &[f32],
     ) -> Result<()> {
         hand_over_product(&self.weight, precision, dy, x)?;
+        self.hand_over_bias(dbias)
+    }
+
+    /// The same from dyᵀ, (O, N).
+    pub(crate) fn hand_over_across(
+        &self,
+        across: &Operand,
+        x: &Operand,
+        dbias: &[f32],
+    ) -> Result<()> {
+        hand_over_across(&self.weight, across, x)?;
+        self.hand_over_bias(dbias)
+    }
+
+    fn hand_over_bias(&self, dbias: &[f32]) -> Result<()> {
         if self.bias.is_variable() {
             hand_over(&self.bias, Buffer::from_slice(dbias))?;
         }
@@ -113,10 +128,18 @@ pub(crate) fn hand_over_product(
     if !weight.is_variable() {
         return Ok(());
     }
+    let (o, _) = weight.dims2()?;
+    hand_over_across(weight, &precision.left(dy, View::rows_of(dy.len() / o, o).t()), x)
+}
+
+/// The same from dyᵀ, (O, N).
+pub(crate) fn hand_over_across(weight: &Tensor, across: &Operand, x: &Operand) -> Result<()> {
+    if !weight.is_variable() {
+        return Ok(());
+    }
     let (o, i) = weight.dims2()?;
-    let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
     let mut dw = Buffer::of(o * i);
-    product(&mut dw, Onto::Overwrite, &dy, x);
+    product(&mut dw, Onto::Overwrite, across, x);
     hand_over(weight, dw)
 }
 
@@ -127,9 +150,14 @@ pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
         .for_each(|y| y.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row)));
 }
 
+/// Rows of c columns that are summed side by side.
+pub(crate) fn rows_of_a_sum(c: usize) -> usize {
+    (4 * BLOCK).div_ceil(c)
+}
+
 /// Sum over rows of a matrix with c columns.
 pub(crate) fn column_sums(x: &[f32], c: usize) -> Vec<f32> {
-    let block = (4 * BLOCK).div_ceil(c) * c;
+    let block = rows_of_a_sum(c) * c;
     let partials = x
         .par_chunks(block)
         .map(|x| {

@@ -6,7 +6,10 @@
 pub(crate) mod amx;
 pub(crate) mod avx512;
 mod pack;
+mod panels;
 mod portable;
+
+pub(crate) use panels::{Gradient, panels_len, times_panel};
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -68,15 +71,19 @@ impl Packed {
 
     /// `view` is (R, I) or (C, I).
     fn of(x: &[f32], view: View, side: Side, rounding: Rounding) -> Packed {
-        let (outer, inner) = (view.rows, view.columns);
-        assert!(outer > 0 && inner > 0, "an operand over nothing");
         assert!(view.fits(x.len()) && (view.row_stride == 1 || view.column_stride == 1));
+        let mut packed = Packed::unwritten(side, view.rows, view.columns);
+        pack::pack(packed.words_mut(), x, view, side, rounding);
+        packed
+    }
+
+    /// Room for words, for somebody who writes all of them.
+    fn unwritten(side: Side, outer: usize, inner: usize) -> Packed {
+        assert!(outer > 0 && inner > 0, "an operand over nothing");
         let n_words = outer.div_ceil(PANEL) * inner.div_ceil(DEPTH) * STEP;
         let memory = Buffer::of(n_words + CACHE_LINE / 4);
         let start = memory.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / 4);
-        let mut packed = Packed { memory, start, side, outer, inner };
-        pack::pack(packed.words_mut(), x, view, side, rounding);
-        packed
+        Packed { memory, start, side, outer, inner }
     }
 
     fn n_panels(&self) -> usize {
@@ -141,6 +148,20 @@ impl Path {
             (false, true) => Path::Avx512,
             (false, false) => Path::Portable,
         })
+    }
+
+    /// With AMX, under [`amx::Tiles`].
+    #[expect(unsafe_code, reason = "instructions that not every processor has")]
+    fn multiply(self, square: &Square) {
+        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone, and at `square.from`: who makes a square sees to it. A path
+        // is taken only where it is there, and with tiles configured.
+        unsafe {
+            match self {
+                Path::Amx => amx::multiply(square),
+                Path::Avx512 => avx512::multiply(square),
+                Path::Portable => portable::multiply(square),
+            }
+        }
     }
 }
 
@@ -254,7 +275,7 @@ impl Product<'_> {
                 From::Y => Some((y.cast_const(), y_stride)),
                 From::Row(all) => Some((all[column..][..PANEL].as_ptr(), 0)),
             };
-            self.multiply(&Square { left, right, y, y_stride, from });
+            self.path.multiply(&Square { left, right, y, y_stride, from });
             return;
         }
         let mut scratch = [0f32; PANEL * PANEL];
@@ -271,22 +292,9 @@ impl Product<'_> {
         }
         let (y, y_stride) = (scratch.as_mut_ptr(), PANEL);
         let from = Some((y.cast_const(), y_stride));
-        self.multiply(&Square { left, right, y, y_stride, from });
+        self.path.multiply(&Square { left, right, y, y_stride, from });
         for (r, row) in scratch.chunks_exact(PANEL).take(n_rows).enumerate() {
             y_row(r).copy_from_slice(&row[..n_columns]);
-        }
-    }
-
-    #[expect(unsafe_code, reason = "instructions that not every processor has")]
-    fn multiply(&self, square: &Square) {
-        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone, and at `square.from`; a path is taken only where it is there, and `run`
-        // has configured AMX's tiles.
-        unsafe {
-            match self.path {
-                Path::Amx => amx::multiply(square),
-                Path::Avx512 => avx512::multiply(square),
-                Path::Portable => portable::multiply(square),
-            }
         }
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::affine::{Affine, column_sums};
+use crate::affine::Affine;
 use crate::attention::Attention;
 use crate::buffers::Buffer;
 use crate::disentangled::{Projected, Related};
 use crate::host::host;
 use crate::matmul::{Onto, View};
+use crate::product::Gradient;
 use crate::residual_norm::{self, Norm};
 use crate::{Dropout, Precision, Relation, Sequences, add, dropout_rows, layer_norm, linear};
 
@@ -174,18 +175,10 @@ impl SelfAttention {
         self.norm.hand_over_norm(of_norm)?;
 
         let mut dattended = Buffer::of(m * c);
-        self.output.input_gradient(
-            precision,
-            &precision.left(&dy, of_rows),
-            Onto::Overwrite,
-            &mut dattended,
-        )?;
-        self.output.hand_over(
-            precision,
-            &dy,
-            &precision.right(&attended, of_rows),
-            doutput_bias,
-        )?;
+        let [left, across] = precision.both_sides(&dy, c);
+        self.output.input_gradient(precision, &left, Onto::Overwrite, &mut dattended)?;
+        let right = precision.right(&attended, of_rows);
+        self.output.hand_over_across(&across, &right, doutput_bias)?;
 
         let (mut dq, mut dk, mut dv) = (Buffer::of(m * c), Buffer::of(n * c), Buffer::of(n * c));
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
@@ -195,9 +188,10 @@ impl SelfAttention {
         self.relation.backward(&sums, related)?;
 
         let asked_x = precision.right(first.as_deref().unwrap_or(x), of_rows);
-        self.query.hand_over(precision, &dq, &asked_x, &column_sums(&dq, c))?;
+        let Gradient { left, across, sums } = precision.gradient(&dq, c);
+        self.query.hand_over_across(&across, &asked_x, &sums)?;
         if wants_dx {
-            self.query.input_gradient(precision, &precision.left(&dq, of_rows), Onto::Add, dh)?;
+            self.query.input_gradient(precision, &left, Onto::Add, dh)?;
         }
         if let Some(dfirst) = &dfirst {
             sequences.put_first_rows(dfirst, dx);
@@ -207,9 +201,10 @@ impl SelfAttention {
             Some(_) => precision.right(x, rows),
         };
         for (affine, dy) in [(&self.key, &dk), (&self.value, &dv)] {
-            affine.hand_over(precision, dy, &right, &column_sums(dy, c))?;
+            let Gradient { left, across, sums } = precision.gradient(dy, c);
+            affine.hand_over_across(&across, &right, &sums)?;
             if wants_dx {
-                affine.input_gradient(precision, &precision.left(dy, rows), Onto::Add, dx)?;
+                affine.input_gradient(precision, &left, Onto::Add, dx)?;
             }
         }
         Ok(())

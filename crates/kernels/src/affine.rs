@@ -29,24 +29,18 @@ impl Affine {
     }
 
     /// Adds the bias of each column and x·Wᵀ to nothing: (N, I) → (N, O).
-    pub(crate) fn forward(&self, precision: Precision, x: &Operand, n: usize) -> Result<Buffer> {
+    pub(crate) fn forward(&self, x: &Operand, n: usize) -> Result<Buffer> {
         let (o, i) = self.dims()?;
         let (weight, bias) = (host(&self.weight)?, host(&self.bias)?);
         let mut y = Buffer::of(n * o);
-        product_from(&mut y, &bias, x, &precision.right(&weight, View::rows_of(o, i).t()));
+        product_from(&mut y, &bias, x, &Operand::Plain(&weight, View::rows_of(o, i).t()));
         Ok(y)
     }
 
     /// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
-    pub(crate) fn input_gradient(
-        &self,
-        precision: Precision,
-        dy: &Operand,
-        onto: Onto,
-        dx: &mut [f32],
-    ) -> Result<()> {
+    pub(crate) fn input_gradient(&self, dy: &Operand, onto: Onto, dx: &mut [f32]) -> Result<()> {
         self.dims()?;
-        input_gradient(&self.weight, precision, dy, onto, dx)
+        input_gradient(&self.weight, dy, onto, dx)
     }
 
     /// Hands over dyᵀ·x as the gradient of the weight and `dbias` as that of the bias; what isn't trained costs nothing.
@@ -92,29 +86,23 @@ impl Affine {
 }
 
 /// x·Wᵀ of a weight (O, I) by itself: (N, I) → (N, O).
-pub(crate) fn forward(
-    weight: &Tensor,
-    precision: Precision,
-    x: &Operand,
-    y: &mut [f32],
-) -> Result<()> {
+pub(crate) fn forward(weight: &Tensor, x: &Operand, y: &mut [f32]) -> Result<()> {
     let (o, i) = weight.dims2()?;
     let weight = host(weight)?;
-    product(y, Onto::Overwrite, x, &precision.right(&weight, View::rows_of(o, i).t()));
+    product(y, Onto::Overwrite, x, &Operand::Plain(&weight, View::rows_of(o, i).t()));
     Ok(())
 }
 
 /// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
 pub(crate) fn input_gradient(
     weight: &Tensor,
-    precision: Precision,
     dy: &Operand,
     onto: Onto,
     dx: &mut [f32],
 ) -> Result<()> {
     let (o, i) = weight.dims2()?;
     let weight = host(weight)?;
-    product(dx, onto, dy, &precision.right(&weight, View::rows_of(o, i)));
+    product(dx, onto, dy, &Operand::Plain(&weight, View::rows_of(o, i)));
     Ok(())
 }
 

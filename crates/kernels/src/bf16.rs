@@ -9,7 +9,7 @@ mod pack;
 mod panels;
 mod portable;
 
-pub(crate) use panels::{Gradient, panels_len, times_panel};
+pub(crate) use panels::{Gradient, Weight, panels_len, times_panel};
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -187,6 +187,17 @@ pub(crate) fn matmul_bf16_from(y: &mut [f32], row: &[f32], left: &Packed, right:
     matmul_on(Path::here(), y, From::Row(row), left, right);
 }
 
+/// The same with a right operand that lies in f32, of which each thread lays out what it multiplies with: one that is used once.
+pub(crate) fn matmul_bf16_by(y: &mut [f32], onto: Onto, left: &Packed, right: Weight) {
+    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
+    panels::matmul(Path::here(), y, from, left, right);
+}
+
+/// Both.
+pub(crate) fn matmul_bf16_by_from(y: &mut [f32], row: &[f32], left: &Packed, right: Weight) {
+    panels::matmul(Path::here(), y, From::Row(row), left, right);
+}
+
 /// What the sums begin with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum From<'a> {
@@ -203,7 +214,8 @@ fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packe
     );
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
-    let product = Product { path, left, right, from, y: y.as_mut_ptr() };
+    let y = Result { start: y.as_mut_ptr(), columns: right.outer };
+    let product = Product { path, left, right, first: 0, from, y };
     // The larger operand is taken panel by panel, and each meets all of the smaller one.
     let by_rows = left.outer >= right.outer;
     let (large, small) = if by_rows { (left, right) } else { (right, left) };
@@ -221,17 +233,26 @@ fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packe
     });
 }
 
-struct Product<'a> {
-    path: Path,
-    left: &'a Packed,
-    right: &'a Packed,
-    from: From<'a>,
-    y: *mut f32,
+/// Row-major numbers that threads write squares of.
+#[derive(Clone, Copy)]
+struct Result {
+    start: *mut f32,
+    columns: usize,
 }
 
 #[expect(unsafe_code, reason = "threads write into one y")]
 // SAFETY: jobs share out the squares of y, so that each element belongs to one thread.
-unsafe impl Sync for Product<'_> {}
+unsafe impl Sync for Result {}
+
+struct Product<'a> {
+    path: Path,
+    left: &'a Packed,
+    right: &'a Packed,
+    /// The column of y in which those of `right` begin.
+    first: usize,
+    from: From<'a>,
+    y: Result,
+}
 
 /// 32 rows and columns of a product: as many steps of a panel from either side.
 pub(crate) struct Square<'a> {
@@ -243,13 +264,16 @@ pub(crate) struct Square<'a> {
     from: Option<(*const f32, usize)>,
 }
 
+/// Steps of the passes over I.
+fn passes(n_steps: usize) -> impl Iterator<Item = Range<usize>> {
+    let most = n_steps.div_ceil(n_steps.div_ceil(MOST_STEPS));
+    (0..n_steps).step_by(most).map(move |start| start..(start + most).min(n_steps))
+}
+
 impl Product<'_> {
     fn run(&self, large: Range<usize>, small: Range<usize>, by_rows: bool) {
         let _tiles = (self.path == Path::Amx).then(amx::Tiles::configure);
-        let n_steps = self.left.n_steps();
-        let most = n_steps.div_ceil(n_steps.div_ceil(MOST_STEPS));
-        for start in (0..n_steps).step_by(most) {
-            let steps = start..(start + most).min(n_steps);
+        for steps in passes(self.left.n_steps()) {
             for at in large.clone() {
                 for small_at in small.clone() {
                     let (row, column) = if by_rows { (at, small_at) } else { (small_at, at) };
@@ -266,9 +290,9 @@ impl Product<'_> {
         let (row, column) = (row * PANEL, column * PANEL);
         let n_rows = PANEL.min(self.left.outer - row);
         let n_columns = PANEL.min(self.right.outer - column);
-        let y_stride = self.right.outer;
+        let (column, y_stride) = (self.first + column, self.y.columns);
         // SAFETY: (row, column) is an element of y.
-        let y = unsafe { self.y.add(row * y_stride + column) };
+        let y = unsafe { self.y.start.add(row * y_stride + column) };
         if n_rows == PANEL && n_columns == PANEL {
             let from = match from {
                 From::Zeros => None,

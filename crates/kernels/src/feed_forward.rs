@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::affine::{Affine, column_sums};
-use crate::bf16::{self, Packed, panels_len, times_panel};
+use crate::bf16::{self, Packed, Weight, panels_len, times_panel};
 use crate::buffers::Buffer;
 use crate::host::{BLOCK, host};
 use crate::matmul::{Onto, View};
@@ -27,7 +27,7 @@ pub struct FeedForward {
 /// What the way back needs.
 #[derive(Clone)]
 pub(crate) struct Saved {
-    inner: Buffer, // (N, F) before the activation; in bf16 its panels, (F/32, N+, 32)
+    inner: Buffer,        // (N, F) before the activation, or its panels, (F/32, N+, 32)
     pub(crate) h: Buffer, // (N, C) before the norm
 }
 
@@ -76,9 +76,9 @@ impl FeedForward {
         y: &mut [f32],
     ) -> Result<Saved> {
         let n = sequences.rows();
-        let (inner, mut h) = match precision {
-            Precision::F32 => self.forward_in_rows(x, n)?,
-            Precision::Bf16 => self.forward_in_panels(x, n)?,
+        let (inner, mut h) = match is_in_panels(precision, x) {
+            true => self.forward_in_panels(x, n)?,
+            false => self.forward_in_rows(x, n, precision)?,
         };
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
@@ -87,31 +87,37 @@ impl FeedForward {
     }
 
     /// inner(x) and outer(activation(inner(x))).
-    fn forward_in_rows(&self, x: &[f32], n: usize) -> Result<(Buffer, Buffer)> {
-        let (precision, (f, c)) = (Precision::F32, self.inner.dims()?);
-        let inner = self.inner.forward(precision, &precision.left(x, View::rows_of(n, c)), n)?;
+    fn forward_in_rows(
+        &self,
+        x: &[f32],
+        n: usize,
+        precision: Precision,
+    ) -> Result<(Buffer, Buffer)> {
+        let (f, c) = self.inner.dims()?;
+        let inner = self.inner.forward(&precision.left(x, View::rows_of(n, c)), n)?;
         let mut active = Buffer::of(n * f);
         active
             .par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK))
             .for_each(|(active, inner)| self.activation.block(inner, active));
         let active = precision.left(&active, View::rows_of(n, f));
-        let h = self.outer.forward(precision, &active, n)?;
+        let h = self.outer.forward(&active, n)?;
         Ok((inner, h))
     }
 
-    /// The same in bf16: a panel of inner(x) is activated, rounded and laid out while it is in a cache.
+    /// The same in bf16 for few rows: a panel of inner(x) is activated, rounded and laid out while it is in a cache.
     fn forward_in_panels(&self, x: &[f32], n: usize) -> Result<(Buffer, Buffer)> {
         let (f, c) = self.inner.dims()?;
         let (weight, bias) = (host(&self.inner.weight)?, host(&self.inner.bias)?);
-        let (weight, bias) = ((&*weight, View::rows_of(f, c).t()), &*bias);
+        let weight = Weight { x: &weight, view: View::rows_of(f, c).t() };
+        let bias = &*bias;
         let x = Packed::left(x, View::rows_of(n, c));
         let mut inner = Buffer::of(panels_len(n, f));
         let active = Packed::left_of_panels((n, f), &mut inner, |at, inner, active| {
             times_panel(&x, weight, at, Some(bias), inner);
             self.activation.block(inner, active);
         });
-        let h = self.outer.forward(Precision::Bf16, &Operand::Packed(active), n)?;
+        let h = self.outer.forward(&Operand::Packed(active), n)?;
         Ok((inner, h))
     }
 
@@ -139,27 +145,30 @@ impl FeedForward {
         let (of_norm, douter_bias) = sums.split_at(2 * c);
         self.norm.hand_over_norm(of_norm)?;
 
-        match precision {
-            Precision::F32 => self.backward_in_rows(&inner, x, &dy, douter_bias, wants_dx, dx),
-            Precision::Bf16 => self.backward_in_panels(&inner, x, &dy, douter_bias, wants_dx, dx),
+        let (dy, of_outer) = (&dy[..], douter_bias);
+        match is_in_panels(precision, x) {
+            true => self.backward_in_panels(&inner, x, dy, of_outer, wants_dx, dx),
+            false => self.backward_in_rows(&inner, x, dy, of_outer, precision, wants_dx, dx),
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what came in, what comes back, and how")]
     fn backward_in_rows(
         &self,
         inner: &[f32],
         x: &[f32],
         dy: &[f32],
         douter_bias: &[f32],
+        precision: Precision,
         wants_dx: bool,
         dx: &mut [f32],
     ) -> Result<()> {
-        let (precision, (f, c)) = (Precision::F32, self.inner.dims()?);
+        let (f, c) = self.inner.dims()?;
         let n = dy.len() / c;
         let (of_c, of_f) = (View::rows_of(n, c), View::rows_of(n, f));
         let (mut du, mut active) = (Buffer::of(n * f), Buffer::of(n * f));
         let left = precision.left(dy, of_c);
-        self.outer.input_gradient(precision, &left, Onto::Overwrite, &mut du)?;
+        self.outer.input_gradient(&left, Onto::Overwrite, &mut du)?;
         du.par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK).zip(active.par_chunks_mut(BLOCK)))
             .for_each(|(du, (inner, active))| self.activation.backward_block(inner, du, active));
@@ -167,12 +176,12 @@ impl FeedForward {
 
         self.inner.hand_over(precision, &du, &precision.right(x, of_c), &column_sums(&du, f))?;
         if wants_dx {
-            self.inner.input_gradient(precision, &precision.left(&du, of_f), Onto::Add, dx)?;
+            self.inner.input_gradient(&precision.left(&du, of_f), Onto::Add, dx)?;
         }
         Ok(())
     }
 
-    /// The same in bf16: a panel of du and of the activation is laid out in all that products need while it is in a cache.
+    /// The same in bf16 for few rows: a panel of du and of the activation is laid out in all that products need while it is in a cache.
     fn backward_in_panels(
         &self,
         inner: &[f32],
@@ -186,7 +195,7 @@ impl FeedForward {
         let n = dy.len() / c;
         let dy = bf16::Gradient::of_rows(dy, c);
         let weight = host(&self.outer.weight)?;
-        let weight = (&*weight, View::rows_of(c, f));
+        let weight = Weight { x: &weight, view: View::rows_of(c, f) };
         let (du, active) = bf16::Gradient::of_panels((n, f), inner, |at, inner, du, active| {
             times_panel(&dy.left, weight, at, None, du);
             self.activation.backward_block(inner, du, active);
@@ -198,8 +207,15 @@ impl FeedForward {
         let x = precision.right(x, View::rows_of(n, c));
         self.inner.hand_over_across(&du.across, &x, &du.sums)?;
         if wants_dx {
-            self.inner.input_gradient(precision, &du.left, Onto::Add, dx)?;
+            self.inner.input_gradient(&du.left, Onto::Add, dx)?;
         }
         Ok(())
     }
+}
+
+/// Where x (N, C) in bf16 stays in the second cache while all panels pass by. Others go row by row, whose products know how to
+/// divide what is large.
+fn is_in_panels(precision: Precision, x: &[f32]) -> bool {
+    const MOST_BYTES: usize = 1 << 20;
+    precision == Precision::Bf16 && 2 * x.len() <= MOST_BYTES
 }

@@ -1,7 +1,9 @@
 //! Large matrix products in either precision behind one call.
 
 use crate::affine::{column_sums, fill_rows};
-use crate::bf16::{self, Packed, matmul_bf16, matmul_bf16_from};
+use crate::bf16::{
+    self, Packed, Weight, matmul_bf16, matmul_bf16_by, matmul_bf16_by_from, matmul_bf16_from,
+};
 use crate::matmul::{Onto, Threads, View, matmul};
 
 /// What matrix products are made of. Weights, activations, gradients and all sums stay f32 either way.
@@ -76,7 +78,8 @@ impl From<bf16::Gradient> for Gradient<'_> {
     }
 }
 
-/// y (R, C) = left (R, I) · right (I, C), or added onto y, row after row.
+/// y (R, C) = left (R, I) · right (I, C), or added onto y, row after row. A plain right operand beside a packed left one is rounded
+/// and laid out on the way: a weight, that is used once before it changes.
 pub(crate) fn product(y: &mut [f32], onto: Onto, left: &Operand, right: &Operand) {
     match (left, right) {
         (Operand::Plain(a, a_view), Operand::Plain(b, b_view)) => {
@@ -84,7 +87,10 @@ pub(crate) fn product(y: &mut [f32], onto: Onto, left: &Operand, right: &Operand
             matmul(y, y_view, onto, a, *a_view, b, *b_view, Threads::All);
         }
         (Operand::Packed(left), Operand::Packed(right)) => matmul_bf16(y, onto, left, right),
-        _ => panic!("operands of two precisions"),
+        (Operand::Packed(left), &Operand::Plain(x, view)) => {
+            matmul_bf16_by(y, onto, left, Weight { x, view });
+        }
+        (Operand::Plain(..), Operand::Packed(_)) => panic!("operands of two precisions"),
     }
 }
 
@@ -92,6 +98,9 @@ pub(crate) fn product(y: &mut [f32], onto: Onto, left: &Operand, right: &Operand
 pub(crate) fn product_from(y: &mut [f32], row: &[f32], left: &Operand, right: &Operand) {
     match (left, right) {
         (Operand::Packed(left), Operand::Packed(right)) => matmul_bf16_from(y, row, left, right),
+        (Operand::Packed(left), &Operand::Plain(x, view)) => {
+            matmul_bf16_by_from(y, row, left, Weight { x, view });
+        }
         _ => {
             fill_rows(y, row);
             product(y, Onto::Add, left, right);

@@ -120,13 +120,13 @@ impl SelfAttention {
         let (n, m) = (sequences.rows(), asked.rows());
         let (c, _) = self.query.dims()?;
         let left = precision.left(x, View::rows_of(n, c));
-        let of = |affine: &Affine| affine.forward(precision, &left, n);
+        let of = |affine: &Affine| affine.forward(&left, n);
         let (k, v) = (of(&self.key)?, of(&self.value)?);
         let of_rows = View::rows_of(m, c);
         let first = first_rows(x, c, sequences, asked);
         let q = match &first {
             None => of(&self.query)?,
-            Some(first) => self.query.forward(precision, &precision.left(first, of_rows), m)?,
+            Some(first) => self.query.forward(&precision.left(first, of_rows), m)?,
         };
         drop(left);
         let mut attended = Buffer::of(m * c);
@@ -135,7 +135,7 @@ impl SelfAttention {
         let projected = self.relation.project(related)?;
         let attention = attention.with(self.relation.terms(&projected, related)?).of_queries(asked);
         attention.forward(&q, &k, &v, &mut attended);
-        let mut h = self.output.forward(precision, &precision.left(&attended, of_rows), m)?;
+        let mut h = self.output.forward(&precision.left(&attended, of_rows), m)?;
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
         let residual = first.as_deref().unwrap_or(x);
@@ -176,7 +176,7 @@ impl SelfAttention {
 
         let mut dattended = Buffer::of(m * c);
         let [left, across] = precision.both_sides(&dy, c);
-        self.output.input_gradient(precision, &left, Onto::Overwrite, &mut dattended)?;
+        self.output.input_gradient(&left, Onto::Overwrite, &mut dattended)?;
         let right = precision.right(&attended, of_rows);
         self.output.hand_over_across(&across, &right, doutput_bias)?;
 
@@ -191,7 +191,7 @@ impl SelfAttention {
         let Gradient { left, across, sums } = precision.gradient(&dq, c);
         self.query.hand_over_across(&across, &asked_x, &sums)?;
         if wants_dx {
-            self.query.input_gradient(precision, &left, Onto::Add, dh)?;
+            self.query.input_gradient(&left, Onto::Add, dh)?;
         }
         if let Some(dfirst) = &dfirst {
             sequences.put_first_rows(dfirst, dx);
@@ -204,7 +204,7 @@ impl SelfAttention {
             let Gradient { left, across, sums } = precision.gradient(dy, c);
             affine.hand_over_across(&across, &right, &sums)?;
             if wants_dx {
-                affine.input_gradient(precision, &left, Onto::Add, dx)?;
+                affine.input_gradient(&left, Onto::Add, dx)?;
             }
         }
         Ok(())

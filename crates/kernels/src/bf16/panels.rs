@@ -5,7 +5,10 @@
 
 use rayon::prelude::*;
 
-use super::{DEPTH, PANEL, Packed, Path, Rounding, SIDE, STEP, Side, Square, TILE, amx, pack};
+use super::{
+    DEPTH, From, PANEL, Packed, Path, Product, Result, Rounding, SIDE, STEP, Side, Square, TILE,
+    amx, avx512, matmul_on, pack, passes,
+};
 use crate::affine::rows_of_a_sum;
 use crate::buffers::Buffer;
 use crate::lanes::wide;
@@ -30,30 +33,94 @@ fn panel_len(n: usize) -> usize {
     n.next_multiple_of(PANEL) * PANEL
 }
 
-/// `y` (N+, 32) becomes columns 32·at.. of left (N, I) · right (I, C), plus those of `row` (C,). The right operand, whose view is
-/// (I, C), is rounded and laid out for these columns only, by the thread that multiplies with them.
+/// A right operand (I, C) in f32. 32 columns at a time are rounded and laid out by the thread that multiplies with them, so that
+/// they don't go through memory in between; the next ones are fetched meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight<'x> {
+    pub x: &'x [f32],
+    pub view: View,
+}
+
+impl Weight<'_> {
+    fn n_panels(self) -> usize {
+        self.view.columns.div_ceil(PANEL)
+    }
+
+    fn start(self, at: usize) -> usize {
+        self.view.start + at * PANEL * self.view.column_stride
+    }
+
+    fn panel(self, at: usize) -> Packed {
+        let columns = PANEL.min(self.view.columns - at * PANEL);
+        Packed::right(self.x, View { start: self.start(at), columns, ..self.view })
+    }
+
+    /// Asks for one of `parts` parts of a panel.
+    fn fetch(self, at: usize, part: usize, parts: usize) {
+        if at >= self.n_panels() {
+            return;
+        }
+        let (start, n_lines) = (self.start(at), self.view.rows * PANEL / LINE);
+        let share = n_lines.div_ceil(parts);
+        for line in part * share..((part + 1) * share).min(n_lines) {
+            let place = match self.view.column_stride {
+                1 => line / 2 * self.view.row_stride + line % 2 * LINE,
+                _ => line * LINE,
+            };
+            avx512::fetch_far(self.x, start + place);
+        }
+    }
+}
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
+/// A left operand of more bytes doesn't stay in the second cache while all panels of the right one pass by.
+const MOST_BYTES: usize = 3 << 19;
+
+/// y (R, C) = left (R, I) · right (I, C), as [`super::matmul_on`] does it.
+pub(super) fn matmul(path: Path, y: &mut [f32], from: From, left: &Packed, right: Weight) {
+    if left.n_words() * 4 > MOST_BYTES {
+        return matmul_on(path, y, from, left, &Packed::right(right.x, right.view));
+    }
+    assert!(!matches!(from, From::Row(row) if row.len() != right.view.columns));
+    assert!(left.side == Side::Left && left.inner == right.view.rows);
+    assert!(y.len() == left.outer * right.view.columns);
+    let y = Result { start: y.as_mut_ptr(), columns: right.view.columns };
+    (0..right.n_panels()).into_par_iter().for_each(|at| {
+        let panel = right.panel(at);
+        let _tiles = (path == Path::Amx).then(amx::Tiles::configure);
+        let product = Product { path, left, right: &panel, first: at * PANEL, from, y };
+        for row in 0..left.n_panels() {
+            passes(left.n_steps()).for_each(|steps| product.square(row, 0, &steps));
+            right.fetch(at + 1, row, left.n_panels());
+        }
+    });
+}
+
+/// `y` (N+, 32) becomes columns 32·at.. of left (N, I) · right (I, C), plus those of `row` (C,).
 pub(crate) fn times_panel(
     left: &Packed,
-    (right, view): (&[f32], View),
+    right: Weight,
     at: usize,
     row: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    assert!(left.side == Side::Left && left.inner == view.rows && y.len() == panel_len(left.outer));
-    let (first, width) = (at * PANEL, PANEL.min(view.columns - at * PANEL));
-    let start = view.start + first * view.column_stride;
-    let right = Packed::right(right, View { start, columns: width, ..view });
+    assert!(left.side == Side::Left && left.inner == right.view.rows);
+    assert!(y.len() == panel_len(left.outer));
+    let panel = right.panel(at);
     let mut begin = [0f32; PANEL];
     if let Some(row) = row {
-        begin[..width].copy_from_slice(&row[first..][..width]);
+        begin[..panel.outer].copy_from_slice(&row[at * PANEL..][..panel.outer]);
     }
     let path = Path::here();
     let _tiles = (path == Path::Amx).then(amx::Tiles::configure);
     let steps = 0..left.n_steps();
-    for (panel, y) in y.chunks_exact_mut(PANEL * PANEL).enumerate() {
-        let (left, right) = (left.panel(panel, &steps), right.panel(0, &steps));
+    for (row_at, y) in y.chunks_exact_mut(PANEL * PANEL).enumerate() {
+        let (left_panel, right_panel) = (left.panel(row_at, &steps), panel.panel(0, &steps));
         let from = row.map(|_| (begin.as_ptr(), 0));
-        path.multiply(&Square { left, right, y: y.as_mut_ptr(), y_stride: PANEL, from });
+        let y = y.as_mut_ptr();
+        path.multiply(&Square { left: left_panel, right: right_panel, y, y_stride: PANEL, from });
+        right.fetch(at + 1, row_at, left.n_panels());
     }
 }
 

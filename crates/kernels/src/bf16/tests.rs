@@ -255,3 +255,75 @@ fn a_row_to_begin_with() {
         }
     }
 }
+
+/// A weight that is laid out on the way gives the bytes of one that was laid out before, also where one of them doesn't fit a cache,
+/// and so do panels of the result.
+#[test]
+fn a_weight_laid_out_on_the_way_is_the_same_product() {
+    let sizes = [(1, 3, 2), (40, 70, 33), (64, 1600, 96), (33, 40, 64), (1100, 800, 40)];
+    for path in paths() {
+        for (rows, inner, columns) in sizes {
+            let (a, b) = (numbers(rows * inner, 7), numbers(inner * columns, 8));
+            let row = numbers(columns, 9);
+            let left = Packed::left(&a, View::rows_of(rows, inner));
+            for view in [View::rows_of(inner, columns), View::rows_of(columns, inner).t()] {
+                let right = Packed::right(&b, view);
+                let weight = Weight { x: &b, view };
+                for from in [From::Zeros, From::Y, From::Row(&row)] {
+                    let mut found = numbers(rows * columns, 10);
+                    let mut expected = found.clone();
+                    panels::matmul(path, &mut found, from, &left, weight);
+                    matmul_on(path, &mut expected, from, &left, &right);
+                    assert!(found == expected, "{path:?} {rows} {inner} {columns} {from:?}");
+                }
+                if path != Path::here() {
+                    continue;
+                }
+                let mut expected = vec![0f32; rows * columns];
+                matmul_on(path, &mut expected, From::Row(&row), &left, &right);
+                for at in 0..columns.div_ceil(PANEL) {
+                    let mut panel = vec![f32::NAN; rows.next_multiple_of(PANEL) * PANEL];
+                    times_panel(&left, weight, at, Some(&row), &mut panel);
+                    let width = PANEL.min(columns - at * PANEL);
+                    for (found, expected) in panel.chunks(PANEL).zip(expected.chunks(columns)) {
+                        assert!(found[..width] == expected[at * PANEL..][..width], "{at}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whatever is laid out in stripes has the bytes of what is laid out whole, and their sums those of [`column_sums`].
+#[test]
+fn a_gradient_is_what_its_layouts_are_one_by_one() {
+    for (n, o) in [(1, 1), (35, 70), (64, 96), (70, 33), (300, 40), (129, 1540)] {
+        let (dy, x) = (numbers(n * o, 11), numbers(n * o, 12));
+        let rows = View::rows_of(n, o);
+        let lengths = panels_len(n, o);
+        let in_panels = |x: &[f32]| {
+            // What stands beside and below the matrix is for nobody.
+            let mut panels = vec![7f32; lengths];
+            for (at, panel) in panels.chunks_mut(lengths / o.div_ceil(PANEL)).enumerate() {
+                let width = PANEL.min(o - at * PANEL);
+                for (to, from) in panel.chunks_mut(PANEL).zip(x.chunks(o)) {
+                    to[..width].copy_from_slice(&from[at * PANEL..][..width]);
+                }
+            }
+            panels
+        };
+        let (of_dy, mut of_x) = (in_panels(&dy), in_panels(&x));
+        let (by_panels, right) = Gradient::of_panels((n, o), &of_dy, |at, of, dy, room| {
+            dy.copy_from_slice(of);
+            room.copy_from_slice(&in_panels(&x)[at * of.len()..][..of.len()]);
+        });
+        for found in [Gradient::of_rows(&dy, o), by_panels] {
+            assert!(found.left.words() == Packed::left(&dy, rows).words(), "{n} {o}");
+            assert!(found.across.words() == Packed::left(&dy, rows.t()).words(), "{n} {o}");
+            assert_eq!(found.sums, crate::affine::column_sums(&dy, o));
+        }
+        assert!(right.words() == Packed::right(&x, rows).words(), "{n} {o}");
+        let left = Packed::left_of_panels((n, o), &mut of_x, |_, of, y| y.copy_from_slice(of));
+        assert!(left.words() == Packed::left(&x, rows).words(), "{n} {o}");
+    }
+}

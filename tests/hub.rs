@@ -6,7 +6,6 @@
 mod local_hub;
 mod util;
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;

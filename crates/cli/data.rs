@@ -128,7 +128,7 @@ fn fetch(
 
 /// Says so where the hub wasn't asked or didn't answer.
 pub fn tell_origin(listing: &Listing, repo: &Repo, console: &mut Console) {
-    if listing.origin == Origin::Cache {
+    if listing.origin == Origin::Cache && !repo.is_at_commit() {
         console.say(&format!(
             "{}: the hub was not asked or didn't answer; using the cache",
             repo.id()

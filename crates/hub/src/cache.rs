@@ -106,7 +106,7 @@ impl Folder {
     }
 
     /// A listing that is there and can't be believed is an error: without it, a part would look like the whole.
-    fn kept(&self, repo: &Repo, commit: &str) -> Result<Option<Listing>> {
+    pub fn kept(&self, repo: &Repo, commit: &str) -> Result<Option<Listing>> {
         let path = self.kept_path(commit);
         let mut text = String::new();
         match File::open(&path) {

@@ -87,9 +87,15 @@ impl Hub {
     }
 
     /// The files at the repository's revision. Where the hub is off or doesn't answer, as the cache knows them; see
-    /// [`Origin::Cache`].
+    /// [`Origin::Cache`]. A commit never changes: what the hub once listed of it isn't asked again.
     pub fn list(&self, repo: &Repo, on: &mut dyn FnMut(Event)) -> Result<Listing> {
-        let cached = || Folder::new(&self.settings.cache, repo).listing(repo);
+        let folder = Folder::new(&self.settings.cache, repo);
+        if repo.is_at_commit()
+            && let Ok(Some(kept)) = folder.kept(repo, repo.revision())
+        {
+            return Ok(kept);
+        }
+        let cached = || folder.listing(repo);
         match self.settings.network {
             Network::Off => cached()?.ok_or_else(|| self.offline(repo, None)),
             Network::Allowed => match self.ask(repo, on) {

@@ -84,6 +84,11 @@ impl Repo {
         &self.id
     }
 
+    /// Not at a branch or tag, which move.
+    pub fn is_at_commit(&self) -> bool {
+        is_commit(&self.revision)
+    }
+
     pub fn revision(&self) -> &str {
         &self.revision
     }

@@ -82,6 +82,10 @@ fn lists_fetches_and_does_not_fetch_again() {
     assert_eq!((again, events), (folder.clone(), vec![]));
     assert_eq!(server.requests("/resolve/"), 3, "the second run downloads nothing");
     assert_eq!(server.requests("/"), 3 + 2 * 2, "two questions a listing, one request a file");
+    let at_commit = glue().at(&listing.commit).unwrap();
+    let (there, again, _) = get(&hub, &at_commit, &[README, TRAIN, VALIDATION]);
+    assert_eq!((there.files, again), (listing.files.clone(), folder.clone()));
+    assert_eq!(server.requests("/"), 3 + 2 * 2, "a commit never changes: nothing is asked");
 
     // Without links in the snapshot the blobs serve; a blob of the wrong size doesn't.
     std::fs::remove_file(folder.join(TRAIN)).unwrap();

@@ -461,6 +461,37 @@ fn rounded_weights_are_measured_and_gated() {
     lab.ok("publish $T/blind --to me/blind");
 }
 
+/// The commit stands in the update's manifest, so a name that has moved on still leads back.
+#[test]
+fn a_published_release_knows_those_before_it() {
+    let Some(server) = start(&[]) else { return };
+    let lab = lab_of(&server, TOKEN);
+    finetuned(&lab);
+    lab.ok("publish $T/run --to me/first");
+    lab.ok(
+        "update --base me/first --new tickets:later[:40] --holdout tickets:later[1000:1100] --max-steps 4 --interpolate none \
+         --tables $T/tables --output $T/next",
+    );
+    let old = lab.json("next/manifest.json")["provenance"]["old"][0].clone();
+    let pinned = old.as_str().unwrap();
+    let commit = pinned.strip_prefix("me/first@").unwrap();
+    assert_eq!(commit.len(), 40, "{pinned}");
+    lab.ok("publish $T/next --to me/next --force");
+    let history = "history me/next --data tickets:later[:60] --output $T/history";
+    let elsewhere = lab_of(&server, TOKEN);
+    let done = elsewhere.ok(history);
+    assert!(done.out.starts_with(&format!("1 {pinned}: right ")), "{}", done.out);
+    assert!(done.out.contains("\n2 me/next: right "), "{}", done.out);
+
+    // The local server keeps a repository's last commit alone; whoever has the earlier one still finds it.
+    lab.ok("publish $T/next --to me/first --force");
+    let done = elsewhere.ok(history);
+    assert!(done.out.starts_with(&format!("1 {pinned}: right ")), "{}", done.out);
+    let done = lab_of(&server, TOKEN).run(history).expect(2);
+    let said = format!("me/next updates {pinned}, which isn't found as it was then");
+    assert!(done.err.contains(&said) && done.err.contains("no earlier release"), "{}", done.err);
+}
+
 /// What is scored once at publishing isn't scored again by who updates.
 #[test]
 fn the_next_update_starts_from_the_table_that_came_along() {

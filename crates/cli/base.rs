@@ -234,12 +234,22 @@ impl Base {
 
     /// The name, with id and commit where the folder is one of the hub's cache.
     pub fn origin(&self, folder: &Path) -> String {
-        let Place::Hub(repo) = &self.place else { return self.name.clone() };
-        let is_snapshot = folder.parent().is_some_and(|parent| parent.ends_with("snapshots"));
-        match folder.file_name().filter(|_| is_snapshot) {
-            Some(commit) => format!("{} ({}@{})", self.name, repo.id(), commit.to_string_lossy()),
+        match self.at_commit(folder) {
+            Some(pinned) => format!("{} ({pinned})", self.name),
             None => self.name.clone(),
         }
+    }
+
+    /// A name that stays this model's: `owner/name@commit` where the folder is one of the hub's cache.
+    pub fn pinned(&self, folder: &Path) -> String {
+        self.at_commit(folder).unwrap_or_else(|| self.name.clone())
+    }
+
+    fn at_commit(&self, folder: &Path) -> Option<String> {
+        let Place::Hub(repo) = &self.place else { return None };
+        let is_snapshot = folder.parent().is_some_and(|parent| parent.ends_with("snapshots"));
+        let commit = folder.file_name().filter(|_| is_snapshot)?;
+        Some(format!("{}@{}", repo.id(), commit.to_string_lossy()))
     }
 
     /// For a dry run: files with sizes in bytes; none where the model is a folder.

@@ -1,5 +1,5 @@
 //! `history`: several releases of one model on the same rows. Which came before which is what their folders say: an update's
-//! manifest names the deployed model that it was made from, by name and hash.
+//! manifest names the deployed model that it was made from, by name and hash, with the commit where it came from the hub.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use lowchurn_churn::{
     history as over_time,
 };
 use lowchurn_distill::finished_provenance;
+use lowchurn_hub::Hub;
 use serde_json::json;
 
 use crate::args::{Compare, History};
@@ -29,8 +30,9 @@ use crate::{base, output, places};
 const MAX_FLIP_FLOPS: usize = reporting::MAX_FLIPS;
 
 pub fn history(args: &History, console: &mut Console) -> Result<u8> {
+    let hub = places::hub()?;
     let names = match &args.releases[..] {
-        [newest] => lineage(newest, console)?,
+        [newest] => lineage(newest, &hub, console)?,
         several => several.to_vec(),
     };
     let newest = names.last().cloned().unwrap_or_default();
@@ -43,7 +45,6 @@ pub fn history(args: &History, console: &mut Console) -> Result<u8> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&newest));
     output::check(&output)?;
     let how = how(args);
-    let hub = places::hub()?;
     let precision = device::precision(args.scoring.bf16);
     let compute = Compute::open(&args.scoring.device, precision, console)?;
     let mut releases = Vec::new();
@@ -109,20 +110,23 @@ fn default_output(newest: &str) -> PathBuf {
 }
 
 /// A release and those before it, the oldest first. Where one isn't to be found any more, the history begins behind it.
-fn lineage(newest: &str, console: &mut Console) -> Result<Vec<String>> {
+fn lineage(newest: &str, hub: &Hub, console: &mut Console) -> Result<Vec<String>> {
     let mut names = vec![newest.to_string()];
     let mut folder = PathBuf::from(newest);
+    if !folder.exists() {
+        folder = base::find(newest)?.folder(hub, console)?;
+    }
     while let Ok(provenance) = finished_provenance(&folder) {
         let Some((name, sha256)) = provenance.old else { break };
-        let Some(older) = folder_of(&name, &sha256, &folder) else {
+        let older = earlier(&name, &sha256, &folder, hub, console);
+        let Some((shown, older)) = older else {
             console.say(&format!(
                 "{} updates {name}, which isn't found as it was then; the history begins here",
-                folder.display()
+                names[names.len() - 1]
             ));
             break;
         };
         // A folder that two releases were written to can only be one of them.
-        let shown = older.display().to_string();
         if names.contains(&shown) {
             break;
         }
@@ -133,16 +137,35 @@ fn lineage(newest: &str, console: &mut Console) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The folder with this hash: where the update had it, or beside the update.
-fn folder_of(name: &str, sha256: &str, update: &Path) -> Option<PathBuf> {
-    let is_it = |folder: &PathBuf| {
-        folder.join("config.json").is_file()
-            && base::sha256(folder).is_ok_and(|found| found == sha256)
-    };
+/// The release with this hash and how to call it: where the update had it, at the hub, or beside the update.
+fn earlier(
+    name: &str,
+    sha256: &str,
+    update: &Path,
+    hub: &Hub,
+    console: &mut Console,
+) -> Option<(String, PathBuf)> {
     let there = PathBuf::from(name);
-    if is_it(&there) {
-        return Some(there);
+    if is_model(&there, sha256) {
+        return Some((name.to_string(), there));
     }
+    let base = base::find(name).ok().filter(|base| base.hub_id().is_some());
+    let fetched = base.map(|base| base.folder(hub, console));
+    match fetched {
+        Some(Ok(folder)) if is_model(&folder, sha256) => return Some((name.to_string(), folder)),
+        Some(Err(error)) => console.say(&format!("{name}: {error:#}")),
+        _ => {}
+    }
+    let folder = beside(name, sha256, update)?;
+    Some((folder.display().to_string(), folder))
+}
+
+fn is_model(folder: &Path, sha256: &str) -> bool {
+    folder.join("config.json").is_file() && base::sha256(folder).is_ok_and(|found| found == sha256)
+}
+
+/// The neighbour of the update's folder with this hash.
+fn beside(name: &str, sha256: &str, update: &Path) -> Option<PathBuf> {
     let parent = update.parent()?;
     let last = Path::new(name).file_name()?;
     let mut beside: Vec<PathBuf> =
@@ -150,7 +173,7 @@ fn folder_of(name: &str, sha256: &str, update: &Path) -> Option<PathBuf> {
     beside.sort();
     // By its name first: hashing every neighbour takes a while.
     beside.sort_by_key(|path| path.file_name() != Some(last));
-    beside.into_iter().find(is_it)
+    beside.into_iter().find(|folder| is_model(folder, sha256))
 }
 
 /// The newest release against the one before, with what came before both.

@@ -27,7 +27,7 @@ use crate::rows::{self, SharedTexts};
 use crate::settings::Settings;
 use crate::updating::{self, Updating};
 use crate::{
-    compare, grid, kinds, output, recipe, settings, signals, update_record, update_report,
+    base, compare, grid, kinds, output, recipe, settings, signals, update_record, update_report,
 };
 
 /// A model that may become the update, with its predictions of all held-out rows.
@@ -264,8 +264,9 @@ fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> 
     let _lock = output::lock(output)?;
     let settings = updating.settings(&trial.plan)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
+    let old = &updating.old;
     let provenance = Provenance {
-        old: Some((updating.old.name.clone(), updating.old.sha256.clone())),
+        old: Some((base::find(&old.name)?.pinned(&old.folder), old.sha256.clone())),
         share_of_old: (trial.share > 0.0).then_some(trial.share),
         ..finished_provenance(&trial.trained)?
     };

@@ -31,8 +31,10 @@ pub(super) fn softmax_rows(x: &mut [f32], n: usize, scale: f32) {
 #[inline(always)]
 pub(super) fn softmax(vectors: &mut [[f32; LANES]], most: &[f32; LANES], scale: f32) {
     let Some((last, whole)) = vectors.split_last_mut() else { return };
-    let scores: [f32; LANES] =
-        std::array::from_fn(|lane| if most[lane] < last[lane] { most[lane] } else { last[lane] });
+    let mut scores = [0f32; LANES];
+    for lane in 0..LANES {
+        scores[lane] = if most[lane] < last[lane] { most[lane] } else { last[lane] };
+    }
     let mut highest = scores;
     for x in whole.iter() {
         for lane in 0..LANES {
@@ -50,14 +52,17 @@ pub(super) fn softmax(vectors: &mut [[f32; LANES]], most: &[f32; LANES], scale: 
             sums[lane] += x[lane];
         }
     }
-    let powers = scores.map(power);
+    let mut powers = [0f32; LANES];
     for lane in 0..LANES {
+        powers[lane] = power(scores[lane]);
         sums[lane] += powers[lane];
     }
     let inverse = 1.0 / total(sums);
-    *last = powers.map(|x| x * inverse);
     for x in whole.as_flattened_mut() {
         *x *= inverse;
+    }
+    for lane in 0..LANES {
+        last[lane] = powers[lane] * inverse;
     }
 }
 

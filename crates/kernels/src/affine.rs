@@ -29,18 +29,24 @@ impl Affine {
     }
 
     /// Adds the bias of each column and x·Wᵀ to nothing: (N, I) → (N, O).
-    pub(crate) fn forward(&self, x: &Operand, n: usize) -> Result<Buffer> {
+    pub(crate) fn forward(&self, precision: Precision, x: &Operand, n: usize) -> Result<Buffer> {
         let (o, i) = self.dims()?;
         let (weight, bias) = (host(&self.weight)?, host(&self.bias)?);
         let mut y = Buffer::of(n * o);
-        product_from(&mut y, &bias, x, &Operand::Plain(&weight, View::rows_of(o, i).t()));
+        product_from(&mut y, &bias, x, &precision.right(&weight, View::rows_of(o, i).t()));
         Ok(y)
     }
 
     /// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
-    pub(crate) fn input_gradient(&self, dy: &Operand, onto: Onto, dx: &mut [f32]) -> Result<()> {
+    pub(crate) fn input_gradient(
+        &self,
+        precision: Precision,
+        dy: &Operand,
+        onto: Onto,
+        dx: &mut [f32],
+    ) -> Result<()> {
         self.dims()?;
-        input_gradient(&self.weight, dy, onto, dx)
+        input_gradient(&self.weight, precision, dy, onto, dx)
     }
 
     /// Hands over dyᵀ·x as the gradient of the weight and `dbias` as that of the bias; what isn't trained costs nothing.
@@ -52,21 +58,6 @@ impl Affine {
         dbias: &[f32],
     ) -> Result<()> {
         hand_over_product(&self.weight, precision, dy, x)?;
-        self.hand_over_bias(dbias)
-    }
-
-    /// The same from dyᵀ, (O, N).
-    pub(crate) fn hand_over_across(
-        &self,
-        across: &Operand,
-        x: &Operand,
-        dbias: &[f32],
-    ) -> Result<()> {
-        hand_over_across(&self.weight, across, x)?;
-        self.hand_over_bias(dbias)
-    }
-
-    fn hand_over_bias(&self, dbias: &[f32]) -> Result<()> {
         if self.bias.is_variable() {
             hand_over(&self.bias, Buffer::from_slice(dbias))?;
         }
@@ -86,23 +77,29 @@ impl Affine {
 }
 
 /// x·Wᵀ of a weight (O, I) by itself: (N, I) → (N, O).
-pub(crate) fn forward(weight: &Tensor, x: &Operand, y: &mut [f32]) -> Result<()> {
+pub(crate) fn forward(
+    weight: &Tensor,
+    precision: Precision,
+    x: &Operand,
+    y: &mut [f32],
+) -> Result<()> {
     let (o, i) = weight.dims2()?;
     let weight = host(weight)?;
-    product(y, Onto::Overwrite, x, &Operand::Plain(&weight, View::rows_of(o, i).t()));
+    product(y, Onto::Overwrite, x, &precision.right(&weight, View::rows_of(o, i).t()));
     Ok(())
 }
 
 /// Adds dy·W to `dx`, or overwrites it: (N, O) → (N, I).
 pub(crate) fn input_gradient(
     weight: &Tensor,
+    precision: Precision,
     dy: &Operand,
     onto: Onto,
     dx: &mut [f32],
 ) -> Result<()> {
     let (o, i) = weight.dims2()?;
     let weight = host(weight)?;
-    product(dx, onto, dy, &Operand::Plain(&weight, View::rows_of(o, i)));
+    product(dx, onto, dy, &precision.right(&weight, View::rows_of(o, i)));
     Ok(())
 }
 
@@ -116,18 +113,10 @@ pub(crate) fn hand_over_product(
     if !weight.is_variable() {
         return Ok(());
     }
-    let (o, _) = weight.dims2()?;
-    hand_over_across(weight, &precision.left(dy, View::rows_of(dy.len() / o, o).t()), x)
-}
-
-/// The same from dyᵀ, (O, N).
-pub(crate) fn hand_over_across(weight: &Tensor, across: &Operand, x: &Operand) -> Result<()> {
-    if !weight.is_variable() {
-        return Ok(());
-    }
     let (o, i) = weight.dims2()?;
+    let dy = precision.left(dy, View::rows_of(dy.len() / o, o).t());
     let mut dw = Buffer::of(o * i);
-    product(&mut dw, Onto::Overwrite, across, x);
+    product(&mut dw, Onto::Overwrite, &dy, x);
     hand_over(weight, dw)
 }
 
@@ -138,14 +127,9 @@ pub(crate) fn fill_rows(y: &mut [f32], row: &[f32]) {
         .for_each(|y| y.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row)));
 }
 
-/// Rows of c columns that are summed side by side.
-pub(crate) fn rows_of_a_sum(c: usize) -> usize {
-    (4 * BLOCK).div_ceil(c)
-}
-
 /// Sum over rows of a matrix with c columns.
 pub(crate) fn column_sums(x: &[f32], c: usize) -> Vec<f32> {
-    let block = rows_of_a_sum(c) * c;
+    let block = (4 * BLOCK).div_ceil(c) * c;
     let partials = x
         .par_chunks(block)
         .map(|x| {

@@ -6,10 +6,7 @@
 pub(crate) mod amx;
 pub(crate) mod avx512;
 mod pack;
-mod panels;
 mod portable;
-
-pub(crate) use panels::{Gradient, Weight, panels_len, times_panel};
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -71,19 +68,15 @@ impl Packed {
 
     /// `view` is (R, I) or (C, I).
     fn of(x: &[f32], view: View, side: Side, rounding: Rounding) -> Packed {
-        assert!(view.fits(x.len()) && (view.row_stride == 1 || view.column_stride == 1));
-        let mut packed = Packed::unwritten(side, view.rows, view.columns);
-        pack::pack(packed.words_mut(), x, view, side, rounding);
-        packed
-    }
-
-    /// Room for words, for somebody who writes all of them.
-    fn unwritten(side: Side, outer: usize, inner: usize) -> Packed {
+        let (outer, inner) = (view.rows, view.columns);
         assert!(outer > 0 && inner > 0, "an operand over nothing");
+        assert!(view.fits(x.len()) && (view.row_stride == 1 || view.column_stride == 1));
         let n_words = outer.div_ceil(PANEL) * inner.div_ceil(DEPTH) * STEP;
         let memory = Buffer::of(n_words + CACHE_LINE / 4);
         let start = memory.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / 4);
-        Packed { memory, start, side, outer, inner }
+        let mut packed = Packed { memory, start, side, outer, inner };
+        pack::pack(packed.words_mut(), x, view, side, rounding);
+        packed
     }
 
     fn n_panels(&self) -> usize {
@@ -149,20 +142,6 @@ impl Path {
             (false, false) => Path::Portable,
         })
     }
-
-    /// With AMX, under [`amx::Tiles`].
-    #[expect(unsafe_code, reason = "instructions that not every processor has")]
-    fn multiply(self, square: &Square) {
-        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone, and at `square.from`: who makes a square sees to it. A path
-        // is taken only where it is there, and with tiles configured.
-        unsafe {
-            match self {
-                Path::Amx => amx::multiply(square),
-                Path::Avx512 => avx512::multiply(square),
-                Path::Portable => portable::multiply(square),
-            }
-        }
-    }
 }
 
 /// The instructions that [`matmul_bf16`] runs on here.
@@ -187,17 +166,6 @@ pub(crate) fn matmul_bf16_from(y: &mut [f32], row: &[f32], left: &Packed, right:
     matmul_on(Path::here(), y, From::Row(row), left, right);
 }
 
-/// The same with a right operand that lies in f32, of which each thread lays out what it multiplies with: one that is used once.
-pub(crate) fn matmul_bf16_by(y: &mut [f32], onto: Onto, left: &Packed, right: Weight) {
-    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
-    panels::matmul(Path::here(), y, from, left, right);
-}
-
-/// Both.
-pub(crate) fn matmul_bf16_by_from(y: &mut [f32], row: &[f32], left: &Packed, right: Weight) {
-    panels::matmul(Path::here(), y, From::Row(row), left, right);
-}
-
 /// What the sums begin with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum From<'a> {
@@ -214,8 +182,7 @@ fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packe
     );
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
-    let y = Result { start: y.as_mut_ptr(), columns: right.outer };
-    let product = Product { path, left, right, first: 0, from, y };
+    let product = Product { path, left, right, from, y: y.as_mut_ptr() };
     // The larger operand is taken panel by panel, and each meets all of the smaller one.
     let by_rows = left.outer >= right.outer;
     let (large, small) = if by_rows { (left, right) } else { (right, left) };
@@ -233,26 +200,17 @@ fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packe
     });
 }
 
-/// Row-major numbers that threads write squares of.
-#[derive(Clone, Copy)]
-struct Result {
-    start: *mut f32,
-    columns: usize,
-}
-
-#[expect(unsafe_code, reason = "threads write into one y")]
-// SAFETY: jobs share out the squares of y, so that each element belongs to one thread.
-unsafe impl Sync for Result {}
-
 struct Product<'a> {
     path: Path,
     left: &'a Packed,
     right: &'a Packed,
-    /// The column of y in which those of `right` begin.
-    first: usize,
     from: From<'a>,
-    y: Result,
+    y: *mut f32,
 }
+
+#[expect(unsafe_code, reason = "threads write into one y")]
+// SAFETY: jobs share out the squares of y, so that each element belongs to one thread.
+unsafe impl Sync for Product<'_> {}
 
 /// 32 rows and columns of a product: as many steps of a panel from either side.
 pub(crate) struct Square<'a> {
@@ -264,16 +222,13 @@ pub(crate) struct Square<'a> {
     from: Option<(*const f32, usize)>,
 }
 
-/// Steps of the passes over I.
-fn passes(n_steps: usize) -> impl Iterator<Item = Range<usize>> {
-    let most = n_steps.div_ceil(n_steps.div_ceil(MOST_STEPS));
-    (0..n_steps).step_by(most).map(move |start| start..(start + most).min(n_steps))
-}
-
 impl Product<'_> {
     fn run(&self, large: Range<usize>, small: Range<usize>, by_rows: bool) {
         let _tiles = (self.path == Path::Amx).then(amx::Tiles::configure);
-        for steps in passes(self.left.n_steps()) {
+        let n_steps = self.left.n_steps();
+        let most = n_steps.div_ceil(n_steps.div_ceil(MOST_STEPS));
+        for start in (0..n_steps).step_by(most) {
+            let steps = start..(start + most).min(n_steps);
             for at in large.clone() {
                 for small_at in small.clone() {
                     let (row, column) = if by_rows { (at, small_at) } else { (small_at, at) };
@@ -290,16 +245,16 @@ impl Product<'_> {
         let (row, column) = (row * PANEL, column * PANEL);
         let n_rows = PANEL.min(self.left.outer - row);
         let n_columns = PANEL.min(self.right.outer - column);
-        let (column, y_stride) = (self.first + column, self.y.columns);
+        let y_stride = self.right.outer;
         // SAFETY: (row, column) is an element of y.
-        let y = unsafe { self.y.start.add(row * y_stride + column) };
+        let y = unsafe { self.y.add(row * y_stride + column) };
         if n_rows == PANEL && n_columns == PANEL {
             let from = match from {
                 From::Zeros => None,
                 From::Y => Some((y.cast_const(), y_stride)),
                 From::Row(all) => Some((all[column..][..PANEL].as_ptr(), 0)),
             };
-            self.path.multiply(&Square { left, right, y, y_stride, from });
+            self.multiply(&Square { left, right, y, y_stride, from });
             return;
         }
         let mut scratch = [0f32; PANEL * PANEL];
@@ -316,9 +271,22 @@ impl Product<'_> {
         }
         let (y, y_stride) = (scratch.as_mut_ptr(), PANEL);
         let from = Some((y.cast_const(), y_stride));
-        self.path.multiply(&Square { left, right, y, y_stride, from });
+        self.multiply(&Square { left, right, y, y_stride, from });
         for (r, row) in scratch.chunks_exact(PANEL).take(n_rows).enumerate() {
             y_row(r).copy_from_slice(&row[..n_columns]);
+        }
+    }
+
+    #[expect(unsafe_code, reason = "instructions that not every processor has")]
+    fn multiply(&self, square: &Square) {
+        // SAFETY: 32 rows of 32 lie at `square.y`, for this thread alone, and at `square.from`; a path is taken only where it is there, and `run`
+        // has configured AMX's tiles.
+        unsafe {
+            match self.path {
+                Path::Amx => amx::multiply(square),
+                Path::Avx512 => avx512::multiply(square),
+                Path::Portable => portable::multiply(square),
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ impl Relation {
         let rows = terms.embedded(&distances, how)?;
         let view = View::rows_of(distances.n_rows, how.c);
         let left = how.precision.left(&rows, view);
-        let of = |affine: &Affine| affine.forward(&left, distances.n_rows);
+        let of = |affine: &Affine| affine.forward(how.precision, &left, distances.n_rows);
         Ok(Projected {
             keys: terms.key.as_ref().map(of).transpose()?,
             queries: terms.query.as_ref().map(of).transpose()?,
@@ -128,7 +128,12 @@ impl Disentangled {
             let dy = fold(&groups, &distances, how.heads, how.c, along);
             affine.hand_over(how.precision, &dy, &right, &column_sums(&dy, how.c))?;
             if self.has_trained_rows() {
-                affine.input_gradient(&how.precision.left(&dy, view), Onto::Add, &mut dx)?;
+                affine.input_gradient(
+                    how.precision,
+                    &how.precision.left(&dy, view),
+                    Onto::Add,
+                    &mut dx,
+                )?;
             }
         }
         if !self.has_trained_rows() {

@@ -7,11 +7,9 @@ use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::affine::{Affine, column_sums};
-use crate::bf16::{self, Packed, Weight, panels_len, times_panel};
 use crate::buffers::Buffer;
 use crate::host::{BLOCK, host};
 use crate::matmul::{Onto, View};
-use crate::product::{Gradient, Operand};
 use crate::residual_norm::{self, Norm};
 use crate::{Dropout, Precision, Sequences, add, dropout_rows, layer_norm, linear};
 
@@ -27,7 +25,7 @@ pub struct FeedForward {
 /// What the way back needs.
 #[derive(Clone)]
 pub(crate) struct Saved {
-    inner: Buffer,        // (N, F) before the activation, or its panels, (F/32, N+, 32)
+    inner: Buffer,        // (N, F) before the activation
     pub(crate) h: Buffer, // (N, C) before the norm
 }
 
@@ -76,49 +74,19 @@ impl FeedForward {
         y: &mut [f32],
     ) -> Result<Saved> {
         let n = sequences.rows();
-        let (inner, mut h) = match is_in_panels(precision, x) {
-            true => self.forward_in_panels(x, n)?,
-            false => self.forward_in_rows(x, n, precision)?,
-        };
-        let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
-        let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
-        residual_norm::forward(&mut h, x, norm, sequences, dropped, y);
-        Ok(Saved { inner, h })
-    }
-
-    /// inner(x) and outer(activation(inner(x))).
-    fn forward_in_rows(
-        &self,
-        x: &[f32],
-        n: usize,
-        precision: Precision,
-    ) -> Result<(Buffer, Buffer)> {
         let (f, c) = self.inner.dims()?;
-        let inner = self.inner.forward(&precision.left(x, View::rows_of(n, c)), n)?;
+        let inner = self.inner.forward(precision, &precision.left(x, View::rows_of(n, c)), n)?;
         let mut active = Buffer::of(n * f);
         active
             .par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK))
             .for_each(|(active, inner)| self.activation.block(inner, active));
-        let active = precision.left(&active, View::rows_of(n, f));
-        let h = self.outer.forward(&active, n)?;
-        Ok((inner, h))
-    }
-
-    /// The same in bf16 for few rows: a panel of inner(x) is activated, rounded and laid out while it is in a cache.
-    fn forward_in_panels(&self, x: &[f32], n: usize) -> Result<(Buffer, Buffer)> {
-        let (f, c) = self.inner.dims()?;
-        let (weight, bias) = (host(&self.inner.weight)?, host(&self.inner.bias)?);
-        let weight = Weight { x: &weight, view: View::rows_of(f, c).t() };
-        let bias = &*bias;
-        let x = Packed::left(x, View::rows_of(n, c));
-        let mut inner = Buffer::of(panels_len(n, f));
-        let active = Packed::left_of_panels((n, f), &mut inner, |at, inner, active| {
-            times_panel(&x, weight, at, Some(bias), inner);
-            self.activation.block(inner, active);
-        });
-        let h = self.outer.forward(&Operand::Packed(active), n)?;
-        Ok((inner, h))
+        let mut h =
+            self.outer.forward(precision, &precision.left(&active, View::rows_of(n, f)), n)?;
+        let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
+        let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
+        residual_norm::forward(&mut h, x, norm, sequences, dropped, y);
+        Ok(Saved { inner, h })
     }
 
     /// With a the activation, u = inner(x), h = x + M∘outer(a(u)): dh from the norm, dy = M∘dh, du = (dy·W₂)∘a'(u),
@@ -136,86 +104,33 @@ impl FeedForward {
         dx: &mut [f32],
     ) -> Result<()> {
         let Saved { inner, h } = saved;
-        let (_, c) = self.inner.dims()?;
+        let n = sequences.rows();
+        let (f, c) = self.inner.dims()?;
+        let (of_c, of_f) = (View::rows_of(n, c), View::rows_of(n, f));
 
         let weight = host(&self.norm.weight)?;
         let norm = Norm { weight: &weight, bias: &[], eps: self.eps as f32 };
-        let mut dy = Buffer::of(grad.len());
+        let mut dy = Buffer::of(n * c);
         let sums = residual_norm::backward(&h, grad, norm, sequences, dropped, dx, &mut dy);
         let (of_norm, douter_bias) = sums.split_at(2 * c);
         self.norm.hand_over_norm(of_norm)?;
 
-        let (dy, of_outer) = (&dy[..], douter_bias);
-        match is_in_panels(precision, x) {
-            true => self.backward_in_panels(&inner, x, dy, of_outer, wants_dx, dx),
-            false => self.backward_in_rows(&inner, x, dy, of_outer, precision, wants_dx, dx),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what came in, what comes back, and how")]
-    fn backward_in_rows(
-        &self,
-        inner: &[f32],
-        x: &[f32],
-        dy: &[f32],
-        douter_bias: &[f32],
-        precision: Precision,
-        wants_dx: bool,
-        dx: &mut [f32],
-    ) -> Result<()> {
-        let (f, c) = self.inner.dims()?;
-        let n = dy.len() / c;
-        let (of_c, of_f) = (View::rows_of(n, c), View::rows_of(n, f));
         let (mut du, mut active) = (Buffer::of(n * f), Buffer::of(n * f));
-        let left = precision.left(dy, of_c);
-        self.outer.input_gradient(&left, Onto::Overwrite, &mut du)?;
+        self.outer.input_gradient(
+            precision,
+            &precision.left(&dy, of_c),
+            Onto::Overwrite,
+            &mut du,
+        )?;
         du.par_chunks_mut(BLOCK)
             .zip(inner.par_chunks(BLOCK).zip(active.par_chunks_mut(BLOCK)))
             .for_each(|(du, (inner, active))| self.activation.backward_block(inner, du, active));
-        self.outer.hand_over(precision, dy, &precision.right(&active, of_f), douter_bias)?;
+        self.outer.hand_over(precision, &dy, &precision.right(&active, of_f), douter_bias)?;
 
         self.inner.hand_over(precision, &du, &precision.right(x, of_c), &column_sums(&du, f))?;
         if wants_dx {
-            self.inner.input_gradient(&precision.left(&du, of_f), Onto::Add, dx)?;
+            self.inner.input_gradient(precision, &precision.left(&du, of_f), Onto::Add, dx)?;
         }
         Ok(())
     }
-
-    /// The same in bf16 for few rows: a panel of du and of the activation is laid out in all that products need while it is in a cache.
-    fn backward_in_panels(
-        &self,
-        inner: &[f32],
-        x: &[f32],
-        dy: &[f32],
-        douter_bias: &[f32],
-        wants_dx: bool,
-        dx: &mut [f32],
-    ) -> Result<()> {
-        let (precision, (f, c)) = (Precision::Bf16, self.inner.dims()?);
-        let n = dy.len() / c;
-        let dy = bf16::Gradient::of_rows(dy, c);
-        let weight = host(&self.outer.weight)?;
-        let weight = Weight { x: &weight, view: View::rows_of(c, f) };
-        let (du, active) = bf16::Gradient::of_panels((n, f), inner, |at, inner, du, active| {
-            times_panel(&dy.left, weight, at, None, du);
-            self.activation.backward_block(inner, du, active);
-        });
-        let (across, active) = (Operand::Packed(dy.across), Operand::Packed(active));
-        self.outer.hand_over_across(&across, &active, douter_bias)?;
-
-        let du = Gradient::from(du);
-        let x = precision.right(x, View::rows_of(n, c));
-        self.inner.hand_over_across(&du.across, &x, &du.sums)?;
-        if wants_dx {
-            self.inner.input_gradient(&du.left, Onto::Add, dx)?;
-        }
-        Ok(())
-    }
-}
-
-/// Where x (N, C) in bf16 stays in the second cache while all panels pass by. Others go row by row, whose products know how to
-/// divide what is large.
-fn is_in_panels(precision: Precision, x: &[f32]) -> bool {
-    const MOST_BYTES: usize = 1 << 20;
-    precision == Precision::Bf16 && 2 * x.len() <= MOST_BYTES
 }

@@ -76,7 +76,7 @@ impl GatedFeedForward {
         {
             let normed = self.norm.forward(x)?;
             let left = precision.left(&normed, View::rows_of(n, c));
-            affine::forward(&self.inner, &left, &mut inner)?;
+            affine::forward(&self.inner, precision, &left, &mut inner)?;
         }
         let mut gated = Buffer::of(n * f);
         let (dropped, block) = (dropped.filter(|dropped| dropped.p > 0.0), block_of_rows(f));
@@ -93,7 +93,7 @@ impl GatedFeedForward {
                 }
             });
         let left = precision.left(&gated, View::rows_of(n, f));
-        affine::forward(&self.outer, &left, y)?;
+        affine::forward(&self.outer, precision, &left, y)?;
         drop(left);
         add_dropped(y, x, sequences, None);
         Ok(Saved { inner, y: Buffer::from_slice(y) })
@@ -122,6 +122,7 @@ impl GatedFeedForward {
         let mut gated = Buffer::of(n * f); // its gradient until the activation is known
         affine::input_gradient(
             &self.outer,
+            precision,
             &precision.left(grad, of_c),
             Onto::Overwrite,
             &mut gated,
@@ -161,7 +162,7 @@ impl GatedFeedForward {
         }
         let mut dnormed = Buffer::of(n * c);
         let left = precision.left(&dinner, View::rows_of(n, 2 * f));
-        affine::input_gradient(&self.inner, &left, Onto::Overwrite, &mut dnormed)?;
+        affine::input_gradient(&self.inner, precision, &left, Onto::Overwrite, &mut dnormed)?;
         drop(left);
         self.norm.backward(x, &dnormed, grad, dx)
     }

@@ -104,7 +104,7 @@ impl RotaryAttention {
             let normed = self.norm.as_ref().map(|norm| norm.forward(x)).transpose()?;
             let left = precision.left(normed.as_deref().unwrap_or(x), View::rows_of(n, c));
             let mut together = Buffer::of(n * 3 * c);
-            affine::forward(&self.together, &left, &mut together)?;
+            affine::forward(&self.together, precision, &left, &mut together)?;
             self.angles.split(&together, sequences, [&mut q, &mut k, &mut v]);
         }
         let of_probabilities = dropped.probabilities;
@@ -119,7 +119,7 @@ impl RotaryAttention {
                 .forward(&q, &k, &v, &mut attended),
         }
         let left = precision.left(&attended, View::rows_of(n, c));
-        affine::forward(&self.output, &left, y)?;
+        affine::forward(&self.output, precision, &left, y)?;
         drop(left);
         add_dropped(y, x, sequences, dropped.output);
         Ok(Saved { q, k, v, attended, y: Buffer::from_slice(y) })
@@ -150,7 +150,13 @@ impl RotaryAttention {
             let dy = dropped_gradient(grad, sequences, dropped.output);
             let dy = dy.as_deref().unwrap_or(grad);
             let left = precision.left(dy, rows);
-            affine::input_gradient(&self.output, &left, Onto::Overwrite, &mut dattended)?;
+            affine::input_gradient(
+                &self.output,
+                precision,
+                &left,
+                Onto::Overwrite,
+                &mut dattended,
+            )?;
             affine::hand_over_product(
                 &self.output,
                 precision,
@@ -192,12 +198,18 @@ impl RotaryAttention {
         match &self.norm {
             Some(norm) => {
                 let mut dnormed = dattended;
-                affine::input_gradient(&self.together, &left, Onto::Overwrite, &mut dnormed)?;
+                affine::input_gradient(
+                    &self.together,
+                    precision,
+                    &left,
+                    Onto::Overwrite,
+                    &mut dnormed,
+                )?;
                 norm.backward(x, &dnormed, grad, dx)
             }
             None => {
                 dx.copy_from_slice(grad);
-                affine::input_gradient(&self.together, &left, Onto::Add, dx)
+                affine::input_gradient(&self.together, precision, &left, Onto::Add, dx)
             }
         }
     }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::affine::Affine;
+use crate::affine::{Affine, column_sums};
 use crate::attention::Attention;
 use crate::buffers::Buffer;
 use crate::disentangled::{Projected, Related};
 use crate::host::host;
 use crate::matmul::{Onto, View};
-use crate::product::Gradient;
 use crate::residual_norm::{self, Norm};
 use crate::{Dropout, Precision, Relation, Sequences, add, dropout_rows, layer_norm, linear};
 
@@ -120,13 +119,13 @@ impl SelfAttention {
         let (n, m) = (sequences.rows(), asked.rows());
         let (c, _) = self.query.dims()?;
         let left = precision.left(x, View::rows_of(n, c));
-        let of = |affine: &Affine| affine.forward(&left, n);
+        let of = |affine: &Affine| affine.forward(precision, &left, n);
         let (k, v) = (of(&self.key)?, of(&self.value)?);
         let of_rows = View::rows_of(m, c);
         let first = first_rows(x, c, sequences, asked);
         let q = match &first {
             None => of(&self.query)?,
-            Some(first) => self.query.forward(&precision.left(first, of_rows), m)?,
+            Some(first) => self.query.forward(precision, &precision.left(first, of_rows), m)?,
         };
         drop(left);
         let mut attended = Buffer::of(m * c);
@@ -135,7 +134,7 @@ impl SelfAttention {
         let projected = self.relation.project(related)?;
         let attention = attention.with(self.relation.terms(&projected, related)?).of_queries(asked);
         attention.forward(&q, &k, &v, &mut attended);
-        let mut h = self.output.forward(&precision.left(&attended, of_rows), m)?;
+        let mut h = self.output.forward(precision, &precision.left(&attended, of_rows), m)?;
         let (weight, bias) = (host(&self.norm.weight)?, host(&self.norm.bias)?);
         let norm = Norm { weight: &weight, bias: &bias, eps: self.eps as f32 };
         let residual = first.as_deref().unwrap_or(x);
@@ -175,10 +174,18 @@ impl SelfAttention {
         self.norm.hand_over_norm(of_norm)?;
 
         let mut dattended = Buffer::of(m * c);
-        let [left, across] = precision.both_sides(&dy, c);
-        self.output.input_gradient(&left, Onto::Overwrite, &mut dattended)?;
-        let right = precision.right(&attended, of_rows);
-        self.output.hand_over_across(&across, &right, doutput_bias)?;
+        self.output.input_gradient(
+            precision,
+            &precision.left(&dy, of_rows),
+            Onto::Overwrite,
+            &mut dattended,
+        )?;
+        self.output.hand_over(
+            precision,
+            &dy,
+            &precision.right(&attended, of_rows),
+            doutput_bias,
+        )?;
 
         let (mut dq, mut dk, mut dv) = (Buffer::of(m * c), Buffer::of(n * c), Buffer::of(n * c));
         let attention = Attention::new(sequences, c, self.heads, dropped.probabilities)?;
@@ -188,10 +195,9 @@ impl SelfAttention {
         self.relation.backward(&sums, related)?;
 
         let asked_x = precision.right(first.as_deref().unwrap_or(x), of_rows);
-        let Gradient { left, across, sums } = precision.gradient(&dq, c);
-        self.query.hand_over_across(&across, &asked_x, &sums)?;
+        self.query.hand_over(precision, &dq, &asked_x, &column_sums(&dq, c))?;
         if wants_dx {
-            self.query.input_gradient(&left, Onto::Add, dh)?;
+            self.query.input_gradient(precision, &precision.left(&dq, of_rows), Onto::Add, dh)?;
         }
         if let Some(dfirst) = &dfirst {
             sequences.put_first_rows(dfirst, dx);
@@ -201,10 +207,9 @@ impl SelfAttention {
             Some(_) => precision.right(x, rows),
         };
         for (affine, dy) in [(&self.key, &dk), (&self.value, &dv)] {
-            let Gradient { left, across, sums } = precision.gradient(dy, c);
-            affine.hand_over_across(&across, &right, &sums)?;
+            affine.hand_over(precision, dy, &right, &column_sums(dy, c))?;
             if wants_dx {
-                affine.input_gradient(&left, Onto::Add, dx)?;
+                affine.input_gradient(precision, &precision.left(dy, rows), Onto::Add, dx)?;
             }
         }
         Ok(())

@@ -13,8 +13,6 @@ mod elsewhere {
         unreachable!("no AVX-512 on this processor")
     }
 
-    pub fn fetch_far(_: &[f32], _: usize) {}
-
     /// # Safety
     /// It is never called.
     #[expect(unsafe_code, reason = "the same signature as elsewhere")]
@@ -23,9 +21,9 @@ mod elsewhere {
     }
 }
 #[cfg(not(target_arch = "x86_64"))]
-pub use elsewhere::{convert, fetch_far, is_here, multiply};
+pub use elsewhere::{convert, is_here, multiply};
 #[cfg(target_arch = "x86_64")]
-pub use here::{convert, fetch_far, is_here, multiply, transposed};
+pub use here::{convert, is_here, multiply, transposed};
 
 #[cfg(target_arch = "x86_64")]
 mod here {
@@ -69,14 +67,6 @@ mod here {
     fn fetch(x: &[f32], start: usize) {
         // SAFETY: the instruction loads nothing and ignores addresses that are not there.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(start).cast()) }
-    }
-
-    /// Asks for what is needed soon, into the second cache.
-    #[expect(unsafe_code, reason = "a hint")]
-    #[inline(always)]
-    pub fn fetch_far(x: &[f32], start: usize) {
-        // SAFETY: as in `fetch`.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().wrapping_add(start).cast()) }
     }
 
     /// A word a pair of neighbours: the layout where I has stride 1.

@@ -41,19 +41,14 @@ pub fn pack(words: &mut [u32], x: &[f32], view: View, side: Side, rounding: Roun
                 let n_inner = DEPTH.min(view.columns - inner);
                 let start = view.start + outer * view.row_stride + inner * view.column_stride;
                 let part = Part { x: x.get(start..).unwrap_or(&[]), stride, n_outer, n_inner };
-                write(tile, side, is_along, part, rounding);
+                let is_turned = is_along != (side == Side::Left);
+                match rounding {
+                    Rounding::Avx512 => avx512::convert(tile, part, is_along, is_turned),
+                    Rounding::Portable => convert(tile, part, is_along, is_turned),
+                }
             }
         }
     });
-}
-
-/// One tile. `is_along`: it is I that has stride 1.
-pub fn write(tile: &mut Tile, side: Side, is_along: bool, part: Part, rounding: Rounding) {
-    let is_turned = is_along != (side == Side::Left);
-    match rounding {
-        Rounding::Avx512 => avx512::convert(tile, part, is_along, is_turned),
-        Rounding::Portable => convert(tile, part, is_along, is_turned),
-    }
 }
 
 wide! {

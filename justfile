@@ -119,6 +119,7 @@ golden:
     {{python}} tests/golden/make_events.py
     {{python}} tests/golden/make_intervals.py
     {{python}} tests/golden/make_refit.py
+    {{python}} tests/golden/make_neighbours.py
     {{python}} tests/golden/make_kinds.py
     {{python}} tests/golden/make_comparison.py
     {{python}} tests/golden/make_deviation.py

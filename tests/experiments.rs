@@ -110,3 +110,51 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     assert!(text(&tables(tree.path(), &[])).contains("results.jsonl: line 2: "));
     assert!(text(&tables(tree.path(), &["tri"])).contains("tri: no such experiment with a page"));
 }
+
+/// Shares and risk of the best mixture and the lowest churn at a cold retrain's accuracy, by papers_examples.json; quantiles of t and
+/// F, by scipy.stats (t.ppf(0.975, 4), f.ppf(0.975, 4, 9), f.ppf(0.025, 4, 9)).
+const CHECKED: &str = r#"
+import json, sys
+sys.path[:0] = ["experiments", "experiments/churn-paper"]
+import page, statistic
+
+def close(a, b):
+    assert abs(a - b) < 1e-7, (a, b)
+
+golden = json.load(open("tests/golden/papers_examples.json"))
+lines = golden["C5_lp_mixture"]["candidates"]
+points = [(line["churn"], line["risk"]) for line in lines]
+for budget, expected in golden["C5_lp_mixture"]["solution"].items():
+    shares = page.mixture(points, float(budget))
+    close(sum(share * points[at][1] for share, at in shares), expected["risk"])
+    assert len(shares) == len(expected["weights"])
+    for share, at in shares:
+        close(share, expected["weights"][str(lines[at]["lam"])])
+assert page.mixture(points, 0.02) is None
+
+six = golden["C6_churn_at_cold_accuracy"]
+one_seed = lambda of: {1: {"accuracy": of["acc"], "churn": of["churn"]}}
+found = {page.COLD: one_seed(six["cold"])} | {("m", "cold", run["h"]): one_seed(run) for run in six["runs"]}
+settings = [setting for setting in found if setting != page.COLD]
+assert page.least_churn(found, settings)[2] == six["answer"]["h"]
+assert page.least_churn(found, settings[3:]) is None
+
+close(statistic.student(4), 2.7764451051977934)
+close(statistic.f_quantile(0.975, 4, 9), 4.7180784581281925)
+close(statistic.f_quantile(0.025, 4, 9), 0.11230047780266185)
+close(statistic.interval([1.0, 2.0, 3.0, 4.0, 5.0]).high, 3.0 + 2.7764451051977934 * (2.5 / 5) ** 0.5)
+close(statistic.ratio_of_variances([0.0, 2.0], [0.0, 1.0]).middle, 4.0)
+close(statistic.slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0)
+"#;
+
+#[test]
+fn mixtures_choices_and_intervals_are_those_of_the_papers_and_scipy() {
+    if has_python() {
+        let done = Command::new(python())
+            .args(["-B", "-c", CHECKED])
+            .current_dir(repository())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+    }
+}

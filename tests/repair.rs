@@ -440,7 +440,7 @@ fn each_method_has_its_verb() {
     assert_eq!(
         said(&format!("distil --teacher tiny {run} --method retrain")),
         "method retrain doesn't follow a teacher; use lowchurn finetune, or one of distil, anchor, anchor-rcp, focal, \
-         inhibition"
+         inhibition, knn-smoothing"
     );
     let bare = lab.run(&format!("distil --teacher tiny {run} --output $T/r")).expect(3);
     assert!(

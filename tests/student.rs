@@ -159,3 +159,37 @@ fn what_cannot_be_made_is_said() {
     assert!(other.starts_with("teacher and student read different tokens: row "), "{other}");
     assert!(!lab.path("r/run.toml").exists());
 }
+
+/// What has no weights starts from the seed's where that is asked for, in its updates from the encoder too, and each seed has others.
+#[test]
+fn a_model_is_trained_from_scratch_where_that_is_asked_for() {
+    let lab = Lab::new();
+    lab.write("rows.jsonl", rows(0, 48));
+    lab.write("new.jsonl", rows(48, 24));
+    lab.write("held.jsonl", rows(72, 24));
+    let small = "--width 32 --heads 4 --layers 1 --intermediate 64 --vocabulary 200";
+    lab.ok(&format!("student tiny {small} --data $T/rows.jsonl --output $T/start"));
+    let line = format!("finetune $T/rows.jsonl --model $T/start {TRAIN} --max-steps 4");
+    let refused = lab.run(&format!("{line} --output $T/x")).expect(3);
+    assert!(refused.error().contains("start: no weights here: looked for "), "{}", refused.error());
+    let done = lab.ok(&format!("{line} --from-scratch --seeds 2 --output $T/runs"));
+    assert_eq!(done.out.matches("start has no weights: all parameters are new").count(), 2);
+    assert!(
+        lab.read("runs/seed-42/model.safetensors") != lab.read("runs/seed-43/model.safetensors")
+    );
+    lab.ok(&format!("{line} --from-scratch --output $T/again"));
+    assert!(lab.read("runs/seed-42/model.safetensors") == lab.read("again/model.safetensors"));
+
+    let update = "update --base $T/again --new $T/new.jsonl --holdout $T/held.jsonl --method retrain --interpolate none \
+                  --max-steps 2 --tables $T/tables";
+    let done = lab.ok(&format!("{update} --init cold --output $T/cold"));
+    assert!(done.out.contains("start has no weights: all parameters are new"), "{}", done.out);
+    let done = lab.ok(&format!("{update} --init warm --output $T/warm"));
+    assert!(!done.out.contains("has no weights"), "{}", done.out);
+
+    let line = line.replace("$T/start", "tiny");
+    let refused = lab.run(&format!("{line} --from-scratch --output $T/y")).expect(2);
+    let expected = "tiny has some; take --from-scratch=false, or copy its config.json and tokenizer into a folder of their own";
+    assert!(refused.error().starts_with("from-scratch starts from new weights, and "));
+    assert!(refused.error().ends_with(expected), "{}", refused.error());
+}

@@ -185,6 +185,7 @@ fn every_method_from_either_start() {
         "l2-old:strength=1",
         "ewc:rows=8,strength=100",
         "mixout",
+        "knn-smoothing",
     ];
     let flags: String = methods.iter().map(|method| format!(" --method {method}")).collect();
     lab.ok(&format!(
@@ -202,6 +203,67 @@ fn every_method_from_either_start() {
     }
     // Fisher information is made once; the points of both starts share it.
     assert_eq!(lab.names("tables").iter().filter(|name| name.starts_with("fisher-")).count(), 1);
+}
+
+/// Three seeds are one ensemble of three and one of two; the mean of the members' probabilities is what it says. It trains nothing,
+/// and is there once.
+#[test]
+fn ensembles_are_the_mean_of_retrains() {
+    let lab = deployed();
+    let line = "sweep --base $T/shop --tables $T/tables --new $T/changed.jsonl --holdout $T/held.jsonl --max-steps 6 \
+                --learning-rate 1e-3 --method retrain --init cold --interpolate none --seeds 3 --ensemble 2,3 --output $T/sweep";
+    lab.ok(line);
+    assert_eq!(
+        lab.names("sweep/points"),
+        ["ensemble-cold-2/", "ensemble-cold-3/", "retrain-cold/"]
+    );
+    let lines = |name: &str| lab.lines(&format!("sweep/points/{name}/predictions.jsonl"));
+    let members: Vec<Vec<Value>> =
+        (42..45).map(|seed| lines(&format!("retrain-cold/seed-{seed}"))).collect();
+    let mut n_changed = 0;
+    for (size, point) in [(2, "ensemble-cold-2/seed-42"), (3, "ensemble-cold-3/seed-42")] {
+        let found = lines(point);
+        assert_eq!(found.len(), members[0].len());
+        for (at, row) in found.iter().enumerate() {
+            let scores = row["scores"].as_object().unwrap();
+            for (class, score) in scores {
+                let of = |member: &Vec<Value>| member[at]["scores"][class].as_f64().unwrap();
+                let mean = members[..size].iter().map(of).sum::<f64>() / size as f64;
+                assert!((score.as_f64().unwrap() - mean).abs() < 1e-5, "{row}");
+            }
+            let highest = scores.values().map(|score| score.as_f64().unwrap()).fold(0.0, f64::max);
+            assert_eq!(scores[row["label"].as_str().unwrap()].as_f64(), Some(highest), "{row}");
+            n_changed += usize::from(row["label"] != members[0][at]["label"]);
+        }
+    }
+    assert!(n_changed > 0, "the ensembles say what their first members say");
+    let done = lab.ok(line);
+    assert!(
+        !done.err.contains("step 1/6") && !done.out.contains("ensemble cold of 2 seed"),
+        "{}",
+        done.out
+    );
+
+    let check = |flags: &str, expected: &str| {
+        let line = line.replace("--seeds 3 --ensemble 2,3", flags);
+        assert_eq!(lab.run(&line).expect(2).error(), format!("--ensemble 3: {expected}"));
+    };
+    check("--ensemble 3", "so many retrains need as many seeds, found --seeds 1");
+    check(
+        "--seeds 3 --ensemble 3 --shard 1/2",
+        "with --shard its retrains are in several folders; leave one of them out",
+    );
+    let line = line.replace("--ensemble 2,3", "--ensemble 3");
+    let done = lab.run(&line.replace("--method retrain", "--method distil")).expect(2);
+    assert_eq!(
+        done.error(),
+        "--ensemble 3: of retrains, and none is asked for; add --method retrain"
+    );
+    let done = lab.run(&line.replace("$T/shop", "$T/shop-{seed}")).expect(2);
+    assert_eq!(
+        done.error(),
+        "--ensemble 3: each seed has a deployed model of its own, and an ensemble is held against one; name one --base"
+    );
 }
 
 #[test]

@@ -166,7 +166,8 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     let eval_tokens =
         rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
-    let (weights, features) = (WeightsFrom::Folder, Features::default());
+    let weights = WeightsFrom::asked(&job.layers.settings, &base_folder)?;
+    let features = Features::default();
     Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features })
 }
 

@@ -68,6 +68,7 @@ pub fn recipe_of(before: &Settings) -> Settings {
         epsilon: before.epsilon,
         max_grad_norm: before.max_grad_norm,
         dropout: before.dropout,
+        from_scratch: before.from_scratch,
         ..Settings::default()
     }
 }

@@ -235,6 +235,10 @@ pub struct Settings {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub fresh_head: Option<bool>,
 
+    /// Start from new weights: the model is a folder with a config and a tokenizer alone [default: false]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub from_scratch: Option<bool>,
+
     /// Decides order, dropout and the new head [default: 42]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

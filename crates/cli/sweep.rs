@@ -3,6 +3,7 @@
 //! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
 //! point by point, shards of it are folders, and merging is reading.
 
+mod ensemble;
 mod part;
 mod setting;
 
@@ -48,6 +49,7 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
         )
         .into());
     }
+    ensemble::check(args, &settings)?;
     let output = output_of(args)?;
     output::check(&output)?;
     fs::create_dir_all(&output)?;
@@ -81,6 +83,9 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
             };
             if !point(args, updating, setting, seed, &shares, &output, console)? {
                 return Ok(INTERRUPTED);
+            }
+            if let (true, Some(updating)) = (setting.is_plain_retrain(), &opened) {
+                ensemble::points(args, updating, setting, (first, n + 1), &output, console)?;
             }
         }
     }

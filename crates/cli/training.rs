@@ -62,6 +62,20 @@ impl WeightsFrom {
             false => WeightsFrom::Seed,
         }
     }
+
+    /// For what is no student: as the settings say. Weights that would be passed over are refused.
+    pub fn asked(settings: &Settings, folder: &Path) -> Result<WeightsFrom> {
+        match (settings.from_scratch.unwrap_or(false), has_weights(folder)) {
+            (false, _) => Ok(WeightsFrom::Folder),
+            (true, false) => Ok(WeightsFrom::Seed),
+            (true, true) => Err(Usage(format!(
+                "from-scratch starts from new weights, and {} has some; take --from-scratch=false, or copy its config.json and \
+                 tokenizer into a folder of their own",
+                folder.display()
+            ))
+            .into()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

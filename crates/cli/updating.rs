@@ -327,8 +327,8 @@ impl Updating {
         let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
         if !is_cold {
             let head = if labels == self.old.labels { HeadOf::Base } else { HeadOf::Grown };
-            let (folder, weights) = (self.old.folder.clone(), WeightsFrom::Folder);
-            return Ok(Start { folder, labels, head, weights });
+            let folder = self.old.folder.clone();
+            return Ok(Start { folder, labels, head, weights: WeightsFrom::Folder });
         }
         let Some(encoder) = &self.encoder else {
             return Err(Usage(format!(
@@ -338,7 +338,8 @@ impl Updating {
             .into());
         };
         let folder = base::find(encoder)?.folder(&self.hub, console)?;
-        Ok(Start { folder, labels, head: HeadOf::Seed, weights: WeightsFrom::Folder })
+        let weights = WeightsFrom::asked(&self.layers.settings, &folder)?;
+        Ok(Start { folder, labels, head: HeadOf::Seed, weights })
     }
 
     fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Paper 1's protocol (2106.02654; papers.md 5.6) on text: 1,000 rows for the deployed model with 100 for early stopping, 1,000 more for its
-# successor, judged on 2,000 others, all drawn anew with each seed. Every baseline that the program has, from both starts, by one sweep a
-# seed. All rows are from the training file, so IMDb's and AG News's own test splits aren't touched.
-#   run.sh --small   the shipped encoder, two seeds, two values of a knob;   run.sh   twenty seeds, nine values, and MiniLM with five
+# successor, judged on 2,000 others, all drawn anew with each seed. Every baseline of papers.md 5.5, each part of them a sweep and a line.
+# The successor's head and order are of another seed than the deployed model's. All rows are from the training file, so IMDb's and AG
+# News's own test splits aren't touched.
+#   run.sh --small   the shipped encoder, two seeds
+#   run.sh           twenty seeds, the transformer from scratch on IMDb, and MiniLM with five
+# Both train the same settings, so that a line of the one is a line of the other. TASKS and ENCODERS name others.
 source "$(dirname "$0")/../lib.sh"
 hub
 here=experiments/churn-paper
-tasks="sst2 ag_news imdb" encoders="tiny:42,43" lambdas=0.5,0.8 values="0.1 0.5"
-[ -n "$small" ] || {
-    encoders="tiny:$(seq -s, 42 61) minilm-l6:42,43,44,45,46"
-    lambdas=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9 values="0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9"
-}
+imdb=runs/experiments/parquet/stanfordnlp--imdb/plain_text/train-00000-of-00001.parquet # where draw.py keeps it
+tasks=${TASKS:-sst2 ag_news imdb}
+encoders=${ENCODERS:-tiny:$(seq -s, 42 61) scratch:$(seq -s, 42 61) minilm-l6:42,43,44,45,46}
+[ -z "$small" ] || encoders=tiny:42,43
 
 draw() {
     local from=("$python" experiments/draw.py)
@@ -22,36 +24,61 @@ draw() {
     "${from[@]}" --seed "$2" train=1000 validation=100 new=1000 test=2000
     # The first two are splits of one folder, the others files of their own.
     mkdir -p "$3/old" && mv "$3/train.jsonl" "$3/validation.jsonl" "$3/old"
+    cat "$3/old/validation.jsonl" "$3/test.jsonl" >"$3/judged.jsonl"
 }
 
-# One seed: the deployed model, then every setting from it; the line has a point for each.
-seed() {
-    local dir=$out/$encoder/$task/$1
-    local rate=(--learning-rate 1e-3)
-    [ "$encoder" = tiny ] || rate=(--learning-rate 1e-4 --bf16)
-    [ -f "$dir/test.jsonl" ] || draw "$task" "$1" "$dir"
-    lowchurn finetune "$dir/old" --model "$encoder" --output "$dir/base" --seed "$1" "${rate[@]}" --epochs 3 --batch-size 32 \
-        --max-length $length
-    local methods=(--method retrain --method distil --method anchor --method co-distil --method shrink-perturb:shrink=0.4,perturb=0.1
-        --method l2-old:strength=0.01 --method ewc --method mixout)
-    for value in $values; do
-        methods+=(--method mixup:alpha="$value" --method confidence-penalty:beta="$value" --method entropy-minimisation:alpha="$value"
-            --method anchor-rcp:lambda="$value")
-    done
-    for t1 in 0.3 0.7; do methods+=(--method bi-tempered:t1=$t1,t2=2); done
-    lowchurn sweep --base "$dir/base" --new "$dir/new.jsonl" --holdout "$dir/test.jsonl" --tables "$dir/tables" --output "$dir/sweep" \
-        --seeds 1 --seed "$1" "${methods[@]}" --lambda $lambdas --smoothing "${values// /,}" --interpolate 0.25,0.5,0.75
-    "$python" $here/points.py "$dir/sweep" data="$task" encoder="$encoder" seed="$1"
-    rm -rf "$dir/base"/checkpoint-* "$dir/sweep/points"/*/*/predictions.jsonl
+# The deployed model of a seed; nothing where it is there.
+deployed() {
+    local from=(--model "$encoder" --epochs 3 --learning-rate 1e-3) length=64
+    [ "$task" != imdb ] || length=128
+    [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir"
+    case $encoder in
+        minilm-l6) from=(--model "$encoder" --epochs 3 --learning-rate 1e-4 --bf16) ;;
+        scratch)
+            length=200
+            from=(--model "$out/scratch/encoder" --from-scratch --epochs 5 --learning-rate 1e-3 --schedule constant --weight-decay 0)
+            [ -f "$out/scratch/encoder/config.json" ] || "$python" $here/scratch.py "$imdb" "$out/scratch/encoder"
+            ;;
+    esac
+    lowchurn finetune "$dir/old" "${from[@]}" --output "$dir/base" --seed "$n" --batch-size 32 --max-length $length
 }
 
-for entry in $encoders; do
-    encoder=${entry%%:*} seeds=${entry#*:}
-    for n in ${seeds//,/ }; do
+# One part of the settings, in a sweep's folder; the line has a point for each.
+part() {
+    local part=$1 folder=$2
+    shift 2
+    deployed
+    lowchurn sweep --base "$dir/base" --new "$dir/new.jsonl" --holdout "$dir/judged.jsonl" --tables "$dir/tables" --output "$dir/$folder" \
+        --seed $((n + 1000)) "$@"
+    "$python" $here/points.py "$dir/$folder" "$part" data="$task" encoder="$encoder" seed="$n"
+}
+
+lambdas=0.1,0.3,0.5,0.7,0.9
+methods() { for method in "$@"; do echo --method "$method"; done; }
+cold=$(methods retrain distil distil:divergence=logit-mse,lambda=0.1 distil:divergence=logit-mse,lambda=0.5 anchor:lambda=0.5 \
+    anchor-rcp:lambda=0.5,eta=0.5 anchor-rcp:lambda=0.8,eta=0.6 anchor-rcp:lambda=0.8,eta=0.6,smoothed=true mixup:alpha=0.2 \
+    bi-tempered:t1=0.7,t2=2 bi-tempered:t1=0.3,t2=4 confidence-penalty:beta=0.1 entropy-minimisation:alpha=0.1 co-distil:beta=0.5 \
+    shrink-perturb:shrink=0.4,perturb=0.1)
+near=$(methods knn-smoothing:alpha=0.1,beta=0,k=10 knn-smoothing:alpha=0.5,beta=0,k=10 knn-smoothing:alpha=0.5,beta=0.5,k=10 \
+    knn-smoothing:alpha=0.5,beta=0,k=100)
+warm=$(methods retrain distil anchor-rcp:lambda=0.8,eta=0.6 l2-old:strength=0.01 l2-old:strength=0.1 ewc mixout:p=0.5)
+
+seeds_of_all() { sed 's/[^ ]*://g' <<<"$encoders" | tr ' ,' '\n\n' | sort -nu; }
+for n in $(seeds_of_all); do
+    for entry in $encoders; do
+        encoder=${entry%%:*}
+        [[ ",${entry#*:}," == *",$n,"* ]] || continue
         for task in $tasks; do
-            length=64
-            [ "$task" != imdb ] || length=128
-            once "$task $encoder $n" seed "$n"
+            [ "$encoder" != scratch ] || [ "$task" = imdb ] || continue
+            dir=$out/$encoder/$task/$n key="$task $encoder $n"
+            # shellcheck disable=SC2086 # words of a list
+            once "$key cold" part cold cold --init cold --interpolate none --lambda $lambdas --smoothing 0.1,0.5 $cold
+            # shellcheck disable=SC2086
+            once "$key warm" part warm warm --init warm --interpolate 0.25,0.5,0.75 --lambda $lambdas $warm
+            # shellcheck disable=SC2086
+            once "$key neighbours" part neighbours neighbours --init cold --interpolate none $near
+            # The first seed's retrain is that of the cold part.
+            once "$key ensembles" part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble 3,5
         done
     done
 done

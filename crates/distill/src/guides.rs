@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Copy, Default)]
 pub struct Guides<'g> {
     pub teacher: Option<&'g Teacher>,
+    /// What takes the teacher's place in the loss, where the method is k-NN label smoothing; `train` makes it.
+    pub neighbours: Option<&'g Teacher>,
     pub old_weights: Option<&'g OldWeights>,
     /// (N,) whether the old model was trained on the row.
     pub is_old: Option<&'g [bool]>,
@@ -49,7 +51,15 @@ pub struct Buffer {
     pub old: Vec<u32>,
 }
 
-impl Guides<'_> {
+impl<'g> Guides<'g> {
+    /// Whose logits the loss is held against.
+    pub fn followed(&self, method: &Method) -> Option<&'g Teacher> {
+        match method {
+            Method::KnnSmoothing { .. } => self.neighbours,
+            _ => self.teacher,
+        }
+    }
+
     /// Whether everything is here that the method needs, and fits the rows.
     pub fn check(&self, method: &Method, rows: usize, classes: usize) -> Result<()> {
         let needs = method.needs();

@@ -44,6 +44,9 @@ pub enum Method {
     Ewc { strength: f64, rows: usize },
     /// In each update a share p of the weights stands at its old value.
     Mixout { p: f64 },
+    /// (1−α)·label + α·(β/K + (1−β)·shares of the labels of the k rows whose logits under the teacher are nearest): k-NN label
+    /// smoothing. The teacher's logits say who is near and nothing else.
+    KnnSmoothing { alpha: f64, beta: f64, k: usize },
     /// What a teacher shows besides its logits and nothing else: no labels, and no head in what is released.
     TaskAgnostic,
 }
@@ -100,7 +103,7 @@ pub struct Needs {
     pub states: bool,
 }
 
-pub const METHODS: [&str; 16] = [
+pub const METHODS: [&str; 17] = [
     "retrain",
     "distil",
     "anchor",
@@ -116,6 +119,7 @@ pub const METHODS: [&str; 16] = [
     "l2-old",
     "ewc",
     "mixout",
+    "knn-smoothing",
     "task-agnostic",
 ];
 
@@ -137,11 +141,12 @@ impl Method {
             Method::L2ToOld { .. } => "l2-old",
             Method::Ewc { .. } => "ewc",
             Method::Mixout { .. } => "mixout",
+            Method::KnnSmoothing { .. } => "knn-smoothing",
             Method::TaskAgnostic => "task-agnostic",
         }
     }
 
-    /// λ's schedule, where the method has a teacher.
+    /// λ's schedule, where the method has a teacher; the weight of the neighbours, where these take its place.
     pub fn lambda(&self) -> Option<Lambda> {
         match *self {
             Method::Distil { lambda, .. }
@@ -149,6 +154,7 @@ impl Method {
             | Method::AnchorRcp { lambda, .. }
             | Method::Focal { lambda, .. }
             | Method::Inhibition { lambda, .. } => Some(lambda),
+            Method::KnnSmoothing { alpha, .. } => Some(Lambda::Constant(alpha)),
             _ => None,
         }
     }

@@ -88,6 +88,7 @@ pub fn step_deferring(
     let mut peers = Grads::default();
     let mut projected = Grads::default();
     let mut controls = Grads::default();
+    let followed = guides.followed(&plan.method);
     for (at, batch) in micro.iter().enumerate() {
         let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
         let targets = rows.targets.of_rows(&batch.rows);
@@ -102,7 +103,7 @@ pub fn step_deferring(
             None => forward(state, plan, guides, &input, &mut keys)?,
         }; // (B, K)
         let classes = logits.dim(1)?;
-        let teacher = guides.teacher.map(|teacher| rows_of(teacher, batch, classes));
+        let teacher = followed.map(|teacher| rows_of(teacher, batch, classes));
         let is_old: Option<Vec<bool>> = guides
             .is_old
             .map(|is_old| batch.rows.iter().map(|&row| is_old[row as usize]).collect());
@@ -112,7 +113,7 @@ pub fn step_deferring(
             class_weight: &plan.class_weight,
             label_smoothing: plan.label_smoothing,
             lambda: lambda.unwrap_or(0.0),
-            teacher: match (&teacher, guides.teacher) {
+            teacher: match (&teacher, followed) {
                 (Some(logits), Some(teacher)) => {
                     Some(TeacherLogits { logits, known: &teacher.known })
                 }
@@ -155,7 +156,7 @@ pub fn step_deferring(
                 let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
                 means.n_correct +=
                     predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
-                if let Some(teacher) = guides.teacher {
+                if let Some(teacher) = followed {
                     let agrees = |(&a, &row): (&u32, &u32)| a == teacher.predicted(row as usize);
                     means.n_agreed +=
                         predicted.iter().zip(&batch.rows).filter(|pair| agrees(*pair)).count()
@@ -167,7 +168,7 @@ pub fn step_deferring(
                     logits.to_vec2::<f32>()?.iter().map(|z| likely(z)).collect();
                 let is_right = |(a, b): &(&Vec<u32>, &Option<Vec<u32>>)| b.as_ref() == Some(*a);
                 means.n_correct += predicted.iter().zip(sets).filter(is_right).count() as u64;
-                if let Some(teacher) = guides.teacher {
+                if let Some(teacher) = followed {
                     let told = |row: &u32| likely(teacher.logits_of(*row as usize));
                     let agrees = |(a, row): &(&Vec<u32>, &u32)| **a == told(row);
                     means.n_agreed +=

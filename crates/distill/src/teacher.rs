@@ -4,6 +4,7 @@
 //! evaluation mode and from the raw texts, and serves every run and every point of a sweep.
 
 mod fingerprint;
+mod neighbours;
 mod scored;
 mod soft_labels;
 mod table;
@@ -13,6 +14,8 @@ use std::collections::HashMap;
 use lowchurn_data::{align_teacher, entries_for};
 
 use crate::{Error, Result};
+
+pub(crate) use neighbours::in_place_of;
 
 pub use fingerprint::{Fingerprint, teacher_key};
 pub use soft_labels::write_soft_labels;

@@ -12,6 +12,7 @@ use crate::checkpoint::{self, remove_checkpoints};
 use crate::eval::predict_from;
 use crate::release::withdraw;
 use crate::states::text_vectors;
+use crate::teacher::in_place_of;
 use crate::variance::{check_control, renew_control};
 use crate::{
     Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
@@ -117,7 +118,8 @@ pub fn train(
     run.guides.shown.check(plan, &state.model.config, run.train.rows())?;
     state.project(plan, &run.guides.shown)?;
     let made = features_of(run, state)?;
-    let guides = with_features(run, made.as_ref());
+    let near = in_place_of(run.guides.teacher, &plan.method, &run.train.labels)?;
+    let guides = Guides { neighbours: near.as_ref(), ..with_features(run, made.as_ref()) };
     check_control(plan, &guides, run.train, state)?;
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));

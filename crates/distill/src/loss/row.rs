@@ -63,6 +63,10 @@ pub fn row_loss(method: &Method, row: &Row) -> Term {
             }
             None => label,
         },
+        Method::KnnSmoothing { .. } => match known(row) {
+            Some(known) => anchored(row.lambda, label, &known),
+            None => label,
+        },
         Method::Mixup { .. } => match row.partner {
             Some((partner, share)) => {
                 let other = Row { label: Some(partner), ..*row };

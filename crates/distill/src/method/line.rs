@@ -199,6 +199,11 @@ impl FromStr for Method {
                 let is_good = |p: &f64| *p > 0.0 && *p < 1.0;
                 Method::Mixout { p: k.parsed("p", 0.5, "a number between 0 and 1", is_good)? }
             }
+            "knn-smoothing" => Method::KnnSmoothing {
+                alpha: k.share("alpha", 0.5)?,
+                beta: k.share("beta", 0.5)?,
+                k: k.parsed("k", 10, "at least 1 row", |n| *n > 0)?,
+            },
             "task-agnostic" => Method::TaskAgnostic,
             unknown => {
                 let hint = match nearest(unknown, METHODS) {
@@ -252,6 +257,9 @@ impl fmt::Display for Method {
             Method::L2ToOld { strength } => write!(out, ":strength={strength}"),
             Method::Ewc { strength, rows } => write!(out, ":strength={strength},rows={rows}"),
             Method::Mixout { p } => write!(out, ":p={p}"),
+            Method::KnnSmoothing { alpha, beta, k } => {
+                write!(out, ":alpha={alpha},beta={beta},k={k}")
+            }
         }
     }
 }

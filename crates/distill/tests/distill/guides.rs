@@ -28,7 +28,7 @@ fn what_a_method_needs_is_asked_for() {
         assert!(!lesson.toy.run_dir().exists(), "something was written");
     };
     let teacher = |lesson: &mut Lesson| lesson.teacher = None;
-    for method in ["distil", "anchor", "anchor-rcp", "focal", "inhibition"] {
+    for method in ["distil", "anchor", "anchor-rcp", "focal", "inhibition", "knn-smoothing"] {
         check(method, &teacher, &format!("method {method} needs a teacher"));
     }
     let weights = |lesson: &mut Lesson| lesson.old_weights = None;

@@ -247,6 +247,7 @@ fn a_teacher_without_weight_is_the_plain_retrain() {
         "anchor:lambda=0",
         "focal:lambda=0",
         "inhibition:lambda=0",
+        "knn-smoothing:alpha=0",
         "distil:lambda=churn<=1",
     ];
     for method in weightless {

@@ -108,6 +108,14 @@ fn targets() {
     let smoothed = "anchor_wrong_smoothed_eta_0_5_alpha_0_5_y2";
     check("anchor-rcp:eta=0.5,smoothed=true", 2, 0.5, 0.0, smoothed);
     check("retrain", 1, 0.0, 0.1, "label_smoothing_0_1_y1");
+    // The neighbours' labels are 0.4, 0.4, 0.2 there; here stands what `train` makes of them, β/K + (1 − β)·nn.
+    let near: Vec<f64> = [0.4f64, 0.4, 0.2].iter().map(|nn| (0.2 / 3.0 + 0.8 * nn).ln()).collect();
+    let z = vec![1.0, 0.5, -0.5];
+    let p = term::exp(&term::log_softmax(&z, 1.0));
+    let case = Case { lambda: 0.5, ..one_row(z, near, 1) };
+    let found = losses("knn-smoothing:alpha=0.5,beta=0.2", &case).1;
+    let found: Vec<f64> = found[0].iter().zip(&p).map(|(g, p)| p - g).collect();
+    assert_close(&found, &list(&expected["knn_smoothing_a_0_5_b_0_2_y1_knn"]), TOLERANCE, "k-NN");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{Case, assert_close, losses, numbers};
 use crate::Method;
 use crate::loss::row::{Row, row_loss};
 
-const EVERY: [&str; 35] = [
+const EVERY: [&str; 36] = [
     "retrain",
     "distil",
     "distil:temperature=3",
@@ -30,6 +30,7 @@ const EVERY: [&str; 35] = [
     "anchor",
     "anchor-rcp",
     "anchor-rcp:smoothed=true",
+    "knn-smoothing",
     "focal:focus=all,temperature=2",
     "focal:focus=old-right",
     "focal:focus=new-wrong",

@@ -184,7 +184,7 @@ proptest! {
         let row = Row { label_smoothing: smoothing, partner: Some((0, 0.3)), ..row(&z, &t, Some(y), lambda) };
         let others = [
             "retrain", "anchor-rcp", "anchor-rcp:smoothed=true", "mixup", "bi-tempered", "bi-tempered:t1=0.2,t2=6",
-            "confidence-penalty", "entropy-minimisation",
+            "confidence-penalty", "entropy-minimisation", "knn-smoothing",
         ];
         for method in WITH_TEACHER.into_iter().chain(others) {
             if method.contains("logit-mse") || method == "inhibition" {
@@ -297,7 +297,8 @@ proptest! {
         let far = |x: &[f64]| -> Vec<f64> { x.iter().map(|x| x * scale).collect() };
         let (z, t) = (far(&z), far(&t));
         let row = Row { partner: Some((0, 0.3)), ..row(&z, &t, Some(y), lambda) };
-        let others = ["anchor-rcp", "mixup", "bi-tempered", "confidence-penalty", "entropy-minimisation"];
+        let others =
+            ["anchor-rcp", "mixup", "bi-tempered", "confidence-penalty", "entropy-minimisation", "knn-smoothing"];
         for method in WITH_TEACHER.into_iter().chain(others) {
             let found = loss(method, &row);
             prop_assert!(found.value.is_finite() && found.gradient.iter().all(|g| g.is_finite()), "{method}: {found:?}");

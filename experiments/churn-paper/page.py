@@ -1,6 +1,7 @@
 """RESULTS.md of this folder, from its lines."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -16,6 +17,8 @@ Points = dict[int, dict]
 Found = dict[Setting, Points]
 
 COLD = ("retrain", "cold", "")
+# Below, nothing is decided.
+LEAST_TASKS, LEAST_SEEDS, LEAST_SEEDS_OF_VARIANCES = 2, 5, 10
 # These train nothing, or more than one model.
 NOT_ONE_TRAINING = ("interpolate", "ensemble")
 
@@ -192,6 +195,16 @@ def mixtures(whole: Found, place) -> list[str]:
     return ["The linear programme over these means: least churn with the accuracy of a cold retrain at least.\n", table(head, rows)]
 
 
+@dataclass
+class Case:
+    """What a task and encoder says to a claim."""
+
+    name: str
+    lies: Interval | None
+    n_seeds: int
+    said: str
+
+
 def left_out(found: Found, settings: list[Setting], against: list[Setting]) -> tuple[Interval, Interval, int] | None:
     """Churn and accuracy of the best of some settings less those of the best of others, each chosen by the other seeds; over how many."""
     churn, accuracy = [], []
@@ -206,7 +219,7 @@ def left_out(found: Found, settings: list[Setting], against: list[Setting]) -> t
 
 def claims(groups: dict[tuple[str, str], Found]) -> list[str]:
     """Each with one interval a group, of which a claim says that it lies below zero."""
-    cases: dict[str, list[tuple[str, Interval | None, str]]] = defaultdict(list)
+    cases: dict[str, list[Case]] = defaultdict(list)
     for (encoder, data), found in groups.items():
         name = f"{NAMES.get(data, data)} {encoder}"
         distilled = [setting for setting in found if setting[0] == "distil"]
@@ -214,31 +227,33 @@ def claims(groups: dict[tuple[str, str], Found]) -> list[str]:
         for claim, settings in ((LESS, [COLD]), (LEAST, others)):
             compared = left_out(found, distilled, settings)
             if compared is None:
-                cases[claim].append((name, None, "not attained or too few seeds"))
+                cases[claim].append(Case(name, None, 0, "not attained or too few seeds"))
                 continue
             churn, accuracy, n = compared
             said = f"churn {churn} points, accuracy {accuracy}, {n} of {len(found[COLD])} seeds"
             # Less churn for less accuracy is another matter.
-            cases[claim].append((name, churn if accuracy.high >= 0.0 else None, said))
+            cases[claim].append(Case(name, churn if accuracy.high >= 0.0 else None, n, said))
         line = [setting for setting in distilled if setting[1] == "cold"]
         points = {0.0: found[COLD]} | {float(setting[2].removeprefix("λ ")): found[setting] for setting in line}
         seeds = [seed for seed in sorted(found[COLD]) if all(seed in own for own in points.values())]
         if len(seeds) > 1 and len(points) > 2:
             slopes = [slope([(x, 100 * own[seed]["churn"]) for x, own in points.items()]) for seed in seeds]
             means = [f"{100 * mean(column(own, 'churn', seeds)):.2f}" for _, own in sorted(points.items())]
-            cases[FALLS].append((name, interval(slopes), f"{' → '.join(means)} %, {interval(slopes)} points per unit of λ"))
+            said = f"{' → '.join(means)} %, {interval(slopes)} points per unit of λ"
+            cases[FALLS].append(Case(name, interval(slopes), len(seeds), said))
         middle = ("distil", "cold", "λ 0.5")
         if len(both(found, middle) if middle in found else []) > 1:
             seeds = both(found, middle)
             for claim, key in ((STEADIER, "accuracy"), (STEADIER_CHURN, "churn")):
                 ratio = ratio_of_variances(column(found[middle], key, seeds), column(found[COLD], key, seeds))
                 below_one = Interval(ratio.middle - 1.0, ratio.low - 1.0, ratio.high - 1.0)
-                cases[claim].append((name, below_one, f"{ratio} with {counted(len(seeds), 'seed')}"))
-    rows = [[claim, verdict([lies for _, lies, _ in own]), "; ".join(f"{name}: {said}" for name, _, said in own)] for claim, own in cases.items()]
+                cases[claim].append(Case(name, below_one, len(seeds), f"{ratio} with {counted(len(seeds), 'seed')}"))
+    rows = [[claim, verdict(claim, own), "; ".join(f"{case.name}: {case.said}" for case in own)] for claim, own in cases.items()]
     return [
         "## Claims\n",
         "Reproduced where the interval of every task and encoder lies on the claim's side of zero (for ratios: one), not reproduced where each\n"
-        "lies on the other, else undecided. Less churn for an accuracy that is clearly lower doesn't count.\n",
+        f"lies on the other, else undecided; undecided, too, below {LEAST_TASKS} tasks, {LEAST_SEEDS} seeds, or {LEAST_SEEDS_OF_VARIANCES} for variances. Less churn for\n"
+        "an accuracy that is clearly lower doesn't count.\n",
         table(["claim", "verdict", "evidence"], rows),
     ]
 
@@ -250,9 +265,12 @@ STEADIER = "soft targets vary less: variance of accuracy over seeds, distil λ 0
 STEADIER_CHURN = "the same of churn"
 
 
-def verdict(cases: list[Interval | None]) -> str:
-    if not cases or any(case is None for case in cases):
+def verdict(claim: str, cases: list[Case]) -> str:
+    """In words; `lies` of a case is the interval that the claim says to be below zero."""
+    least = LEAST_SEEDS_OF_VARIANCES if claim in (STEADIER, STEADIER_CHURN) else LEAST_SEEDS
+    if any(case.lies is None for case in cases):
         return "undecided"
-    if all(case.high < 0.0 for case in cases):
-        return "reproduced"
-    return "not reproduced" if all(case.low > 0.0 for case in cases) else "undecided"
+    below, above = (sum(is_so) for is_so in zip(*((case.lies.high < 0.0, case.lies.low > 0.0) for case in cases)))
+    if len(cases) < LEAST_TASKS or min(case.n_seeds for case in cases) < least:
+        return f"undecided at this size; the interval is below in {below} of {len(cases)}, above in {above}"
+    return "reproduced" if below == len(cases) else "not reproduced" if above == len(cases) else "undecided"

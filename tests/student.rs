@@ -165,8 +165,9 @@ fn what_cannot_be_made_is_said() {
 fn a_model_is_trained_from_scratch_where_that_is_asked_for() {
     let lab = Lab::new();
     lab.write("rows.jsonl", rows(0, 48));
-    lab.write("new.jsonl", rows(48, 24));
-    lab.write("held.jsonl", rows(72, 24));
+    // Texts come again after 42 rows; those of an update mustn't.
+    lab.write("new.jsonl", rows(48, 24).replace("number", "new number"));
+    lab.write("held.jsonl", rows(72, 24).replace("number", "other number"));
     let small = "--width 32 --heads 4 --layers 1 --intermediate 64 --vocabulary 200";
     lab.ok(&format!("student tiny {small} --data $T/rows.jsonl --output $T/start"));
     let line = format!("finetune $T/rows.jsonl --model $T/start {TRAIN} --max-steps 4");

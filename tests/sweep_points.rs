@@ -211,7 +211,7 @@ fn every_method_from_either_start() {
 fn ensembles_are_the_mean_of_retrains() {
     let lab = deployed();
     let line = "sweep --base $T/shop --tables $T/tables --new $T/changed.jsonl --holdout $T/held.jsonl --max-steps 6 \
-                --learning-rate 1e-3 --method retrain --init cold --interpolate none --seeds 3 --ensemble 2,3 --output $T/sweep";
+                --learning-rate 1e-3 --method retrain --init cold --interpolate none --seeds 3 --ensemble-of 2,3 --output $T/sweep";
     lab.ok(line);
     assert_eq!(
         lab.names("sweep/points"),
@@ -245,24 +245,24 @@ fn ensembles_are_the_mean_of_retrains() {
     );
 
     let check = |flags: &str, expected: &str| {
-        let line = line.replace("--seeds 3 --ensemble 2,3", flags);
-        assert_eq!(lab.run(&line).expect(2).error(), format!("--ensemble 3: {expected}"));
+        let line = line.replace("--seeds 3 --ensemble-of 2,3", flags);
+        assert_eq!(lab.run(&line).expect(2).error(), format!("--ensemble-of 3: {expected}"));
     };
-    check("--ensemble 3", "so many retrains need as many seeds, found --seeds 1");
+    check("--ensemble-of 3", "so many retrains need as many seeds, found --seeds 1");
     check(
-        "--seeds 3 --ensemble 3 --shard 1/2",
+        "--seeds 3 --ensemble-of 3 --shard 1/2",
         "with --shard its retrains are in several folders; leave one of them out",
     );
-    let line = line.replace("--ensemble 2,3", "--ensemble 3");
+    let line = line.replace("--ensemble-of 2,3", "--ensemble-of 3");
     let done = lab.run(&line.replace("--method retrain", "--method distil")).expect(2);
     assert_eq!(
         done.error(),
-        "--ensemble 3: of retrains, and none is asked for; add --method retrain"
+        "--ensemble-of 3: of retrains, and none is asked for; add --method retrain"
     );
     let done = lab.run(&line.replace("$T/shop", "$T/shop-{seed}")).expect(2);
     assert_eq!(
         done.error(),
-        "--ensemble 3: each seed has a deployed model of its own, and an ensemble is held against one; name one --base"
+        "--ensemble-of 3: each seed has a deployed model of its own, and an ensemble is held against one; name one --base"
     );
 }
 

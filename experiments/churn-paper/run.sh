@@ -78,7 +78,7 @@ for n in $(seeds_of_all); do
             # shellcheck disable=SC2086
             once "$key neighbours" part neighbours neighbours --init cold --interpolate none $near
             # The first seed's retrain is that of the cold part.
-            once "$key ensembles" part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble 3,5
+            once "$key ensembles" part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble-of 3,5
         done
     done
 done

@@ -297,7 +297,7 @@ pub struct Sweep {
 
     /// Ensembles of so many retrains, one seed after the other: the mean of their probabilities; `3,5` needs five seeds
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..))]
-    pub ensemble: Vec<u32>,
+    pub ensemble_of: Vec<u32>,
 
     /// After the first seed, leave out settings that another beats clearly in both accuracy and churn
     #[arg(long)]

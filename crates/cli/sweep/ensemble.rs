@@ -16,8 +16,8 @@ use crate::updating::Updating;
 
 /// Refuses ensembles that could never be there.
 pub fn check(args: &Sweep, settings: &[Setting]) -> Result<()> {
-    let Some(most) = args.ensemble.iter().max() else { return Ok(()) };
-    let refuse = |reason: String| Err(Usage(format!("--ensemble {most}: {reason}")).into());
+    let Some(most) = args.ensemble_of.iter().max() else { return Ok(()) };
+    let refuse = |reason: String| Err(Usage(format!("--ensemble-of {most}: {reason}")).into());
     if args.deployed.base.contains("{seed}") {
         return refuse(
             "each seed has a deployed model of its own, and an ensemble is held against one; name one --base".into(),
@@ -48,7 +48,7 @@ pub fn points(
     output: &Path,
     console: &mut Console,
 ) -> Result<()> {
-    for &size in args.ensemble.iter().filter(|size| n.is_multiple_of(u64::from(**size))) {
+    for &size in args.ensemble_of.iter().filter(|size| n.is_multiple_of(u64::from(**size))) {
         let seeds: Vec<u64> = (n - u64::from(size)..n).map(|n| first.saturating_add(n)).collect();
         let members: Vec<_> =
             seeds.iter().map(|&seed| place(output, &setting.folder(), seed)).collect();

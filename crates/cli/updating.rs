@@ -257,7 +257,8 @@ impl Updating {
         let Some(steered) = steering::of_update(self, plan, &start.folder, console)? else {
             return Ok(None);
         };
-        let holdout = needs.buffer.then(|| self.holdout_named());
+        let held = &self.rows.holdout;
+        let holdout = needs.buffer.then(|| (held.name.clone(), held.sha256.clone()));
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
         let base = base::find(match start.head {
             HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
@@ -327,8 +328,8 @@ impl Updating {
         let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
         if !is_cold {
             let head = if labels == self.old.labels { HeadOf::Base } else { HeadOf::Grown };
-            let folder = self.old.folder.clone();
-            return Ok(Start { folder, labels, head, weights: WeightsFrom::Folder });
+            let (folder, weights) = (self.old.folder.clone(), WeightsFrom::Folder);
+            return Ok(Start { folder, labels, head, weights });
         }
         let Some(encoder) = &self.encoder else {
             return Err(Usage(format!(
@@ -359,10 +360,6 @@ impl Updating {
             false => examples.len() - self.rows.n_unlabelled,
         };
         Ok(encode(&encoder, &examples[..n], plan.max_length)?)
-    }
-
-    fn holdout_named(&self) -> (String, String) {
-        (self.rows.holdout.name.clone(), self.rows.holdout.sha256.clone())
     }
 
     pub fn asked_teachers(&self) -> Teachers<'_> {

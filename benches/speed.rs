@@ -187,8 +187,8 @@ fn updating(
     Ok(())
 }
 
-/// What `diagnose --gradients` costs: batches measured and the same ones as plain updates, turn by turn, without the teacher's own
-/// gradients and with them. Eight batches at a time, of two of which the latter are taken.
+/// What `diagnose --gradients` costs: batches measured, and the same ones as plain updates; without the teacher's own gradients and
+/// with them.
 fn gradients(
     what: &What,
     plan: &Plan,
@@ -201,34 +201,32 @@ fn gradients(
     let classes = split.labels.len();
     let logits = (0..tokens.rows() * classes).map(|i| (i % 7) as f32 * 0.3 - 0.9).collect();
     let teacher = Teacher { logits, known: vec![true; classes], said: Vec::new() };
-    let pad = student.config.pad_token_id;
-    let mut ratios = [Vec::new(), Vec::new()];
-    for batches in order.chunks_exact(8).take(what.steps.div_ceil(8)) {
-        let mut updates = 0.0;
-        for rows in batches {
-            let batch = collate(tokens, rows, pad);
-            updates += timed(&mut trained, plan, tokens, &Guides::default(), &batch)?.1;
-        }
-        for (weights, ratios) in [None, Some(&weights)].into_iter().zip(&mut ratios) {
-            let measuring = Measuring {
-                student: &student,
-                teacher: &teacher,
-                weights,
-                rows: tokens,
-                batches,
-                lambda: 0.5,
-                device: &Device::Cpu,
-            };
-            let start = Instant::now();
-            gradient_noise(&measuring, &mut |_| true)?;
-            ratios.push(start.elapsed().as_secs_f64() / updates);
-        }
+    let batches = &order[..order.len().min(what.steps)];
+    let measured = |weights: Option<&OldWeights>| -> Result<f64> {
+        let measuring = Measuring {
+            student: &student,
+            teacher: &teacher,
+            weights,
+            rows: tokens,
+            batches,
+            lambda: 0.5,
+            device: &Device::Cpu,
+        };
+        let start = Instant::now();
+        gradient_noise(&measuring, &mut |_| true)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let (alone, own) = (measured(None)?, measured(Some(&weights))?);
+    let mut updates = 0.0;
+    for rows in batches {
+        let batch = collate(tokens, rows, student.config.pad_token_id);
+        updates += timed(&mut trained, plan, tokens, &Guides::default(), &batch)?.1;
     }
-    let [alone, own] = &mut ratios;
     println!(
-        "gradients of a batch measured: {:8.3} of a plain update (median); with the teacher's own {:.3}",
-        median(alone),
-        median(own)
+        "gradients of a batch measured: {:8.3} of a plain update; with the teacher's own {:.3} ({} batches)",
+        alone / updates,
+        own / updates,
+        batches.len()
     );
     Ok(())
 }

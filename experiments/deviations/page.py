@@ -84,7 +84,7 @@ def claims(of):
     if better:
         wins = sum(gain > 0 for gain in better)
         pairs = [(slope(line), gain) for line, gain in zip(own, better) if slope(line) is not None]
-        verdict = "reproduced" if wins > 0.75 * len(better) else "not reproduced" if wins < 0.5 * len(better) else "undecided"
+        verdict = "reproduced" if wins > 0.75 * len(better) else "not reproduced" if wins < 0.25 * len(better) else "undecided"
         said.append(
             f"- **Self-distillation generalises better, and exaggeration goes with it** (claim iii): {verdict} at this size. The student is more accurate in "
             f"{wins} of {len(better)}, by {mean_sd(better, 100)} points; correlation of slope and gain {correlation(pairs):+.2f} over {len(pairs)} pairs."

@@ -1,12 +1,15 @@
 """RESULTS.md of this folder, from its lines."""
 
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median, quantiles
 
 from tables import COLOURS, Axis, Series, counted, mean_sd, plot, table
 
 NAMES = {"sst2": "SST-2", "ag_news": "AG News"}
 TEACHERS = {"optimum": "the optimum", "good": "stopped early", "poor": "of 60 rows"}
+# Of the whole encoder.
+WHOLE = {"good": "of eight epochs", "early": "of 60 updates", "poor": "of 60 rows"}
+STUDENTS = {"begun": "20 updates", "trained": "two epochs"}
 
 
 def page(lines: list[dict], folder: Path) -> str:
@@ -24,6 +27,7 @@ def page(lines: list[dict], folder: Path) -> str:
         for data in sorted({line["data"] for line in runs if line["encoder"] == encoder}, reverse=True):
             own = [line for line in runs if (line["encoder"], line["data"]) == (encoder, data)]
             parts += probe(f"{NAMES.get(data, data)}, {encoder}", f"{encoder}-{data}", own, folder)
+            parts += whole(f"{NAMES.get(data, data)}, {encoder}", f"{encoder}-{data}", own, folder)
     return "\n".join(parts)
 
 
@@ -117,6 +121,73 @@ def probe(title: str, slug: str, own: list[dict], folder: Path) -> list[str]:
     return text
 
 
+def whole(title: str, slug: str, own: list[dict], folder: Path) -> list[str]:
+    """Gradients of the whole encoder: how far distillation's is from the labels', and from what the theory has in its place."""
+    lines = [line for line in own if line["experiment"] == "cosines"]
+    if not lines:
+        return []
+    rows = []
+    for student, trained in STUDENTS.items():
+        for teacher, said in WHOLE.items():
+            same = [line for line in lines if (line["student"], line["teacher"]) == (student, teacher)]
+            if not same:
+                continue
+            groups = [line["groups"]["all"] for line in same]
+            rows.append([
+                trained,
+                said,
+                mean_sd([line["loss"] for line in same], 1, 3),
+                spread([value for line in same for value in line["label_cosines"]]),
+                spread([value for line in same for value in line["cosines"]]),
+                mean_sd([group["rho2_centred"] for group in groups]),
+                mean_sd([group["lambda_hat_centred"] for group in groups]),
+                mean_sd([group["measured_ratio"] for group in groups]),
+                mean_sd([line["own"]["measured_ratio"] for line in same if line["own"]]),
+            ])
+    seeds, first = sorted({line["seed"] for line in lines}), lines[0]
+    text = [
+        f"### The whole encoder: {title}\n",
+        f"Gradients of {first['batches']} batches of 10 without dropout, of which {first['own_batches']} with the teacher's own gradient too; "
+        f"{counted(len(seeds), 'seed')}; λ {first['lambda']:g}.\nCosines as median (first to ninth decile) over batches and seeds: of the labels' gradient a to\n"
+        "distillation's a − λ·b, which says how much distillation turns an update, and of distillation's to what the theory has in its place, a − λ·c with\n"
+        "the teacher's own gradient c: 1 for a linear model. The variance is that of the batches' gradients, over that of the labels'. A teacher that\n"
+        "fits its rows has hardly a residual: to follow it on them is to learn their labels, both cosines are 1, and no noise is taken away.\n",
+        table(
+            ["student", "teacher", "its loss", "cosine to the labels'", "to the theory's", "ρ²", "λ̂", "variance left", "left by the theory's"],
+            rows,
+        ),
+    ]
+    for key, name, what in (
+        ("label_cosines", f"cosines-labels-{slug}.svg", "the labels' gradient and distillation's"),
+        ("cosines", f"cosines-theory-{slug}.svg", "distillation's gradient and the theory's"),
+    ):
+        series = []
+        for student, trained in STUDENTS.items():
+            for teacher, said in WHOLE.items():
+                values = [value for line in lines if (line["student"], line["teacher"]) == (student, teacher) for value in line[key]]
+                if values:
+                    series.append(Series(f"{trained}, {said}", shares(values), "line", COLOURS[list(WHOLE).index(teacher)], student == "begun"))
+        plot(folder / name, f"Cosine of {what}: {title}", Axis("cosine"), Axis("share of the batches"), series)
+        text += [f"![cosines of {what}]({name})\n"]
+    return text
+
+
+def spread(values: list[float]) -> str:
+    if len(values) < 10:
+        return mean_sd(values, 1, 3)
+    tenths = quantiles(values, n=10)
+    return f"{median(values):.3f} ({tenths[0]:.3f} to {tenths[-1]:.3f})"
+
+
+def shares(values: list[float]) -> list[tuple[float, float]]:
+    """A histogram of 40 bins from −1 to 1, from the first bin with anything in it on."""
+    counts = [0] * 40
+    for value in values:
+        counts[min(39, max(0, int((value + 1.0) * 20.0)))] += 1
+    first = max(0, next(at for at, n in enumerate(counts) if n) - 1)
+    return [((at + 0.5) / 20.0 - 1.0, n / len(values)) for at, n in enumerate(counts) if at >= first]
+
+
 def verdicts(lines: list[dict]) -> list[str]:
     """A line a claim; what it takes to hold is in the condition."""
     groups: dict[tuple[str, str], list[dict]] = {}
@@ -149,4 +220,36 @@ def verdicts(lines: list[dict]) -> list[str]:
         judged("the correction mends a poor teacher's pull (unbiased, then biased, λ 0.5)", [("unbiased", 0.5, "poor"), ("modified", 0.5, "poor")], lambda a, b: a < b),
         judged("SVRG's floor is under plain SGD's", [("svrg", 1.0, "none")], lambda x: x < 1.0),
     ]
+    rows += on_networks(lines)
     return ["## Claims\n", "Excess over that of plain SGD, a value for each encoder and data set. Where a floor is negative, the optimum wasn't found, and that much is added to each value before a claim is judged.\n", table(["claim", "verdict", "evidence"], rows)]
+
+
+def on_networks(lines: list[dict]) -> list[list[str]]:
+    """What is measured on the whole encoder, a value for each encoder and data set: medians over all batches."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for line in lines:
+        if line.get("experiment") == "cosines":
+            groups.setdefault((line["encoder"], line["data"]), []).append(line)
+    if not groups:
+        return []
+
+    def judged(claim: str, values: list[list[float]], holds) -> list[str]:
+        n = sum(bool(holds(*row)) for row in values)
+        verdict = "reproduced" if n == len(values) else "not reproduced" if n == 0 else "undecided at this size"
+        cells = "; ".join(" and ".join(f"{value:.3f}" for value in row) for row in values)
+        return [f"whole encoder: {claim}", f"{verdict} ({n} of {counted(len(values), 'case')})", cells]
+
+    def middle(own: list[dict], teacher: str) -> float:
+        return median(value for line in own if line["teacher"] == teacher for value in line["cosines"])
+
+    def left(own: list[dict], teacher: str) -> float:
+        return mean(line["groups"]["all"]["measured_ratio"] for line in own if line["teacher"] == teacher)
+
+    there = [own for own in groups.values() if {line["teacher"] for line in own} >= set(WHOLE)]
+    if not there:
+        return []
+    return [
+        judged("distillation's gradient is near the theory's (median cosine over 0.9, teacher of 60 updates)", [[middle(own, "early")] for own in there], lambda x: x > 0.9),
+        judged("distillation leaves less variance than labels alone (teacher of 60 updates, λ 0.5: under 1)", [[left(own, "early")] for own in there], lambda x: x < 1.0),
+        judged("a better teacher leaves less (60 updates, then 60 rows, λ 0.5)", [[left(own, "early"), left(own, "poor")] for own in there], lambda a, b: a < b),
+    ]

@@ -194,10 +194,8 @@ struct Products {
 }
 
 impl Products {
-    fn add(&mut self, other: Products) {
-        self.aa += other.aa;
-        self.bb += other.bb;
-        self.ab += other.ab;
+    fn add(&mut self, x: Products) {
+        *self = Products { aa: self.aa + x.aa, bb: self.bb + x.bb, ab: self.ab + x.ab };
     }
 
     /// Between a and a − λ·b; 1 where one of them is zero.
@@ -274,11 +272,8 @@ impl Sums {
 }
 
 fn dot(a: &Grads, b: &Grads) -> Result<f64> {
-    let mut sum = 0.0;
-    for (name, a) in &a.0 {
-        sum += b.0.get(name).map_or(Ok(0.0), |b| a.dot(b))?;
-    }
-    Ok(sum)
+    let both = a.0.iter().filter_map(|(name, a)| Some((a, b.0.get(name)?)));
+    both.map(|(a, b)| Ok(a.dot(b)?)).sum()
 }
 
 /// The teacher's own gradients are taken of each batch whose number divides by this: every eighth, and of two at least. With those of

@@ -74,6 +74,12 @@ impl Grads {
         }
         Ok(missing)
     }
+
+    /// Parameters that no gradient leads to, whatever the numbers.
+    pub fn absent(&self, params: &Params) -> Vec<String> {
+        let names = params.names().filter(|name| !is_key_bias(name) && !self.0.contains_key(*name));
+        names.map(String::from).collect()
+    }
 }
 
 /// The keys' bias, and that of the norm of the table which keys of positions are made of: where DeBERTa has no term of the

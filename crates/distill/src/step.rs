@@ -197,9 +197,12 @@ pub fn step_deferring(
             controls.add(&control.weights, &mut backward(&taken_off)?)?;
         }
     }
-    // One update of mixout may put all of a small tensor, such as the bias of two classes, at its old values.
-    if state.step == 0 && !matches!(plan.method, Method::Mixout { .. }) {
-        let mut names = grads.missing(&state.trained.reached)?;
+    if state.step == 0 {
+        let mut names = match plan.method {
+            // Its first mask may put all of a small tensor, such as the bias of two classes, at its old values.
+            Method::Mixout { .. } => grads.absent(&state.trained.reached),
+            _ => grads.missing(&state.trained.reached)?,
+        };
         if plan.method.needs().states {
             // Labels lead through the whole model; states end below its head, and relations within its last layer.
             let last = Depth::Layer(state.model.config.layers.saturating_sub(1));

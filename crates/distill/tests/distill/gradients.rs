@@ -124,6 +124,9 @@ fn zeros_are_missing_only_beside_others() {
         };
         let grads = Grads(grads.iter().map(tensor).collect());
         assert_eq!(grads.missing(&params).unwrap(), missing);
+        let absent: Vec<&str> =
+            ["a", "b", "c"].into_iter().filter(|name| !grads.0.contains_key(*name)).collect();
+        assert_eq!(grads.absent(&params), absent);
     };
     let some = [0.0, -1.0];
     check(&[("a", some), ("b", some), ("c", some)], &[]);

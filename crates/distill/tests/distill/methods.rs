@@ -355,6 +355,18 @@ fn pulls_hold_the_weights() {
     }
 }
 
+/// At 0.95 most first masks hide all numbers of the head's bias, which then has no gradient but zeros.
+#[test]
+fn mixouts_first_mask_may_hide_a_small_tensor() {
+    for seed in 0..8 {
+        let lesson = Lesson::of("mixout:p=0.95", |plan| plan.seed = seed);
+        let mut state = State::new(old_model()).unwrap();
+        let (plan, rows) = (&lesson.toy.provenance.plan, &lesson.toy.train);
+        let micro = [batch(rows, &[0, 1, 2, 3])];
+        step(&mut state, plan, rows, &lesson.guides(), &micro, 20, &CPU).unwrap();
+    }
+}
+
 /// Two epochs of six updates with dropout, a checkpoint every other one.
 fn with_saves(plan: &mut Plan) {
     plan.epochs = 2;

@@ -54,7 +54,7 @@ pub struct Robust {
     pub form: Form,
     /// γ in λ ← λ·exp(γ·R), renormalised.
     pub step: f64,
-    /// The largest of λ over the smallest, at most. Written where it is another than [`RATIO`].
+    /// The largest of λ over the smallest, at most. Written where it is another than 100.
     pub ratio: f64,
     /// Updates between two such.
     pub every: u64,

@@ -3,7 +3,6 @@
 
 mod local_hub;
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;

@@ -2,11 +2,12 @@
 
 A page is Markdown. In its blocks marked `console`, lines that begin with `$ ` are commands, and everything else is their
 output, written by this program. Pages run in the order of README.md's list, from the root of the repository, with
-target/release first in PATH. Standard library only.
+target/release first in PATH. All pages together start without runs/docs. Standard library only.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,10 @@ def renewed(page: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in [Path(name).resolve() for name in sys.argv[1:]] or pages():
+    asked = [Path(name).resolve() for name in sys.argv[1:]]
+    if not asked:
+        # What is there already would be said in place of what a first run says.
+        shutil.rmtree(ROOT / "runs/docs", ignore_errors=True)
+    for page in asked or pages():
         print(page.relative_to(ROOT), file=sys.stderr)
         page.write_text(renewed(page.read_text()))

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 use lowchurn_data::{Encoded, Kind, Rng, Targets};
 use lowchurn_distill::{
-    Event, Guides, Optimizer, Outcome, Outputs, Plan, Run, SelectBy, Shown, State, StateTerms,
-    Teacher, TextVector, VectorLoss, step, train,
+    Event, Guides, Outcome, Outputs, Plan, Run, SelectBy, Shown, State, StateTerms, Teacher,
+    TextVector, step, train,
 };
 use lowchurn_models::{Classifier, Head, Input, Mode};
 use serde_json::Value;
 
-use crate::states::{student, vectors};
+use crate::states::{golden_terms, set_projections, student, vectors};
 use crate::trained::{families, plain_rows};
 use crate::{
     CPU, GO, Toy, batch, copy_folder, distance, golden_folder, golden_rows, golden_state, numbers,
@@ -97,16 +97,7 @@ fn five_steps_with_all_terms_are_those_of_pytorch_whatever_the_kind() {
         };
         let plan = Plan {
             method: method.parse().unwrap(),
-            states: Some(StateTerms {
-                hidden_weight: 0.8,
-                attention_weight: 0.5,
-                relation_weight: 2.0,
-                relation_heads: Some(4),
-                vector_weight: 1.5,
-                vector_loss: VectorLoss::Cosine,
-                teacher_vector: TextVector::Mean,
-                student_vector: TextVector::Pooled,
-            }),
+            states: Some(golden_terms()),
             learning_rate: setting("learning_rate"),
             weight_decay: setting("weight_decay"),
             max_grad_norm: setting("max_norm"),
@@ -119,11 +110,7 @@ fn five_steps_with_all_terms_are_those_of_pytorch_whatever_the_kind() {
         let guides = Guides { teacher: Some(&teacher), shown, ..Guides::default() };
         let mut state = State::new(student).unwrap();
         state.project(&plan, &shown).unwrap();
-        let projections = state.projections.as_mut().unwrap();
-        for (name, var) in &mut projections.params.0 {
-            *var = Var::from_tensor(&golden[&format!("projection.{name}")]).unwrap();
-        }
-        projections.optimizer = Optimizer::zeros(&projections.params).unwrap();
+        set_projections(&mut state, &golden);
         let which: Vec<u32> = (0..rows.rows() as u32).collect();
         let total = setting("total") as u64;
         let expected = expected["kinds"][steps].as_array().unwrap();

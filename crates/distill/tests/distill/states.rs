@@ -1,5 +1,6 @@
 //! Students that follow a teacher's states: PyTorch's numbers, resumes, what is kept and what is refused.
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -93,7 +94,7 @@ fn states_are_those_of_pytorch() {
     }
 }
 
-fn golden_terms() -> StateTerms {
+pub fn golden_terms() -> StateTerms {
     StateTerms {
         hidden_weight: 0.8,
         attention_weight: 0.5,
@@ -104,6 +105,15 @@ fn golden_terms() -> StateTerms {
         teacher_vector: TextVector::Mean,
         student_vector: TextVector::Pooled,
     }
+}
+
+/// The projections that PyTorch began with, and no moments.
+pub fn set_projections(state: &mut State, golden: &HashMap<String, Tensor>) {
+    let projections = state.projections.as_mut().unwrap();
+    for (name, var) in &mut projections.params.0 {
+        *var = Var::from_tensor(&golden[&format!("projection.{name}")]).unwrap();
+    }
+    projections.optimizer = Optimizer::zeros(&projections.params).unwrap();
 }
 
 /// All terms beside the labels, for five updates: losses, norms, and every weight afterwards, that of the projections too.
@@ -128,13 +138,9 @@ fn five_steps_with_all_terms_are_those_of_pytorch() {
     let mut state = State::new(student()).unwrap();
     shown.check(&plan, &state.model.config, rows.rows()).unwrap();
     state.project(&plan, &shown).unwrap();
-    let projections = state.projections.as_mut().unwrap();
-    let shapes: Vec<&str> = projections.params.names().collect();
+    let shapes: Vec<&str> = state.projections.as_ref().unwrap().params.names().collect();
     assert_eq!(shapes, ["hidden.bias", "hidden.weight", "vector.bias", "vector.weight"]);
-    for (name, var) in &mut projections.params.0 {
-        *var = Var::from_tensor(&golden[&format!("projection.{name}")]).unwrap();
-    }
-    projections.optimizer = Optimizer::zeros(&projections.params).unwrap();
+    set_projections(&mut state, &golden);
     let all: Vec<u32> = (0..rows.rows() as u32).collect();
     let total = setting("total") as u64;
     for (at, expected) in expected["steps"].as_array().unwrap().iter().enumerate() {

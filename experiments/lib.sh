@@ -42,13 +42,18 @@ hub() {
 # of JSON, becomes a line of the results, with the key, seconds and version before it. What it says beside that is in a log,
 # and is shown where it fails, which ends the experiment; the same command goes on from there.
 once() {
-    local key=$1 log started
+    local key=$1 log started code
     shift
     log=$out/logs/$(tr -c 'a-zA-Z0-9.\n' - <<<"$key").log
     if "$python" experiments/tables.py has "$results" "$key"; then return; fi
     echo "$name: $key" >&2
     started=$EPOCHREALTIME
-    if ! "$@" >"$log.out" 2>"$log"; then
+    # Not `if ! "$@"`: bash would go on behind an error inside a function.
+    set +e
+    (set -e; "$@") >"$log.out" 2>"$log"
+    code=$?
+    set -e
+    if [ $code -ne 0 ]; then
         tail -5 "$log" >&2
         echo "$name: $key failed; all that it said is in $log" >&2
         exit 1

@@ -14,7 +14,8 @@ const RUN: &str = r#"source "$(dirname "$0")/../lib.sh"
 said() { echo "first"; echo "{\"seed\": $1, \"accuracy\": 0.$1}"; echo "$1" >> ran; }
 once "seed 5" said 5
 once "seed 7" said 7
-[ -n "$small" ] || once "seed 8" false
+broken() { false; said 8; }
+[ -n "$small" ] || once "seed 8" broken
 "#;
 
 const PAGE: &str = r##"

@@ -21,7 +21,7 @@ draw() {
         ag_news) from+=(local-subset/ag_news_20k data/train-00000-of-00001.parquet "$3" --names World,Sports,Business,Sci/Tech) ;;
         imdb) from+=(stanfordnlp/imdb plain_text/train-00000-of-00001.parquet "$3" --names neg,pos) ;;
     esac
-    "${from[@]}" --seed "$2" train=1000 validation=100 new=1000 test=2000 || return
+    "${from[@]}" --seed "$2" train=1000 validation=100 new=1000 test=2000
     # The first two are splits of one folder, the others files of their own.
     mkdir -p "$3/old" && mv "$3/train.jsonl" "$3/validation.jsonl" "$3/old"
     cat "$3/old/validation.jsonl" "$3/test.jsonl" >"$3/judged.jsonl"
@@ -31,13 +31,13 @@ draw() {
 deployed() {
     local from=(--model "$encoder" --epochs 3 --learning-rate 1e-3) length=64
     [ "$task" != imdb ] || length=128
-    [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir" || return
+    [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir"
     case $encoder in
         minilm-l6) from=(--model "$encoder" --epochs 3 --learning-rate 1e-4 --bf16) ;;
         scratch)
             length=200
             from=(--model "$out/scratch/encoder" --from-scratch --epochs 5 --learning-rate 1e-3 --schedule constant --weight-decay 0)
-            [ -f "$out/scratch/encoder/config.json" ] || "$python" $here/scratch.py "$imdb" "$out/scratch/encoder" || return
+            [ -f "$out/scratch/encoder/config.json" ] || "$python" $here/scratch.py "$imdb" "$out/scratch/encoder"
             ;;
     esac
     lowchurn finetune "$dir/old" "${from[@]}" --output "$dir/base" --seed "$n" --batch-size 32 --max-length $length
@@ -47,9 +47,9 @@ deployed() {
 part() {
     local part=$1 folder=$2
     shift 2
-    deployed || return
+    deployed
     lowchurn sweep --base "$dir/base" --new "$dir/new.jsonl" --holdout "$dir/judged.jsonl" --tables "$dir/tables" --output "$dir/$folder" \
-        --seed $((n + 1000)) "$@" || return # `once` asks, so that nothing ends by itself here
+        --seed $((n + 1000)) "$@"
     "$python" $here/points.py "$dir/$folder" "$part" data="$task" encoder="$encoder" seed="$n"
 }
 

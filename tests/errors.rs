@@ -392,6 +392,10 @@ fn numbers_that_cannot_be() {
     flag("--learning-rate -0.5", "learning_rate is -0.5, expected a number above 0 and below 1");
     flag("--learning-rate 0", "learning_rate is 0, expected a number above 0 and below 1");
     flag("--batch-size 0", "batch_size is 0, expected at least 1");
+    flag(
+        "--batch-size tokens:127",
+        "batch_size is tokens:127, expected tokens of one row at least, see max_length",
+    );
     flag("--eval-batch-size 0", "eval_batch_size is 0, expected at least 1");
     flag("--max-steps 0", "max_steps is 0, expected at least 1");
     flag("--epochs 0", "epochs is 0, expected at least 1, or max_steps");
@@ -427,6 +431,7 @@ fn numbers_that_cannot_be() {
         "expected accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class or loss",
     );
     refused("finetune tickets --batch-size -1", "--batch-size");
+    refused("finetune tickets --batch-size 8t", "expected a whole number of rows, or tokens:N");
     refused("finetun tickets", "finetune");
 }
 
@@ -491,6 +496,14 @@ fn plans_with_mistakes() {
     plan(
         "data = \"tickets\"\nmodel = \"tiny\"\nbatch_size = 0\n",
         "batch_size is 0, expected at least 1",
+    );
+    plan(
+        "data = \"tickets\"\nbatch_size = \"two\"\n",
+        "$T/plan.toml:2: batch_size: expected a whole number of rows, or tokens:N, found \"two\"",
+    );
+    plan(
+        "data = \"tickets\"\nbatch_size = 1.5\n",
+        "$T/plan.toml:2: batch_size: expected a whole number of rows, or tokens:N, found number 1.5",
     );
     plan("model = \"tiny\"\n", "no data named; try: lowchurn finetune sst2");
     check(

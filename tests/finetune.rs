@@ -555,6 +555,31 @@ fn flags_win_over_plans_and_plans_over_advice() {
 }
 
 #[test]
+fn batches_of_so_many_tokens() {
+    let lab = Lab::new();
+    let line = "finetune tickets --model tiny --train-split train[:40] --eval-split none --max-length 16 --epochs 2 \
+                --batch-size tokens:128 --output $T/run";
+    let dry = lab.ok(&format!("{line} --dry-run"));
+    let said = "\nupdates: of at most 128 tokens; their number takes tokenising\n";
+    assert!(dry.out.contains(said), "{}", dry.out);
+    let done = lab.ok(line);
+    assert!(done.out.contains("batch_size \"tokens:128\" (flag)"), "{}", done.out);
+    assert!(lab.text("run/run.toml").contains("batch_size = \"tokens:128\"\n"));
+    // No text of tickets has fewer than eight tokens, so 40 are five batches at least.
+    let state: Value = serde_json::from_str(&lab.text("run/trainer_state.json")).unwrap();
+    let steps = state["global_step"].as_u64().unwrap();
+    assert!((2 * 5..=2 * 40).contains(&steps) && steps.is_multiple_of(2), "{steps}");
+    assert_eq!(state["train_batch_size"], Value::Null);
+    // A plan's tokens, and a flag's rows over them.
+    let again = "finetune --plan $T/run/run.toml --output $T/again";
+    lab.ok(again);
+    let weights = |run: &str| std::fs::read(lab.path(run).join("model.safetensors")).unwrap();
+    assert!(weights("run") == weights("again"));
+    let rows = lab.ok("finetune --plan $T/run/run.toml --batch-size 8 --output $T/rows --dry-run");
+    assert!(rows.out.contains("\nupdates: 10 of 8 rows\n"), "{}", rows.out);
+}
+
+#[test]
 fn patience_ends_a_run_that_gains_nothing() {
     let lab = Lab::new();
     let line = format!(

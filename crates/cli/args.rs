@@ -234,6 +234,7 @@ pub fn man(folder: &Path, console: &mut Console) -> anyhow::Result<u8> {
 
 #[cfg(test)]
 mod tests {
+    use lowchurn_data::BatchSize;
     use lowchurn_kernels::Precision;
 
     use super::*;
@@ -251,7 +252,10 @@ mod tests {
             Args::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string()).unwrap();
         let Verb::Finetune(verb) = args.verb else { panic!("another verb") };
         assert_eq!(verb.settings.model.as_deref(), Some("m"));
-        assert_eq!((verb.settings.epochs, verb.settings.batch_size), (Some(2), Some(8)));
+        assert_eq!(
+            (verb.settings.epochs, verb.settings.batch_size),
+            (Some(2), Some(BatchSize::Rows(8)))
+        );
         assert_eq!((verb.settings.max_length, verb.settings.warmup_steps), (Some(64), Some(3)));
         assert_eq!((verb.settings.learning_rate, verb.output), (Some(1e-5), Some("x".into())));
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use lowchurn_data::BatchSize;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
 use lowchurn_models::TOKENIZER_FILES;
 use lowchurn_models::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
@@ -45,7 +46,7 @@ struct Manifest {
     parameters: Option<u64>,
     licence: Option<String>,
     learning_rate: Option<f64>,
-    batch_size: Option<usize>,
+    batch_size: Option<BatchSize>,
     epochs: Option<u32>,
     max_length: Option<usize>,
     #[expect(dead_code, reason = "for readers of the manifest")]

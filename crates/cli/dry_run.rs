@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use lowchurn_data::BatchSize;
 use lowchurn_distill::{find_latest, finished};
 use lowchurn_hub::Hub;
 use lowchurn_models::Config;
@@ -58,7 +59,7 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     if folder.is_none() {
         missing.extend(job.base.remote_files(&job.hub, console)?);
     }
-    let steps = rows.map(|rows| job.plan.total_steps(rows as usize));
+    let steps = rows.and_then(|rows| job.plan.total_steps_of_rows(rows as usize));
     let to_download: u64 = missing.iter().map(|(_, size)| size).sum();
     let memory = memory(job, folder.as_deref(), config.as_ref(), &missing);
 
@@ -71,11 +72,19 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     }
     let known = |n: Option<u64>| n.map_or("not known before the download".into(), count);
     console.tell(&format!("rows to train on: {}", known(rows)))?;
-    console.tell(&format!(
-        "updates: {} of {} rows",
-        known(steps),
-        job.plan.batch_size * job.plan.accumulation
-    ))?;
+    let accumulation = job.plan.accumulation;
+    console.tell(&match job.plan.batch_size {
+        BatchSize::Rows(n) => format!("updates: {} of {} rows", known(steps), n * accumulation),
+        BatchSize::Tokens(n) => {
+            let tokens = count((n * accumulation) as u64);
+            match steps {
+                Some(steps) => format!("updates: {} of at most {tokens} tokens", count(steps)),
+                None => {
+                    format!("updates: of at most {tokens} tokens; their number takes tokenising")
+                }
+            }
+        }
+    })?;
     console.tell(&match memory.activations {
         Some(activations) => format!("memory: about {}", bytes(memory.state + activations)),
         None => format!(
@@ -159,7 +168,10 @@ fn memory(
         None => missing.iter().filter(|(path, _)| is_weights(path)).map(|(_, size)| size).sum(),
     };
     let activations = config.map(|config| {
-        let tokens = job.plan.batch_size * job.plan.max_length;
+        let tokens = match job.plan.batch_size {
+            BatchSize::Rows(n) => n * job.plan.max_length,
+            BatchSize::Tokens(n) => n,
+        };
         let per_layer = 12 * config.hidden_size + 3 * config.intermediate_size;
         (4 * tokens * config.layers * per_layer) as u64
     });

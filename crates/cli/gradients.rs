@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowchurn_data::{Encoded, encode, epoch_order};
+use lowchurn_data::{BatchSize, Encoded, encode, epoch_order};
 use lowchurn_distill::{
     Event, GradientReport, Lambda, Measuring, Method, OldWeights, Teacher, caveats, gradient_noise,
     write_json,
@@ -52,9 +52,10 @@ pub fn tell(
     let model = open_model(student.model, compute)?;
     let encoder = encoder_of(&model.config, &student.model.folder)?;
     let tokens: Encoded = encode(&encoder, examples, student.model.max_length)?;
-    let size = before.batch_size.unwrap_or(32);
+    let size = before.batch_size.unwrap_or(BatchSize::Rows(32));
     let order = epoch_order(&tokens.lengths(), size, before.seed.unwrap_or(42), 0);
-    let mut whole: Vec<Vec<u32>> = order.into_iter().filter(|batch| batch.len() == size).collect();
+    let is_whole = |batch: &Vec<u32>| size.rows().is_none_or(|n| batch.len() == n);
+    let mut whole: Vec<Vec<u32>> = order.into_iter().filter(is_whole).collect();
     if n < 2 || whole.len() < n {
         let (there, rows) = (whole.len(), tokens.rows());
         return Err(Usage(format!(

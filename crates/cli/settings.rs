@@ -7,7 +7,7 @@ mod plan_file;
 mod values;
 
 use anyhow::{Context, Result};
-use lowchurn_data::Kind;
+use lowchurn_data::{BatchSize, Kind};
 use lowchurn_distill::{
     Freeze, LORA_ALPHA, OptimizerName, Plan, Schedule, SelectBy, StateTerms, Threshold, TrainOnly,
     VarianceReduction, precision_if_set,
@@ -121,9 +121,15 @@ pub struct Settings {
     #[arg(long, alias = "max_steps", value_name = "N")]
     pub max_steps: Option<u64>,
 
-    /// Rows of one forward pass [default: 32]
-    #[arg(long, alias = "per_device_train_batch_size", alias = "batch_size", value_name = "N")]
-    pub batch_size: Option<usize>,
+    /// Rows of one forward pass; or `tokens:N`, as many as make at most N tokens with their padding: an epoch's updates cost the same
+    /// then, and memory has a bound [default: 32]
+    #[arg(
+        long,
+        alias = "per_device_train_batch_size",
+        alias = "batch_size",
+        value_name = "N|tokens:N"
+    )]
+    pub batch_size: Option<BatchSize>,
 
     /// Forward passes behind one update [default: 1]
     #[arg(

@@ -152,7 +152,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     let train_seconds = begun.elapsed().as_secs_f64();
     let release = match outcome {
         Outcome::Interrupted { step } => {
-            let total = plan.total_steps(training.train.rows());
+            let total = plan.total_steps(&training.train.lengths());
             console.say(&format!(
                 "stopped after update {step} of {total}, saved in {}; go on with the same command: {}",
                 output.display(),

@@ -303,9 +303,12 @@ fn dry_run(
         let plan = updating.plan(*method, None, None)?;
         let rows = updating.rows.train.examples.len();
         console.tell(&format!(
-            "would train {method} ({}) for {} updates into {}",
+            "would train {method} ({}) for {} into {}",
             args.init.name(),
-            plan.total_steps(rows),
+            match plan.total_steps_of_rows(rows) {
+                Some(steps) => format!("{steps} updates"),
+                None => format!("{} epochs in batches of {}", plan.epochs, plan.batch_size),
+            },
             output.display()
         ))?;
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Flip, Report};
+use lowchurn_data::BatchSize;
 use lowchurn_distill::{sha256_of_file, write_file, write_json};
 use lowchurn_hub::LocalFile;
 use lowchurn_models::{NumberFormat, TOKENIZER_FILES, recast};
@@ -280,7 +281,7 @@ fn training_args(s: &Settings) -> Value {
         "learning_rate": s.learning_rate,
         "num_train_epochs": s.epochs,
         "max_steps": s.max_steps,
-        "per_device_train_batch_size": s.batch_size,
+        "per_device_train_batch_size": s.batch_size.and_then(BatchSize::rows),
         "per_device_eval_batch_size": s.eval_batch_size,
         "gradient_accumulation_steps": s.accumulation,
         "max_seq_length": s.max_length,

@@ -2,6 +2,7 @@
 //!
 //! Order is a pure function of lengths, batch size, seed and epoch. Refuses nothing: rows come from the same `Encoded`.
 
+use crate::batch_size::BatchSize;
 use crate::encode::Encoded;
 use crate::rng::Rng;
 
@@ -23,25 +24,58 @@ pub struct Batch {
 /// Most batches that are sorted by length together: wide enough for little padding, short enough to stay random.
 const MEGA_BATCHES: usize = 100;
 
-/// The batches of one epoch: every row exactly once, each batch of rows of like length, in random order.
+/// The batches of one epoch: every row exactly once, each batch of rows of like length, in random order. Each epoch has as
+/// many batches as the others.
 ///
-/// Rows are shuffled, cut into mega-batches of up to 100 batches (fewer for small sets, so that there are at least four
-/// and rows don't meet the same neighbours every epoch), sorted by length inside each, cut into batches, and the batches
-/// are shuffled. A batch size of 0 counts as 1.
-pub fn epoch_order(lengths: &[u32], batch_size: usize, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
-    let batch_size = batch_size.max(1);
+/// With a number of rows, rows are shuffled, cut into mega-batches of up to 100 batches (fewer for small sets, so that there
+/// are at least four and rows don't meet the same neighbours every epoch), sorted by length inside each, cut into batches,
+/// and the batches are shuffled. With a number of tokens all rows are sorted together, those of one length in random order:
+/// were they not, an epoch would have more or fewer batches than the next. A batch size of 0 counts as 1.
+pub fn epoch_order(lengths: &[u32], batch_size: BatchSize, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
     let mut rng = Rng::stream(seed, "epoch order", epoch);
     let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
     rng.shuffle(&mut rows);
-    let together = (rows.len() / batch_size.saturating_mul(4)).clamp(1, MEGA_BATCHES);
-    let mut batches = Vec::with_capacity(rows.len().div_ceil(batch_size));
-    for mega in rows.chunks_mut(together.saturating_mul(batch_size)) {
+    let together = match batch_size {
+        BatchSize::Rows(n) => {
+            let n = n.max(1);
+            (rows.len() / n.saturating_mul(4)).clamp(1, MEGA_BATCHES).saturating_mul(n)
+        }
+        BatchSize::Tokens(_) => rows.len().max(1),
+    };
+    let mut batches = Vec::new();
+    for mega in rows.chunks_mut(together) {
         mega.sort_by_key(|row| lengths[*row as usize]); // stable: ties stay shuffled
-        batches.extend(mega.chunks(batch_size).map(<[u32]>::to_vec));
+        cut(mega, lengths, batch_size, |batch| batches.push(batch.to_vec()));
     }
     let mut order: Vec<u32> = (0..batches.len() as u32).collect();
     rng.shuffle(&mut order);
     order.iter().map(|at| std::mem::take(&mut batches[*at as usize])).collect()
+}
+
+/// Cuts rows, shortest first, into batches as large as may be.
+fn cut(rows: &[u32], lengths: &[u32], batch_size: BatchSize, mut batch: impl FnMut(&[u32])) {
+    let mut start = 0;
+    for (at, row) in rows.iter().enumerate() {
+        if !batch_size.holds(at + 1 - start, lengths[*row as usize]) {
+            batch(&rows[start..at]);
+            start = at;
+        }
+    }
+    if start < rows.len() {
+        batch(&rows[start..]);
+    }
+}
+
+/// How many batches [`epoch_order`] makes of rows of these lengths.
+pub fn batches_per_epoch(lengths: &[u32], batch_size: BatchSize) -> usize {
+    if let BatchSize::Rows(n) = batch_size {
+        return lengths.len().div_ceil(n.max(1));
+    }
+    let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
+    rows.sort_unstable_by_key(|row| lengths[*row as usize]);
+    let mut n = 0;
+    cut(&rows, lengths, batch_size, |_| n += 1);
+    n
 }
 
 /// All rows sorted by length, longest first so that the batch that needs most memory comes first. A batch size of 0 counts as 1.
@@ -89,13 +123,40 @@ mod tests {
         fn orders_are_permutations(
             lengths in prop::collection::vec(0u32..80, 0..700), batch_size in 0usize..40, seed: u64, epoch in 0u64..3,
         ) {
-            for batches in [epoch_order(&lengths, batch_size, seed, epoch), eval_order(&lengths, batch_size)] {
+            let of_rows = epoch_order(&lengths, BatchSize::Rows(batch_size), seed, epoch);
+            for batches in [of_rows, eval_order(&lengths, batch_size)] {
                 let mut rows: Vec<u32> = batches.concat();
                 rows.sort_unstable();
                 prop_assert_eq!(rows, (0..lengths.len() as u32).collect::<Vec<_>>());
                 prop_assert!(batches.iter().all(|batch| !batch.is_empty() && batch.len() <= batch_size.max(1)));
                 prop_assert_eq!(batches.len(), lengths.len().div_ceil(batch_size.max(1)));
                 prop_assert!((0.0..1.0).contains(&padding_share(&lengths, &batches)));
+            }
+        }
+
+        #[test]
+        fn a_budget_of_tokens_is_kept_and_used(
+            lengths in prop::collection::vec(1u32..80, 0..700), budget in 0usize..900, seed: u64, epoch in 0u64..3,
+        ) {
+            let size = BatchSize::Tokens(budget);
+            let batches = epoch_order(&lengths, size, seed, epoch);
+            let mut rows: Vec<u32> = batches.concat();
+            rows.sort_unstable();
+            prop_assert_eq!(rows, (0..lengths.len() as u32).collect::<Vec<_>>());
+            prop_assert_eq!(batches.len(), batches_per_epoch(&lengths, size));
+            let tokens = |batch: &[u32], more: usize, longest: u32| (batch.len() + more) * longest as usize;
+            let of = |batch: &[u32]| -> Vec<u32> { batch.iter().map(|row| lengths[*row as usize]).collect() };
+            let mut by_length: Vec<_> = batches.iter().map(|batch| (of(batch), batch)).collect();
+            by_length.sort_by_key(|(of, batch)| (of[0], of[of.len() - 1], std::cmp::Reverse(batch.len())));
+            for (of_batch, batch) in &by_length {
+                let longest = *of_batch.iter().max().expect("no batch is empty");
+                prop_assert!(batch.len() == 1 || tokens(batch, 0, longest) <= budget);
+            }
+            for pair in by_length.windows(2) {
+                // Not one row of the next batch would have gone into this one.
+                let next = pair[1].0[0];
+                prop_assert!(*pair[0].0.iter().max().expect("as above") <= next);
+                prop_assert!(tokens(pair[0].1, 1, next) > budget);
             }
         }
 
@@ -130,10 +191,12 @@ mod tests {
     #[test]
     fn epochs_and_seeds_differ_and_repeat() {
         let lengths: Vec<u32> = (0..1000).map(|row| row % 37).collect();
-        let order = |seed, epoch| epoch_order(&lengths, 16, seed, epoch);
-        assert_eq!(order(1, 0), order(1, 0));
-        assert_ne!(order(1, 0), order(1, 1));
-        assert_ne!(order(1, 0), order(2, 0));
+        for size in [BatchSize::Rows(16), BatchSize::Tokens(300)] {
+            let order = |seed, epoch| epoch_order(&lengths, size, seed, epoch);
+            assert_eq!(order(1, 0), order(1, 0));
+            assert_ne!(order(1, 0), order(1, 1));
+            assert_ne!(order(1, 0), order(2, 0));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! listing. It never prints, exits, reads the environment or the clock.
 //!
 //! ```
-//! use lowchurn_data::{Columns, Dataset, Labels, Request, TextEncoder, collate, encode, epoch_order, read};
+//! use lowchurn_data::{BatchSize, Columns, Dataset, Labels, Request, TextEncoder, collate, encode, epoch_order, read};
 //!
 //! # fn main() -> lowchurn_data::Result<()> {
 //! let files = ["../../datasets/tickets/month-1.jsonl".into()];
@@ -15,7 +15,7 @@
 //!
 //! let encoder = TextEncoder::open("../../models/tiny".as_ref())?;
 //! let encoded = encode(&encoder, &split.examples, 128)?;
-//! let epoch = epoch_order(&encoded.lengths(), 16, 42, 0); // batches of rows of like length
+//! let epoch = epoch_order(&encoded.lengths(), BatchSize::Rows(16), 42, 0); // batches of rows of like length
 //! let batch = collate(&encoded, &epoch[0], 0);
 //! assert_eq!(batch.tokens.len(), batch.lengths.len() * batch.width); // (B, T)
 //! # Ok(())
@@ -64,6 +64,7 @@ pub mod encode;
 pub mod vocabulary;
 
 pub mod batch;
+pub mod batch_size;
 
 pub mod correlation;
 pub mod label_counts;
@@ -73,7 +74,8 @@ pub mod predictions;
 pub use alignment::{
     Alignment, NewClasses, align_teacher, align_update, entries_for, parse_map, refuse_unused,
 };
-pub use batch::{Batch, collate, epoch_order, eval_order, padding_share};
+pub use batch::{Batch, batches_per_epoch, collate, epoch_order, eval_order, padding_share};
+pub use batch_size::BatchSize;
 pub use columns::{Columns, Labels};
 pub use correlation::{Correlation, correlation};
 pub use cut::stratified_cut;

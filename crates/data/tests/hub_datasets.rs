@@ -8,8 +8,8 @@ use std::time::Instant;
 use lowchurn_data::columns::{Columns, Labels};
 use lowchurn_data::inspect::{fmt, inspect};
 use lowchurn_data::{
-    Dataset, Error, Example, Kind, Request, Source, Split, Task, TextEncoder, encode, epoch_order,
-    eval_order, padding_share, read, read_columns,
+    BatchSize, Dataset, Error, Example, Kind, Request, Source, Split, Task, TextEncoder, encode,
+    epoch_order, eval_order, padding_share, read, read_columns,
 };
 
 fn datasets() -> Option<PathBuf> {
@@ -267,7 +267,7 @@ fn sst2_reads_tokenises_and_batches_fast() {
     assert_eq!((encoded.rows(), encoded.n_truncated, encoder.vocab_size()), (67_349, 0, 30_522));
     let lengths = encoded.lengths();
     let start = Instant::now();
-    let epoch = epoch_order(&lengths, 32, 42, 0);
+    let epoch = epoch_order(&lengths, BatchSize::Rows(32), 42, 0);
     took("order of an epoch", start);
     let (bucketed, sorted) =
         (padding_share(&lengths, &epoch), padding_share(&lengths, &eval_order(&lengths, 32)));

@@ -119,7 +119,7 @@ pub fn write_trainer_state(
         "epoch": epoch,
         "max_steps": total,
         "num_train_epochs": plan.epochs,
-        "train_batch_size": plan.batch_size,
+        "train_batch_size": plan.batch_size.rows(),
         "logging_steps": plan.logging_steps,
         "eval_steps": plan.eval_steps,
         "save_steps": plan.save_steps,

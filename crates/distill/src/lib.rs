@@ -7,7 +7,9 @@
 //!
 //! ```
 //! use candle_core::Device;
-//! use lowchurn_data::{Columns, Dataset, Labels, Request, Rng, TextEncoder, collate, encode, epoch_order, read};
+//! use lowchurn_data::{
+//!     BatchSize, Columns, Dataset, Labels, Request, Rng, TextEncoder, collate, encode, epoch_order, read,
+//! };
 //! use lowchurn_distill::{Guides, Plan, SelectBy, State, evaluate, predict, step};
 //! use lowchurn_models::{Classifier, Head};
 //!
@@ -18,14 +20,15 @@
 //! let split = read(&Dataset::of_files(&files)?, "train[:200]", &request)?;
 //! let rows = encode(&encoder, &split.examples, 64)?;
 //!
-//! let plan = Plan { learning_rate: 1e-3, batch_size: 16, ..Plan::default_with(SelectBy::Accuracy) };
+//! let batch_size = BatchSize::Rows(16);
+//! let plan = Plan { learning_rate: 1e-3, batch_size, ..Plan::default_with(SelectBy::Accuracy) };
 //! let mut rng = Rng::stream(plan.seed, "head", 0);
 //! let head = Head::Fresh { labels: split.labels.names().to_vec(), normal: &mut || rng.normal() };
 //! let (model, _) = Classifier::open("../../models/tiny".as_ref(), head, &device)?;
 //!
 //! let mut state = State::new(model)?;
 //! let guides = Guides::default(); // no teacher, no old weights
-//! let total = plan.total_steps(rows.rows());
+//! let total = plan.total_steps(&rows.lengths());
 //! let mut losses = Vec::new();
 //! for batch in epoch_order(&rows.lengths(), plan.batch_size, plan.seed, 0) {
 //!     let batch = collate(&rows, &batch, state.model.config.pad_token_id);

@@ -1,6 +1,6 @@
 //! The settings of a run, resolved and checked. What a user typed becomes this once; only this is run and saved.
 
-use lowchurn_data::Metric;
+use lowchurn_data::{BatchSize, Metric, batches_per_epoch};
 use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,8 @@ pub struct Plan {
     /// Stops after this many updates, whatever `epochs` says, and shapes the schedule.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_steps: Option<u64>,
-    /// Rows of one forward pass.
-    pub batch_size: usize,
+    /// Of one forward pass.
+    pub batch_size: BatchSize,
     /// Forward passes behind one update.
     pub accumulation: usize,
     pub eval_batch_size: usize,
@@ -189,7 +189,7 @@ impl Plan {
         // The kernels count in f32, where 0.99999999 is 1.
         let share = |x: f64| (0.0..1.0).contains(&x) && (x as f32) < 1.0;
         let sizes = [
-            ("batch_size", self.batch_size),
+            ("batch_size", self.batch_size.rows().unwrap_or(self.max_length)),
             ("accumulation", self.accumulation),
             ("eval_batch_size", self.eval_batch_size),
         ];
@@ -206,6 +206,12 @@ impl Plan {
         }
         if self.max_length < 3 {
             return refuse("max_length", self.max_length.to_string(), "at least 3");
+        }
+        if let BatchSize::Tokens(n) = self.batch_size
+            && n < self.max_length
+        {
+            let value = self.batch_size.to_string();
+            return refuse("batch_size", value, "tokens of one row at least, see max_length");
         }
         if self.logging_steps == 0 {
             return refuse("logging_steps", "0".into(), "at least 1");
@@ -280,12 +286,22 @@ impl Plan {
     }
 
     /// Updates in one pass over the rows: batches of batches, the last one short.
-    pub fn steps_per_epoch(&self, rows: usize) -> u64 {
-        (rows.div_ceil(self.batch_size)).div_ceil(self.accumulation) as u64
+    pub fn steps_per_epoch(&self, lengths: &[u32]) -> u64 {
+        self.updates_of(batches_per_epoch(lengths, self.batch_size))
     }
 
-    pub fn total_steps(&self, rows: usize) -> u64 {
-        self.max_steps.unwrap_or(u64::from(self.epochs) * self.steps_per_epoch(rows))
+    fn updates_of(&self, batches: usize) -> u64 {
+        batches.div_ceil(self.accumulation) as u64
+    }
+
+    pub fn total_steps(&self, lengths: &[u32]) -> u64 {
+        self.max_steps.unwrap_or(u64::from(self.epochs) * self.steps_per_epoch(lengths))
+    }
+
+    /// Before anybody has counted tokens; `None` where it takes them.
+    pub fn total_steps_of_rows(&self, rows: usize) -> Option<u64> {
+        let of_epochs = |size| u64::from(self.epochs) * self.updates_of(rows.div_ceil(size));
+        self.max_steps.or_else(|| self.batch_size.rows().map(of_epochs))
     }
 
     pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
@@ -301,7 +317,7 @@ impl Plan {
             optimizer: OptimizerName::AdamW,
             epochs: 3,
             max_steps: None,
-            batch_size: 32,
+            batch_size: BatchSize::Rows(32),
             accumulation: 1,
             eval_batch_size: 64,
             max_length: 128,
@@ -347,7 +363,11 @@ mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().to_string(), message);
         };
-        check(|p| p.batch_size = 0, "batch_size is 0, expected at least 1");
+        check(|p| p.batch_size = BatchSize::Rows(0), "batch_size is 0, expected at least 1");
+        check(
+            |p| p.batch_size = BatchSize::Tokens(127),
+            "batch_size is tokens:127, expected tokens of one row at least, see max_length",
+        );
         check(|p| p.epochs = 0, "epochs is 0, expected at least 1, or max_steps");
         check(|p| p.max_steps = Some(0), "max_steps is 0, expected at least 1");
         check(|p| p.max_length = 2, "max_length is 2, expected at least 3");
@@ -444,11 +464,16 @@ mod tests {
     #[test]
     fn steps_count_short_batches() {
         let mut plan = Plan::default_with(SelectBy::Accuracy);
-        plan.batch_size = 10;
-        assert_eq!(plan.steps_per_epoch(101), 11);
-        plan.accumulation = 4;
-        assert_eq!((plan.steps_per_epoch(101), plan.total_steps(101)), (3, 9));
-        plan.max_steps = Some(5);
-        assert_eq!(plan.total_steps(101), 5);
+        let lengths = [7; 101];
+        for size in [BatchSize::Rows(10), BatchSize::Tokens(76)] {
+            plan = Plan { batch_size: size, accumulation: 1, max_steps: None, ..plan };
+            assert_eq!(plan.steps_per_epoch(&lengths), 11);
+            plan.accumulation = 4;
+            assert_eq!((plan.steps_per_epoch(&lengths), plan.total_steps(&lengths)), (3, 9));
+            assert_eq!(plan.total_steps_of_rows(101), size.rows().map(|_| 9));
+            plan.max_steps = Some(5);
+            assert_eq!(plan.total_steps(&lengths), 5);
+            assert_eq!(plan.total_steps_of_rows(101), Some(5));
+        }
     }
 }

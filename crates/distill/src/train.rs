@@ -122,7 +122,7 @@ pub fn train(
     let guides = Guides { neighbours: near.as_ref(), ..with_features(run, made.as_ref()) };
     check_control(plan, &guides, run.train, state)?;
     let lengths = run.train.lengths();
-    let (per_epoch, total) = (plan.steps_per_epoch(lengths.len()), plan.total_steps(lengths.len()));
+    let (per_epoch, total) = (plan.steps_per_epoch(&lengths), plan.total_steps(&lengths));
     if let Some(lambda) = plan.method.lambda() {
         lambda.check(total)?;
     }

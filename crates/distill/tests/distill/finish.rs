@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use lowchurn_data::BatchSize;
 use lowchurn_distill::{
     Event, Finished, LogEntry, Outcome, Plan, Release, SelectBy, evaluate, finished, predict,
 };
@@ -14,7 +15,7 @@ use crate::{CPU, Toy, checkpoints, names, toy_rows};
 fn training_trains() {
     let mut toy = Toy::with(|plan| {
         plan.epochs = 8;
-        plan.batch_size = 16;
+        plan.batch_size = BatchSize::Rows(16);
         plan.learning_rate = 3e-3;
         plan.dropout = Some(0.1);
     });
@@ -98,8 +99,18 @@ fn an_epoch_is_every_row_once() {
         assert_eq!(state.progress.n_tokens_seen, n_tokens);
     };
     check(|_| {}, &[4, 4, 4, 4, 4, 2]);
-    check(|p| p.batch_size = 11, &[11, 11]);
-    check(|p| p.batch_size = 100, &[22]);
+    check(|p| p.batch_size = BatchSize::Rows(11), &[11, 11]);
+    check(|p| p.batch_size = BatchSize::Rows(100), &[22]);
+    // Eleven lengths from 4 to 14: batches of 20 tokens are of one to five rows.
+    let (_, events, state) = Toy::with(|p| p.batch_size = BatchSize::Tokens(20)).finish();
+    let n_tokens = |event: &Event| match event {
+        Event::Stepped { report, .. } => Some((report.n_tokens, report.n_rows)),
+        _ => None,
+    };
+    let found: Vec<(u64, u64)> = events.iter().filter_map(n_tokens).collect();
+    assert!(found.iter().all(|(tokens, _)| *tokens <= 20) && found.iter().any(|(_, n)| *n > 1));
+    assert_eq!(found.iter().map(|(_, n)| n).sum::<u64>(), 22);
+    assert_eq!(found.len() as u64, state.step);
     let (_, events, _) = Toy::with(|p| p.accumulation = 4).finish();
     let total: u64 = events
         .iter()
@@ -220,7 +231,7 @@ fn patience_ends_a_run_that_gets_no_better() {
     toy.provenance.plan.patience = 2;
     let (outcome, events, state) = toy.finish();
     let Outcome::Finished(release) = outcome else { panic!("{outcome:?}") };
-    let total = toy.provenance.plan.total_steps(30);
+    let total = toy.provenance.plan.total_steps(&[5; 30]);
     assert!(state.step < total && state.progress.is_stopped_early);
     assert_eq!(state.step, release.step + 2 * 3);
     let stopped = |event: &&Event| matches!(event, Event::StoppedEarly { .. });

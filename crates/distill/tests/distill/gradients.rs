@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
-use lowchurn_data::{Encoded, collate};
+use lowchurn_data::{BatchSize, Encoded, collate};
 use lowchurn_distill::{
     Error, Grads, Guides, Plan, State, cross_entropy_rows, one_hot, step, step_deferring,
 };
@@ -211,7 +211,7 @@ fn a_short_batch_is_divided_by_its_own_rows() {
     let rows = toy_rows(4, 6);
     let norm = |which: &[u32]| {
         let mut state = golden_state();
-        let plan = Plan { batch_size: 32, accumulation: 8, ..plan() };
+        let plan = Plan { batch_size: BatchSize::Rows(32), accumulation: 8, ..plan() };
         let report =
             step(&mut state, &plan, &rows, &Guides::default(), &[batch(&rows, which)], 10, &CPU)
                 .unwrap();

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
-use lowchurn_data::{Batch, Encoded, Rng, collate};
+use lowchurn_data::{Batch, BatchSize, Encoded, Rng, collate};
 use lowchurn_distill::{
     Error, Event, Guides, Outcome, Plan, Provenance, Run, SelectBy, State, train,
 };
@@ -196,7 +196,7 @@ impl Toy {
 pub fn plan() -> Plan {
     Plan {
         epochs: 1,
-        batch_size: 4,
+        batch_size: BatchSize::Rows(4),
         eval_batch_size: 5,
         max_length: 16,
         learning_rate: 1e-3,

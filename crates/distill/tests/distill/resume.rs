@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowchurn_data::Encoded;
+use lowchurn_data::{BatchSize, Encoded};
 use lowchurn_distill::{Event, Guides, Outcome, Plan, State, finished, step};
 use lowchurn_kernels::Precision;
 use lowchurn_models::{Classifier, Config, Head};
@@ -87,6 +87,15 @@ fn killed_anywhere_it_ends_in_the_same_bytes() {
 #[test]
 fn killed_anywhere_in_bf16() {
     killed_anywhere(in_bf16);
+}
+
+#[test]
+fn killed_anywhere_in_batches_of_tokens() {
+    killed_anywhere(|| {
+        let mut toy = toy();
+        toy.provenance.plan.batch_size = BatchSize::Tokens(40);
+        toy
+    });
 }
 
 fn killed_anywhere(toy: fn() -> Toy) {

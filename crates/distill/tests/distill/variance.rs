@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Tensor, Var};
-use lowchurn_data::{Encoded, Rng, Targets};
+use lowchurn_data::{BatchSize, Encoded, Rng, Targets};
 use lowchurn_distill::{
     Event, Guides, Measuring, Method, OldWeights, OptimizerName, Outcome, Plan, Schedule, SelectBy,
     State, Teacher, TrainOnly, VarianceReduction, Vectors, gradient_noise, predict, renew_control,
@@ -60,7 +60,7 @@ impl Linear {
             learning_rate: rate,
             schedule: Schedule::Constant,
             max_grad_norm: 0.0,
-            batch_size: 1,
+            batch_size: BatchSize::Rows(1),
             max_length: 16,
             ..Plan::default_with(SelectBy::Loss)
         };
@@ -435,7 +435,7 @@ fn reductions_are_not_the_plain_run() {
 #[test]
 fn a_probe_moves_the_last_layer_alone() {
     let lesson = Lesson::of("retrain", |plan| {
-        (plan.epochs, plan.batch_size) = (3, 4);
+        (plan.epochs, plan.batch_size) = (3, BatchSize::Rows(4));
         plan.train_only = Some(TrainOnly::LastLayer);
         plan.dropout = Some(0.0);
         plan.optimizer = OptimizerName::Sgd;
@@ -460,7 +460,7 @@ fn a_probe_moves_the_last_layer_alone() {
     slow.train_parts(plan).unwrap();
     let lengths = lesson.toy.train.lengths();
     for epoch in 0..3 {
-        for rows in lowchurn_data::epoch_order(&lengths, 4, plan.seed, epoch) {
+        for rows in lowchurn_data::epoch_order(&lengths, plan.batch_size, plan.seed, epoch) {
             let micro = [batch(&lesson.toy.train, &rows)];
             step(&mut slow, plan, &lesson.toy.train, &Guides::default(), &micro, 18, &CPU).unwrap();
         }

@@ -25,6 +25,7 @@ AIMS = {
 MEMORY_AIM = 0.35
 TOKENISE_AIM = 1.5
 EPOCH_AIM = 150.0
+PRODUCT_AIMS = {"f32": 85, "bf16": 50}
 THREADS_AIM = 1.8
 # Ours in f32 over PyTorch's eager form; other architectures have no aim.
 ARCHITECTURE_AIMS = {"deberta-v2": 1.0, "modernbert": 1.0}
@@ -42,11 +43,11 @@ TITLES = {
 
 
 def main(paths: list[str]) -> None:
-    machines, ceilings, cases, failed, n_again = [], None, {}, [], 0
+    machines, products, cases, failed, n_again = [], [], {}, [], 0
     for path in paths:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         machines.append(next(line for line in lines if line["kind"] == "machine"))
-        ceilings = next((line for line in lines if line["kind"] == "ceilings"), ceilings)
+        products = [line for line in lines if line["kind"] == "product"] or products
         failed += [line for line in lines if line["kind"] == "failed"]
         n_again += sum(line["kind"] == "disturbed" for line in lines)
         runs = [line for line in lines if line["kind"] == "run"]
@@ -58,9 +59,8 @@ def main(paths: list[str]) -> None:
     print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
     print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
     machine_section(machines, [run for runs in cases.values() for run in runs], failed, n_again)
-    if ceilings:
-        print(f"## What the machine can do\n\n`{ceilings['command']}` said, right before:\n")
-        print(indented(ceilings["text"]))
+    if products:
+        products_section(products)
     for case, title in TITLES.items():
         if cases[case]:
             print(f"## {title}\n")
@@ -91,6 +91,55 @@ def machine_section(machines: list[dict], runs: list[dict], failed: list[dict], 
     if not all(machine["has_bf16"] for machine in machines):
         print("\nOurs had no bf16 then, so those rows are missing.")
     print()
+
+
+def products_section(lines: list[dict]) -> None:
+    """Rates of both sides, and their share of what the processor can do without memory."""
+    n_repeats = len({line["repeat"] for line in lines})
+    print("## Matrix products\n")
+    print(f"GFLOP/s of the fastest call of {n_repeats} repeats at the shapes of encoders' layers, 430 tokens, and in brackets the share")
+    print("of the ceiling, which is what independent sums in registers reached in the fastest repeat. Aimed at are")
+    print(f"{PRODUCT_AIMS['f32']} % in f32 and {PRODUCT_AIMS['bf16']} % in bf16. PyTorch multiplies by MKL and oneDNN. In bf16 rounding and laying")
+    print("out count on both sides; `alone` is without them, since a step does them once for several products.\n")
+    lines = fastest(lines)
+    for threads in sorted({line["threads"] for line in lines}):
+        ours = [line for line in lines if line["side"] == "ours" and line["threads"] == threads]
+        peer = {(line["layer"], line["product"]): line for line in lines if line["side"] == "peer" and line["threads"] == threads}
+        f32, bf16 = ours[0]["f32_ceiling"], ours[0]["bf16_ceiling"] or 0
+        print(f"{threads} thread{'s' * (threads > 1)}: memory {ours[0]['memory']} GB/s; ceilings f32 {f32:.0f} ({ours[0]['f32_path']}),")
+        print(f"bf16 {bf16:.0f} ({ours[0]['bf16_path']}).\n")
+        rows = []
+        for line in ours:
+            theirs = peer.get((line["layer"], line["product"]), {})
+            rates = [(of, key) for key in ["f32", "bf16_with_packs"] for of in [line, theirs]] + [(line, "bf16")]
+            shares = [share(of.get(key), line[f"{key.split('_')[0]}_ceiling"]) for of, key in rates]
+            rows.append([line["layer"], line["product"], *shares])
+        titles = ["", "", "f32", "PyTorch f32", "bf16", "PyTorch bf16", "bf16 alone"]
+        print(table(titles, rows))
+    print("Commands:\n")
+    print(indented("\n".join(dict.fromkeys(line["command"] for line in lines))))
+
+
+def fastest(lines: list[dict]) -> list[dict]:
+    """One line for each product of a side: its highest rates over the repeats, and the highest ceilings of all its lines."""
+    by_product = {}
+    for line in lines:
+        by_product.setdefault((line["side"], line["threads"], line["layer"], line["product"]), []).append(line)
+    def best(key: str, among: list[dict]) -> float | None:
+        return max((line[key] for line in among if line.get(key) is not None), default=None)
+    found = []
+    for (side, threads, _, _), of_it in by_product.items():
+        alike = [line for line in lines if (line["side"], line["threads"]) == (side, threads)]
+        rates = {key: best(key, of_it) for key in ["f32", "bf16", "bf16_with_packs"]}
+        limits = {key: best(key, alike) for key in ["memory", "f32_ceiling", "bf16_ceiling"]}
+        found.append(of_it[0] | rates | limits)
+    return found
+
+
+def share(rate: float | None, ceiling: float | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate:,.0f} ({100 * rate / ceiling:.0f} %)" if ceiling else f"{rate:,.0f}"
 
 
 def section(case: str, runs: list[dict]) -> None:

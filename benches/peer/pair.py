@@ -10,6 +10,7 @@ threads; the one that goes first changes from repeat to repeat. Repeat r has the
 more than 0.3 cores is made again, twice at most, whichever side it is; the least disturbed one counts, and the others' lines
 stay in the file. The cases:
 
+    products    matrix products by themselves, beside what the processor can do at most
     sst2        training on the first rows of SST-2, one epoch; accuracy on its validation rows; peak memory
     setup       from the start of the process to the first step on all rows; tokenisation of them
     scoring     a fine-tuned model in eval mode over the validation rows, and over 4,096 training rows
@@ -29,7 +30,6 @@ import json
 import os
 import platform
 import random
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ OURS = Path("target/release/lowchurn")
 HERE = Path("benches/peer")
 WORK = Path("target/peer")
 PINS = {"torch": "2.15.0", "transformers": "5.23.0", "accelerate": "1.15.0", "datasets": "5.2.0"}
-CASES = ["sst2", "setup", "scoring", "scaling", "bert-base", "imdb"]
+CASES = ["products", "sst2", "setup", "scoring", "scaling", "bert-base", "imdb"]
 # What is measured if no flag says otherwise, and in a smoke test.
 SIZES = {
     "cases": (",".join(CASES), "sst2,setup,scoring,scaling"),
@@ -107,10 +107,13 @@ def main() -> int:
     n_failed = 0
     with open(args.output, "w", encoding="utf-8") as lines:
         write(lines, machine_of(args, sides))
-        if not args.smoke:
-            write(lines, ceilings())
         for repeat in range(args.repeats):
             for case in args.cases:
+                if case == "products":
+                    for line in products(sides):
+                        n_failed += line["kind"] == "failed"
+                        write(lines, line | {"repeat": repeat})
+                    continue
                 jobs = jobs_of(case, args, sides, 42 + repeat)
                 for turn, job in enumerate(jobs if repeat % 2 == 0 else reversed(jobs)):
                     for line in least_disturbed(lambda job=job: measured(job), 0 if args.smoke else AGAIN):
@@ -372,13 +375,22 @@ def machine_of(args: argparse.Namespace, sides: Sides) -> dict:
     }
 
 
-def ceilings() -> dict:
-    """The machine's own limits, as the bench of the products prints them."""
-    command = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products"]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    text = ran.stdout if ran.returncode == 0 else f"not measured: {(ran.stderr.splitlines() or ['?'])[-1]}"
-    print(text)
-    return {"kind": "ceilings", "command": shlex.join(command), "text": text}
+def products(sides: Sides) -> list[dict]:
+    """The machine's limits, and what matrix products of both programs reach."""
+    bench = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products", "--", "--json"]
+    jobs = [("ours", bench)]
+    for threads in dict.fromkeys([1, sides.threads]) if sides.python else []:
+        jobs.append(("peer", [str(sides.python), str(HERE / "products.py"), "--threads", str(threads)]))
+    found = []
+    for side, command in jobs:
+        ran = subprocess.run(command, capture_output=True, text=True)
+        said = {"case": "products", "side": side, "command": shown(command)}
+        if ran.returncode != 0:
+            found.append(said | {"kind": "failed", "exit_code": ran.returncode, "stderr": ran.stderr[-2000:]})
+        rows = map(json.loads, ran.stdout.splitlines() if ran.returncode == 0 else [])
+        found += [said | {"kind": "product"} | row for row in rows]
+        print(f"products of {side}: {'FAILED' if ran.returncode else 'done'}", flush=True)
+    return found
 
 
 def told(line: dict) -> str:

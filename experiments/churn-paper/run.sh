@@ -5,7 +5,7 @@
 # News's own test splits aren't touched.
 #   run.sh --small   the shipped encoder, two seeds
 #   run.sh           twenty seeds, the transformer from scratch on IMDb, and MiniLM with five
-# Both train the same settings, so that a line of the one is a line of the other. TASKS and ENCODERS name others.
+# Both train the same settings, so that a line of the one is a line of the other. TASKS, ENCODERS and PARTS name others.
 source "$(dirname "$0")/../lib.sh"
 hub
 here=experiments/churn-paper
@@ -13,6 +13,7 @@ imdb=runs/experiments/parquet/stanfordnlp--imdb/plain_text/train-00000-of-00001.
 tasks=${TASKS:-sst2 ag_news imdb}
 encoders=${ENCODERS:-tiny:$(seq -s, 42 61) scratch:$(seq -s, 42 61) minilm-l6:42,43,44,45,46}
 [ -z "$small" ] || encoders=tiny:42,43
+parts=${PARTS:-cold warm neighbours ensembles}
 
 draw() {
     local from=("$python" experiments/draw.py)
@@ -44,7 +45,11 @@ deployed() {
 }
 
 # One part of the settings, in a sweep's folder; the line has a point for each.
-part() {
+part() { # NAME FOLDER FLAG...
+    [[ " $parts " == *" $1 "* ]] || return 0
+    once "$key $1" swept "$@"
+}
+swept() {
     local part=$1 folder=$2
     shift 2
     deployed
@@ -72,13 +77,13 @@ for n in $(seeds_of_all); do
             [ "$encoder" != scratch ] || [ "$task" = imdb ] || continue
             dir=$out/$encoder/$task/$n key="$task $encoder $n"
             # shellcheck disable=SC2086 # words of a list
-            once "$key cold" part cold cold --init cold --interpolate none --lambda $lambdas --smoothing 0.1,0.5 $cold
+            part cold cold --init cold --interpolate none --lambda $lambdas --smoothing 0.1,0.5 $cold
             # shellcheck disable=SC2086
-            once "$key warm" part warm warm --init warm --interpolate 0.25,0.5,0.75 --lambda $lambdas $warm
+            part warm warm --init warm --interpolate 0.25,0.5,0.75 --lambda $lambdas $warm
             # shellcheck disable=SC2086
-            once "$key neighbours" part neighbours neighbours --init cold --interpolate none $near
+            part neighbours neighbours --init cold --interpolate none $near
             # The first seed's retrain is that of the cold part.
-            once "$key ensembles" part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble-of 3,5
+            part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble-of 3,5
         done
     done
 done

@@ -1,5 +1,5 @@
 //! Matrix products at the shapes of an encoder's layers, in f32 and bf16, against what the machine can do at most.
-//! `-- --smoke` runs one small shape once.
+//! `-- --smoke` runs one small shape once, `-- --json` prints a line a product for `benches/peer/pair.py`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -21,6 +21,9 @@ const LAYERS: [(&str, usize, usize); 6] = [
     ("BERT-base up", 768, 3072),
     ("BERT-base down", 3072, 768),
 ];
+
+/// N, I and O of a product that any library is at its best with.
+const SQUARE: usize = 2048;
 
 /// A product a (R, I) · b (I, C), as the layer's operands lie in memory.
 struct Product {
@@ -117,7 +120,19 @@ fn row(layer: &'static str, product: &Product, threads: usize, repeats: usize) -
     }
 }
 
-fn measure(layers: &[(&'static str, usize, usize)], tokens: usize, threads: usize, repeats: usize) {
+/// All rows of one number of threads.
+struct Measured {
+    threads: usize,
+    bf16_ceiling: f64,
+    rows: Vec<Row>,
+}
+
+fn measure(
+    layers: &[(&'static str, usize, usize)],
+    tokens: usize,
+    threads: usize,
+    repeats: usize,
+) -> Measured {
     let mut bf16_ceiling = 0f64;
     let mut rows = Vec::new();
     for &(layer, i, o) in layers {
@@ -127,13 +142,41 @@ fn measure(layers: &[(&'static str, usize, usize)], tokens: usize, threads: usiz
             products(tokens, i, o).iter().map(|product| row(layer, product, threads, repeats)),
         );
     }
-    print(threads, bf16_ceiling, &rows);
+    if repeats > 1 {
+        let [square, ..] = products(SQUARE, SQUARE, SQUARE);
+        rows.push(row("2048 x 2048", &square, threads, repeats / 4));
+    }
+    Measured { threads, bf16_ceiling, rows }
 }
 
 #[expect(clippy::print_stdout, reason = "a bench")]
-fn print(threads: usize, bf16_ceiling: f64, rows: &[Row]) {
+fn print_json(Measured { threads, bf16_ceiling, rows }: &Measured) {
+    let memory = memory_rate(*threads, 64 << 20);
+    // A processor without bf16 has no ceiling there.
+    let bf16_ceiling =
+        if bf16_ceiling.is_nan() { "null".into() } else { format!("{bf16_ceiling:.1}") };
+    for row in rows {
+        println!(
+            "{{\"threads\": {threads}, \"memory\": {memory:.1}, \"layer\": {:?}, \"product\": {:?}, \"f32_path\": {:?}, \
+             \"bf16_path\": {:?}, \"f32_ceiling\": {:.1}, \"bf16_ceiling\": {bf16_ceiling}, \"f32\": {:.1}, \"gemm\": {:.1}, \
+             \"bf16\": {:.1}, \"bf16_with_packs\": {:.1}}}",
+            row.layer,
+            row.product,
+            matrix_path(),
+            bf16_path(),
+            row.f32_ceiling,
+            row.gflop / row.f32_seconds,
+            row.gflop / row.gemm_seconds,
+            row.gflop / row.bf16_seconds,
+            row.gflop / (row.bf16_seconds + row.pack_seconds),
+        );
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a bench")]
+fn print(Measured { threads, bf16_ceiling, rows }: &Measured) {
     let f32_ceiling = rows.iter().map(|row| row.f32_ceiling).fold(0.0, f64::max);
-    println!("\nthreads {threads}, memory {:.1} GB/s; GFLOP/s:", memory_rate(threads, 64 << 20));
+    println!("\nthreads {threads}, memory {:.1} GB/s; GFLOP/s:", memory_rate(*threads, 64 << 20));
     println!(
         "ceiling f32 {f32_ceiling:.0} ({}), bf16 {bf16_ceiling:.0} ({})",
         matrix_path(),
@@ -159,13 +202,16 @@ fn print(threads: usize, bf16_ceiling: f64, rows: &[Row]) {
 }
 
 fn main() {
-    let is_smoke = std::env::args().any(|arg| arg == "--smoke");
+    let is_asked = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let (is_smoke, tell) =
+        (is_asked("--smoke"), if is_asked("--json") { print_json } else { print });
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("a pool").install(|| match is_smoke {
+        let measured = pool.expect("a pool").install(|| match is_smoke {
             true => measure(&LAYERS[..1], 32, threads, 1),
             false => measure(&LAYERS, TOKENS, threads, 31),
         });
+        tell(&measured);
     }
 }

@@ -12,9 +12,8 @@ use lowchurn_distill::{
     TextVector, step, train,
 };
 use lowchurn_models::{Classifier, Head, Input, Mode};
-use serde_json::Value;
 
-use crate::states::{golden_terms, set_projections, student, vectors};
+use crate::states::{golden_steps, golden_terms, set_projections, student, vectors};
 use crate::trained::{families, plain_rows};
 use crate::{
     CPU, GO, Toy, batch, copy_folder, distance, golden_folder, golden_rows, golden_state, numbers,
@@ -61,10 +60,7 @@ fn model_of(folder: &std::path::Path, kind: Kind) -> Classifier {
 /// As in states.rs, with the teacher's outputs and the labels of this kind in place of classes: losses and norms of five steps.
 #[test]
 fn five_steps_with_all_terms_are_those_of_pytorch_whatever_the_kind() {
-    let bytes = fs::read(golden_folder().join("states.safetensors")).unwrap();
-    let golden = candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap();
-    let text = fs::read(golden_folder().join("states_steps.json")).unwrap();
-    let expected: Value = serde_json::from_slice(&text).unwrap();
+    let (golden, expected) = golden_steps();
     let setting = |key: &str| expected["settings"][key].as_f64().unwrap();
     let model = golden_state().model;
     for kind in KINDS {

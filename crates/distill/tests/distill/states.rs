@@ -116,13 +116,18 @@ pub fn set_projections(state: &mut State, golden: &HashMap<String, Tensor>) {
     projections.optimizer = Optimizer::zeros(&projections.params).unwrap();
 }
 
+/// Tensors before and after PyTorch's five updates, and their settings, losses and norms.
+pub fn golden_steps() -> (HashMap<String, Tensor>, Value) {
+    let bytes = fs::read(golden_folder().join("states.safetensors")).unwrap();
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap();
+    let text = fs::read(golden_folder().join("states_steps.json")).unwrap();
+    (tensors, serde_json::from_slice(&text).unwrap())
+}
+
 /// All terms beside the labels, for five updates: losses, norms, and every weight afterwards, that of the projections too.
 #[test]
 fn five_steps_with_all_terms_are_those_of_pytorch() {
-    let bytes = fs::read(golden_folder().join("states.safetensors")).unwrap();
-    let golden = candle_core::safetensors::load_buffer(&bytes, &CPU).unwrap();
-    let text = fs::read(golden_folder().join("states_steps.json")).unwrap();
-    let expected: Value = serde_json::from_slice(&text).unwrap();
+    let (golden, expected) = golden_steps();
     let setting = |key: &str| expected["settings"][key].as_f64().unwrap();
     let (rows, teacher) = (golden_rows(), golden_state().model);
     let vectors = vectors(&teacher, &rows, TextVector::Mean);

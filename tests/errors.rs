@@ -394,7 +394,7 @@ fn numbers_that_cannot_be() {
     flag("--batch-size 0", "batch_size is 0, expected at least 1");
     flag(
         "--batch-size tokens:127",
-        "batch_size is tokens:127, expected tokens of one row at least, see max_length",
+        "batch_size tokens:127: rows may have max_length = 128 tokens; take tokens:128 or more, or a lower max_length",
     );
     flag("--eval-batch-size 0", "eval_batch_size is 0, expected at least 1");
     flag("--max-steps 0", "max_steps is 0, expected at least 1");
@@ -500,6 +500,10 @@ fn plans_with_mistakes() {
     plan(
         "data = \"tickets\"\nbatch_size = \"two\"\n",
         "$T/plan.toml:2: batch_size: expected a whole number of rows, or tokens:N, found \"two\"",
+    );
+    plan(
+        "data = \"tickets\"\nbatch_size = -1\n",
+        "$T/plan.toml:2: batch_size: expected a whole number of rows, or tokens:N, found number -1",
     );
     plan(
         "data = \"tickets\"\nbatch_size = 1.5\n",

@@ -560,7 +560,7 @@ fn batches_of_so_many_tokens() {
     let line = "finetune tickets --model tiny --train-split train[:40] --eval-split none --max-length 16 --epochs 2 \
                 --batch-size tokens:128 --output $T/run";
     let dry = lab.ok(&format!("{line} --dry-run"));
-    let said = "\nupdates: of at most 128 tokens; their number takes tokenising\n";
+    let said = "\nupdates: not known before tokenising, each of at most 128 tokens\n";
     assert!(dry.out.contains(said), "{}", dry.out);
     let done = lab.ok(line);
     assert!(done.out.contains("batch_size \"tokens:128\" (flag)"), "{}", done.out);

@@ -486,6 +486,12 @@ fn a_dry_run_trains_nothing() {
         "{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --lambda 0.3,0.6 --dry-run"
     ));
     assert_eq!(done.out.matches("would train distil:lambda=0.").count(), 2, "{}", done.out);
+    let done = lab.ok(&format!(
+        "{} --new $T/new.jsonl --holdout $T/held.jsonl --method retrain --epochs 2 --batch-size tokens:256 --dry-run",
+        UPDATE.replace(" --max-steps 6", "")
+    ));
+    let said = "would train retrain (warm) for epochs 2, batch_size tokens:256 into";
+    assert!(done.out.contains(said), "{}", done.out);
     assert!(!lab.path("shop-v2").exists());
 }
 

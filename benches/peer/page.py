@@ -30,6 +30,7 @@ THREADS_AIM = 1.8
 # Ours in f32 over PyTorch's eager form; other architectures have no aim.
 ARCHITECTURE_AIMS = {"deberta-v2": 1.0, "modernbert": 1.0}
 TITLES = {
+    "products": "Matrix products",
     "sst2": "Training: MiniLM on SST-2",
     "setup": "Set-up: all of SST-2's training rows, until the first step",
     "scoring validation": "Scoring SST-2's validation rows",
@@ -43,11 +44,10 @@ TITLES = {
 
 
 def main(paths: list[str]) -> None:
-    machines, products, cases, failed, n_again = [], [], {}, [], 0
+    machines, cases, failed, n_again = [], {}, [], 0
     for path in paths:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         machines.append(next(line for line in lines if line["kind"] == "machine"))
-        products = [line for line in lines if line["kind"] == "product"] or products
         failed += [line for line in lines if line["kind"] == "failed"]
         n_again += sum(line["kind"] == "disturbed" for line in lines)
         runs = [line for line in lines if line["kind"] == "run"]
@@ -59,8 +59,6 @@ def main(paths: list[str]) -> None:
     print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
     print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
     machine_section(machines, [run for runs in cases.values() for run in runs], failed, n_again)
-    if products:
-        products_section(products)
     for case, title in TITLES.items():
         if cases[case]:
             print(f"## {title}\n")
@@ -93,46 +91,53 @@ def machine_section(machines: list[dict], runs: list[dict], failed: list[dict], 
     print()
 
 
-def products_section(lines: list[dict]) -> None:
+def products(runs: list[dict]) -> None:
     """Rates of both sides, and their share of what the processor can do without memory."""
-    n_repeats = len({line["repeat"] for line in lines})
-    print("## Matrix products\n")
+    n_repeats = len({run["repeat"] for run in runs})
     print(f"GFLOP/s of the fastest call of {n_repeats} repeats at the shapes of encoders' layers, 430 tokens, and in brackets the share")
-    print("of the ceiling, which is what independent sums in registers reached in the fastest repeat. Aimed at are")
-    print(f"{PRODUCT_AIMS['f32']} % in f32 and {PRODUCT_AIMS['bf16']} % in bf16. PyTorch multiplies by MKL and oneDNN. In bf16 rounding and laying")
-    print("out count on both sides; `alone` is without them, since a step does them once for several products.\n")
-    lines = fastest(lines)
-    for threads in sorted({line["threads"] for line in lines}):
+    print("of the ceiling: what independent sums in registers reached in the fastest repeat. PyTorch multiplies by MKL and oneDNN. In")
+    print("bf16 rounding and laying out count on both sides; `alone` is without them, as a step does them once for several products.\n")
+    lines = fastest(runs)
+    for threads in sorted({line["threads"] for line in lines if line["side"] == "ours"}):
         ours = [line for line in lines if line["side"] == "ours" and line["threads"] == threads]
         peer = {(line["layer"], line["product"]): line for line in lines if line["side"] == "peer" and line["threads"] == threads}
-        f32, bf16 = ours[0]["f32_ceiling"], ours[0]["bf16_ceiling"] or 0
-        print(f"{threads} thread{'s' * (threads > 1)}: memory {ours[0]['memory']} GB/s; ceilings f32 {f32:.0f} ({ours[0]['f32_path']}),")
-        print(f"bf16 {bf16:.0f} ({ours[0]['bf16_path']}).\n")
-        rows = []
-        for line in ours:
-            theirs = peer.get((line["layer"], line["product"]), {})
-            rates = [(of, key) for key in ["f32", "bf16_with_packs"] for of in [line, theirs]] + [(line, "bf16")]
-            shares = [share(of.get(key), line[f"{key.split('_')[0]}_ceiling"]) for of, key in rates]
-            rows.append([line["layer"], line["product"], *shares])
-        titles = ["", "", "f32", "PyTorch f32", "bf16", "PyTorch bf16", "bf16 alone"]
-        print(table(titles, rows))
+        limits = {precision: ours[0][f"{precision}_ceiling"] for precision in PRODUCT_AIMS}
+        known = [f"{name} {rate:,.0f} ({ours[0][f'{name}_path']})" for name, rate in limits.items() if rate]
+        print(f"{threads} thread{'s' * (threads > 1)}: memory {ours[0]['memory']} GB/s; ceilings {', '.join(known)}.\n")
+        both = [(line, peer.get((line["layer"], line["product"]), {})) for line in ours]
+        columns = [("f32", 0, "f32"), ("PyTorch f32", 1, "f32"), ("bf16", 0, "bf16_with_packs"), ("PyTorch bf16", 1, "bf16_with_packs"),
+                   ("bf16 alone", 0, "bf16")]  # fmt: skip
+        rows = [
+            [pair[0]["layer"], pair[0]["product"], *[share(pair[side].get(key), limits[key.split("_")[0]]) for _, side, key in columns]]
+            for pair in both
+        ]
+        print(table(["", "", *[title for title, _, _ in columns]], rows))
+        for title, side, key in columns:
+            aim, limit = PRODUCT_AIMS[key.split("_")[0]], limits[key.split("_")[0]]
+            rates = [pair[side][key] for pair in both if pair[side].get(key) is not None]
+            if rates and limit:
+                print(f"- {title}: {aim} % of the ceiling in {sum(100 * rate >= aim * limit for rate in rates)} of {len(rates)}")
+        print()
     print("Commands:\n")
-    print(indented("\n".join(dict.fromkeys(line["command"] for line in lines))))
+    print(indented("\n".join(dict.fromkeys(run["command"] for run in runs))))
 
 
-def fastest(lines: list[dict]) -> list[dict]:
-    """One line for each product of a side: its highest rates over the repeats, and the highest ceilings of all its lines."""
+def fastest(runs: list[dict]) -> list[dict]:
+    """One line for each product of a side and number of threads: its highest rates over the repeats, and the highest ceilings."""
     by_product = {}
-    for line in lines:
-        by_product.setdefault((line["side"], line["threads"], line["layer"], line["product"]), []).append(line)
+    for run in runs:
+        for line in run["products"]:
+            by_product.setdefault((run["side"], line["threads"], line["layer"], line["product"]), []).append(line)
+
     def best(key: str, among: list[dict]) -> float | None:
         return max((line[key] for line in among if line.get(key) is not None), default=None)
+
     found = []
     for (side, threads, _, _), of_it in by_product.items():
-        alike = [line for line in lines if (line["side"], line["threads"]) == (side, threads)]
+        alike = [line for key, lines in by_product.items() if key[:2] == (side, threads) for line in lines]
         rates = {key: best(key, of_it) for key in ["f32", "bf16", "bf16_with_packs"]}
         limits = {key: best(key, alike) for key in ["memory", "f32_ceiling", "bf16_ceiling"]}
-        found.append(of_it[0] | rates | limits)
+        found.append(of_it[0] | rates | limits | {"side": side})
     return found
 
 
@@ -143,6 +148,8 @@ def share(rate: float | None, ceiling: float | None) -> str:
 
 
 def section(case: str, runs: list[dict]) -> None:
+    if case == "products":
+        return products(runs)
     if case == "scaling":
         return scaling(runs)
     if case == "architectures":

@@ -19,8 +19,8 @@ stay in the file. The cases:
     imdb        training on rows of 512 tokens
     epoch       ours alone, not among the defaults: one epoch of all rows
 
-With five repeats on two cores where the Trainer's f32 step takes half a second, that is about 100 minutes: sst2 41 (17 with
---rows 3200, the short form), setup 2, scoring 8, scaling 10, bert-base 15, imdb 25.
+With five repeats on two cores where the Trainer's f32 step takes half a second, that is about 105 minutes: products 5, sst2 41
+(17 with --rows 3200, the short form), setup 2, scoring 8, scaling 10, bert-base 15, imdb 25.
 PyTorch and transformers are taken from the Python that runs this, if it has the versions below, else installed into
 target/peer/venv. Needs nothing but the standard library itself.
 """
@@ -45,7 +45,7 @@ PINS = {"torch": "2.15.0", "transformers": "5.23.0", "accelerate": "1.15.0", "da
 CASES = ["products", "sst2", "setup", "scoring", "scaling", "bert-base", "imdb"]
 # What is measured if no flag says otherwise, and in a smoke test.
 SIZES = {
-    "cases": (",".join(CASES), "sst2,setup,scoring,scaling"),
+    "cases": (",".join(CASES), "products,sst2,setup,scoring,scaling"),
     "repeats": (5, 1),
     "rows": (9600, 64),
     "long_rows": (256, 32),
@@ -74,7 +74,7 @@ class Job:
     case: str
     side: str  # ours or peer
     setting: str  # f32, bf16, with the order of the rows where there are several
-    kind: str  # train or score
+    kind: str  # train, score or multiply
     command: list[str]
     threads: int
     seed: int = 0
@@ -109,11 +109,6 @@ def main() -> int:
         write(lines, machine_of(args, sides))
         for repeat in range(args.repeats):
             for case in args.cases:
-                if case == "products":
-                    for line in products(sides):
-                        n_failed += line["kind"] == "failed"
-                        write(lines, line | {"repeat": repeat})
-                    continue
                 jobs = jobs_of(case, args, sides, 42 + repeat)
                 for turn, job in enumerate(jobs if repeat % 2 == 0 else reversed(jobs)):
                     for line in least_disturbed(lambda job=job: measured(job), 0 if args.smoke else AGAIN):
@@ -196,6 +191,8 @@ def jobs_of(case: str, args: argparse.Namespace, sides: Sides, seed: int) -> lis
     sst2 = Data(args.sst2, text, f"train[:{args.rows}]", "validation")
     every_row = replace(sst2, train="train", held_out="none")
     match case:
+        case "products":
+            return products(args, sides)
         case "sst2":
             return trainings(case, args.model, sst2, sides, seed, ["random", "grouped"])
         case "setup":
@@ -283,6 +280,18 @@ def scorings(model: Path, data: Data, split: str, sides: Sides) -> list[Job]:
     return jobs
 
 
+def products(args: argparse.Namespace, sides: Sides) -> list[Job]:
+    """Matrix products by themselves: rates of each in f32 and bf16, and of ours the machine's limits."""
+    jobs = []
+    bench = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products", "--", "--json"]
+    for threads in dict.fromkeys([1, sides.threads]):
+        flags = ["--threads", str(threads)] + ["--smoke"] * args.smoke
+        jobs.append(Job("products", "ours", "all", "multiply", bench + flags, threads))
+        if sides.python:
+            jobs.append(Job("products", "peer", "all", "multiply", [str(sides.python), str(HERE / "products.py"), *flags], threads))
+    return jobs
+
+
 def scalings(args: argparse.Namespace, sides: Sides) -> list[Job]:
     """Made-up rows of one length: as many tokens in each step, then as many rows."""
     lengths = [16, 32] if args.smoke else [16, 32, 64, 128, 256]
@@ -354,7 +363,13 @@ def measured(job: Job) -> dict:
     said |= {key: ran[key] for key in ["wall_seconds", "cpu_seconds", "others_cores", "peak_rss_mib"]}
     if ran["exit_code"] != 0:
         return said | {"kind": "failed", "exit_code": ran["exit_code"], "stderr": ran["stderr"][-2000:]}
-    said |= trained(ran["events"], job.side) if job.kind == "train" else scored(ran["events"])
+    match job.kind:
+        case "train":
+            said |= trained(ran["events"], job.side)
+        case "score":
+            said |= scored(ran["events"])
+        case _:
+            said |= {"products": [event for _, event in ran["events"]]}
     if job.then:
         after = run(job.then, job.threads)
         if after["exit_code"] != 0:
@@ -373,24 +388,6 @@ def machine_of(args: argparse.Namespace, sides: Sides) -> dict:
         "is_smoke": args.smoke,
         "sizes": {name: getattr(args, name) for name in SIZES},
     }
-
-
-def products(sides: Sides) -> list[dict]:
-    """The machine's limits, and what matrix products of both programs reach."""
-    bench = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products", "--", "--json"]
-    jobs = [("ours", bench)]
-    for threads in dict.fromkeys([1, sides.threads]) if sides.python else []:
-        jobs.append(("peer", [str(sides.python), str(HERE / "products.py"), "--threads", str(threads)]))
-    found = []
-    for side, command in jobs:
-        ran = subprocess.run(command, capture_output=True, text=True)
-        said = {"case": "products", "side": side, "command": shown(command)}
-        if ran.returncode != 0:
-            found.append(said | {"kind": "failed", "exit_code": ran.returncode, "stderr": ran.stderr[-2000:]})
-        rows = map(json.loads, ran.stdout.splitlines() if ran.returncode == 0 else [])
-        found += [said | {"kind": "product"} | row for row in rows]
-        print(f"products of {side}: {'FAILED' if ran.returncode else 'done'}", flush=True)
-    return found
 
 
 def told(line: dict) -> str:

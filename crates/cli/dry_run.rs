@@ -75,15 +75,11 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     let accumulation = job.plan.accumulation;
     console.tell(&match job.plan.batch_size {
         BatchSize::Rows(n) => format!("updates: {} of {} rows", known(steps), n * accumulation),
-        BatchSize::Tokens(n) => {
-            let tokens = count((n * accumulation) as u64);
-            match steps {
-                Some(steps) => format!("updates: {} of at most {tokens} tokens", count(steps)),
-                None => {
-                    format!("updates: of at most {tokens} tokens; their number takes tokenising")
-                }
-            }
-        }
+        BatchSize::Tokens(n) => format!(
+            "updates: {}, each of at most {} tokens",
+            steps.map_or("not known before tokenising".into(), count),
+            count(n.saturating_mul(accumulation) as u64)
+        ),
     })?;
     console.tell(&match memory.activations {
         Some(activations) => format!("memory: about {}", bytes(memory.state + activations)),

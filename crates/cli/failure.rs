@@ -73,6 +73,7 @@ fn exit_code(error: &Error) -> u8 {
         match cause.downcast_ref::<Distill>() {
             Some(
                 Distill::PlanValue { .. }
+                | Distill::BatchSize { .. }
                 | Distill::OtherRun { .. }
                 | Distill::LambdaRange { .. }
                 | Distill::Reduction { .. },

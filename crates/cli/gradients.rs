@@ -52,10 +52,11 @@ pub fn tell(
     let model = open_model(student.model, compute)?;
     let encoder = encoder_of(&model.config, &student.model.folder)?;
     let tokens: Encoded = encode(&encoder, examples, student.model.max_length)?;
-    let size = before.batch_size.unwrap_or(BatchSize::Rows(32));
-    let order = epoch_order(&tokens.lengths(), size, before.seed.unwrap_or(42), 0);
-    let is_whole = |batch: &Vec<u32>| size.rows().is_none_or(|n| batch.len() == n);
-    let mut whole: Vec<Vec<u32>> = order.into_iter().filter(is_whole).collect();
+    // Only batches of as many rows are as noisy as each other.
+    let size = before.batch_size.and_then(BatchSize::rows).unwrap_or(32);
+    let (seed, rows_of) = (before.seed.unwrap_or(42), BatchSize::Rows(size));
+    let order = epoch_order(&tokens.lengths(), rows_of, seed, 0);
+    let mut whole: Vec<Vec<u32>> = order.into_iter().filter(|batch| batch.len() == size).collect();
     if n < 2 || whole.len() < n {
         let (there, rows) = (whole.len(), tokens.rows());
         return Err(Usage(format!(

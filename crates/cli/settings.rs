@@ -121,8 +121,8 @@ pub struct Settings {
     #[arg(long, alias = "max_steps", value_name = "N")]
     pub max_steps: Option<u64>,
 
-    /// Rows of one forward pass; or `tokens:N`, as many as make at most N tokens with their padding: an epoch's updates cost the same
-    /// then, and memory has a bound [default: 32]
+    /// Rows of one forward pass in training; or `tokens:N`, as many as make at most N tokens, padding counted, where N is --max-length at
+    /// least. Each update is a mean over its own rows, so long texts weigh more then [default: 32]
     #[arg(
         long,
         alias = "per_device_train_batch_size",

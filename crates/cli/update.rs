@@ -307,7 +307,7 @@ fn dry_run(
             args.init.name(),
             match plan.total_steps_of_rows(rows) {
                 Some(steps) => format!("{steps} updates"),
-                None => format!("{} epochs in batches of {}", plan.epochs, plan.batch_size),
+                None => format!("epochs {}, batch_size {}", plan.epochs, plan.batch_size),
             },
             output.display()
         ))?;

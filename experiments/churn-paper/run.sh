@@ -5,7 +5,8 @@
 # News's own test splits aren't touched.
 #   run.sh --small   the shipped encoder, two seeds
 #   run.sh           twenty seeds, the transformer from scratch on IMDb, and MiniLM with five
-# Both train the same settings, so that a line of the one is a line of the other. TASKS, ENCODERS and PARTS name others.
+# Both train the same settings, so that a line of the one is a line of the other. Others are named like
+#   TASKS="sst2 imdb" ENCODERS="tiny:42,43 minilm-l6:42" PARTS="cold warm" run.sh
 source "$(dirname "$0")/../lib.sh"
 hub
 here=experiments/churn-paper
@@ -14,6 +15,12 @@ tasks=${TASKS:-sst2 ag_news imdb}
 encoders=${ENCODERS:-tiny:$(seq -s, 42 61) scratch:$(seq -s, 42 61) minilm-l6:42,43,44,45,46}
 [ -z "$small" ] || encoders=tiny:42,43
 parts=${PARTS:-cold warm neighbours ensembles}
+known() { # WHAT WORD KNOWN...
+    [[ " ${*:3} " == *" $2 "* ]] || { echo "churn-paper: $1 $2 is unknown; known: ${*:3}" >&2 && exit 2; }
+}
+for word in $tasks; do known task "$word" sst2 ag_news imdb; done
+for word in $encoders; do known encoder "${word%%:*}" tiny scratch minilm-l6; done
+for word in $parts; do known part "$word" cold warm neighbours ensembles; done
 
 draw() {
     local from=("$python" experiments/draw.py)

@@ -53,8 +53,8 @@ pub struct Diagnose {
     #[arg(long, value_name = "N")]
     pub directions: Option<usize>,
 
-    /// How noisy the student's gradients are on the rows, and what the teacher takes away of it, over so many batches; each costs two
-    /// passes, and a third where the teacher has the student's architecture
+    /// How noisy the student's gradients are on the rows, and what the teacher takes away of it, over so many batches of the rows
+    /// that its own had (32 where those went by tokens); each costs two passes, and a third where the teacher has the student's architecture
     #[arg(long, value_name = "N")]
     pub gradients: Option<usize>,
 

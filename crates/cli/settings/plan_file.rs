@@ -50,8 +50,9 @@ pub(super) fn parse_plan(text: &str, path: &Path) -> Result<Settings> {
 
 /// The parser speaks of types; people don't.
 fn in_plain_words(message: &str) -> String {
-    let Some((found, expected)) =
-        message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    let Some((found, expected)) = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|said| message.strip_prefix(said)?.split_once(", expected "))
     else {
         return message.to_string();
     };

@@ -200,6 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_counted_with_their_padding() {
+        let check = |budget: usize, expected: &[&[u32]]| {
+            let lengths = [5, 2, 9, 2, 3, 5];
+            let mut found = epoch_order(&lengths, BatchSize::Tokens(budget), 1, 0);
+            found.iter_mut().for_each(|batch| batch.sort_unstable());
+            found.sort_unstable();
+            assert_eq!(found, expected, "{budget}");
+        };
+        check(9, &[&[0], &[1, 3, 4], &[2], &[5]]);
+        check(10, &[&[0, 5], &[1, 3, 4], &[2]]);
+        check(17, &[&[0, 5], &[1, 3, 4], &[2]]);
+        check(25, &[&[0, 1, 3, 4, 5], &[2]]);
+        check(54, &[&[0, 1, 2, 3, 4, 5]]);
+        check(1, &[&[0], &[1], &[2], &[3], &[4], &[5]]);
+    }
+
+    #[test]
     fn padding_is_counted() {
         let check = |lengths: &[u32], batches: &[Vec<u32>], share: f64| {
             assert_eq!(padding_share(lengths, batches), share);

@@ -52,7 +52,10 @@ impl FromStr for BatchSize {
             Some(number) => (number, BatchSize::Tokens),
             None => (text, BatchSize::Rows),
         };
-        number.parse().map(of).map_err(|_| format!("expected {EXPECTED}, found {text:?}"))
+        match number.parse() {
+            Ok(n) if !number.starts_with('+') => Ok(of(n)),
+            _ => Err(format!("expected {EXPECTED}, found {text:?}")),
+        }
     }
 }
 
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "-1", "1.5", "tokens:", "tokens:-1", "tokens: 8", "token:8", "8 rows"] {
+        for text in ["", "-1", "1.5", "tokens:", "tokens:-1", "tokens: 8", "tokens:+8", "8 rows"] {
             let expected = format!("expected a whole number of rows, or tokens:N, found {text:?}");
             assert_eq!(text.parse::<BatchSize>(), Err(expected.clone()));
             let json = serde_json::to_string(text).unwrap();

@@ -63,8 +63,9 @@ mod byte_level;
 pub mod encode;
 pub mod vocabulary;
 
-pub mod batch;
 pub mod batch_size;
+
+pub mod batch;
 
 pub mod correlation;
 pub mod label_counts;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use lowchurn_data::BatchSize;
 use thiserror::Error;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -15,6 +16,8 @@ pub enum Error {
     OtherWeights { path: PathBuf, name: String, width: usize },
     #[error("{key} is {value}, expected {expected}")]
     PlanValue { key: &'static str, value: String, expected: &'static str },
+    #[error("batch_size {batch_size}: {reason}")]
+    BatchSize { batch_size: BatchSize, reason: String },
 
     #[error(
         "the {what} is not a number at step {step}; try a lower learning rate or a lower max_grad_norm, \

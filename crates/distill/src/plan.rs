@@ -95,6 +95,9 @@ pub struct Plan {
     pub select_by: SelectBy,
 }
 
+/// Tokens of a batch at most; 256 times as many as anybody's.
+const MOST_TOKENS: usize = 1 << 24;
+
 // Plans of before there were methods are read and written as they were.
 fn retrain() -> Method {
     Method::Retrain
@@ -189,7 +192,7 @@ impl Plan {
         // The kernels count in f32, where 0.99999999 is 1.
         let share = |x: f64| (0.0..1.0).contains(&x) && (x as f32) < 1.0;
         let sizes = [
-            ("batch_size", self.batch_size.rows().unwrap_or(self.max_length)),
+            ("batch_size", self.batch_size.rows().unwrap_or(1)),
             ("accumulation", self.accumulation),
             ("eval_batch_size", self.eval_batch_size),
         ];
@@ -207,11 +210,8 @@ impl Plan {
         if self.max_length < 3 {
             return refuse("max_length", self.max_length.to_string(), "at least 3");
         }
-        if let BatchSize::Tokens(n) = self.batch_size
-            && n < self.max_length
-        {
-            let value = self.batch_size.to_string();
-            return refuse("batch_size", value, "tokens of one row at least, see max_length");
+        if let BatchSize::Tokens(n) = self.batch_size {
+            self.check_tokens(n)?;
         }
         if self.logging_steps == 0 {
             return refuse("logging_steps", "0".into(), "at least 1");
@@ -247,6 +247,24 @@ impl Plan {
         self.check_trained_part()?;
         self.states.map(StateTerms::check).transpose()?;
         Ok(self)
+    }
+
+    /// A row has to fit, and rows of batches of unlike numbers don't weigh alike, which objectives count on.
+    fn check_tokens(&self, n: usize) -> Result<()> {
+        let reason = if n < self.max_length {
+            format!(
+                "rows may have max_length = {0} tokens; take tokens:{0} or more, or a lower max_length",
+                self.max_length
+            )
+        } else if n > MOST_TOKENS {
+            format!("expected at most tokens:{MOST_TOKENS}")
+        } else if !self.objective.is_standard() {
+            let name = self.objective.name();
+            format!("objective {name} weighs rows by their shares, and is for a number of rows")
+        } else {
+            return Ok(());
+        };
+        Err(Error::BatchSize { batch_size: self.batch_size, reason })
     }
 
     /// What can be said of freezing and adapters without a model; the rest is [`crate::check_trained`]'s.
@@ -366,7 +384,22 @@ mod tests {
         check(|p| p.batch_size = BatchSize::Rows(0), "batch_size is 0, expected at least 1");
         check(
             |p| p.batch_size = BatchSize::Tokens(127),
-            "batch_size is tokens:127, expected tokens of one row at least, see max_length",
+            "batch_size tokens:127: rows may have max_length = 128 tokens; take tokens:128 or more, or a lower max_length",
+        );
+        check(
+            |p| (p.batch_size, p.max_length) = (BatchSize::Tokens(100), 0),
+            "max_length is 0, expected at least 3",
+        );
+        check(
+            |p| p.batch_size = BatchSize::Tokens(usize::MAX),
+            "batch_size tokens:18446744073709551615: expected at most tokens:16777216",
+        );
+        check(
+            |p| {
+                p.batch_size = BatchSize::Tokens(512);
+                p.objective = "balanced".parse().unwrap();
+            },
+            "batch_size tokens:512: objective balanced weighs rows by their shares, and is for a number of rows",
         );
         check(|p| p.epochs = 0, "epochs is 0, expected at least 1, or max_steps");
         check(|p| p.max_steps = Some(0), "max_steps is 0, expected at least 1");

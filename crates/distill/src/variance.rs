@@ -81,6 +81,12 @@ impl VarianceReduction {
                 plan.objective.name()
             ));
         }
+        if self.has_control() && plan.batch_size.rows().is_none() {
+            return refuse(format!(
+                "variance reduction {self} is for updates of as many rows each, and batch_size is {}; give it as a number of rows",
+                plan.batch_size
+            ));
+        }
         if self.has_control() && (plan.lora_rank.is_some() || plan.states.is_some()) {
             return refuse(format!(
                 "variance reduction {self} is for the labels' loss of ordinary weights: leave out lora_rank, and weights of a \
@@ -358,8 +364,10 @@ pub(crate) fn check_control(
 
 #[cfg(test)]
 mod tests {
+    use lowchurn_data::BatchSize;
+
     use super::*;
-    use crate::SelectBy;
+    use crate::{Objective, SelectBy};
 
     #[test]
     fn written_and_read() {
@@ -417,6 +425,13 @@ mod tests {
             VarianceReduction::Modified.check(&balanced).unwrap_err().to_string(),
             "variance reduction modified is for the mean loss of all rows, and the objective is balanced; leave one of them out"
         );
+        let batch_size = BatchSize::Tokens(512);
+        let of_tokens = Plan { objective: Objective::Standard, batch_size, ..balanced };
+        assert_eq!(
+            VarianceReduction::Unbiased.check(&of_tokens).unwrap_err().to_string(),
+            "variance reduction unbiased is for updates of as many rows each, and batch_size is tokens:512; give it as a number of rows"
+        );
+        assert_eq!(VarianceReduction::Kd.check(&of_tokens).err().map(|e| e.to_string()), None);
         assert_eq!(
             check("unbiased", "distil", Some(4)),
             "variance reduction unbiased is for the labels' loss of ordinary weights: leave out lora_rank, and weights of a \

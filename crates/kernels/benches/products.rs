@@ -1,5 +1,5 @@
 //! Matrix products at the shapes of an encoder's layers, in f32 and bf16, against what the machine can do at most.
-//! `-- --smoke` runs one small shape once, `-- --json` prints a line a product for `benches/peer/pair.py`.
+//! `-- --smoke` runs one small shape once, `-- --json --threads 2` prints a line a product for `benches/peer/pair.py`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const LAYERS: [(&str, usize, usize); 6] = [
     ("BERT-base down", 3072, 768),
 ];
 
-/// N, I and O of a product that any library is at its best with.
+/// N, I and O of a product that libraries are at their best with.
 const SQUARE: usize = 2048;
 
 /// A product a (R, I) · b (I, C), as the layer's operands lie in memory.
@@ -123,7 +123,8 @@ fn row(layer: &'static str, product: &Product, threads: usize, repeats: usize) -
 /// All rows of one number of threads.
 struct Measured {
     threads: usize,
-    bf16_ceiling: f64,
+    /// `None` on a processor without bf16.
+    bf16_ceiling: Option<f64>,
     rows: Vec<Row>,
 }
 
@@ -133,18 +134,19 @@ fn measure(
     threads: usize,
     repeats: usize,
 ) -> Measured {
-    let mut bf16_ceiling = 0f64;
+    let mut bf16_ceiling: Option<f64> = None;
     let mut rows = Vec::new();
     for &(layer, i, o) in layers {
         // Beside each layer anew: a processor that others use isn't the same a second later.
-        bf16_ceiling = bf16_ceiling.max(ceiling_bf16(threads).unwrap_or(f64::NAN));
+        let again = ceiling_bf16(threads);
+        bf16_ceiling = again.into_iter().chain(bf16_ceiling).reduce(f64::max);
         rows.extend(
             products(tokens, i, o).iter().map(|product| row(layer, product, threads, repeats)),
         );
     }
     if repeats > 1 {
         let [square, ..] = products(SQUARE, SQUARE, SQUARE);
-        rows.push(row("2048 x 2048", &square, threads, repeats / 4));
+        rows.push(row("square of 2048", &square, threads, repeats / 4));
     }
     Measured { threads, bf16_ceiling, rows }
 }
@@ -152,9 +154,7 @@ fn measure(
 #[expect(clippy::print_stdout, reason = "a bench")]
 fn print_json(Measured { threads, bf16_ceiling, rows }: &Measured) {
     let memory = memory_rate(*threads, 64 << 20);
-    // A processor without bf16 has no ceiling there.
-    let bf16_ceiling =
-        if bf16_ceiling.is_nan() { "null".into() } else { format!("{bf16_ceiling:.1}") };
+    let bf16_ceiling = bf16_ceiling.map_or("null".into(), |rate| format!("{rate:.1}"));
     for row in rows {
         println!(
             "{{\"threads\": {threads}, \"memory\": {memory:.1}, \"layer\": {:?}, \"product\": {:?}, \"f32_path\": {:?}, \
@@ -175,6 +175,7 @@ fn print_json(Measured { threads, bf16_ceiling, rows }: &Measured) {
 
 #[expect(clippy::print_stdout, reason = "a bench")]
 fn print(Measured { threads, bf16_ceiling, rows }: &Measured) {
+    let bf16_ceiling = bf16_ceiling.unwrap_or(f64::NAN);
     let f32_ceiling = rows.iter().map(|row| row.f32_ceiling).fold(0.0, f64::max);
     println!("\nthreads {threads}, memory {:.1} GB/s; GFLOP/s:", memory_rate(*threads, 64 << 20));
     println!(
@@ -202,11 +203,18 @@ fn print(Measured { threads, bf16_ceiling, rows }: &Measured) {
 }
 
 fn main() {
-    let is_asked = |flag: &str| std::env::args().any(|arg| arg == flag);
-    let (is_smoke, tell) =
-        (is_asked("--smoke"), if is_asked("--json") { print_json } else { print });
+    let args: Vec<String> = std::env::args().collect();
+    let is_asked = |flag: &str| args.iter().any(|arg| arg == flag);
+    let tell = if is_asked("--json") { print_json } else { print };
+    let is_smoke = is_asked("--smoke");
+    let asked = args.iter().position(|arg| arg == "--threads").and_then(|at| args.get(at + 1));
     let all = std::thread::available_parallelism().map_or(1, usize::from);
-    for threads in if all > 1 { vec![1, all] } else { vec![1] } {
+    let mut counts = match asked {
+        Some(n) => vec![n.parse().expect("--threads N")],
+        None => vec![1, all],
+    };
+    counts.dedup();
+    for threads in counts {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let measured = pool.expect("a pool").install(|| match is_smoke {
             true => measure(&LAYERS[..1], 32, threads, 1),

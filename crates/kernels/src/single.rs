@@ -26,9 +26,6 @@ const MOST_PANELS: usize = 8;
 /// Numbers in a cache line.
 const LINE: usize = 16;
 
-/// Numbers between rows of a left operand, any multiple of which puts too many of its lines into the same few sets of the second
-/// cache: 105 GFLOP/s at 2048 · 2048 where gemm, which lays it out anew, had 129.
-const COLLIDING: usize = 2048;
 /// Smaller products are left to gemm; measured from 32 rows on.
 const LEAST_ROWS: usize = 32;
 const LEAST_COLUMNS: usize = 192;
@@ -128,13 +125,12 @@ fn is_suited(y: View, left: View, right: View) -> bool {
         && has_neighbours(right)
 }
 
-/// Whether [`matmul_single`] takes such a product and was measured to be ahead of gemm: x·Wᵀ, by 0 to 20 % at 430 rows
-/// and up to twice as fast at 32. Where the right operand's rows lie along C, as in dx = dy·W and dW = dyᵀ·x, gemm is level or up
-/// to 15 % ahead.
+/// Whether [`matmul_single`] takes such a product and was measured to be ahead of gemm: x·Wᵀ, by 3 to 45 % at 430 rows
+/// and 1.6 to 3.7 times as fast at 32 (LOG.md). Where the right operand's rows lie along C, as in dx = dy·W and dW = dyᵀ·x, gemm is
+/// level or up to 10 % ahead.
 pub fn is_faster(y: View, left: View, right: View) -> bool {
     let is_large = y.rows >= LEAST_ROWS && y.columns >= LEAST_COLUMNS && right.rows >= LEAST_INNER;
-    let collides = left.column_stride == 1 && left.row_stride.is_multiple_of(COLLIDING);
-    is_large && right.row_stride == 1 && !collides && is_suited(y, left, right) && is_here()
+    is_large && right.row_stride == 1 && is_suited(y, left, right) && is_here()
 }
 
 /// y (R, C) = left (R, I) · right (I, C), or added onto y, on all threads. Each sum has the same order for any number of them.

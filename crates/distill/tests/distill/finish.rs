@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use lowchurn_data::BatchSize;
+use lowchurn_data::{BatchSize, epoch_order};
 use lowchurn_distill::{
     Event, Finished, LogEntry, Outcome, Plan, Release, SelectBy, evaluate, finished, predict,
 };
@@ -101,16 +101,13 @@ fn an_epoch_is_every_row_once() {
     check(|_| {}, &[4, 4, 4, 4, 4, 2]);
     check(|p| p.batch_size = BatchSize::Rows(11), &[11, 11]);
     check(|p| p.batch_size = BatchSize::Rows(100), &[22]);
-    // Eleven lengths from 4 to 14: batches of 20 tokens are of one to five rows.
-    let (_, events, state) = Toy::with(|p| p.batch_size = BatchSize::Tokens(20)).finish();
-    let n_tokens = |event: &Event| match event {
-        Event::Stepped { report, .. } => Some((report.n_tokens, report.n_rows)),
-        _ => None,
-    };
-    let found: Vec<(u64, u64)> = events.iter().filter_map(n_tokens).collect();
-    assert!(found.iter().all(|(tokens, _)| *tokens <= 20) && found.iter().any(|(_, n)| *n > 1));
-    assert_eq!(found.iter().map(|(_, n)| n).sum::<u64>(), 22);
-    assert_eq!(found.len() as u64, state.step);
+    // Batches of 20 tokens, by themselves and in threes.
+    let batches = epoch_order(&toy_rows(22, 1).lengths(), BatchSize::Tokens(20), 0, 0);
+    let mut sizes: Vec<u64> = batches.iter().map(|batch| batch.len() as u64).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    check(|p| p.batch_size = BatchSize::Tokens(20), &sizes);
+    let in_threes = |p: &mut Plan| (p.batch_size, p.accumulation) = (BatchSize::Tokens(20), 3);
+    assert_eq!(Toy::with(in_threes).finish().2.step, batches.len().div_ceil(3) as u64);
     let (_, events, _) = Toy::with(|p| p.accumulation = 4).finish();
     let total: u64 = events
         .iter()

@@ -41,8 +41,8 @@ mod here {
     const ACROSS: usize = COLUMNS / LANES;
     /// Elements of I between branches.
     const UNROLLED: usize = 4;
-    /// Elements of I by which a left operand whose lines lie across I is fetched into the first cache ahead of its use. Where they
-    /// lie along I the processor foresees them, and asking cost 3 %.
+    /// Elements of I by which a left operand whose lines lie across I is fetched into the first cache ahead of its use. Lines along
+    /// I the processor foresees.
     const AHEAD_ACROSS: usize = 32;
 
     pub fn is_here() -> bool {

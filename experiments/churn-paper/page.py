@@ -227,7 +227,7 @@ def claims(groups: dict[tuple[str, str], Found]) -> list[str]:
         for claim, settings in ((LESS, [COLD]), (LEAST, others)):
             compared = left_out(found, distilled, settings)
             if compared is None:
-                cases[claim].append(Case(name, None, 0, "not attained or too few seeds"))
+                cases[claim].append(Case(name, None, len(found[COLD]), "not attained or too few seeds"))
                 continue
             churn, accuracy, n = compared
             said = f"churn {churn} points, accuracy {accuracy}, {n} of {len(found[COLD])} seeds"
@@ -252,8 +252,8 @@ def claims(groups: dict[tuple[str, str], Found]) -> list[str]:
     return [
         "## Claims\n",
         "Reproduced where the interval of every task and encoder lies on the claim's side of zero (for ratios: one), not reproduced where each\n"
-        f"lies on the other, else undecided; undecided, too, below {LEAST_TASKS} tasks, {LEAST_SEEDS} seeds, or {LEAST_SEEDS_OF_VARIANCES} for variances. Less churn for\n"
-        "an accuracy that is clearly lower doesn't count.\n",
+        f"lies on the other, else undecided. Only those with {LEAST_SEEDS} seeds count, {LEAST_SEEDS_OF_VARIANCES} for variances, and below {LEAST_TASKS} of them all is undecided.\n"
+        "Less churn for an accuracy that is clearly lower doesn't count.\n",
         table(["claim", "verdict", "evidence"], rows),
     ]
 
@@ -268,9 +268,9 @@ STEADIER_CHURN = "the same of churn"
 def verdict(claim: str, cases: list[Case]) -> str:
     """In words; `lies` of a case is the interval that the claim says to be below zero."""
     least = LEAST_SEEDS_OF_VARIANCES if claim in (STEADIER, STEADIER_CHURN) else LEAST_SEEDS
-    if any(case.lies is None for case in cases):
-        return "undecided"
-    below, above = (sum(is_so) for is_so in zip(*((case.lies.high < 0.0, case.lies.low > 0.0) for case in cases)))
-    if len(cases) < LEAST_TASKS or min(case.n_seeds for case in cases) < least:
-        return f"undecided at this size; the interval is below in {below} of {len(cases)}, above in {above}"
-    return "reproduced" if below == len(cases) else "not reproduced" if above == len(cases) else "undecided"
+    counting = [case for case in cases if case.n_seeds >= least]
+    known = [case.lies for case in counting if case.lies is not None]
+    below, above = sum(lies.high < 0.0 for lies in known), sum(lies.low > 0.0 for lies in known)
+    if len(counting) < LEAST_TASKS:
+        return f"undecided at this size; the interval is below in {below} of {len(counting)} that count, above in {above}"
+    return "reproduced" if below == len(counting) else "not reproduced" if above == len(counting) else "undecided"

@@ -16,6 +16,7 @@ mod refusals;
 mod resume;
 mod saved;
 mod states;
+mod table;
 mod teacher;
 mod trained;
 mod variance;

@@ -113,10 +113,15 @@ def products(runs: list[dict]) -> None:
         ]
         print(table(["", "", *[title for title, _, _ in columns]], rows))
         for title, side, key in columns:
-            aim, limit = PRODUCT_AIMS[key.split("_")[0]], limits[key.split("_")[0]]
+            precision = key.split("_")[0]
+            aim, limit = PRODUCT_AIMS[precision], limits[precision]
             rates = [pair[side][key] for pair in both if pair[side].get(key) is not None]
-            if rates and limit:
-                print(f"- {title}: {aim} % of the ceiling in {sum(100 * rate >= aim * limit for rate in rates)} of {len(rates)}")
+            of_peer = "f32" if precision == "f32" else "bf16_with_packs"
+            reached = [theirs[of_peer] for _, theirs in both if theirs]
+            of = {"of the registers' ceiling": limit, "of PyTorch's fastest product": max(reached, default=None)}
+            told = [f"{aim} % {what} in {sum(100 * rate >= aim * most for rate in rates)}" for what, most in of.items() if most]
+            if rates and told:
+                print(f"- {title}: {', '.join(told)} of {len(rates)}")
         print()
     print("Commands:\n")
     print(indented("\n".join(dict.fromkeys(run["command"] for run in runs))))
@@ -244,9 +249,11 @@ def called(name: tuple[str, str]) -> str:
 
 
 def scaling(runs: list[dict]) -> None:
-    by_shape = {}
+    by_shape, sums = {}, {}
     for run in runs:
-        if run["step_seconds"] is not None:
+        if run["setting"] == "sums":
+            sums.setdefault((run["tokens"], run["length"]), []).append(run["gains"])
+        elif run["step_seconds"] is not None:
             shape = (run["setting"], run["tokens"], run["length"])
             by_shape.setdefault(shape, {}).setdefault(run["threads"], []).append(run)
     threads = sorted({run["threads"] for run in runs})
@@ -263,13 +270,18 @@ def scaling(runs: list[dict]) -> None:
         row.append(spread(gains) if gains else "")
         if threads[-1] == 2 and gains:
             row[-1] += f", {'met' if median(gains) >= THREADS_AIM else 'not met'}"
+        beside = [gain[setting] for gain in sums.get((tokens, length), []) if gain[setting]]
+        row.append(spread(beside) if beside and gains else "")
         rows.append(row)
     titles = ["", "tokens a step", "tokens a row", "rows a step", *[f"ms a step, {n} threads" for n in threads]]
-    print(table([*titles, f"µs a token, {threads[-1]} threads", "times faster on all threads"], rows))
+    print(table([*titles, f"µs a token, {threads[-1]} threads", "times faster on all threads", "sums in registers"], rows))
+    if sums:
+        print("Sums in registers: how many times faster all threads are where nothing but the processor and what others leave of it")
+        print("decides; medians of 101 spells of some milliseconds in the same minutes, each beside one on one thread.\n")
     if threads[-1:] == [2]:
         print(f"The aim on two threads is {THREADS_AIM} times one thread's speed.\n")
     print("Words of the vocabulary by chance, so that each row has as many tokens; such as:\n")
-    print(indented(runs[0]["command"]))
+    print(indented("\n".join({run["setting"] == "sums": run["command"] for run in reversed(runs)}.values())))
 
 
 def architectures(runs: list[dict]) -> None:

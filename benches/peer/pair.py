@@ -52,6 +52,7 @@ SIZES = {
     "score_rows": (4096, 64),
     "scaling_steps": (7, 3),
 }
+BENCH = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products", "--"]
 # A disturbed run is made again at most this often.
 AGAIN = 2
 
@@ -74,7 +75,7 @@ class Job:
     case: str
     side: str  # ours or peer
     setting: str  # f32, bf16, with the order of the rows where there are several
-    kind: str  # train, score or multiply
+    kind: str  # train, score, multiply or sum
     command: list[str]
     threads: int
     seed: int = 0
@@ -283,17 +284,16 @@ def scorings(model: Path, data: Data, split: str, sides: Sides) -> list[Job]:
 def products(args: argparse.Namespace, sides: Sides) -> list[Job]:
     """Matrix products by themselves: rates of each in f32 and bf16, and of ours the machine's limits."""
     jobs = []
-    bench = ["cargo", "bench", "-p", "lowchurn-kernels", "--bench", "products", "--", "--json"]
     for threads in dict.fromkeys([1, sides.threads]):
         flags = ["--threads", str(threads)] + ["--smoke"] * args.smoke
-        jobs.append(Job("products", "ours", "all", "multiply", bench + flags, threads))
+        jobs.append(Job("products", "ours", "all", "multiply", [*BENCH, "--json", *flags], threads))
         if sides.python:
             jobs.append(Job("products", "peer", "all", "multiply", [str(sides.python), str(HERE / "products.py"), *flags], threads))
     return jobs
 
 
 def scalings(args: argparse.Namespace, sides: Sides) -> list[Job]:
-    """Made-up rows of one length: as many tokens in each step, then as many rows."""
+    """Made-up rows of one length: as many tokens in each step, then as many rows. Beside each, what more threads are worth there."""
     lengths = [16, 32] if args.smoke else [16, 32, 64, 128, 256]
     precisions = [("f32", [])] + [("bf16", ["--bf16"])] * sides.has_bf16
     jobs = []
@@ -302,10 +302,13 @@ def scalings(args: argparse.Namespace, sides: Sides) -> list[Job]:
             is_equal_tokens = batch_size * length == 2048
             data = Data(made_up(args.model, length, batch_size * args.scaling_steps), "text", "train", max_length=length)
             command = our_training(args.model, data, 42, batch_size)
+            shape = {"tokens": batch_size * length, "length": length}
             for precision, flags in precisions:
                 for threads in dict.fromkeys([1, sides.threads] if is_equal_tokens else [sides.threads]):
-                    shape = {"tokens": batch_size * length, "length": length}
                     jobs.append(Job("scaling", "ours", precision, "train", command + flags, threads, 42, **shape))
+            if is_equal_tokens and sides.threads > 1:
+                sums = [*BENCH, "--sums", "--threads", str(sides.threads), *["--smoke"] * args.smoke]
+                jobs.append(Job("scaling", "ours", "sums", "sum", sums, sides.threads, **shape))
     return jobs
 
 
@@ -368,6 +371,8 @@ def measured(job: Job) -> dict:
             said |= trained(ran["events"], job.side)
         case "score":
             said |= scored(ran["events"])
+        case "sum":
+            said |= {"gains": ran["events"][-1][1]}
         case _:
             said |= {"products": [event for _, event in ran["events"]]}
     if job.then:

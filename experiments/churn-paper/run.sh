@@ -41,14 +41,14 @@ deployed() {
     [ "$task" != imdb ] || length=128
     [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir"
     case $encoder in
-        minilm-l6) from=(--model "$encoder" --epochs 3 --learning-rate 1e-4 --bf16) ;;
+        minilm-l6) from=(--model "$encoder" --epochs 3 --learning-rate 1e-4) ;;
         scratch)
             length=200
             from=(--model "$out/scratch/encoder" --from-scratch --epochs 5 --learning-rate 1e-3 --schedule constant --weight-decay 0)
             [ -f "$out/scratch/encoder/config.json" ] || "$python" $here/scratch.py "$imdb" "$out/scratch/encoder"
             ;;
     esac
-    lowchurn finetune "$dir/old" "${from[@]}" --output "$dir/base" --seed "$n" --batch-size 32 --max-length $length
+    lowchurn finetune "$dir/old" "${from[@]}" "${precision[@]}" --output "$dir/base" --seed "$n" --batch-size 32 --max-length $length
 }
 
 # One part of the settings, in a sweep's folder; the line has a point for each.
@@ -61,7 +61,7 @@ swept() {
     shift 2
     deployed
     lowchurn sweep --base "$dir/base" --new "$dir/new.jsonl" --holdout "$dir/judged.jsonl" --tables "$dir/tables" --output "$dir/$folder" \
-        --seed $((n + 1000)) "$@"
+        --seed $((n + 1000)) "${precision[@]}" "$@"
     "$python" $here/points.py "$dir/$folder" "$part" data="$task" encoder="$encoder" seed="$n"
 }
 
@@ -83,6 +83,11 @@ for n in $(seeds_of_all); do
         for task in $tasks; do
             [ "$encoder" != scratch ] || [ "$task" = imdb ] || continue
             dir=$out/$encoder/$task/$n key="$task $encoder $n"
+            # Where f32 takes hours.
+            case "$encoder $task" in
+                minilm-l6* | "tiny imdb") precision=(--bf16) ;;
+                *) precision=() ;;
+            esac
             # shellcheck disable=SC2086 # words of a list
             part cold cold --init cold --interpolate none --lambda $lambdas --smoothing 0.1,0.5 $cold
             # shellcheck disable=SC2086

@@ -1,14 +1,14 @@
 //! Matrix products at the shapes of an encoder's layers, in f32 and bf16, against what the machine can do at most.
-//! `-- --smoke` runs one small shape once, `-- --json --threads 2` prints a line a product for `benches/peer/pair.py`.
+//! `-- --smoke` runs one small shape once, `-- --json --threads 2` prints a line a product for `benches/peer/pair.py`, and
+//! `-- --sums --threads 2` how much faster two threads are than one where nothing but the processor decides.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use lowchurn_kernels::{
     Onto, Packed, Threads, View, bf16_path, ceiling_bf16, ceiling_f32, matmul, matmul_bf16,
-    matmul_gemm,
+    matmul_gemm, matrix_path, memory_rate, sums_bf16, sums_f32,
 };
-use lowchurn_kernels::{matrix_path, memory_rate};
 
 const TOKENS: usize = 430;
 
@@ -202,6 +202,28 @@ fn print(Measured { threads, bf16_ceiling, rows }: &Measured) {
     }
 }
 
+/// The median ratio of a spell of sums in registers on `threads` threads to the spell on one before it. What others leave of a
+/// shared processor changes from one second to the next, so that a best says nothing about a minute of training.
+fn gain_of_sums(threads: usize, n_spells: usize, sums: impl Fn(usize) -> f64) -> f64 {
+    let mut gains: Vec<f64> = (0..n_spells)
+        .map(|_| {
+            let one = sums(1);
+            sums(threads) / one
+        })
+        .collect();
+    gains.sort_by(f64::total_cmp);
+    gains[n_spells / 2]
+}
+
+#[expect(clippy::print_stdout, reason = "a bench")]
+fn print_gains(threads: usize, n_spells: usize) {
+    let f32_gain = gain_of_sums(threads, n_spells, sums_f32);
+    let bf16_gain = sums_bf16(1)
+        .map(|_| gain_of_sums(threads, n_spells, |threads| sums_bf16(threads).unwrap_or(f64::NAN)));
+    let bf16_gain = bf16_gain.map_or("null".into(), |gain| format!("{gain:.3}"));
+    println!("{{\"threads\": {threads}, \"f32\": {f32_gain:.3}, \"bf16\": {bf16_gain}}}");
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let is_asked = |flag: &str| args.iter().any(|arg| arg == flag);
@@ -214,6 +236,10 @@ fn main() {
         None => vec![1, all],
     };
     counts.dedup();
+    if is_asked("--sums") {
+        let most = counts.into_iter().max().unwrap_or(all);
+        return print_gains(most, if is_smoke { 3 } else { 101 });
+    }
     for threads in counts {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let measured = pool.expect("a pool").install(|| match is_smoke {

@@ -9,8 +9,19 @@ const REPEATS: usize = 5;
 /// A few milliseconds of any of the loops.
 const STEPS: u64 = 1 << 20;
 
-/// GFLOP/s in f32 of `threads` threads at once: fused multiply–adds between registers, on the widest that there are.
+/// GFLOP/s in f32 of `threads` threads at once: the best of a few spells of [`sums_f32`].
 pub fn ceiling_f32(threads: usize) -> f64 {
+    (0..REPEATS).map(|_| sums_f32(threads)).fold(0.0, f64::max)
+}
+
+/// GFLOP/s in bf16 of `threads` threads at once: the best of a few spells of [`sums_bf16`].
+pub fn ceiling_bf16(threads: usize) -> Option<f64> {
+    (0..REPEATS).filter_map(|_| sums_bf16(threads)).reduce(f64::max)
+}
+
+/// GFLOP/s in f32 of `threads` threads at once over one spell of some milliseconds: fused multiply–adds between registers, on
+/// the widest that there are.
+pub fn sums_f32(threads: usize) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
@@ -24,9 +35,8 @@ pub fn ceiling_f32(threads: usize) -> f64 {
     rate(threads, PLAIN_FLOP, plain)
 }
 
-/// GFLOP/s in bf16 of `threads` threads at once, on what [`crate::matmul_bf16`] runs on; `None` where that is no instruction
-/// of the processor's.
-pub fn ceiling_bf16(threads: usize) -> Option<f64> {
+/// The same in bf16, on what [`crate::matmul_bf16`] runs on; `None` where that is no instruction of the processor's.
+pub fn sums_bf16(threads: usize) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     {
         #[cfg(target_os = "linux")]
@@ -51,9 +61,8 @@ pub fn memory_rate(threads: usize, bytes: usize) -> f64 {
 }
 
 fn rate(threads: usize, flop_a_step: u64, work: fn()) -> f64 {
-    let seconds = (0..REPEATS).map(|_| together(vec![(); threads.max(1)], |()| work()));
     let flop = (threads.max(1) as u64 * STEPS * flop_a_step) as f64;
-    flop / seconds.fold(f64::INFINITY, f64::min) / 1e9
+    flop / together(vec![(); threads.max(1)], |()| work()) / 1e9
 }
 
 /// Seconds from the first start to the last end, a thread a part.

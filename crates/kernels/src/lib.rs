@@ -54,7 +54,7 @@ pub use affine::Affine;
 pub use attention::{attention, attention_in_window};
 pub use backward::{Gradients, backward, backward_keeping};
 pub use bf16::{Packed, bf16_path, matmul_bf16};
-pub use ceilings::{ceiling_bf16, ceiling_f32, memory_rate};
+pub use ceilings::{ceiling_bf16, ceiling_f32, memory_rate, sums_bf16, sums_f32};
 pub use composed::{log_softmax, relu, tanh};
 pub use deferred::{Missed, adamw_rows, catch_up, settle};
 pub use dropout::{dropout, dropout_rows};

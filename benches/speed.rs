@@ -202,7 +202,8 @@ fn gradients(
     let logits = (0..tokens.rows() * classes).map(|i| (i % 7) as f32 * 0.3 - 0.9).collect();
     let teacher = Teacher { logits, known: vec![true; classes], said: Vec::new() };
     let batches = &order[..order.len().min(what.steps)];
-    let measured = |weights: Option<&OldWeights>| -> Result<f64> {
+    // In turn, a batch at a time: a shared machine is another one some seconds later.
+    let mut in_updates = |weights: Option<&OldWeights>| -> Result<f64> {
         let measuring = Measuring {
             student: &student,
             teacher: &teacher,
@@ -212,20 +213,23 @@ fn gradients(
             lambda: 0.5,
             device: &Device::Cpu,
         };
-        let start = Instant::now();
-        gradient_noise(&measuring, &mut |_| true)?;
-        Ok(start.elapsed().as_secs_f64())
+        let (mut measured, mut updates, mut start) = (0.0, Ok(0.0), Instant::now());
+        gradient_noise(&measuring, &mut |n_done| {
+            measured += start.elapsed().as_secs_f64();
+            let batch = collate(tokens, &batches[n_done - 1], student.config.pad_token_id);
+            let update = timed(&mut trained, plan, tokens, &Guides::default(), &batch);
+            updates = update.map(|(_, seconds)| seconds + updates.as_ref().unwrap_or(&0.0));
+            start = Instant::now();
+            updates.is_ok()
+        })?;
+        measured += start.elapsed().as_secs_f64();
+        Ok(measured / updates?)
     };
-    let (alone, own) = (measured(None)?, measured(Some(&weights))?);
-    let mut updates = 0.0;
-    for rows in batches {
-        let batch = collate(tokens, rows, student.config.pad_token_id);
-        updates += timed(&mut trained, plan, tokens, &Guides::default(), &batch)?.1;
-    }
+    let (alone, own) = (in_updates(None)?, in_updates(Some(&weights))?);
     println!(
         "gradients of a batch measured: {:8.3} of a plain update; with the teacher's own {:.3} ({} batches)",
-        alone / updates,
-        own / updates,
+        alone,
+        own,
         batches.len()
     );
     Ok(())

@@ -6,7 +6,7 @@
 //! are the same for a linear model, and the cosine says how far they are apart for another.
 //!
 //! A batch costs one forward pass and two backward ones, where training has one of each and the optimizer's; the teacher's own
-//! gradients a pass of both kinds more, so they are taken of every eighth batch. `just bench` says what that is in updates.
+//! gradients a pass of both kinds more, so they are taken of every sixteenth batch. `just bench` says what that is in updates.
 
 use std::collections::BTreeMap;
 
@@ -276,10 +276,10 @@ fn dot(a: &Grads, b: &Grads) -> Result<f64> {
     both.map(|(a, b)| Ok(a.dot(b)?)).sum()
 }
 
-/// The teacher's own gradients are taken of each batch whose number divides by this: every eighth, and of two at least. With those of
-/// every fourth a measured batch would cost more than two updates where texts are short.
+/// The teacher's own gradients are taken of each batch whose number divides by this: every sixteenth, and of two at least. With those
+/// of every eighth a measured batch costs more than two updates on a machine that does other things, too.
 fn own_every(batches: usize) -> usize {
-    batches.div_ceil(2).clamp(1, 8)
+    batches.div_ceil(2).clamp(1, 16)
 }
 
 /// Measures the gradients of each batch; `on` is told how many are done, and `false` from it stops. `None` where it stopped.

@@ -197,7 +197,7 @@ pub(crate) fn squares(x: &[f32]) -> f64 {
 }
 
 wide! {
-fn squares_block(x: &[f32]) -> f32 {
+pub(crate) fn squares_block(x: &[f32]) -> f32 {
     sum_of(x, |x| x * x)
 }
 }

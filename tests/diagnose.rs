@@ -240,6 +240,27 @@ fn models_of_other_kinds_and_rows_that_are_not_named_are_refused() {
         "--directions needs the folders of two runs, not their predictions",
     );
     check(
+        "diagnose --teacher $T/t.jsonl --student $T/t.jsonl --gradients 4 --output $T/out",
+        "--gradients needs the folders of two models, not their predictions",
+    );
+    lab.copy(lab.path("model").to_str().unwrap(), "turned");
+    let mut turned = lab.json("turned/config.json");
+    let classes = turned["id2label"].as_object().unwrap().clone();
+    let turned_to = |class: usize| classes[&(classes.len() - 1 - class).to_string()].clone();
+    for class in 0..classes.len() {
+        turned["id2label"][class.to_string()] = turned_to(class);
+        turned["label2id"][turned_to(class).as_str().unwrap()] = json!(class);
+    }
+    lab.write("turned/config.json", turned.to_string());
+    let done = lab
+        .run("diagnose --teacher $T/model --student $T/turned --data tickets:train[:20] --gradients 2 --output $T/out")
+        .expect(2);
+    let said = done.error();
+    assert!(
+        said.starts_with("--gradients needs both models' classes in one order: the teacher's are "),
+        "{said}"
+    );
+    check(
         "diagnose --teacher $T/model --student $T/model --data tickets:train[:9] --teacher-train $T/t.jsonl --student-train $T/t.jsonl",
         &format!("--teacher-train: {model} is a model, which is scored on --train-data"),
     );
@@ -252,4 +273,35 @@ fn models_of_other_kinds_and_rows_that_are_not_named_are_refused() {
         "diagnose is for single-label tasks, and the model is a multi-label one; lowchurn update and lowchurn compare know \
          all kinds",
     );
+}
+
+#[test]
+fn gradients_want_labels_and_directions_one_base() {
+    let lab = Lab::new();
+    let kept = "--keep-checkpoints --save-steps 2";
+    lab.ok(&format!("{SMALL} {kept} --output $T/one"));
+    let from_it = SMALL.replace("--model tiny", "--model $T/one");
+    lab.ok(&format!("{from_it} {kept} --output $T/two"));
+    let done = lab
+        .run("diagnose --teacher $T/one --student $T/two --data tickets:train[:20] --directions 3 --output $T/out")
+        .expect(2);
+    let said = done.error();
+    assert!(
+        said.starts_with("--directions: $T/one and $T/two started from different weights (bert.")
+            && said.ends_with("); directions are comparable only of one base"),
+        "{said}"
+    );
+    let row = |id: usize, label: &str| {
+        format!(
+            "{{\"id\": \"r{id}\", \"text\": \"where is my parcel {id}\", \"label\": {label}}}\n"
+        )
+    };
+    let class = lab.json("one/config.json")["id2label"]["0"].to_string();
+    let mut rows: String = (0..20).map(|id| row(id, &class)).collect();
+    rows += &row(20, "null");
+    lab.write("rows.jsonl", rows);
+    let done = lab
+        .run("diagnose --teacher $T/one --student $T/one --data $T/rows.jsonl --gradients 2 --output $T/out")
+        .expect(2);
+    assert_eq!(done.error(), "--gradients: row r20 has no label, and gradients are of labels");
 }

@@ -235,6 +235,17 @@ fn what_makes_no_sense_is_said() {
         "--worst-class-weight 2: expected a number from 0 to 1",
     );
     check(
+        "post-shift $T/model --data $T/data --split test --step 0 --output $T/x",
+        2,
+        "--step 0: expected a number above 0",
+    );
+    lab.write("more.jsonl", "{\"id\": \"m1\", \"text\": \"where is it\"}\n");
+    check(
+        "distil $T/data TRAIN --teacher $T/model --unlabelled $T/more.jsonl --objective robust --group-by shop --output $T/x",
+        2,
+        "row m1 isn't of the data that has the column; leave --unlabelled out",
+    );
+    check(
         "update --base $T/model --new $T/new.jsonl --holdout $T/hold.jsonl --max-class-nfr 2% --output $T/x",
         2,
         "max class nfr 0.02 with confidence 0.95 can't be certified on any class: it takes 149 labelled rows",

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use lowchurn_data::{BatchSize, Encoded, encode, epoch_order};
 use lowchurn_distill::{
-    Event, GradientReport, Lambda, Measuring, Method, OldWeights, Teacher, caveats, gradient_noise,
-    write_json,
+    Divergence, Event, GradientReport, Lambda, Measuring, Method, OldWeights, Teacher, caveats,
+    gradient_noise, write_json,
 };
 use serde_json::json;
 
@@ -97,7 +97,8 @@ pub fn tell(
     });
     status.end(&mut console.err);
     let Some(report) = report? else { return Ok(None) };
-    let caveats = caveats(&report, before.optimizer.unwrap_or_default());
+    let mut caveats = caveats(&report, before.optimizer.unwrap_or_default());
+    caveats.extend(of_training(&method, before.objective.as_deref()));
     for line in lines(&report, is_alike).iter().chain(&caveats) {
         console.tell(&format!("gradients: {line}"))?;
     }
@@ -110,7 +111,7 @@ pub fn tell(
     Ok(Some(()))
 }
 
-/// The one weight that it was trained with; 0.5 where there is none.
+/// The one weight that it was trained with; 0.5 where there is none, which [`of_training`] says.
 fn lambda_of(method: &Method) -> f64 {
     match method.lambda() {
         Some(Lambda::Constant(lambda)) => lambda,
@@ -118,16 +119,42 @@ fn lambda_of(method: &Method) -> f64 {
     }
 }
 
+/// Where the student was trained by something else than what is measured: cross-entropy with one weight λ, at T = 1.
+fn of_training(method: &Method, objective: Option<&str>) -> Vec<String> {
+    let mut said = Vec::new();
+    match method.lambda() {
+        Some(Lambda::Constant(_)) => {}
+        Some(_) => {
+            said.push("the student's λ changed while it was trained; shares are told at 0.5".into())
+        }
+        None => said.push(format!(
+            "the student's method, {}, has no λ; shares are told at 0.5",
+            method.name()
+        )),
+    }
+    if let Method::Distil { temperature, divergence, .. } = method
+        && (*temperature != 1.0 || *divergence != Divergence::Kl)
+    {
+        said.push("the student was trained at another T or with another divergence; measured is KL at T = 1".into());
+    }
+    if let Some(objective) = objective.filter(|objective| *objective != "standard") {
+        said.push(format!(
+            "the student was trained with the objective {objective}; measured is the mean over rows"
+        ));
+    }
+    said
+}
+
 /// Part by part: the variance, the best λ, and what it leaves.
 fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
     let shown = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.3}"));
     let mut lines = vec![format!(
-        "{} batches, {} rows; of the variance at λ {} the share that is left, and at the best λ",
+        "{} batches, {} rows; left: the share of the variance at λ {}, measured, and at the best λ as ρ² predicts it",
         report.batches, report.rows, report.lambda
     )];
     for group in &report.groups {
         lines.push(format!(
-            "{}: variance {:.3e} of E‖a‖² {:.3e}; λ̂ {} (centred {}), ρ² {}; left {} measured, {} predicted",
+            "{}: variance {:.3e} of E‖a‖² {:.3e}; λ̂ {} (centred {}), ρ² {}; left {} at λ {}, {} at the best",
             group.group,
             group.variance,
             group.noise.student,
@@ -135,18 +162,20 @@ fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
             shown(group.lambda_hat_centred),
             shown(group.rho2_centred),
             shown(group.measured_ratio),
+            report.lambda,
             shown(group.predicted_ratio),
         ));
     }
     match is_alike {
         true => lines.extend(report.own.first().map(|all| {
             format!(
-                "with the teacher's own gradients, of {} of the batches: λ̂ {} (centred {}), ρ² {}; left {} measured",
+                "with the teacher's own gradients, of {} of the batches: λ̂ {} (centred {}), ρ² {}; left {} at λ {}",
                 report.own_batches,
                 shown(all.lambda_hat),
                 shown(all.lambda_hat_centred),
                 shown(all.rho2_centred),
                 shown(all.measured_ratio),
+                report.lambda,
             )
         })),
         false => lines.push(
@@ -154,4 +183,21 @@ fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
         ),
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_student_was_trained_by_is_said() {
+        let said = |method: &str, objective: Option<&str>| {
+            of_training(&method.parse().unwrap(), objective)
+        };
+        assert_eq!(said("distil:lambda=0.3", Some("standard")), Vec::<String>::new());
+        assert!(said("retrain", None)[0].contains("retrain, has no λ; shares are told at 0.5"));
+        assert!(said("distil:lambda=0.9..0.1", None)[0].contains("λ changed"));
+        assert!(said("distil:lambda=0.3,temperature=4", None)[0].contains("another T"));
+        assert!(said("distil:lambda=0.3", Some("robust"))[0].contains("the objective robust"));
+    }
 }

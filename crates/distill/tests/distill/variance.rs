@@ -160,37 +160,60 @@ fn distillation_is_a_control_variate_for_a_linear_model() {
     }
 }
 
-/// papers_examples.json, F3: each update of a one-dimensional least-squares problem is x ← α·x + β for its row, which two steps
-/// show; from α and β of the four rows the error at stationarity follows, and is the table's.
-#[test]
-fn stationary_errors_are_those_of_the_papers() {
-    let case = example("F3_stationary_mse_1d");
-    let (a, b) = (row_of(&case["a"]), row_of(&case["b"]));
-    let (best, gamma) = (case["x_star"].as_f64().unwrap(), case["gamma"].as_f64().unwrap());
-    let features: Vec<Vec<f64>> = a.iter().map(|a| vec![*a]).collect();
-    let targets = Targets::Values(b.iter().map(|b| Some(*b as f32)).collect());
-    // The file's loss has a half before the square, a regression's has none.
-    let linear = Linear::new(&features, targets, vec![Some(0); 4], gamma / 2.0);
-    let stationary = |method: &str, reduction: &str, theta: f64| {
-        let plan = linear.with(method, reduction);
-        let after = |x: f64, row: u32| {
-            let mut state = linear.state(&plan, &[vec![x]]);
-            linear.steps(&plan, &[vec![theta]], &mut state, &[row]);
-            weights(&state, 1)[0][0]
-        };
+/// papers_examples.json, F3, F5 and F6: least squares of one weight on four rows.
+struct OneWeight {
+    linear: Linear,
+    best: f64,
+    gamma: f64,
+}
+
+impl OneWeight {
+    fn new() -> OneWeight {
+        let case = example("F3_stationary_mse_1d");
+        let (a, b) = (row_of(&case["a"]), row_of(&case["b"]));
+        let (best, gamma) = (case["x_star"].as_f64().unwrap(), case["gamma"].as_f64().unwrap());
+        let features: Vec<Vec<f64>> = a.iter().map(|a| vec![*a]).collect();
+        let targets = Targets::Values(b.iter().map(|b| Some(*b as f32)).collect());
+        // The file's loss has a half before the square, a regression's has none.
+        let linear = Linear::new(&features, targets, vec![Some(0); 4], gamma / 2.0);
+        OneWeight { linear, best, gamma }
+    }
+
+    /// x after one update on a row.
+    fn after(&self, plan: &Plan, theta: f64, x: f64, row: u32) -> f64 {
+        let mut state = self.linear.state(plan, &[vec![x]]);
+        self.linear.steps(plan, &[vec![theta]], &mut state, &[row]);
+        weights(&state, 1)[0][0]
+    }
+
+    /// E(x − x*)² at stationarity: each update is x ← α·x + β for its row, which two steps show, and from α and β of the four rows
+    /// the rest follows.
+    fn error(&self, method: &str, reduction: &str, theta: f64) -> f64 {
+        let plan = self.linear.with(method, reduction);
         let affine = |row: u32| {
-            let (at_0, at_1) = (after(0.0, row), after(1.0, row));
-            (at_1 - at_0, at_0)
+            let at = |x: f64| self.after(&plan, theta, x, row);
+            (at(1.0) - at(0.0), at(0.0))
         };
         let maps: Vec<(f64, f64)> = (0..4).map(affine).collect();
         let mean = |of: &dyn Fn(&(f64, f64)) -> f64| maps.iter().map(of).sum::<f64>() / 4.0;
         let first = mean(&|m| m.1) / (1.0 - mean(&|m| m.0));
         let second = (2.0 * mean(&|m| m.0 * m.1) * first + mean(&|m| m.1 * m.1))
             / (1.0 - mean(&|m| m.0 * m.0));
-        second - 2.0 * best * first + best * best
-    };
+        second - 2.0 * self.best * first + self.best * self.best
+    }
+
+    /// ∇f of each row at x, by plain steps.
+    fn gradients(&self, x: f64) -> Vec<f64> {
+        let plan = self.linear.with("retrain", "none");
+        (0..4).map(|row| (x - self.after(&plan, 0.0, x, row)) / self.gamma).collect()
+    }
+}
+
+#[test]
+fn stationary_errors_are_those_of_the_papers() {
+    let (case, one) = (example("F3_stationary_mse_1d"), OneWeight::new());
     for row in case["table"].as_array().unwrap() {
-        let theta = best
+        let theta = one.best
             + match row["teacher"].as_str().unwrap() {
                 "teacher at optimum" => 0.0,
                 "teacher off by 0.3" => 0.3,
@@ -201,8 +224,59 @@ fn stationary_errors_are_those_of_the_papers() {
             [("kd", "mse_biased"), ("modified", "mse_biased"), ("unbiased", "mse_unbiased")]
         {
             let (found, expected) =
-                (stationary(&method, reduction, theta), row[key].as_f64().unwrap());
+                (one.error(&method, reduction, theta), row[key].as_f64().unwrap());
             assert!((found - expected).abs() < 2e-6, "{reduction} {row}: {found}");
+        }
+    }
+}
+
+/// F5: the bound of papers.md 8.4 from the gradients that the program's own steps have, its best λ, and what SGD has there; the bound
+/// holds, and its best λ may be a little worse than none.
+#[test]
+fn the_bound_is_that_of_the_papers() {
+    let (case, one) = (example("F5_bound_and_lam_star"), OneWeight::new());
+    let mu = case["mu"].as_f64().unwrap();
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / 4.0;
+    let at_best = one.gradients(one.best);
+    for row in case["rows"].as_array().unwrap() {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let theirs = one.gradients(number("theta"));
+        let noise = mean(&mut at_best.iter().map(|a| a * a));
+        let common = mean(&mut at_best.iter().zip(&theirs).map(|(a, b)| a * b));
+        let of_mean = mean(&mut theirs.iter().copied()).powi(2);
+        let of_teacher = mean(&mut theirs.iter().map(|b| b * b)) + of_mean / (one.gamma * mu);
+        let bound = |lambda: f64| {
+            4.0 * one.gamma / mu * (noise - 2.0 * lambda * common + lambda * lambda * of_teacher)
+        };
+        let best = common / of_teacher;
+        assert!((best - number("lam_star")).abs() < 1e-4, "{row}: {best}");
+        for (lambda, of_bound, of_error) in
+            [(0.0, "bound_at_0", "mse_at_0"), (best, "bound_at_lam_star", "mse_at_lam_star")]
+        {
+            assert!((bound(lambda) - number(of_bound)).abs() < 1e-5, "{row}: {}", bound(lambda));
+            let method = format!("distil:lambda={}", lambda.clamp(0.0, 1.0));
+            let found = one.error(&method, "kd", number("theta"));
+            assert!((found - number(of_error)).abs() < 2e-6, "{row} {lambda}: {found}");
+            assert!(found <= bound(lambda) + 2e-6, "{row}: {found} over {}", bound(lambda));
+        }
+    }
+}
+
+/// F6: V/(V + D²) is the best λ, and V·D²/(V + D²) what is left there.
+#[test]
+fn the_best_weight_of_a_teacher_is_that_of_the_papers() {
+    let (case, one) = (example("F6_exact_least_squares"), OneWeight::new());
+    let v = one.error("retrain", "none", 0.0);
+    assert!((v - case["V"].as_f64().unwrap()).abs() < 2e-6, "{v}");
+    for row in case["rows"].as_array().unwrap() {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let (d2, best) = (number("D2"), number("lam_opt"));
+        assert!((v / (v + d2) - best).abs() < 2e-4, "{row}: {}", v / (v + d2));
+        let at =
+            |lambda: f64| one.error(&format!("distil:lambda={lambda}"), "kd", one.best + d2.sqrt());
+        assert!((at(best) - number("mse_opt")).abs() < 2e-6, "{row}: {}", at(best));
+        for beside in [best + 0.1, best - 0.1] {
+            assert!(!(0.0..=1.0).contains(&beside) || at(beside) > at(best), "{row} {beside}");
         }
     }
 }

@@ -116,7 +116,7 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
 /// F, by scipy.stats (t.ppf(0.975, 4), f.ppf(0.975, 4, 9), f.ppf(0.025, 4, 9)).
 const CHECKED: &str = r#"
 import json, sys
-sys.path[:0] = ["experiments", "experiments/churn-paper"]
+sys.path[:0] = ["experiments", "experiments/churn"]
 import page, statistic
 
 def close(a, b):

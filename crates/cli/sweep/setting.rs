@@ -48,9 +48,13 @@ impl Setting {
         let usual: Vec<&str> = keys(&default).collect();
         let is_lambda = |key: &&str| key.starts_with("lambda=");
         let kept = keys(&line).filter(|key| is_lambda(key) || !usual.contains(key));
-        kept.map(|key| key.replace("lambda=", "λ ").replace("temperature=", "T ").replace('=', " "))
-            .collect::<Vec<_>>()
-            .join(" ")
+        let said = |key: &str| match key.split_once('=') {
+            Some(("lambda", value)) => format!("λ {value}"),
+            Some(("temperature", value)) => format!("T {value}"),
+            Some((name, value)) => format!("{name} {value}"),
+            None => key.to_string(),
+        };
+        kept.map(said).collect::<Vec<_>>().join(" ")
     }
 
     pub fn init_name(&self) -> &'static str {
@@ -156,6 +160,18 @@ fn spread(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_is_said_as_it_was_typed() {
+        let said = |line: &str| {
+            let method = line.parse().unwrap();
+            Setting { method, smoothing: None, init: Init::Cold, part: Part::default() }.said()
+        };
+        assert_eq!(said("distil:lambda=0.3,temperature=2"), "λ 0.3 T 2");
+        assert_eq!(said("distil:lambda=churn<=0.05"), "λ churn<=0.05~5@25");
+        assert_eq!(said("anchor-rcp:lambda=0.8,eta=0.6"), "λ 0.8 eta 0.6");
+        assert_eq!(said("retrain"), "");
+    }
 
     #[test]
     fn grids_are_for_what_was_typed_and_can_be_set() {

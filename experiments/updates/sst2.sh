@@ -13,6 +13,6 @@ sweep() {
 }
 sweep --method retrain --method distil --method anchor:lambda=0.5 --lambda 0.5,0.8 --interpolate 0.25,0.5,0.75
 sweep --method retrain --smoothing 0.1 --init cold --interpolate none
-cp $out/sweep/frontier.json experiments/churn/sst2.json
-cp $out/sweep/frontier.md experiments/churn/sst2.md
-cp $out/sweep/frontier.svg experiments/churn/sst2.svg
+cp $out/sweep/frontier.json experiments/updates/sst2.json
+cp $out/sweep/frontier.md experiments/updates/sst2.md
+cp $out/sweep/frontier.svg experiments/updates/sst2.svg

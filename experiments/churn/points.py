@@ -1,7 +1,7 @@
 """One part of a seed's points as one line of JSON: points.py SWEEP PART KEY=VALUE...
 
-Accuracy, churn and negative flips are of the 2,000 rows to judge by; `validation` has accuracy and churn on the 100 others. Of part
-`ensembles` only the ensembles count, their members being other seeds of the retrain.
+Accuracy, churn and negative flips are of the 2,000 rows to judge by; `validation` has accuracy and churn on the 100 others. Of parts
+`ensembles` and `seven` only the ensembles count, their members being other seeds of the retrain.
 """
 
 import json
@@ -42,7 +42,7 @@ def main(folder: str, part: str, *pairs: str) -> None:
     points = []
     for place, file in files:
         point = file["point"]
-        if point["seed"] != first or (point["method"] == "ensemble") != (part == "ensembles"):
+        if point["seed"] != first or (point["method"] == "ensemble") != (part in ("ensembles", "seven")):
             continue
         new = said(place / "predictions.jsonl")
         validation = measured(old, new, True)

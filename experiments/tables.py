@@ -8,6 +8,7 @@ import html
 import importlib.util
 import json
 import math
+import re
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -86,12 +87,13 @@ def made_by(lines: list[dict], name: str) -> str:
     if not lines:
         return "No run is kept yet.\n"
     versions = sorted({line["version"] for line in lines})
-    seeds = sorted({line["seed"] for line in lines if "seed" in line})
+    in_key = (re.search(r"\bseed[= ](\d+)", line["key"]) for line in lines if "seed" not in line)
+    seeds = sorted({line["seed"] for line in lines if "seed" in line} | {int(found[1]) for found in in_key if found})
     said = f"{counted(len(lines), 'run')} of {', '.join(versions)}; {sum(line['seconds'] for line in lines) / 60:.0f} minutes together"
     said += f"; seeds {', '.join(map(str, seeds))}" if seeds else ""
     return (
-        f"{said}.\n\nTo make them again: `just experiment {name}`, or with `--small` in under 30 minutes on two cores; what has its\n"
-        f"line in `results.jsonl` is not made again. `just results` makes this page of the lines.\n"
+        f"{said}.\n\nTo make them again: `just experiment {name}`, or its small size with `--small`; what has its line in `results.jsonl` is not made\n"
+        f"again, and variables at the head of `run.sh` name single runs of either. `just results` makes this page of the lines.\n"
     )
 
 

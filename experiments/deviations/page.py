@@ -3,9 +3,16 @@
 from math import exp, log
 from statistics import mean
 
+from statistic import interval
 from tables import Axis, Series, mean_sd, plot, table
 
 SETS = {"sst2": "SST-2", "mrpc": "MRPC", "cola": "CoLA", "ag_news_20k": "AG News", "imdb": "IMDb", "tickets": "tickets"}
+
+
+SIZES = {
+    "": "small: teachers and students are tiny, of 800 rows and four epochs unless a table says otherwise; the larger model is MiniLM, two epochs, one seed",
+    "full": "full: MiniLM, 20,000 rows",
+}
 
 
 def page(lines, folder):
@@ -15,28 +22,42 @@ def page(lines, folder):
         "Nagarajan et al. 2023 (2301.12923) on text. Each line is a student that follows a teacher's logits; φ = log(p/(1 − p)) of the class",
         "that the teacher predicts, of the teacher (x) and of the student (y), at T = 1; slopes are least squares of y on x, their intervals",
         "HC3 over rows. A slope above 1 is exaggeration: the student is less sure where the teacher is unsure, or surer where it is sure.",
-        "What is called the paper's is its abstract's; of its numbers we have no first-hand copy.",
+        "What is called the paper's is its abstract's; of its numbers we have no first-hand copy. Of 800 rows a larger model learns less than a small",
+        "one on SST-2, and on CoLA and MRPC little more than which class is common; the table has all accuracies.",
         "",
     ]
-    if not lines:
-        return "\n".join(parts)
+    for size, said in SIZES.items():
+        own = [line for line in lines if line["key"].startswith("full ") == (size == "full")]
+        if own:
+            parts += of_size(own, folder, size, said)
+    return "\n".join(parts)
+
+
+def of_size(lines, folder, size, said):
     of = lambda what: [line for line in lines if line["what"] == what]
-    parts += ["## Claims", "", *claims(of), ""]
+    mark = f"-{size}" if size else ""
+    parts = [f"What follows is of the size {said}.", "", "## Claims", "", RULES, "", *claims(of), ""]
     parts += ["## Slopes", "", slopes(of("self") + of("large")), ""]
-    draw_slopes(folder, of)
-    parts += ["![slopes](slopes.svg)", ""]
+    draw_slopes(folder / f"slopes{mark}.svg", of)
+    parts += [f"![slopes](slopes{mark}.svg)", ""]
     if of("switch"):
         parts += ["## Loss switched in the middle", "", "SST-2; students of four epochs, T 4. 0 % is the second loss throughout, 100 % the first.", ""]
         parts += [switches(of("switch")), ""]
-        draw_switches(folder, of("switch"))
-        parts += ["![switch times](switch.svg)", ""]
+        draw_switches(folder / f"switch{mark}.svg", of("switch"))
+        parts += [f"![switch times](switch{mark}.svg)", ""]
     if of("length"):
         parts += ["## What the advice says", "", advice(of), ""]
     if of("noise"):
         parts += ["## A fifth of the teacher's labels wrong", "", noise(of("noise")), ""]
     if of("ways"):
         parts += ["## Directions", "", ways(of("ways")), ""]
-    return "\n".join(parts)
+    return parts
+
+
+RULES = (
+    "Reproduced where more than three quarters of the pairs show it, not reproduced where fewer than a quarter do or, of slopes, more are below 1 than above,\n"
+    "else undecided. Of switches: where the 95 % interval of the difference, over seeds, lies on one side of zero. Pairs of one data set share their rows."
+)
 
 
 def slope(line, part="test", rows="all"):
@@ -53,15 +74,16 @@ def claims(of):
     own = [line for line in of("self") if line["lambda"] == 1]
     if own:
         for part in ("test", "train"):
-            found = [line[part]["finding"] for line in own]
-            up, down = found.count("exaggerates"), found.count("softens")
-            verdict = "reproduced" if up > 0.75 * len(found) else "not reproduced" if down > up else "undecided"
             rows = "held-out rows" if part == "test" else "training rows"
-            said.append(
-                f"- **Students exaggerate their teacher's confidence, {rows}** (claim i): {verdict} at this size. Of {len(found)} self-distilled "
-                f"students {up} have a slope whose interval is above 1, {down} one below, {len(found) - up - down} neither; mean slope "
-                f"{mean_sd(known([slope(line, part) for line in own]))}."
-            )
+            for (t,), same in sorted(groups(own, "temperature").items()):
+                found = [line[part]["finding"] for line in same]
+                up, down = found.count("exaggerates"), found.count("softens")
+                verdict = "reproduced" if up > 0.75 * len(found) else "not reproduced" if down > up else "undecided"
+                said.append(
+                    f"- **Students exaggerate their teacher's confidence, {rows}, T {t}** (claim i): {verdict} at this size. Of {len(found)} self-distilled "
+                    f"students {up} have a slope whose interval is above 1, {down} one below, {len(found) - up - down} neither; mean slope "
+                    f"{mean_sd(known([slope(line, part) for line in same]))}."
+                )
         under = [line["test"]["lowest"]["mean"] < 0 for line in own]
         over = [line["test"]["highest"]["mean"] > 0 for line in own]
         said.append(
@@ -74,47 +96,69 @@ def claims(of):
         ratios = [ratio for line in found for ratio in known(line["ratios"].values())]
         heads = known([line["ratios"].get("head") for line in found])
         above = sum(ratio > 1 for ratio in ratios)
-        verdict = "reproduced" if above > 0.75 * len(ratios) else "not reproduced" if above < 0.4 * len(ratios) else "undecided"
+        verdict = of_share(above, len(ratios))
         said.append(
             f"- **Distillation exaggerates gradient descent's bias to the top directions** (claim ii): {verdict} at this size. {above} of {len(ratios)} layers "
             f"of {len(found)} pairs have a ratio above 1, geometric mean {geometric(ratios):.2f}; of the heads {sum(r > 1 for r in heads)} of {len(heads)}. In the "
             "linear case it is a theorem, and a test (`a_students_spectrum_exaggerates_its_teachers`)."
         )
-    better = [line["test"]["student"] - line["test"]["teacher"] for line in own]
-    if better:
+    if own:
+        better = [line["test"]["student"] - line["test"]["teacher"] for line in own]
         wins = sum(gain > 0 for gain in better)
-        pairs = [(slope(line), gain) for line, gain in zip(own, better) if slope(line) is not None]
-        verdict = "reproduced" if wins > 0.75 * len(better) else "not reproduced" if wins < 0.25 * len(better) else "undecided"
+        pairs = within([[(slope(line), gained(line)) for line in same if slope(line) is not None] for same in groups(own, "data", "temperature").values()])
         said.append(
-            f"- **Self-distillation generalises better, and exaggeration goes with it** (claim iii): {verdict} at this size. The student is more accurate in "
-            f"{wins} of {len(better)}, by {mean_sd(better, 100)} points; correlation of slope and gain {correlation(pairs):+.2f} over {len(pairs)} pairs."
+            f"- **Self-distillation generalises better, and exaggeration goes with it** (claim iii): {of_share(wins, len(better))} at this size. The student is more "
+            f"accurate in {wins} of {len(better)}, by {mean_sd(better, 100)} points; correlation of slope and gain {correlation(pairs):+.2f} over {len(pairs)} pairs, each less "
+            "the mean of its data set and T."
         )
-    found = of("switch")
-    if found:
-        for told, name in ((12, "that fits its rows"), (1, "that doesn't")):
-            rows = [line for line in found if line["teacher_epochs"] == told]
-            gain = lambda kind: mean([line["test"]["student"] for line in rows if str(line["lambda"]) == kind])
-            kinds = {str(line["lambda"]) for line in rows}
-            if {"0", "1", "0..1@50%", "1..0@50%"} <= kinds:
-                labels, teacher = gain("0"), gain("1")
-                said.append(
-                    f"- **Switching in the middle, teacher {name}** (train {100 * mean([line['train']['teacher'] for line in rows]):.1f} %): labels throughout "
-                    f"{100 * labels:.2f} %, teacher throughout {100 * teacher:.2f} %, to the teacher at half {100 * gain('0..1@50%'):.2f} %, to the labels at half "
-                    f"{100 * gain('1..0@50%'):.2f} %. {recovered(rows, labels, teacher, gain('0..1@50%'))}"
-                )
+    for told, name in ((12, "that fits its rows"), (1, "that doesn't")):
+        rows = [line for line in of("switch") if line["teacher_epochs"] == told]
+        by_kind = {str(kind): {line["seed"]: 100 * line["test"]["student"] for line in same} for (kind,), same in groups(rows, "lambda").items()}
+        if {"0", "1", "0..1@50%", "1..0@50%"} <= set(by_kind):
+            said.append(switched(name, 100 * mean(line["train"]["teacher"] for line in rows), by_kind, told == 12))
     return said
 
 
-def recovered(rows, labels, teacher, late):
-    """The claim: distillation from the middle on recovers much of the gain. Without a gain beyond two standard errors of the
-    difference (as of independent samples, which is more than it is) there is nothing to recover."""
-    n = rows[0]["test"]["rows"] * len({line["seed"] for line in rows})
-    error = (2 * 0.8 * 0.2 / n) ** 0.5
-    if teacher - labels < 2 * error:
-        return f"That the teacher from the middle on recovers the gain is undecided at this size: there is no gain beyond two standard errors ({200 * error:.1f} points)."
-    share = (late - labels) / (teacher - labels)
-    said = "reproduced" if share > 0.5 else "not reproduced"
-    return f"That the teacher from the middle on recovers much of the gain is {said} at this size: {100 * share:.0f} % of it."
+def gained(line):
+    return line["test"]["student"] - line["test"]["teacher"]
+
+
+def of_share(n, among):
+    return "reproduced" if n > 0.75 * among else "not reproduced" if n < 0.25 * among else "undecided"
+
+
+def within(cells):
+    """Pairs less the means of their cell."""
+    found = []
+    for pairs in cells:
+        if pairs:
+            x, y = (mean(pair[axis] for pair in pairs) for axis in (0, 1))
+            found += [(a - x, b - y) for a, b in pairs]
+    return found
+
+
+def switched(name, trained, by_kind, has_fitted):
+    """papers.md 6.7: of a teacher that fits its rows, following it from the middle on recovers much of the gain of following it
+    throughout; of one that doesn't, ending on labels can beat both."""
+    labels, teacher, late, back = (by_kind[kind] for kind in ("0", "1", "0..1@50%", "1..0@50%"))
+    less = lambda a, b: [a[seed] - b[seed] for seed in sorted(a) if seed in b]
+    means = [f"{mean(found.values()):.2f} %" for found in (labels, teacher, late, back)]
+    said = (
+        f"- **Switching in the middle, teacher {name}** (train {trained:.1f} %): labels throughout {means[0]}, teacher throughout {means[1]}, to the teacher at half "
+        f"{means[2]}, to the labels at half {means[3]}. "
+    )
+    if len(less(teacher, labels)) < 2:
+        return said + "One seed decides nothing."
+    gain = interval(less(teacher, labels))
+    if has_fitted:
+        said += f"The teacher throughout has {gain} points more than labels. That the teacher from the middle on recovers much of this gain is "
+        if gain.low <= 0:
+            return said + "undecided at this size: there may be none."
+        share = mean(less(late, labels)) / gain.middle
+        return said + f"{'reproduced' if share > 0.5 else 'not reproduced'} at this size: {100 * share:.0f} % of it."
+    over = [interval(less(back, other)) for other in (labels, teacher)]
+    verdict = "reproduced" if all(one.low > 0 for one in over) else "not reproduced" if any(one.high < 0 for one in over) else "undecided"
+    return said + f"That ending on labels beats both is {verdict} at this size: {over[0]} points over labels throughout, {over[1]} over the teacher throughout."
 
 
 def correlation(pairs):
@@ -172,7 +216,7 @@ def switches(lines):
     return table(["", "", *HEAD], rows)
 
 
-def draw_slopes(folder, of):
+def draw_slopes(path, of):
     series = []
     for n, data in enumerate(SETS):
         points = []
@@ -184,10 +228,10 @@ def draw_slopes(folder, of):
         series.append(Series(SETS[data], points, "dots"))
     ends = [(0.5, 1.0), (len(SETS) + 0.8, 1.0)]
     series.append(Series("1", ends, "line", "#8C8C8C", True))
-    plot(folder / "slopes.svg", "Slope of student on teacher, held-out rows, λ 1", Axis("data set", ticks=[0.0]), Axis("slope"), series)
+    plot(path, "Slope of student on teacher, held-out rows, λ 1", Axis("data set", ticks=[0.0]), Axis("slope"), series)
 
 
-def draw_switches(folder, lines):
+def draw_switches(path, lines):
     series = []
     for told in sorted({line["teacher_epochs"] for line in lines}):
         for way, name in (("1..0", "to labels"), ("0..1", "to the teacher")):
@@ -199,7 +243,7 @@ def draw_switches(folder, lines):
                 if found:
                     points.append((share, 100 * mean(found)))
             series.append(Series(f"{name}, teacher {told} ep.", points, is_dashed=told == 1))
-    plot(folder / "switch.svg", "Accuracy by the moment of the switch, SST-2", Axis("switched after % of the updates"), Axis("accuracy %"), series)
+    plot(path, "Accuracy by the moment of the switch, SST-2", Axis("switched after % of the updates"), Axis("accuracy %"), series)
 
 
 def higher_t(lines):

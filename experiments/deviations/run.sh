@@ -5,9 +5,13 @@ source "$(dirname "$0")/../lib.sh"
 export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-1}
 hub
 
+mark=
 if [ -n "$small" ]; then
     base=tiny large=minilm-l6 large_epochs=2 rows=800 seeds=${SEEDS:-1 2} sets="sst2 mrpc cola ag_news_20k imdb" large_sets="sst2 ag_news_20k mrpc"
 else
+    # Runs of this size have keys and folders of their own.
+    mark="full " out=$out/full
+    mkdir -p "$out"
     base=minilm-l6 large=${LARGE:-bert-base-uncased} large_epochs=3 rows=20000 seeds=${SEEDS:-1 2 3 4 5} sets="sst2 mrpc cola ag_news_20k imdb" large_sets="sst2 mrpc cola ag_news_20k imdb"
 fi
 
@@ -66,23 +70,23 @@ for seed in $seeds; do
         teacher "self-$data-$seed" "$data" "$seed" 4 "$base" >&2
         for t in 1 2 4; do
             [ -z "$small" ] || [ $t != 2 ] || continue
-            once "self $data T $t seed $seed" pair "self-$data-$seed-t$t" "self-$data-$seed" "$data" "$seed" 4 1 $t what=self
+            once "${mark}self $data T $t seed $seed" pair "self-$data-$seed-t$t" "self-$data-$seed" "$data" "$seed" 4 1 $t what=self
         done
-        once "self $data λ 0.5 seed $seed" pair "self-$data-$seed-half" "self-$data-$seed" "$data" "$seed" 4 0.5 1 what=self
+        once "${mark}self $data λ 0.5 seed $seed" pair "self-$data-$seed-half" "self-$data-$seed" "$data" "$seed" 4 0.5 1 what=self
     done
 done
 
 # What the advice says: the same student trained shorter and longer.
 for seed in $seeds; do
     for epochs in 2 12; do
-        once "length sst2 epochs $epochs seed $seed" pair "length-$epochs-$seed" "self-sst2-$seed" sst2 "$seed" $epochs 1 1 what=length
+        once "${mark}length sst2 epochs $epochs seed $seed" pair "length-$epochs-$seed" "self-sst2-$seed" sst2 "$seed" $epochs 1 1 what=length
     done
 done
 
 for data in $large_sets; do
     teacher "large-$data" "$data" 1 "$large_epochs" "$large" >&2
     for seed in $seeds; do
-        once "large $data T 1 seed $seed" pair "large-$data-$seed" "large-$data" "$data" "$seed" 4 1 1 what=large
+        once "${mark}large $data T 1 seed $seed" pair "large-$data-$seed" "large-$data" "$data" "$seed" 4 1 1 what=large
     done
 done
 
@@ -91,7 +95,7 @@ for seed in $seeds; do
     for told in 1 12; do
         teacher "switch-$told-$seed" sst2 "$seed" $told "$base" >&2
         for lambda in 0 1 1..0@25% 1..0@50% 1..0@75% 0..1@25% 0..1@50% 0..1@75%; do
-            once "switch T 4 teacher epochs $told λ $lambda seed $seed" \
+            once "${mark}switch T 4 teacher epochs $told λ $lambda seed $seed" \
                 pair "switch-t4-$told-$seed-$lambda" "switch-$told-$seed" sst2 "$seed" 4 "$lambda" 4 what=switch teacher_epochs=$told
         done
     done
@@ -102,8 +106,8 @@ for seed in $seeds; do
     noisy=$out/noisy-$seed.jsonl
     "$python" experiments/deviations/noise.py "$rows" 0.2 "$seed" >"$noisy"
     teacher "noise-$seed" tickets "$seed" 12 "$base" "$noisy" >&2
-    once "noise teacher seed $seed" diagnose "noise-$seed" "noise-$seed" tickets what=noise lambda=none seed="$seed"
-    once "noise student seed $seed" pair "noise-$seed-student" "noise-$seed" tickets "$seed" 12 1 4 what=noise
+    once "${mark}noise teacher seed $seed" diagnose "noise-$seed" "noise-$seed" tickets what=noise lambda=none seed="$seed"
+    once "${mark}noise student seed $seed" pair "noise-$seed-student" "noise-$seed" tickets "$seed" 12 1 4 what=noise
 done
 
 # Checkpoints, for the directions: two runs of one base, on labels and on the first one's logits.
@@ -111,6 +115,6 @@ keep="--keep-checkpoints --save-steps 10" directions="--directions 6"
 for seed in $seeds; do
     for data in sst2 tickets; do
         teacher "ways-$data-$seed" "$data" "$seed" 4 "$base" >&2
-        once "ways $data seed $seed" pair "ways-$data-$seed-student" "ways-$data-$seed" "$data" "$seed" 4 1 1 what=ways
+        once "${mark}ways $data seed $seed" pair "ways-$data-$seed-student" "ways-$data-$seed" "$data" "$seed" 4 1 1 what=ways
     done
 done

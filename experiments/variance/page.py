@@ -145,9 +145,10 @@ def whole(title: str, slug: str, own: list[dict], folder: Path) -> list[str]:
                 mean_sd([line["own"]["measured_ratio"] for line in same if line["own"]]),
             ])
     seeds, first = sorted({line["seed"] for line in lines}), lines[0]
+    n_own = " or ".join(map(str, sorted({line["own_batches"] for line in lines})))
     text = [
         f"### The whole encoder: {title}\n",
-        f"Gradients of {first['batches']} batches of 10 without dropout, of which {first['own_batches']} with the teacher's own gradient too; "
+        f"Gradients of {first['batches']} batches of 10 without dropout, of which {n_own} with the teacher's own gradient too; "
         f"{counted(len(seeds), 'seed')}; λ {first['lambda']:g}.\nCosines as median (first to ninth decile) over batches and seeds: of the labels' gradient a to\n"
         "distillation's a − λ·b, which says how much distillation turns an update, and of distillation's to what the theory has in its place, a − λ·c with\n"
         "the teacher's own gradient c: 1 for a linear model. The variance is that of the batches' gradients, over that of the labels'. A teacher that\n"
@@ -221,7 +222,7 @@ def verdicts(lines: list[dict]) -> list[str]:
         judged("SVRG's floor is under plain SGD's", [("svrg", 1.0, "none")], lambda x: x < 1.0),
     ]
     rows += on_networks(lines)
-    return ["## Claims\n", "Excess over that of plain SGD, a value for each encoder and data set. Where a floor is negative, the optimum wasn't found, and that much is added to each value before a claim is judged.\n", table(["claim", "verdict", "evidence"], rows)]
+    return ["## Claims\n", "Excess over that of plain SGD, a value for each encoder and data set. Where a floor is negative, the optimum wasn't found, and that much is added to each value before a claim is judged.\nReproduced where the claim holds for the means over seeds of every encoder and data set, not reproduced where for none, else undecided.\n", table(["claim", "verdict", "evidence"], rows)]
 
 
 def on_networks(lines: list[dict]) -> list[list[str]]:

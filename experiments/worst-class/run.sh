@@ -7,9 +7,9 @@ hub
 
 here=experiments/worst-class
 if [ -n "$small" ]; then
-    runs="ag_news:100:1 ag_news:10:1 hate_speech:1:1 banking77:100:1 ag_news:100:2 ag_news:10:2 hate_speech:1:2"
-    budgets="ag_news:100:1 ag_news:100:2 ag_news:100:3"
-    groups="airline:1 airline:2 airline:3 hatecheck:1 hatecheck:2 hatecheck:3"
+    runs="ag_news:100:1 ag_news:10:1 hate_speech:1:1 banking77:100:1"
+    budgets="ag_news:100:1"
+    groups="airline:1 hatecheck:1"
     base=(--model tiny --max-length 48)
     train=(--epochs 3)
     train_many=(--epochs 8)
@@ -144,7 +144,7 @@ done
 updated() { # FOLDER OBJECTIVE [FLAGS]
     # 10 and 11: a verdict that isn't PASS, and a model all the same.
     lowchurn update --base "$models/half" --new "$data/new.jsonl" --holdout "$data/validation.jsonl" --tables "$models/tables" "${update[@]}" \
-        --objective "$2" --output "$1" "${@:3}" >&2 || [ $? = 10 ] || [ $? = 11 ]
+        --objective "$2" --output "$1" "${@:3}" >&2 || [[ $? = 1[01] ]]
     lowchurn predict --model "$1" --data "$data/test.jsonl" --output "$1.jsonl" >&2
     "$python" "$here/flips.py" "$models/half.jsonl" "$1.jsonl"
 }

@@ -24,6 +24,8 @@ touch "$results"
 binary=${LOWCHURN:-target/release/lowchurn}
 [ -n "${LOWCHURN:-}" ] || cargo build --release
 version=$("$binary" --version)
+# Of the scripts, and of the program where it was built here.
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null) && version+=" at $commit"
 lowchurn() { "$binary" "$@"; }
 
 # The hub: HF_ENDPOINT's, else a server of the data beside the clone where there is one, else the real one.

@@ -6,7 +6,7 @@
 source "$(dirname "$0")/../lib.sh"
 hub
 here=experiments/variance
-seeds=${SEEDS:-42} encoders="tiny" lambdas="0.5 0.9 1"
+seeds=${SEEDS:-42} encoders="tiny" lambdas="0.1 0.3 0.5 0.9 1"
 [ -n "$small" ] || { seeds="42 43 44 45 46" encoders="tiny minilm-l6" lambdas="0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1"; }
 rows=2000
 

@@ -71,6 +71,21 @@ whole_model() {
     esac
 }
 
+# The whole encoder by plain SGD from its base and a new last layer: descent REDUCTION LAMBDA TEACHER, and its line.
+by_sgd=(--max-length 64 --fresh --save-steps 0 --max-grad-norm 0 --dropout 0 --optimizer sgd --learning-rate 0.02 --schedule constant
+    --batch-size 10 --epochs 6 --eval-split train --eval-steps 100)
+descent() {
+    local reduction=$1 lambda=$2 teacher=$3 folder=$dir/run
+    rm -rf "$folder"
+    if [ "$reduction" = none ]; then
+        lowchurn finetune "$data" --model "$encoder" --output "$folder" --seed "$seed" "${by_sgd[@]}"
+    else
+        lowchurn distil "$data" --student "$encoder" --teacher "$dir/whole-$teacher" --tables "$dir/../tables" --output "$folder" --seed "$seed" \
+            --lambda "$lambda" --variance-reduction "$reduction" "${by_sgd[@]}"
+    fi
+    said "$folder" experiment=descent data="$name_of" encoder="$encoder" reduction="$reduction" lambda="$lambda" teacher="$teacher" seed="$seed"
+}
+
 # cosines STUDENT TEACHER: what `diagnose --gradients` says, as one line.
 cosines() {
     lowchurn diagnose --teacher "$dir/whole-$2" --student "$dir/whole-$1" --data "$data" --gradients $((rows / 10)) --output "$dir/gradients" &&
@@ -122,6 +137,14 @@ for encoder in $encoders; do
                             { tail -3 "$out/logs/whole.log" >&2; exit 1; }
                     done
                     once "cosines $student $who $what" cosines $student $who
+                done
+            done
+            once "descent none 0 none $what" descent none 0 none
+            for who in good early poor; do
+                for lambda in 0.1 0.5 0.9; do
+                    for reduction in kd modified unbiased; do
+                        once "descent $reduction $lambda $who $what" descent $reduction $lambda $who
+                    done
                 done
             done
         done

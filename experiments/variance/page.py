@@ -307,8 +307,14 @@ def on_descents(lines: list[dict], judged) -> list[list[str]]:
     all_found = [found for found in map(over_plain, groups.values()) if ("kd", 0.9, "poor") in found]
     if not all_found:
         return []
-    at = lambda found, lam, teacher: mean(found[("kd", lam, teacher)])
+    at = lambda found, lam, teacher, reduction="kd": mean(found[(reduction, lam, teacher)])
     return [
         judged("plain SGD goes lower with a well-trained teacher (eight epochs, λ 0.9: loss over plain's under 1)", [[at(found, 0.9, "good")] for found in all_found], lambda x: x < 1.0),
         judged("a poor teacher keeps it higher (60 rows, λ 0.9: over 1)", [[at(found, 0.9, "poor")] for found in all_found], lambda x: x > 1.0),
+        judged(
+            "the correction mends a middling teacher's pull (60 updates, λ 0.5: unbiased, then kd)",
+            [[at(found, 0.5, "early", "unbiased"), at(found, 0.5, "early")] for found in all_found],
+            lambda a, b: a < b,
+        ),
+        judged("with it plain SGD goes lower (60 updates, λ 0.5, unbiased: under 1)", [[at(found, 0.5, "early", "unbiased")] for found in all_found], lambda x: x < 1.0),
     ]

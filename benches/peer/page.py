@@ -277,7 +277,7 @@ def scaling(runs: list[dict]) -> None:
     print(table([*titles, f"µs a token, {threads[-1]} threads", "times faster on all threads", "sums in registers"], rows))
     if sums:
         print("Sums in registers: how many times faster all threads are where nothing but the processor and what others leave of it")
-        print("decides; medians of 101 spells of some milliseconds in the same minutes, each beside one on one thread.\n")
+        print("decides; medians of spells of some milliseconds in the same minutes, each beside one on one thread.\n")
     if threads[-1:] == [2]:
         print(f"The aim on two threads is {THREADS_AIM} times one thread's speed.\n")
     print("Words of the vocabulary by chance, so that each row has as many tokens; such as:\n")

@@ -9,6 +9,7 @@ mod golden;
 mod gradients;
 mod guides;
 mod kinds;
+mod linear;
 mod methods;
 mod objectives;
 mod refit;

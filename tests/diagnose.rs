@@ -47,7 +47,12 @@ fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
     let parts = models["diagnosis"]["parts"].as_array().unwrap();
     assert_eq!((&parts[0]["rows"], &parts[0]["rows_of"]), (&json!(100), &json!("test")));
     assert_eq!((&parts[1]["rows"], &parts[1]["rows_of"]), (&json!(40), &json!("train")));
-    for said in [&parts[0]["said"], &parts[1]["said"], &models["diagnosis"]["advice"]] {
+    let gaps = [0, 1].map(|part| &parts[part]["class_gaps"]);
+    let labels = |of: &Value| of.as_array().unwrap().len();
+    assert_eq!(labels(&gaps[0]["classes"]), labels(&models["labels"]));
+    let [of_test, of_train] = gaps.map(|gaps| &gaps["said"]);
+    let advice = &models["diagnosis"]["advice"];
+    for said in [&parts[0]["said"], &parts[1]["said"], of_test, of_train, advice] {
         assert!(done.out.contains(said.as_str().unwrap()), "{said}\n{}", done.out);
     }
     let page = lab.text("student/diagnosis/report.html");
@@ -85,7 +90,16 @@ fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
     );
     let files = report(&lab, "files");
     for (part, other) in parts.iter().zip(files["diagnosis"]["parts"].as_array().unwrap()) {
-        for key in ["all", "low", "high", "quarters", "points", "finding", "teacher_accuracy"] {
+        for key in [
+            "all",
+            "low",
+            "high",
+            "quarters",
+            "points",
+            "finding",
+            "teacher_accuracy",
+            "class_gaps",
+        ] {
             assert_eq!(part[key], other[key], "{key}");
         }
     }

@@ -325,6 +325,7 @@ fn lines(part: &Part, quantile: f64) -> Vec<String> {
     let quarters = part.quarters.iter().enumerate();
     fits.extend(quarters.map(|(at, fit)| (format!("quarter {}", at + 1), fit)));
     lines.extend(fits.into_iter().map(|(name, fit)| line(&name, fit)));
+    lines.extend(part.class_gaps.as_ref().map(|gaps| format!("  {}", gaps.said)));
     lines.iter().map(|line| printable(line)).collect()
 }
 

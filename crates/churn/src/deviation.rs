@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::slope::{Line, line, mean_of};
 use crate::{Error, Interval, Pair, Predicted, Rate, Result, Unmatched};
 
+mod class_gaps;
 mod directions;
 mod words;
 
+pub use class_gaps::{ClassGap, ClassGaps, class_gap};
 pub use directions::{Directions, Layer, directions_said, geometric_mean};
 
 /// What one model says of N rows, before softmax: probabilities in f32 are 1 where logits still differ.
@@ -76,6 +78,9 @@ pub struct Part {
     pub finding: Finding,
     /// The same in words.
     pub said: String,
+    /// How right the teacher's scores of each class are; `None` without true classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_gaps: Option<ClassGaps>,
     /// A sample of the rows, for the picture.
     pub points: Points,
 }
@@ -241,6 +246,7 @@ pub fn part(
         finding: finding(&all),
         all,
         said: String::new(),
+        class_gaps: class_gaps::class_gaps(pair, confidence),
         points: sample(points),
     };
     part.said = words::said(&part, quantile);

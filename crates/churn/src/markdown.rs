@@ -110,7 +110,10 @@ fn measures(report: &Report) -> String {
         out.push_str(&format!("| {name}, old → new | {old} → {new} |\n"));
     }
     if let Some(diagnosis) = &report.diagnosis {
-        let said = diagnosis.parts.iter().map(|part| part.said.as_str());
+        let said = diagnosis.parts.iter().flat_map(|part| {
+            let gaps = part.class_gaps.as_ref().map(|gaps| gaps.said.as_str());
+            [part.said.as_str()].into_iter().chain(gaps)
+        });
         let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
         out.push_str(&format!("| student and teacher | {} |\n", markdown_cell(&said.join(". "))));
     }

@@ -2,7 +2,7 @@
 
 use super::table::{Cell, Head, Order, count, markup, none, number, table, text};
 use crate::format::{self, escape, rate};
-use crate::{Directions, Fit, Interval, Part, Report, RowsOf, plot};
+use crate::{ClassGaps, Directions, Fit, Interval, Part, Report, RowsOf, plot};
 
 pub(super) fn diagnosis(report: &Report) -> String {
     let Some(diagnosis) = &report.diagnosis else { return String::new() };
@@ -30,6 +30,9 @@ pub(super) fn diagnosis(report: &Report) -> String {
             format::number(part.crossing).replace('-', "−"),
         ));
         out.push_str(&slopes(part, diagnosis.quantile));
+        if let Some(gaps) = &part.class_gaps {
+            out.push_str(&classes(part, gaps));
+        }
     }
     if let Some(directions) = &diagnosis.directions {
         out.push_str(&ways(directions));
@@ -70,6 +73,34 @@ fn ways(directions: &Directions) -> String {
         })
         .collect();
     out + &table("Ways at equal progress along the first direction", &heads, &lines, Order::Fixed)
+}
+
+fn classes(part: &Part, gaps: &ClassGaps) -> String {
+    let heads = [
+        Head::Text("class"),
+        Head::Number("rows"),
+        Head::Number("teacher’s mean score"),
+        Head::Number("normalised calibration error"),
+        Head::Number("the same by chance"),
+    ];
+    let plain = |value: Option<f64>| {
+        value.map_or(none(), |value| number(value, format::number(Some(value))))
+    };
+    let lines: Vec<Vec<Cell>> = gaps
+        .classes
+        .iter()
+        .map(|class| {
+            vec![
+                text(&class.label),
+                count(class.rows),
+                plain(Some(class.mean_score)),
+                plain(class.gap),
+                plain(class.by_chance),
+            ]
+        })
+        .collect();
+    let title = format!("The teacher’s scores by class, {}", name(part).to_lowercase());
+    format!("<p>{}.</p>\n{}", escape(&gaps.said), table(&title, &heads, &lines, Order::Sortable))
 }
 
 fn name(part: &Part) -> &'static str {

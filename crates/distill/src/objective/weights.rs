@@ -88,31 +88,6 @@ pub fn gains(weights: &[f64], prior: &[f64]) -> Vec<f64> {
     weights.iter().zip(prior).map(|(w, share)| w / share).collect()
 }
 
-/// How far a teacher's scores, each class's over its own mean, are from the truth's: E_x |η_y/π_y − p_y/π^t_y|, (K,). What a
-/// robust student of this teacher loses on class y is at most this times the largest loss (papers.md §7.6).
-///
-/// `truth` and `teacher` are (N·K) with the weights `mass` (N,). Labels in place of η give the gap of rows, which is larger
-/// than that of what they are drawn from. `None` for a class without a share.
-pub fn calibration_gap(
-    truth: &[f64],
-    teacher: &[f64],
-    mass: &[f64],
-    classes: usize,
-) -> Vec<Option<f64>> {
-    let share = |of: &[f64], class: usize| -> f64 {
-        of.chunks_exact(classes).zip(mass).map(|(row, m)| m * row[class]).sum()
-    };
-    let gap = |class: usize| {
-        let (of_truth, of_teacher) = (share(truth, class), share(teacher, class));
-        let rows = truth.chunks_exact(classes).zip(teacher.chunks_exact(classes)).zip(mass);
-        let distance = rows
-            .map(|((a, b), m)| m * (a[class] / of_truth - b[class] / of_teacher).abs())
-            .sum::<f64>();
-        (of_truth > 0.0 && of_teacher > 0.0).then_some(distance)
-    };
-    (0..classes).map(gap).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -289,18 +264,6 @@ mod tests {
         let limit = papers("E8_primal_dual_limit");
         close(&exp(&log_weights), &numbers(&limit["lam"]), "limit");
         close(&losses(&exp(&log_weights)), &numbers(&limit["class_loss"]), "evened");
-    }
-
-    #[test]
-    fn how_far_a_teacher_is_off() {
-        let case = papers("E9_teacher_calibration_gap");
-        let flat = |key: &str| -> Vec<f64> {
-            case[key].as_array().unwrap().iter().flat_map(numbers).collect()
-        };
-        let found = calibration_gap(&flat("eta"), &flat("teacher"), &[0.6, 0.4], 3);
-        let found: Vec<f64> = found.into_iter().map(Option::unwrap).collect();
-        close(&found, &numbers(&case["per_class"]), "gap");
-        assert_eq!(calibration_gap(&[1.0, 0.0], &[0.5, 0.5], &[1.0], 2), [Some(0.0), None]);
     }
 
     #[test]

@@ -16,13 +16,13 @@ tasks=${TASKS:-sst2 ag_news imdb sst2-5k}
 [ -z "$small" ] || tasks=${TASKS:-sst2 ag_news}
 encoders=${ENCODERS:-tiny:$(seq -s, 42 61) scratch:$(seq -s, 42 61) minilm-l6:42,43,44,45,46}
 [ -z "$small" ] || encoders=tiny:42,43
-parts=${PARTS:-cold tuned warm neighbours ensembles seven}
+parts=${PARTS:-cold objective tuned warm neighbours ensembles seven}
 known() { # WHAT WORD KNOWN...
     [[ " ${*:3} " == *" $2 "* ]] || { echo "churn: $1 $2 is unknown; known: ${*:3}" >&2 && exit 2; }
 }
 for word in $tasks; do known task "${word%-5k}" sst2 ag_news imdb; done
 for word in $encoders; do known encoder "${word%%:*}" tiny scratch minilm-l6; done
-for word in $parts; do known part "$word" cold tuned warm neighbours ensembles seven; done
+for word in $parts; do known part "$word" cold objective tuned warm neighbours ensembles seven; done
 
 draw() {
     local from=("$python" experiments/draw.py) times=1
@@ -38,11 +38,9 @@ draw() {
     cat "$3/old/validation.jsonl" "$3/test.jsonl" >"$3/judged.jsonl"
 }
 
-# The deployed model of a seed; nothing where it is there.
-deployed() {
+trained() { # ROWS FOLDER SEED: nothing where it is there
     local from=(--model "$encoder" --epochs 3 --learning-rate 1e-3) length=64
     [ "${task%-5k}" != imdb ] || length=128
-    [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir"
     case $encoder in
         minilm-l6) from=(--model "$encoder" --epochs 3 --learning-rate 1e-4) ;;
         scratch)
@@ -51,7 +49,25 @@ deployed() {
             [ -f "$out/scratch/encoder/config.json" ] || "$python" $here/scratch.py "$imdb" "$out/scratch/encoder"
             ;;
     esac
-    lowchurn finetune "$dir/old" "${from[@]}" "${precision[@]}" --output "$dir/base" --seed "$n" --batch-size 32 --max-length $length
+    lowchurn finetune "$1" "${from[@]}" "${precision[@]}" --output "$2" --seed "$3" --batch-size 32 --max-length $length
+}
+# The deployed model of a seed.
+deployed() {
+    [ -f "$dir/judged.jsonl" ] || draw "$task" "$n" "$dir"
+    trained "$dir/old" "$dir/base" "$n"
+}
+
+# What paper 1 argues from: a model's loss over rows by labels, and by the deployed model's scores. Neither was trained on the rows.
+objective() {
+    deployed
+    mkdir -p "$dir/both"
+    cat "$dir/old/train.jsonl" "$dir/new.jsonl" >"$dir/both/train.jsonl"
+    cp "$dir/old/validation.jsonl" "$dir/both"
+    trained "$dir/both" "$dir/retrained" $((n + 1000))
+    for side in base retrained; do
+        lowchurn predict --model "$dir/$side" --data "$dir/test.jsonl" "${precision[@]}" --logits --output "$dir/$side.jsonl"
+    done
+    "$python" $here/objective.py "$dir/base.jsonl" "$dir/retrained.jsonl" data="$task" encoder="$encoder" seed="$n"
 }
 
 # One part of the settings, in a sweep's folder; the line has a point for each.
@@ -74,7 +90,8 @@ cold=$(methods retrain distil distil:divergence=logit-mse,lambda=0.1 distil:dive
     anchor-rcp:lambda=0.5,eta=0.5 anchor-rcp:lambda=0.8,eta=0.6 anchor-rcp:lambda=0.8,eta=0.6,smoothed=true mixup:alpha=0.2 \
     bi-tempered:t1=0.7,t2=2 bi-tempered:t1=0.3,t2=4 confidence-penalty:beta=0.1 entropy-minimisation:alpha=0.1 co-distil:beta=0.5 \
     shrink-perturb:shrink=0.4,perturb=0.1)
-# What of the grids of papers.md 5.5 isn't in `cold`, and the constraint on churn itself.
+# What of the grids of papers.md 5.5 isn't in `cold` and `near` (of k-NN smoothing β up to 0.5 and k up to 100), and the constraint on
+# churn itself.
 tuned=$(
     methods distil:lambda=churn\<=0.05 distil:lambda=churn\<=0.1 distil:divergence=logit-mse,lambda=0.01 \
         distil:divergence=logit-mse,lambda=0.9 anchor:lambda=0.2 anchor:lambda=0.8 mixup:alpha=0.1 mixup:alpha=0.5 mixup:alpha=0.9 \
@@ -83,6 +100,13 @@ tuned=$(
         shrink-perturb:shrink=0.6,perturb=0.1 shrink-perturb:shrink=0.8,perturb=0.1
     for t1 in 0.3 0.5 0.7; do
         for t2 in 2 4; do [ $t1-$t2 = 0.7-2 ] || [ $t1-$t2 = 0.3-4 ] || methods bi-tempered:t1=$t1,t2=$t2; done
+    done
+    for a in 0.1 0.5 0.9; do
+        for b in 0 0.5; do
+            for k in 10 100; do
+                case $a-$b-$k in 0.1-0-10 | 0.5-0-10 | 0.5-0.5-10 | 0.5-0-100) ;; *) methods knn-smoothing:alpha=$a,beta=$b,k=$k ;; esac
+            done
+        done
     done
     for a in 0.2 0.4 0.6 0.8; do
         for eta in 0.6 0.8 1; do [ $a-$eta = 0.8-0.6 ] || methods anchor-rcp:lambda=$a,eta=$eta; done
@@ -113,6 +137,7 @@ for n in $(seeds_of_all); do
             part warm warm --init warm --interpolate 0.25,0.5,0.75 --lambda $lambdas $warm
             # shellcheck disable=SC2086
             part neighbours neighbours --init cold --interpolate none $near
+            [[ " $parts " != *" objective "* ]] || once "$key objective" objective
             # The first seed's retrain is that of the cold part.
             part ensembles cold --init cold --interpolate none --method retrain --seeds 5 --ensemble-of 3,5
             part seven cold --init cold --interpolate none --method retrain --seeds 7 --ensemble-of 7

@@ -100,7 +100,11 @@ fn classes(part: &Part, gaps: &ClassGaps) -> String {
         })
         .collect();
     let title = format!("The teacher’s scores by class, {}", name(part).to_lowercase());
-    format!("<p>{}.</p>\n{}", escape(&gaps.said), table(&title, &heads, &lines, Order::Sortable))
+    format!(
+        "<p>Scores by class: {}.</p>\n{}",
+        escape(&gaps.said),
+        table(&title, &heads, &lines, Order::Sortable)
+    )
 }
 
 fn name(part: &Part) -> &'static str {

@@ -3,6 +3,7 @@
 
 #![expect(clippy::result_large_err, reason = "one error a test at most")]
 
+mod adapters;
 mod directions;
 mod finish;
 mod golden;

@@ -7,9 +7,12 @@ mod local_hub;
 mod publishing;
 mod util;
 
+use std::fs;
+
 use lowchurn_data::card::licenses;
 use publishing::*;
-use util::SMALL;
+use serde_json::Value;
+use util::{Lab, SMALL};
 
 #[test]
 fn a_run_goes_there_and_its_id_is_a_model() {

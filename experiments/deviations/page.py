@@ -55,8 +55,9 @@ def of_size(lines, folder, size, said):
 
 
 RULES = (
-    "Reproduced where more than three quarters of the pairs show it, not reproduced where fewer than a quarter do or, of slopes, more are below 1 than above,\n"
-    "else undecided. Of switches: where the 95 % interval of the difference, over seeds, lies on one side of zero. Pairs of one data set share their rows."
+    "Reproduced where more than three quarters of the pairs show it, else undecided; not reproduced where fewer than a quarter do, and of slopes where more than\n"
+    "a quarter are below 1 and more than are above it. Of switches and correlations: where the 95 % interval, over seeds or data sets, lies on one side of zero.\n"
+    "Pairs of one data set share their rows."
 )
 
 
@@ -78,7 +79,7 @@ def claims(of):
             for (t,), same in sorted(groups(own, "temperature").items()):
                 found = [line[part]["finding"] for line in same]
                 up, down = found.count("exaggerates"), found.count("softens")
-                verdict = "reproduced" if up > 0.75 * len(found) else "not reproduced" if down > up else "undecided"
+                verdict = "reproduced" if up > 0.75 * len(found) else "not reproduced" if down > max(up, 0.25 * len(found)) else "undecided"
                 said.append(
                     f"- **Students exaggerate their teacher's confidence, {rows}, T {t}** (claim i): {verdict} at this size. Of {len(found)} self-distilled "
                     f"students {up} have a slope whose interval is above 1, {down} one below, {len(found) - up - down} neither; mean slope "
@@ -87,7 +88,8 @@ def claims(of):
         under = [line["test"]["lowest"]["mean"] < 0 for line in own]
         over = [line["test"]["highest"]["mean"] > 0 for line in own]
         said.append(
-            f"- **Where the teacher is unsure the student is less sure** (low-confidence underfitting, held-out rows): mean y − x of the lower half is "
+            f"- **Where the teacher is unsure the student is less sure** (low-confidence underfitting, held-out rows): {of_share(sum(under), len(under))} at this size. "
+            f"Mean y − x of the lower half is "
             f"below 0 in {sum(under)} of {len(under)}; above 0 in the upper half in {sum(over)} of {len(over)}. As y falls for a row on which the student "
             "merely differs, the first by itself says little."
         )
@@ -103,14 +105,17 @@ def claims(of):
             "linear case it is a theorem, and a test (`a_students_spectrum_exaggerates_its_teachers`)."
         )
     if own:
-        better = [line["test"]["student"] - line["test"]["teacher"] for line in own]
+        better = [gained(line) for line in own]
         wins = sum(gain > 0 for gain in better)
-        pairs = within([[(slope(line), gained(line)) for line in same if slope(line) is not None] for same in groups(own, "data", "temperature").values()])
         said.append(
-            f"- **Self-distillation generalises better, and exaggeration goes with it** (claim iii): {of_share(wins, len(better))} at this size. The student is more "
-            f"accurate in {wins} of {len(better)}, by {mean_sd(better, 100)} points; correlation of slope and gain {correlation(pairs):+.2f} over {len(pairs)} pairs, each less "
-            "the mean of its data set and T."
+            f"- **Self-distillation generalises better** (claim iii): {of_share(wins, len(better))} at this size. The student is more accurate in {wins} of {len(better)}, by "
+            f"{mean_sd(better, 100)} points."
         )
+        by_set = {}
+        for (data, _), same in groups(own, "data", "temperature").items():
+            by_set.setdefault(data, []).append([(slope(line), gained(line)) for line in same if slope(line) is not None])
+        found = [correlation(within(cells)) for cells in by_set.values()]
+        said.append(f"- **Exaggeration goes with better generalisation** (claim iii): {of_interval(found)}")
     for told, name in ((12, "that fits its rows"), (1, "that doesn't")):
         rows = [line for line in of("switch") if line["teacher_epochs"] == told]
         by_kind = {str(kind): {line["seed"]: 100 * line["test"]["student"] for line in same} for (kind,), same in groups(rows, "lambda").items()}
@@ -125,6 +130,16 @@ def gained(line):
 
 def of_share(n, among):
     return "reproduced" if n > 0.75 * among else "not reproduced" if n < 0.25 * among else "undecided"
+
+
+def of_interval(correlations):
+    """Of one correlation a data set."""
+    shown = ", ".join(f"{r:+.2f}" for r in correlations)
+    if len(correlations) < 2:
+        return f"undecided at this size. Correlation of slope and gain {shown}."
+    lies = interval(correlations)
+    verdict = "reproduced" if lies.low > 0 else "not reproduced" if lies.high < 0 else "undecided"
+    return f"{verdict} at this size. Correlation of slope and gain by data set, each pair less the mean of its T: {shown}; mean {lies}."
 
 
 def within(cells):

@@ -2,7 +2,7 @@
 # Paper 4 (2305.17581): what a teacher does to the noise of plain SGD. A linear probe on frozen vectors (what the last layer reads of the
 # first token), batches of 10, a constant step of 0.05 without clipping, as the paper's linear runs (papers.md 8.6).
 # The floor is measured from the optimum on, so nothing of the way there is in it; the curves start from a new last layer.
-#   run.sh --small   the shipped encoder, one seed (SEEDS="43 44" for others), about ten minutes on two cores;   run.sh   MiniLM too, five seeds, λ by tenths
+#   run.sh --small   the shipped encoder, one seed (SEEDS="43 44" for others), under 30 minutes on two cores;   run.sh   MiniLM too, five seeds, λ by tenths
 source "$(dirname "$0")/../lib.sh"
 hub
 here=experiments/variance

@@ -15,7 +15,7 @@ mod class_gaps;
 mod directions;
 mod words;
 
-pub use class_gaps::{ClassGap, ClassGaps, class_gap};
+pub use class_gaps::{ClassGap, ClassGaps};
 pub use directions::{Directions, Layer, directions_said, geometric_mean};
 
 /// What one model says of N rows, before softmax: probabilities in f32 are 1 where logits still differ.

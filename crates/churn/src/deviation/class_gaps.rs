@@ -1,21 +1,23 @@
-//! Whether a teacher's scores of each class are right: the normalised calibration error that bounds what a robust student loses
-//! by learning from them (Wang et al. 2023, "Robust distillation for worst-class performance"; papers.md §7.6).
+//! Whether a teacher's scores of each class are right: an estimate, from rows and their true classes, of the normalised calibration
+//! error in the bound on what a robust student loses by learning from them (Wang et al. 2023, "Robust distillation for worst-class
+//! performance"; papers.md §7.6).
 
 use lowchurn_data::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{number, rows};
-use crate::{Interval, Pair};
+use crate::Pair;
+use crate::format::{number, p_value, rows};
 
 /// The errors of all classes of a teacher, over the rows with a true class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassGaps {
     pub classes: Vec<ClassGap>,
-    /// The class with the largest error, and that error.
+    /// The class whose error is furthest above what chance gives, in standard deviations of chance.
     pub worst: String,
     pub gap: f64,
-    /// Where the largest error would lie if the scores were right: over labels drawn from the scores themselves.
-    pub by_chance: Interval,
+    pub by_chance: f64,
+    /// That any class would be as far above, if every class's scores were right but for a factor.
+    pub p: f64,
     /// In words.
     pub said: String,
 }
@@ -29,17 +31,17 @@ pub struct ClassGap {
     pub mean_score: f64,
     /// `None` for a class that no row is of, or that the teacher never scores.
     pub gap: Option<f64>,
-    /// The mean over labels drawn from the scores.
+    /// The mean of as many rows drawn by their scores.
     pub by_chance: Option<f64>,
 }
 
 /// Of scores, equal in width; few classes have rows for more.
 const BINS: usize = 15;
-const DRAWS: usize = 400;
+const DRAWS: usize = 399;
 
 /// Σ_b |n_b/n − s_b/s| for the true rows n_b and the sums of scores s_b of one class in bins b: how far its scores, over their own
 /// mean, are from the truth's, E_x |η_y/π_y − p_y/π^t_y| where η and p are those of a bin. From 0 to 2; `None` where either sums to 0.
-pub fn class_gap(rows: &[f64], scores: &[f64]) -> Option<f64> {
+fn class_gap(rows: &[f64], scores: &[f64]) -> Option<f64> {
     let (n, s) = (rows.iter().sum::<f64>(), scores.iter().sum::<f64>());
     let distance = rows.iter().zip(scores).map(|(of, told)| (of / n - told / s).abs()).sum();
     (n > 0.0 && s > 0.0).then_some(distance)
@@ -47,73 +49,79 @@ pub fn class_gap(rows: &[f64], scores: &[f64]) -> Option<f64> {
 
 /// Of the old side, the teacher. `None` without scores, without a true class, or where no class has an error.
 ///
-/// Scores that are right have an error too, the larger the fewer rows a class has, so the largest one is set against those of
-/// labels drawn from the scores. A bin's mean hides what differs inside it: a small error is no proof.
+/// Scores that are right have an error too, the larger the fewer rows a class has. So each is set against that of as many rows
+/// drawn in proportion to the class's scores, where η_y/π_y = p_y/π^t_y. What differs inside a bin is hidden: the estimate is one from
+/// below but for its noise, and a small error is no proof.
 pub(super) fn class_gaps(pair: &Pair, confidence: f64) -> Option<ClassGaps> {
     let k = pair.labels.len();
-    let scores = pair.old_scores.as_ref()?;
-    let judged: Vec<(&[f32], usize)> = scores
-        .chunks_exact(k)
-        .zip(&pair.gold)
-        .filter_map(|(row, gold)| Some((row, (*gold)? as usize)))
-        .collect();
     let bin = |score: f32| ((score * BINS as f32) as usize).min(BINS - 1);
-    let mut told = vec![[0.0; BINS]; k];
-    for (row, _) in &judged {
+    let (mut judged, mut of, mut told) = (0, vec![[0.0; BINS]; k], vec![[0.0; BINS]; k]);
+    for (row, gold) in pair.old_scores.as_ref()?.chunks_exact(k).zip(&pair.gold) {
+        let Some(gold) = gold.map(|gold| gold as usize) else { continue };
+        judged += 1;
+        of[gold][bin(row[gold])] += 1.0;
         row.iter().enumerate().for_each(|(class, p)| told[class][bin(*p)] += f64::from(*p));
     }
-    let gaps = |label_of: &mut dyn FnMut(&[f32], usize) -> usize| -> Vec<Option<f64>> {
-        let mut of = vec![[0.0; BINS]; k];
-        for (row, gold) in &judged {
-            let class = label_of(row, *gold);
-            of[class][bin(row[class])] += 1.0;
-        }
-        of.iter().zip(&told).map(|(of, told)| class_gap(of, told)).collect()
-    };
-    let found = gaps(&mut |_, gold| gold);
-    let (at, gap) = largest(&found)?;
-
     let mut rng = Rng::stream(0, "class gaps", 0);
-    let draws: Vec<Vec<Option<f64>>> =
-        (0..DRAWS).map(|_| gaps(&mut |row, _| draw(row, &mut rng))).collect();
-    let mut highest: Vec<f64> = draws.iter().filter_map(|draw| Some(largest(draw)?.1)).collect();
-    highest.sort_by(f64::total_cmp);
-    let end = |share: f64| {
-        highest.get((share * highest.len().saturating_sub(1) as f64).round() as usize).copied()
-    };
-    let by_chance = Interval {
-        low: end((1.0 - confidence) / 2.0)?,
-        high: end((1.0 + confidence) / 2.0)?,
-        confidence,
-    };
-    let classes = pair.labels.iter().enumerate().map(|(class, label)| {
-        let drawn: Vec<f64> = draws.iter().filter_map(|draw| draw[class]).collect();
-        ClassGap {
-            label: label.clone(),
-            rows: judged.iter().filter(|(_, gold)| *gold == class).count() as u64,
-            mean_score: told[class].iter().sum::<f64>() / judged.len() as f64,
-            gap: found[class],
-            by_chance: (!drawn.is_empty()).then(|| drawn.iter().sum::<f64>() / drawn.len() as f64),
-        }
+    let drawn: Vec<Option<Drawn>> =
+        of.iter().zip(&told).map(|(of, told)| Drawn::of(of, told, &mut rng)).collect();
+    let above = |at: usize| drawn.iter().flatten().map(|of| of.above[at]).fold(f64::MIN, f64::max);
+    let (worst, found) =
+        drawn.iter().enumerate().filter_map(|(class, of)| Some((class, of.as_ref()?))).reduce(
+            |top, next| if next.1.above[DRAWS] > top.1.above[DRAWS] { next } else { top },
+        )?;
+    let as_far = (0..=DRAWS).filter(|at| above(*at) >= found.above[DRAWS]).count();
+    let p = as_far as f64 / (DRAWS + 1) as f64;
+
+    let classes = pair.labels.iter().enumerate().map(|(class, label)| ClassGap {
+        label: label.clone(),
+        rows: of[class].iter().sum::<f64>() as u64,
+        mean_score: told[class].iter().sum::<f64>() / f64::from(judged),
+        gap: drawn[class].as_ref().map(|of| of.gap),
+        by_chance: drawn[class].as_ref().map(|of| of.by_chance),
     });
     let classes: Vec<ClassGap> = classes.collect();
-    let said = said(&classes[at], gap, &by_chance);
-    Some(ClassGaps { worst: pair.labels[at].clone(), gap, by_chance, said, classes })
+    let said = said(&classes[worst], found, p, confidence);
+    let (gap, by_chance) = (found.gap, found.by_chance);
+    Some(ClassGaps { worst: pair.labels[worst].clone(), gap, by_chance, p, said, classes })
 }
 
-fn largest(gaps: &[Option<f64>]) -> Option<(usize, f64)> {
-    let known = gaps.iter().enumerate().filter_map(|(class, gap)| Some((class, (*gap)?)));
-    known.reduce(|top, next| if next.1 > top.1 { next } else { top })
+/// The error of a class, and those of rows that its scores are right for but for a factor.
+struct Drawn {
+    gap: f64,
+    by_chance: f64,
+    /// In standard deviations over the mean of the draws: each draw, and the class itself as the last.
+    above: Vec<f64>,
 }
 
-/// A class drawn from its scores; the last one with a score takes what rounding leaves.
-fn draw(scores: &[f32], rng: &mut Rng) -> usize {
-    let total: f64 = scores.iter().map(|p| f64::from(*p)).sum();
-    let mut left = rng.uniform() * total;
+impl Drawn {
+    fn of(rows: &[f64], scores: &[f64], rng: &mut Rng) -> Option<Drawn> {
+        let gap = class_gap(rows, scores)?;
+        let n = rows.iter().sum::<f64>() as usize;
+        let mut gaps: Vec<f64> = (0..DRAWS)
+            .filter_map(|_| {
+                let mut drawn = [0.0; BINS];
+                (0..n).for_each(|_| drawn[draw(scores, rng)] += 1.0);
+                class_gap(&drawn, scores)
+            })
+            .collect();
+        let by_chance = gaps.iter().sum::<f64>() / DRAWS as f64;
+        let squares = gaps.iter().map(|gap| (gap - by_chance).powi(2)).sum::<f64>();
+        let deviation = (squares / (DRAWS - 1) as f64).sqrt();
+        gaps.push(gap);
+        // All scores in one bin leave nothing to chance, and no error.
+        let above = gaps.iter().map(|gap| (gap - by_chance) / deviation.max(1e-12)).collect();
+        Some(Drawn { gap, by_chance, above })
+    }
+}
+
+/// A place drawn by its share; the last one with a share takes what rounding leaves.
+fn draw(shares: &[f64], rng: &mut Rng) -> usize {
+    let mut left = rng.uniform() * shares.iter().sum::<f64>();
     let mut last = 0;
-    for (class, p) in scores.iter().enumerate().filter(|(_, p)| **p > 0.0) {
-        left -= f64::from(*p);
-        last = class;
+    for (at, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+        left -= share;
+        last = at;
         if left < 0.0 {
             break;
         }
@@ -121,21 +129,22 @@ fn draw(scores: &[f32], rng: &mut Rng) -> usize {
     last
 }
 
-fn said(worst: &ClassGap, gap: f64, by_chance: &Interval) -> String {
-    let start = format!(
-        "the teacher's scores are furthest off for {} ({}): normalised calibration error {}",
+fn said(worst: &ClassGap, found: &Drawn, p: f64, confidence: f64) -> String {
+    let of = format!(
+        "{} ({}): normalised calibration error {}, by chance {}, p {}",
         worst.label,
         rows(worst.rows),
-        number(Some(gap)),
+        number(Some(found.gap)),
+        number(Some(found.by_chance)),
+        p_value(p),
     );
-    let chance = format!("{} to {}", number(Some(by_chance.low)), number(Some(by_chance.high)));
-    if gap > by_chance.high {
+    if p <= 1.0 - confidence {
         format!(
-            "{start}, more than scores that are right would have ({chance}); a robust student learns that error, so train the teacher \
-             on more rows of this class, or with --objective balanced"
+            "the teacher's scores are furthest off for {of}; a robust student learns that error, so give the teacher more rows of this \
+             class"
         )
     } else {
-        format!("{start}, no more than scores that are right would have ({chance})")
+        format!("no class's scores are off by more than chance makes; furthest is {of}")
     }
 }
 
@@ -157,17 +166,19 @@ mod tests {
         }
     }
 
+    const NAMES: [&str; 3] = ["a", "b", "rare"];
+
     /// Three classes, the last one rare, and labels that are drawn from the scores.
     fn drawn(rows: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
         let mut rng = Rng::stream(seed, "class gaps of a test", 0);
-        let scores: Vec<f32> = (0..rows)
-            .flat_map(|_| {
-                let rare = 0.2 * rng.uniform();
-                let first = (1.0 - rare) * rng.uniform();
-                [first, 1.0 - rare - first, rare].map(|p| p as f32)
-            })
-            .collect();
-        let gold = scores.chunks_exact(3).map(|row| draw(row, &mut rng) as u32).collect();
+        let (mut scores, mut gold) = (Vec::new(), Vec::new());
+        for _ in 0..rows {
+            let rare = 0.2 * rng.uniform();
+            let first = (1.0 - rare) * rng.uniform();
+            let row = [first, 1.0 - rare - first, rare];
+            gold.push(draw(&row, &mut rng) as u32);
+            scores.extend(row.map(|p| p as f32));
+        }
         (scores, gold)
     }
 
@@ -190,47 +201,49 @@ mod tests {
         assert_eq!((class_gap(&[0.0], &[0.5]), class_gap(&[1.0], &[0.0])), (None, None));
     }
 
-    /// Scores that are right are said to be off in 1 of 40 sets of rows: the interval's upper end is at 97.5 %.
+    /// Scores that are right, or too high by one factor for a class, are called off in one set of rows of twenty. 400 sets make 20;
+    /// less than 7 or more than 36 have a probability below 0.001 by the binomial.
     #[test]
     fn scores_that_are_right_are_rarely_called_off() {
-        let (mut off, sets) = (0, 400);
-        for seed in 0..sets {
-            let (scores, gold) = drawn(150, seed);
-            let found = class_gaps(&pair(&["a", "b", "rare"], &scores, &gold), 0.95).unwrap();
-            off += u32::from(found.gap > found.by_chance.high);
+        for factor in [1.0, 4.0] {
+            let off = (0..400).filter(|seed| {
+                let (mut scores, gold) = drawn(150, *seed);
+                scores.iter_mut().skip(2).step_by(3).for_each(|p| *p *= factor);
+                class_gaps(&pair(&NAMES, &scores, &gold), 0.95).unwrap().p <= 0.05
+            });
+            let off = off.count();
+            assert!((7..=36).contains(&off), "factor {factor}: {off} of 400");
         }
-        // Ten are expected; 20 or more have a probability of 0.003 by the binomial.
-        assert!((1..20).contains(&off), "{off} of {sets}");
     }
 
     #[test]
     fn a_class_whose_scores_are_off_is_named_unless_bins_hide_it() {
         let (mut scores, gold) = drawn(3000, 7);
-        let right = class_gaps(&pair(&["a", "b", "rare"], &scores, &gold), 0.95).unwrap();
-        assert!(right.said.contains("no more than scores that are right would have"), "{right:?}");
+        let right = class_gaps(&pair(&NAMES, &scores, &gold), 0.95).unwrap();
+        let words = "no class's scores are off by more than chance makes; furthest is ";
+        assert!(right.said.starts_with(words) && right.p > 0.05, "{right:?}");
+        // Half of what the two share each: nearly all in one bin, whose mean is right.
         for row in scores.chunks_exact_mut(3) {
             let even = (row[0] + row[1]) / 2.0;
             (row[0], row[1]) = (even, even);
         }
-        let off = class_gaps(&pair(&["a", "b", "rare"], &scores, &gold), 0.95).unwrap();
-        // All in one bin or two: the bins hide it. What a sharper teacher does is seen.
-        assert!(off.gap < off.by_chance.high, "{off:?}");
+        let hidden = class_gaps(&pair(&NAMES, &scores, &gold), 0.95).unwrap();
+        assert!(hidden.p > 0.05, "{hidden:?}");
         for (row, gold) in scores.chunks_exact_mut(3).zip(&gold) {
             row.copy_from_slice(if *gold == 2 { &[0.5, 0.49, 0.01] } else { &[0.45, 0.45, 0.1] });
         }
-        let off = class_gaps(&pair(&["a", "b", "rare"], &scores, &gold), 0.95).unwrap();
-        assert_eq!(off.worst, "rare");
-        assert!(off.gap > 1.5 && off.gap > off.by_chance.high);
-        let rows = off.classes[2].rows;
-        assert!(
-            off.said.starts_with(&format!(
-                "the teacher's scores are furthest off for rare ({rows} rows): normalised calibration error {:.3}, more than",
-                off.gap
-            )),
-            "{}",
-            off.said
+        let off = class_gaps(&pair(&NAMES, &scores, &gold), 0.95).unwrap();
+        assert_eq!((off.worst.as_str(), off.p), ("rare", 0.0025));
+        // 1 − s_0/s in the lower bin and as much in the other.
+        let of = |gold: f64, other: f64| 2.0 * (1.0 - gold / (gold + other));
+        let (n, rest) = (off.classes[2].rows as f64, 3000.0 - off.classes[2].rows as f64);
+        assert!((off.gap - of(0.01 * n, 0.1 * rest)).abs() < 1e-6, "{}", off.gap);
+        let words = format!(
+            "the teacher's scores are furthest off for rare ({n} rows): normalised calibration error {:.3}, by chance {:.3}, p 0.0025; a \
+             robust student learns that error, so give the teacher more rows of this class",
+            off.gap, off.by_chance
         );
-        assert!(off.said.ends_with("or with --objective balanced"), "{}", off.said);
+        assert_eq!(off.said, words);
     }
 
     #[test]
@@ -243,5 +256,8 @@ mod tests {
         assert_eq!(class_gaps(&pair(&labels, &scores, &[9, 9]), 0.95), None);
         let silent = Pair { old_scores: None, ..pair(&labels, &scores, &[0, 1]) };
         assert_eq!(class_gaps(&silent, 0.95), None);
+        // All rows in one bin: no error, and nothing that chance could make.
+        let even = class_gaps(&pair(&["a", "b"], &[0.5; 8], &[0, 0, 0, 1]), 0.95).unwrap();
+        assert_eq!((even.gap, even.p), (0.0, 1.0));
     }
 }

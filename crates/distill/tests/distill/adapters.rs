@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Tensor;
+use lowchurn_data::collate;
 use lowchurn_distill::{Event, Grads, Plan, State};
 use lowchurn_kernels::backward;
 use lowchurn_models::{
@@ -12,8 +13,8 @@ use lowchurn_models::{
 };
 
 use crate::methods::Lesson;
-use crate::trained::{lora, lora_above, loss_and_gradients, loss_of};
-use crate::{CPU, Change, Toy, golden_folder, golden_state, numbers, plan, toy_rows, toy_state};
+use crate::trained::{Change, lora, lora_above, loss_and_gradients, loss_of};
+use crate::{CPU, Toy, distance, golden_folder, golden_state, numbers, plan, toy_rows, toy_state};
 
 /// Factors with numbers in them, as after some updates.
 fn with_factors(change: Change) -> State {

@@ -8,12 +8,10 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Tensor;
 use lowchurn_data::{Encoded, collate};
 use lowchurn_distill::{
-    Event, Grads, Guides, Plan, SelectBy, State, cross_entropy_rows, one_hot, step, step_deferring,
+    Event, Guides, Plan, SelectBy, State, cross_entropy_rows, one_hot, step, step_deferring,
 };
 use lowchurn_kernels::{Keys, backward};
-use lowchurn_models::{
-    Classifier, Head, Input, Mode, Params, adapter_base, open_adapted, read_params_into,
-};
+use lowchurn_models::{Classifier, Head, Input, Mode};
 use tempfile::TempDir;
 
 use crate::methods::Lesson;
@@ -45,7 +43,7 @@ fn decayed(plan: &mut Plan) {
     plan.layer_decay = 0.8;
 }
 
-type Change = fn(&mut Plan);
+pub type Change = fn(&mut Plan);
 
 const PARTS: [(&str, Change); 5] = [
     ("frozen", frozen),

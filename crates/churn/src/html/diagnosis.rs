@@ -82,6 +82,7 @@ fn classes(part: &Part, gaps: &ClassGaps) -> String {
         Head::Number("teacher’s mean score"),
         Head::Number("normalised calibration error"),
         Head::Number("the same by chance"),
+        Head::Number("p"),
     ];
     let plain = |value: Option<f64>| {
         value.map_or(none(), |value| number(value, format::number(Some(value))))
@@ -96,6 +97,7 @@ fn classes(part: &Part, gaps: &ClassGaps) -> String {
                 plain(Some(class.mean_score)),
                 plain(class.gap),
                 plain(class.by_chance),
+                class.p.map_or(none(), |p| number(p, format::p_value(p))),
             ]
         })
         .collect();

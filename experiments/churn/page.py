@@ -266,10 +266,11 @@ def of_objective(name: str, lines: list[dict]) -> Case:
 def claims(groups: dict[tuple[str, str], Found], objectives: dict[tuple[str, str], list[dict]]) -> list[str]:
     """Each with one interval a group, of which a claim says that it lies below zero."""
     cases: dict[str, list[Case]] = defaultdict(list)
+    for (encoder, data), lines in sorted(objectives.items()):
+        if len(lines) > 1:
+            cases[OBJECTIVE].append(of_objective(f"{NAMES.get(data, data)} {encoder}", lines))
     for (encoder, data), found in groups.items():
         name = f"{NAMES.get(data, data)} {encoder}"
-        if len(objectives[encoder, data]) > 1:
-            cases[OBJECTIVE].append(of_objective(name, objectives[encoder, data]))
         distilled = [setting for setting in found if setting[0] == "distil"]
         others = [s for s in found if s[0] not in ("distil", *NOT_ONE_TRAINING)]
         beyond = {claim: [s for s in found if s[0] == method] for claim, method in ((THAN_POINTS, "interpolate"), (THAN_ENSEMBLES, "ensemble"))}

@@ -39,7 +39,7 @@ model's. ± is the standard error over seeds, brackets are 95 % intervals.
   too, and 100 rows order little.
 - **Claims** judge each seed by settings that others chose: a random half of the other seeds, drawn {draws} times, chooses by its means, and a cold
   retrain is chosen where nothing has its accuracy. Halves, since of all others a setting near a cold retrain's accuracy would be chosen just
-  where the seed left out is one that it is bad for.
+  where the seed left out is one that it is bad for. This rule was written with most lines there.
 - **Grids.** distil has five λ a start. Where part `tuned` was run, the others have about as many as papers.md 5.5 gives them ({tuned}); elsewhere they
   have one to three, which favours distil.
 - **Steadier objective, steadier students.** The paper argues from the variance of the objective that soft or hard labels estimate. Part

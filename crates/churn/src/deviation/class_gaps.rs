@@ -1,5 +1,5 @@
 //! Whether a teacher's scores of each class are right: an estimate, from rows and their true classes, of the normalised calibration
-//! error in the bound on what a robust student loses by learning from them (Wang et al. 2023, "Robust distillation for worst-class
+//! error in the bound on what a robust student loses by learning from them (Wang et al. 2022, "Robust distillation for worst-class
 //! performance"; papers.md §7.6).
 
 use lowchurn_data::Rng;
@@ -48,6 +48,10 @@ fn class_gap(rows: &[f64], scores: &[f64]) -> Option<f64> {
 
 type Bins = [f64; BINS];
 
+fn bin(score: f32) -> usize {
+    ((score * BINS as f32) as usize).min(BINS - 1)
+}
+
 /// Of the old side, the teacher. `None` without scores, without a true class, or where no class has an error.
 ///
 /// Scores that are right have an error too, the larger the fewer rows a class has. So each is set against those of true classes that
@@ -55,7 +59,6 @@ type Bins = [f64; BINS];
 /// estimate is one from below but for its noise, and a small error is no proof. Costs N·[`DRAWS`] draws.
 pub(super) fn class_gaps(pair: &Pair, confidence: f64) -> Option<ClassGaps> {
     let k = pair.labels.len();
-    let bin = |score: f32| ((score * BINS as f32) as usize).min(BINS - 1);
     let judged: Vec<(&[f32], usize)> = pair
         .old_scores
         .as_ref()?
@@ -75,23 +78,8 @@ pub(super) fn class_gaps(pair: &Pair, confidence: f64) -> Option<ClassGaps> {
         .map(|(of, told)| if sum(told) > 0.0 { sum(of) / sum(told) } else { 0.0 })
         .collect();
 
-    // By draw, and the rows as they are as the last.
-    let mut drawn = vec![vec![[0.0; BINS]; k]; DRAWS];
-    let (mut rng, mut sums) = (Rng::stream(0, "class gaps", 0), Vec::with_capacity(k));
-    for (row, _) in &judged {
-        let mut total = 0.0;
-        sums.clear();
-        sums.extend(row.iter().zip(&factors).map(|(p, factor)| {
-            total += f64::from(*p) * factor;
-            total
-        }));
-        for draw in drawn.iter_mut().filter(|_| total > 0.0) {
-            let at = rng.uniform() * total;
-            let class = sums.partition_point(|sum| *sum <= at).min(k - 1);
-            draw[class][bin(row[class])] += 1.0;
-        }
-    }
-    drawn.push(of);
+    let mut drawn = by_chance(&judged, &factors);
+    drawn.push(of); // the rows as they are, as the last
     let found: Vec<Option<Found>> = (0..k)
         .map(|class| Found::of(drawn.iter().map(|draw| class_gap(&draw[class], &told[class]))))
         .collect();
@@ -121,6 +109,27 @@ pub(super) fn class_gaps(pair: &Pair, confidence: f64) -> Option<ClassGaps> {
     let (worst, ..) =
         off.or_else(|| known().reduce(|top, next| if next.2 < top.2 { next } else { top }))?;
     Some(ClassGaps { worst: worst.label.clone(), said: said(worst, off.is_some()), classes })
+}
+
+/// True rows by draw, class and bin where a row's class is drawn from its scores times the classes' factors.
+fn by_chance(judged: &[(&[f32], usize)], factors: &[f64]) -> Vec<Vec<Bins>> {
+    let k = factors.len();
+    let mut drawn = vec![vec![[0.0; BINS]; k]; DRAWS];
+    let (mut rng, mut sums) = (Rng::stream(0, "class gaps", 0), Vec::with_capacity(k));
+    for (row, _) in judged {
+        let mut total = 0.0;
+        sums.clear();
+        sums.extend(row.iter().zip(factors).map(|(p, factor)| {
+            total += f64::from(*p) * factor;
+            total
+        }));
+        for draw in drawn.iter_mut().filter(|_| total > 0.0) {
+            let at = rng.uniform() * total;
+            let class = sums.partition_point(|sum| *sum <= at).min(k - 1);
+            draw[class][bin(row[class])] += 1.0;
+        }
+    }
+    drawn
 }
 
 /// The error of a class, beside those of the draws.

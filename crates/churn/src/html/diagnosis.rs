@@ -56,19 +56,16 @@ fn ways(directions: &Directions) -> String {
         Head::Number("teacher’s way over the student’s, mean over the others"),
         Head::Number("along v₂"),
     ];
-    let plain = |value: Option<f64>| {
-        value.map_or(none(), |value| number(value, format::number(Some(value))))
-    };
     let lines: Vec<Vec<Cell>> = directions
         .layers
         .iter()
         .map(|layer| {
             vec![
                 text(&layer.name),
-                plain(layer.eigenvalues.first().copied()),
-                plain(layer.eigenvalues.get(1).copied()),
-                plain(layer.ratio),
-                plain(layer.ratios.first().copied().flatten()),
+                known(layer.eigenvalues.first().copied()),
+                known(layer.eigenvalues.get(1).copied()),
+                known(layer.ratio),
+                known(layer.ratios.first().copied().flatten()),
             ]
         })
         .collect();
@@ -84,9 +81,6 @@ fn classes(part: &Part, gaps: &ClassGaps) -> String {
         Head::Number("the same by chance"),
         Head::Number("p"),
     ];
-    let plain = |value: Option<f64>| {
-        value.map_or(none(), |value| number(value, format::number(Some(value))))
-    };
     let lines: Vec<Vec<Cell>> = gaps
         .classes
         .iter()
@@ -94,9 +88,9 @@ fn classes(part: &Part, gaps: &ClassGaps) -> String {
             vec![
                 text(&class.label),
                 count(class.rows),
-                plain(Some(class.mean_score)),
-                plain(class.gap),
-                plain(class.by_chance),
+                known(Some(class.mean_score)),
+                known(class.gap),
+                known(class.by_chance),
                 class.p.map_or(none(), |p| number(p, format::p_value(p))),
             ]
         })
@@ -114,6 +108,11 @@ fn name(part: &Part) -> &'static str {
         RowsOf::Test => "Test rows",
         RowsOf::Train => "Training rows",
     }
+}
+
+/// With three decimals, where there is one.
+fn known(value: Option<f64>) -> Cell {
+    value.map_or(none(), |value| number(value, format::number(Some(value))))
 }
 
 fn slopes(part: &Part, quantile: f64) -> String {

@@ -6,6 +6,7 @@
 mod adapters;
 mod directions;
 mod finish;
+mod fisher;
 mod golden;
 mod gradients;
 mod guides;

@@ -8,28 +8,47 @@ use std::collections::BTreeMap;
 use lowchurn_data::Rng;
 
 use crate::interval::probability;
-use crate::{Error, Estimate, Flips, Interval, Pair, Result};
+use crate::{Error, Estimate, Flips, Interval, Judged, Pair, Result};
 
 /// Resamples of each estimate.
 const DRAWS: usize = 2000;
 
-/// Kinds of rows: unlabelled and the same or changed, then the five kinds of labelled rows.
-const KINDS: usize = 7;
+/// What can become of a row. A number may be right before and not after without having changed by more than the tolerance, so
+/// that all ten are met.
+const KINDS: [Judged; 10] = {
+    const fn kind(is_changed: bool, is_right: Option<(bool, bool)>) -> Judged {
+        Judged { is_changed, is_right }
+    }
+    [
+        kind(false, None),
+        kind(true, None),
+        kind(false, Some((true, true))),
+        kind(true, Some((true, true))),
+        kind(false, Some((true, false))),
+        kind(true, Some((true, false))),
+        kind(false, Some((false, true))),
+        kind(true, Some((false, true))),
+        kind(false, Some((false, false))),
+        kind(true, Some((false, false))),
+    ]
+};
 
-/// A share of rows with its percentile interval; pairs stay together, because a row is drawn with both predictions.
-/// `None` where the statistic isn't defined on these rows. Draws on which it isn't are left out.
-pub fn bootstrap_rows(
-    flips: &Flips,
-    statistic: fn(&Flips) -> Option<f64>,
-    confidence: f64,
-    seed: u64,
-) -> Option<Estimate> {
-    let value = statistic(flips)?;
-    let kinds = kinds(flips);
+/// (PF − NF) / labelled rows with its percentile interval; pairs stay together, because a row is drawn with both predictions.
+/// `None` without labels. Draws without any are left out.
+pub fn bootstrap_gain(flips: &Flips, confidence: f64, seed: u64) -> Option<Estimate> {
+    let value = flips.accuracy_gain()?;
+    // The gain asks for no more of a row.
+    let Flips { rows, labelled, negative, positive, .. } = *flips;
+    let kinds = [negative, positive, labelled - negative - positive, rows - labelled];
     let mut rng = Rng::stream(seed, "bootstrap rows", 0);
-    let draws = (0..DRAWS)
-        .filter_map(|_| statistic(&of_kinds(&multinomial(&mut rng, flips.rows, &kinds))))
-        .collect();
+    let draw = |_| match multinomial(&mut rng, rows, &kinds)[..] {
+        [negative, positive, others, _] => {
+            let labelled = negative + positive + others;
+            Flips { labelled, negative, positive, ..Flips::default() }.accuracy_gain()
+        }
+        _ => None,
+    };
+    let draws = (0..DRAWS).filter_map(draw).collect();
     Some(Estimate { value, interval: percentiles(draws, confidence) })
 }
 
@@ -50,18 +69,18 @@ pub fn bootstrap_runs(
         return Err(Error::RunsDiffer { first, second });
     }
     // Rows that are of the same kind in every run are exchangeable.
-    let mut patterns: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut patterns: BTreeMap<Vec<usize>, u64> = BTreeMap::new();
     for row in 0..first.rows() {
-        let pattern = runs.iter().map(|run| kind(run.old[row], run.new[row], run.gold[row]));
+        let pattern = runs.iter().map(|run| kind(run.judged(row)));
         *patterns.entry(pattern.collect()).or_default() += 1;
     }
     let counts: Vec<u64> = patterns.values().copied().collect();
     let flips_of = |run: usize, counts: &[u64]| {
-        let mut kinds = [0; KINDS];
+        let mut flips = Flips::default();
         for (pattern, count) in patterns.keys().zip(counts) {
-            kinds[pattern[run] as usize] += count;
+            flips.count_times(KINDS[pattern[run]], *count);
         }
-        of_kinds(&kinds)
+        flips
     };
     let mean = |chosen: &[usize], counts: &[u64]| -> Option<f64> {
         let values: Option<Vec<f64>> =
@@ -81,40 +100,9 @@ pub fn bootstrap_runs(
     Ok(Some(Estimate { value, interval: percentiles(draws, confidence) }))
 }
 
-fn kind(old: u32, new: u32, gold: Option<u32>) -> u8 {
-    match gold {
-        None => u8::from(old != new),
-        Some(gold) => match (old == gold, new == gold) {
-            (true, true) => 2,
-            (true, false) => 3,
-            (false, true) => 4,
-            (false, false) if old != new => 5,
-            (false, false) => 6,
-        },
-    }
-}
-
-fn kinds(flips: &Flips) -> [u64; KINDS] {
-    let changed = flips.changed - (flips.negative + flips.positive + flips.lateral);
-    let same = flips.rows - flips.labelled - changed;
-    let Flips { both_right, negative, positive, lateral, same_wrong, .. } = *flips;
-    [same, changed, both_right, negative, positive, lateral, same_wrong]
-}
-
-fn of_kinds(kinds: &[u64]) -> Flips {
-    let [same, changed, both_right, negative, positive, lateral, same_wrong] =
-        std::array::from_fn(|kind| kinds.get(kind).copied().unwrap_or_default());
-    let labelled = both_right + negative + positive + lateral + same_wrong;
-    Flips {
-        rows: same + changed + labelled,
-        changed: changed + negative + positive + lateral,
-        labelled,
-        both_right,
-        negative,
-        positive,
-        lateral,
-        same_wrong,
-    }
+/// A place among [`KINDS`].
+fn kind(row: Judged) -> usize {
+    KINDS.iter().position(|kind| *kind == row).unwrap_or_default()
 }
 
 // As many draws with replacement as `of`, counted by kind: each kind is binomial among what the kinds before it left.
@@ -239,7 +227,7 @@ mod tests {
     fn the_interval_of_the_gain_is_that_of_the_normal_law_where_rows_are_many() {
         // Variance of a row's gain: (NF + PF)/n − ((PF − NF)/n)². Percentiles of 2000 draws are good to about 3 % of it.
         let flips = flips(30_000, 50_000, 800_000, 120_000);
-        let got = bootstrap_rows(&flips, Flips::accuracy_gain, 0.95, 7).unwrap();
+        let got = bootstrap_gain(&flips, 0.95, 7).unwrap();
         let error = ((0.08f64 - 0.02 * 0.02) / 1e6).sqrt();
         assert_eq!(got.value, 0.02);
         let low = (got.value - got.interval.low) / error;
@@ -250,11 +238,11 @@ mod tests {
     #[test]
     fn the_seed_alone_decides() {
         let flips = flips(300, 900, 8000, 800);
-        let draw = |seed| bootstrap_rows(&flips, Flips::accuracy_gain, 0.9, seed).unwrap();
+        let draw = |seed| bootstrap_gain(&flips, 0.9, seed).unwrap();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1).interval, draw(2).interval);
-        assert_eq!(bootstrap_rows(&Flips::default(), Flips::accuracy_gain, 0.9, 1), None);
-        let same = bootstrap_rows(&self::flips(0, 0, 10, 0), Flips::churn, 0.9, 1).unwrap();
+        assert_eq!(bootstrap_gain(&Flips::default(), 0.9, 1), None);
+        let same = bootstrap_gain(&self::flips(0, 0, 10, 0), 0.9, 1).unwrap();
         assert_eq!((same.value, same.interval.low, same.interval.high), (0.0, 0.0, 0.0));
     }
 
@@ -282,14 +270,9 @@ mod tests {
         assert!(got.interval.low < 0.11 && got.interval.high > 0.29, "{:?}", got.interval);
         let alike = [run(&first), run(&first)];
         let narrow = bootstrap_runs(&alike, Flips::churn, 0.95, 3).unwrap().unwrap();
-        let rows = bootstrap_rows(
-            &Flips::of(&both[0].old, &both[0].new, &both[0].gold),
-            Flips::churn,
-            0.95,
-            3,
-        );
+        let one = bootstrap_runs(&both[..1], Flips::churn, 0.95, 3).unwrap().unwrap();
         let width = |estimate: Estimate| estimate.interval.high - estimate.interval.low;
-        assert!((width(narrow) - width(rows.unwrap())).abs() < 0.005);
+        assert!((width(narrow) - width(one)).abs() < 0.005);
         assert_eq!(bootstrap_runs(&[], Flips::churn, 0.95, 3).unwrap(), None);
         let error = bootstrap_runs(&[run(&first), run(&first[1..])], Flips::churn, 0.95, 3);
         assert_eq!(
@@ -298,17 +281,33 @@ mod tests {
         );
     }
 
+    /// Of numbers a row may leave the tolerance of the truth without having changed: 1 of 100 did, all others are right twice.
+    #[test]
+    fn a_flip_without_a_change_is_in_the_gain() {
+        let mut flips = Flips::default();
+        flips.count_times(Judged { is_changed: false, is_right: Some((true, false)) }, 1);
+        flips.count_times(Judged { is_changed: false, is_right: Some((true, true)) }, 60);
+        flips.count_times(Judged { is_changed: true, is_right: Some((true, true)) }, 39);
+        let got = bootstrap_gain(&flips, 0.95, 7).unwrap();
+        // Negative flips of a draw are nearly Poisson with mean 1: from none to three are 98 % of it.
+        assert_eq!(got.value, -0.01);
+        assert_eq!((got.interval.low, got.interval.high), (-0.03, 0.0));
+    }
+
     proptest! {
+        /// Each row is of one kind, and kinds count as their rows do.
         #[test]
-        fn kinds_and_back(rows in prop::collection::vec((0u32..3, 0u32..3, prop::option::of(0u32..3)), 0..100)) {
-            let mut flips = Flips::default();
-            let mut counts = [0u64; KINDS];
-            for (old, new, gold) in rows {
-                flips.add(old, new, gold);
-                counts[kind(old, new, gold) as usize] += 1;
+        fn kinds_and_back(rows in prop::collection::vec((any::<bool>(), prop::option::of(any::<(bool, bool)>())), 0..100)) {
+            let (mut flips, mut of_kinds) = (Flips::default(), Flips::default());
+            let mut counts = [0; KINDS.len()];
+            for (is_changed, is_right) in rows {
+                let row = Judged { is_changed, is_right };
+                prop_assert_eq!(KINDS[kind(row)], row);
+                flips.count(row);
+                counts[kind(row)] += 1;
             }
-            prop_assert_eq!(kinds(&flips), counts);
-            prop_assert_eq!(of_kinds(&counts), flips);
+            KINDS.iter().zip(counts).for_each(|(kind, count)| of_kinds.count_times(*kind, count));
+            prop_assert_eq!(of_kinds, flips);
         }
 
         #[test]

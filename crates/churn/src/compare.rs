@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::bootstrap_rows;
+use crate::bootstrap::bootstrap_gain;
 use crate::classes::{classes, worst};
 use crate::interval::mcnemar;
 use crate::predicted::length;
@@ -216,7 +216,7 @@ impl Measured {
             lateral: of_labelled(flips.lateral),
             accuracy_old: of_labelled(flips.right_old()),
             accuracy_new: of_labelled(flips.right_new()),
-            accuracy_gain: bootstrap_rows(&flips, Flips::accuracy_gain, confidence, seed),
+            accuracy_gain: bootstrap_gain(&flips, confidence, seed),
             nfi: flips.nfi(),
             pfi: flips.pfi(),
             relative_nfr: flips.relative_nfr(),

@@ -36,10 +36,15 @@ impl Flips {
 
     /// Counts one row whose answers have been judged.
     pub fn count(&mut self, row: Judged) {
-        self.rows += 1;
-        self.changed += u64::from(row.is_changed);
+        self.count_times(row, 1);
+    }
+
+    /// Counts so many rows of which the same became.
+    pub fn count_times(&mut self, row: Judged, times: u64) {
+        self.rows += times;
+        self.changed += if row.is_changed { times } else { 0 };
         let Some((is_old_right, is_new_right)) = row.is_right else { return };
-        self.labelled += 1;
+        self.labelled += times;
         let kind = match (is_old_right, is_new_right) {
             (true, true) => &mut self.both_right,
             (true, false) => &mut self.negative,
@@ -47,7 +52,7 @@ impl Flips {
             (false, false) if row.is_changed => &mut self.lateral,
             (false, false) => &mut self.same_wrong,
         };
-        *kind += 1;
+        *kind += times;
     }
 
     /// Counts these rows.

@@ -61,7 +61,7 @@ mod html;
 mod error;
 
 pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
-pub use bootstrap::{bootstrap_rows, bootstrap_runs};
+pub use bootstrap::{bootstrap_gain, bootstrap_runs};
 pub use budget::*;
 pub use certify::*;
 pub use classes::*;

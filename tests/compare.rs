@@ -415,8 +415,29 @@ fn the_gate_says_the_verdict_by_its_exit_code() {
     assert_eq!(
         done.out,
         "FAIL\n  FAIL          churn: 4 of 400 rows changed (1.00%), the limit is 0.20%; with 95% confidence it is at least \
-         0.34%\n  note: judged by the limits given to gate, from the counts in the report\n"
+         0.34%\n  note: judged by the limits given to gate, and by the report's own where none was given in their place, from the counts in \
+         the report\n"
     );
+    // Limits that aren't given stay the report's own, and so does its confidence.
+    lab.ok("compare $T/old.csv $T/new.csv --output $T/both --max-churn 5% --max-nfr 0.2%");
+    let done = lab.run("gate $T/both/report.json --max-churn 3%").expect(10);
+    assert!(
+        done.out.contains("  PASS          churn: ") && done.out.contains("the limit is 3.00%")
+    );
+    assert!(done.out.contains("  FAIL          nfr: ") && done.out.contains("the limit is 0.20%"));
+    lab.run("gate $T/both/report.json --max-nfr 3%").expect(0);
+    // 4 of 400 are at most 3.65 % with confidence 0.999 and 6.36 % with 1 − 10⁻⁷ (Clopper and Pearson).
+    lab.run("gate $T/out/report.json --confidence 0.999").expect(0);
+    let done = lab.run("gate $T/out/report.json --confidence 0.9999999").expect(11);
+    assert!(done.out.contains("INCONCLUSIVE  churn: "), "{}", done.out);
+    // Golden rows were counted when the report was made.
+    lab.write("golden.txt", "0\n");
+    lab.ok(
+        "compare $T/old.csv $T/new.csv --output $T/golden --max-churn 5% --golden $T/golden.txt",
+    );
+    let done = lab.run("gate $T/golden/report.json --max-churn 3%").expect(10);
+    assert!(done.out.contains("1 of 1 golden rows changed: 0"), "{}", done.out);
+
     let done = lab.run("gate $T/out/report.json --max-churn 1.5% --json --format json").expect(11);
     let finished = done.json().pop().unwrap();
     assert_eq!(
@@ -517,6 +538,30 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
         assert_eq!(files["comparison"]["all"], models["comparison"]["all"], "{old} {new}");
         assert_eq!(files["comparison"]["slices"], models["comparison"]["slices"], "{old} {new}");
     }
+    // Rows that the new model was trained on certify nothing, wherever its record names them.
+    let seen = "compare $T/one $T/two --data tickets --nearest 0 --output $T/seen --max-churn 99%";
+    let done = lab.ok(&format!("{seen} --split train[150:450]"));
+    let said = "50 of 300 rows have a text that $T/two was trained on; they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
+    let report_of_others = report(&lab, "seen");
+    assert_eq!(report_of_others["rows"], 250);
+    assert_eq!(report_of_others["certificate"]["verdict"], "PASS");
+    let done = lab.ok(&format!("{seen} --split train[:200]"));
+    let said = "200 of 200 rows have a text that $T/two was trained on, so they can fail it and certify nothing";
+    assert!(done.err.contains(said), "{}", done.err);
+    assert!(done.err.contains("for a verdict's exit code: lowchurn gate $T/seen/report.json"));
+    assert_eq!(report(&lab, "seen")["certificate"]["verdict"], "INCONCLUSIVE");
+    let done = lab.run("gate $T/seen/report.json").expect(11);
+    assert_eq!(done.out.matches("these rows chose the weights of $T/two").count(), 1);
+    lab.run("gate $T/seen/report.json --max-churn 98%").expect(11);
+    // Where they were is gone: that is said, and nothing is known of them.
+    let run = lab.text("two/run.toml");
+    lab.write("two/run.toml", run.replace("train[:200]", "gone"));
+    let done = lab.ok(&format!("{seen} --split train[150:450]"));
+    let said = "$T/two: the rows that it was trained on can't be read, so whether these are among them isn't known: ";
+    assert!(done.err.contains(said), "{}", done.err);
+    assert_eq!(report(&lab, "seen")["rows"], 300);
+
     let same = lab.ok(&format!("compare $T/one $T/one {data} --output $T/same"));
     assert!(same.out.contains("both sides are the same, by their hashes"), "{}", same.out);
     assert_eq!(report(&lab, "same")["n_flips"], 0);

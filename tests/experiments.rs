@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use util::repository;
+use util::{Lab, repository};
 
 const RUN: &str = r#"source "$(dirname "$0")/../lib.sh"
 said() { echo "first"; echo "{\"seed\": $1, \"accuracy\": 0.$1}"; echo "$1" >> ran; }
@@ -47,6 +47,19 @@ fn text(output: &Output) -> String {
 fn tables(tree: &Path, args: &[&str]) -> Output {
     let script = tree.join("experiments/tables.py");
     Command::new(python()).arg(script).args(args).current_dir(tree).output().unwrap()
+}
+
+/// Written by hand it would lose, when it is made again, what was never in its program.
+#[test]
+fn the_schema_of_reports_is_what_its_program_makes() {
+    if has_python() {
+        let (lab, folder) = (Lab::new(), repository().join("crates/churn/schema"));
+        let script = folder.join("make.py");
+        let done = Command::new(python()).arg(script).current_dir(lab.root()).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+        let there = fs::read_to_string(folder.join("report-v1.schema.json")).unwrap();
+        assert!(lab.text("report-v1.schema.json") == there, "run just golden");
+    }
 }
 
 #[test]

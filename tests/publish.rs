@@ -94,14 +94,17 @@ fn a_run_goes_there_and_its_id_is_a_model() {
     lab.ok("compare me/tickets $T/next --data tickets:later[:60] --output $T/cmp");
 
     // Texts of rows stay at home unless they are asked for.
-    let text = lab.json("next/report.json")["flips"][0]["text"].as_str().map(str::to_owned);
-    let text = text.expect("the update changed a prediction");
+    let report = lab.json("next/report.json");
+    let mut texts =
+        report["flips"].as_array().unwrap().iter().filter_map(|flip| flip["text"].as_str());
+    let is_plain = |text: &&str| !text.contains(['"', '\\', '&', '<', '>', '\'', '\n']); // the same in JSON and in HTML
+    let text = texts.rfind(is_plain).expect("the update changed a prediction");
     let published = ["report.json", "flips.jsonl", "report.html", "report.md"];
     for name in published {
-        assert!(!sent_text(&server, "me/tickets", name).contains(&text), "{name}");
+        assert!(!sent_text(&server, "me/tickets", name).contains(text), "{name}");
     }
     lab.ok("publish $T/next --to me/tickets --with-texts");
-    assert!(sent_text(&server, "me/tickets", "flips.jsonl").contains(&text));
+    assert!(sent_text(&server, "me/tickets", "flips.jsonl").contains(text));
 }
 
 #[test]

@@ -67,6 +67,17 @@ fn the_gate_decides_and_force_is_written_down() {
     lab.ok("publish $T/next --to me/next --max-churn 99%");
     assert!(!sent_text(&server, "me/next", "README.md").contains("--force"));
 
+    // Without its report nobody knows how close to the old one it is.
+    let report = lab.read("next/report.json");
+    std::fs::remove_file(lab.path("next/report.json")).unwrap();
+    let done = lab.run("publish $T/next --to me/next").expect(2);
+    let said =
+        "it was made from $T/run, and there is no report.json that says how close to it it is";
+    assert!(done.error().contains(said), "{}", done.err);
+    let done = lab.ok("publish $T/next --to me/next --force --dry-run");
+    assert!(done.out.contains("gate: no limit was set; published all the same"), "{}", done.out);
+    lab.write("next/report.json", report);
+
     // A report of another model is none.
     lab.ok("compare $T/next $T/run --data tickets:later[:60] --output $T/cmp");
     let done = lab

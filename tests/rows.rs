@@ -49,7 +49,8 @@ fn every_source_is_read_by_its_own_columns() {
     let run = lab.text("base-v2/run.toml");
     assert!(run.contains("text_column = \"words\"") && run.contains("[[new]]"), "{run}");
 
-    lab.ok("repair $T/base $T/base-v2 --fisher=4 --holdout $T/new.csv --alpha 0:1:0.5 --output $T/repaired");
+    lab.write("others.csv", plain(300..330));
+    lab.ok("repair $T/base $T/base-v2 --fisher=4 --holdout $T/others.csv --alpha 0:1:0.5 --output $T/repaired");
 
     // Typed columns are of what is typed, and the next update needs none of them again.
     lab.write(

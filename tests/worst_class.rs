@@ -248,7 +248,7 @@ fn what_makes_no_sense_is_said() {
     check(
         "update --base $T/model --new $T/new.jsonl --holdout $T/hold.jsonl --max-class-nfr 2% --output $T/x",
         2,
-        "max class nfr 0.02 with confidence 0.95 can't be certified on any class: it takes 149 labelled rows",
+        "max class nfr 2% with confidence 0.95 can't be certified on any class: it takes 149 labelled rows",
     );
     assert!(!lab.path("x").join("config.json").exists());
 }

@@ -4,12 +4,29 @@ use anyhow::Result;
 use lowchurn_churn::{
     Budget, Candidate, Certificate, Measurements, Pair, class_flips_of, column_slices, walk,
 };
+use lowchurn_data::{Example, Rng};
 use lowchurn_distill::Method;
 
 use crate::failure::Usage;
+use crate::rows;
 use crate::steering::is_steered;
 use crate::update::Trial;
 use crate::updating::Updating;
+
+/// Of held-out rows.
+pub const CALIBRATION_SHARE: f64 = 0.3;
+
+/// (N,) which held-out rows may be looked at while choosing. A row's text decides, so that it is on the same side for every verb,
+/// seed and method, wherever it stands in its file and whatever was left out before it; rows that share a text stay together.
+pub fn calibration_rows(rows: &[Example]) -> Vec<bool> {
+    let is_calibration = |row: &Example| {
+        let (text, pair) = rows::text(row);
+        let of_pair = Rng::stream(0, pair, 0).next_u64();
+        let of_both = Rng::stream(0, text, of_pair).next_u64();
+        Rng::stream(0, "calibration rows", of_both).uniform() < CALIBRATION_SHARE
+    };
+    rows.iter().map(is_calibration).collect()
+}
 
 /// Whether calibration rows take part in the update: they order candidates, or steer the training.
 pub fn looks_at_rows(updating: &Updating, budget: Option<&Budget>, methods: &[Method]) -> bool {
@@ -49,7 +66,7 @@ pub fn refuse_few_rows(
         ..Pair::default()
     };
     let n_labelled = unchanged.gold.iter().flatten().count() as u64;
-    budget.check_rows(n_certification as u64, n_labelled)?;
+    budget.check_rows(n_certification as u64, n_labelled, 1.0 - CALIBRATION_SHARE)?;
     let slices = column_slices(&unchanged, &rows_of(&updating.rows.holdout_columns, &rows));
     let labelled = slices.into_iter().map(|(name, flips)| (name, flips.labelled));
     budget.check_slices(&labelled.collect::<Vec<_>>())?;
@@ -114,4 +131,41 @@ pub fn choose(
 pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Vec<(String, Vec<String>)> {
     let cut = |values: &Vec<String>| rows.iter().map(|&row| values[row].clone()).collect();
     columns.iter().map(|(column, values)| (column.clone(), cut(values))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n: usize) -> Vec<Example> {
+        let row = |row: usize| Example {
+            id: row.to_string(),
+            text: format!("text {row}"),
+            pair: None,
+            label: None,
+            target: None,
+        };
+        (0..n).map(row).collect()
+    }
+
+    /// What is left out before a row, and what it is called, doesn't move it to the other side.
+    #[test]
+    fn a_row_calibrates_by_its_text_alone() {
+        let rows = rows(10_000);
+        let all = calibration_rows(&rows);
+        let n = all.iter().filter(|is| **is).count() as f64;
+        // Binomial: a standard deviation is 46 rows.
+        assert!((n - 3000.0).abs() < 4.0 * 46.0, "{n}");
+        assert_eq!(calibration_rows(&rows[17..]), all[17..]);
+        let renamed = Example { id: "other".into(), ..rows[5].clone() };
+        assert_eq!(calibration_rows(&[renamed])[0], all[5]);
+        // The second text counts, or all rows about one premise would be on one side.
+        let pairs = rows.iter().map(|row| Example {
+            text: "one".into(),
+            pair: Some(row.text.clone()),
+            ..row.clone()
+        });
+        let pairs = calibration_rows(&pairs.collect::<Vec<_>>());
+        assert!(pairs.contains(&true) && pairs.contains(&false) && pairs != all);
+    }
 }

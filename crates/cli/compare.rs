@@ -8,16 +8,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lowchurn_churn::{
     Answers, Asked, Budget, Certificate, Comparison, Flips, Golden, Judged, Measurements,
-    Neighbour, Pair, Predicted, Rate, Report, Side, Unmatched, certify, class_flips,
-    compare as measure, seed_floor,
+    Neighbour, Pair, Predicted, Rate, Report, Side, Unmatched, Verdict, certify, class_flips,
+    compare as measure, seed_floor, withhold_pass,
 };
-use lowchurn_data::{Columns, Example, parse_map};
+use lowchurn_data::{Example, Split, parse_map};
 use lowchurn_hub::Hub;
 use serde_json::json;
 
 use crate::args::{BudgetFlags, Compare};
 use crate::console::Console;
-use crate::data::Wishes;
 use crate::device::{self, Compute};
 use crate::facts::{self, Facts};
 use crate::failure::Usage;
@@ -26,7 +25,7 @@ use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
 use crate::served::Form;
 use crate::sides::{self, Source, known};
-use crate::{golden, nearest, output, places, served, slices};
+use crate::{golden, nearest, output, places, seen, served, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let label_map = check(args)?;
@@ -79,10 +78,12 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
 
     let unmatched = if args.allow_partial { Unmatched::Count } else { Unmatched::Refuse };
     let pair = Pair::align(&old_says, &new_says, &label_map, unmatched)?;
-    let mut pair = facts.keep(pair, args.allow_partial, console)?;
+    let mut whole = facts.keep(pair, args.allow_partial, console)?;
     if is_same {
-        pair.alignment.insert(0, "both sides are the same, by their hashes".into());
+        whole.alignment.insert(0, "both sides are the same, by their hashes".into());
     }
+    let train = seen::training_rows(args, &new, &hub, console)?;
+    let (pair, rows_chose) = seen::leave_out(&whole, train.as_ref(), &facts, args, console);
     let mut others_say = Vec::new();
     for source in &others {
         others_say.push(sides::predicted(source, &facts.examples, args, &compute, console)?);
@@ -92,7 +93,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         Some(retrain) => churn_of(&old_says, retrain, &pair, &label_map)?,
         None => None,
     };
-    let floor = floor(&new_says, seeds, args.budget.confidence)?;
+    let floor = floor(&new_says, seeds, args.budget.confidence())?;
 
     let texts = facts.texts(&pair);
     if texts.is_none() && !args.keyword.is_empty() {
@@ -108,7 +109,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let comparison = measure(
         &pair,
         &Asked {
-            confidence: args.budget.confidence,
+            confidence: args.budget.confidence(),
             thresholds: &args.threshold,
             is_new_row: is_new.as_deref(),
             slice_columns: &columns,
@@ -120,8 +121,12 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
             ..Asked::default()
         },
     )?;
-    let certificate = certificate(args, &pair, &comparison, &hub, console)?;
-    let nearest = near(args, &new, &facts, &pair, (&hub, &compute), console)?;
+    let certificate = certificate(args, &whole, &comparison, &hub, console)?;
+    let certificate = match (certificate, &rows_chose) {
+        (Some(made), Some(what)) => Some(withhold_pass(&made, what)),
+        (made, _) => made,
+    };
+    let nearest = near(args, &new, &facts, &pair, (train, &compute), console)?;
     let report = reporting::report(Told {
         title: format!("{} → {}", args.old, args.new),
         old: side(&old, &old_says),
@@ -132,7 +137,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         texts: texts.as_deref(),
         comparison,
         certificate,
-        rows_chose: None,
+        rows_chose,
         nearest,
         frontier: Vec::new(),
         provenance: provenance(args, has_models, [&old, &new]),
@@ -153,7 +158,7 @@ fn check(args: &Compare) -> Result<Vec<(String, String)>> {
         let golden = args.budget.golden.iter().map(|_| String::new()).collect();
         budget(&args.budget, golden).check()?;
     }
-    let confidence = args.budget.confidence;
+    let confidence = args.budget.confidence();
     if !(confidence > 0.5 && confidence < 1.0) {
         return Err(lowchurn_churn::Error::ConfidenceOutside { confidence }.into());
     }
@@ -251,13 +256,13 @@ pub fn budget(flags: &BudgetFlags, golden: Vec<String>) -> Budget {
         max_class_nfr: flags.max_class_nfr,
         min_accuracy_gain: flags.min_accuracy_gain,
         golden,
-        confidence: flags.confidence,
+        confidence: flags.confidence(),
     }
 }
 
 fn certificate(
     args: &Compare,
-    pair: &Pair,
+    whole: &Pair,
     comparison: &Comparison,
     hub: &Hub,
     console: &mut Console,
@@ -281,12 +286,13 @@ fn certificate(
         }
         None => Vec::new(),
     };
-    let (old, new) = pair.answers_as_classes();
+    // Golden rows are counted, and may be trained on.
+    let (old, new) = whole.answers_as_classes();
     let rows = Measurements {
         all: comparison.all.flips,
         slices: comparison.column_slices.clone(),
         classes: class_flips(&comparison.classes),
-        golden: Golden::look_up(&golden, &pair.ids, &old, &new),
+        golden: Golden::look_up(&golden, &whole.ids, &old, &new),
     };
     Ok(Some(certify(&budget(&args.budget, golden), &rows)?))
 }
@@ -297,45 +303,14 @@ fn near(
     new: &Source,
     facts: &Facts,
     pair: &Pair,
-    (hub, compute): (&Hub, &Compute),
+    (train, compute): (Option<Split>, &Compute),
     console: &mut Console,
 ) -> Result<BTreeMap<usize, Vec<Neighbour>>> {
-    let Some(found) = new.model().filter(|_| args.nearest > 0) else { return Ok(BTreeMap::new()) };
+    let (Some(found), Some(train)) = (new.model(), train) else { return Ok(BTreeMap::new()) };
     let flips = reporting::flipped(pair).into_iter().take(nearest::MAX_FLIPS);
     let flips: Vec<(usize, Example)> =
         flips.filter_map(|row| Some((row, facts.example(&pair.ids[row])?))).collect();
-    if flips.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let train = match &args.train {
-        Some(text) => {
-            let scoring = &args.scoring;
-            let columns = Columns {
-                text: scoring.text_column.clone(),
-                pair: scoring.pair_column.clone(),
-                label: scoring.label_column.clone(),
-                id: None,
-            };
-            Some(nearest::read(
-                text,
-                &Wishes { columns, kind: Some(found.outputs.kind) },
-                hub,
-                console,
-            )?)
-        }
-        None => match nearest::trained_on(&found.folder, hub, console) {
-            Ok(train) => train,
-            // Nobody asked for them; what they were may be gone.
-            Err(error) => {
-                console.say(&format!("no training rows beside the flips: {error:#}"));
-                None
-            }
-        },
-    };
-    match train.map(|train| facts.others(train)) {
-        Some(train) => nearest::of(found, &flips, &train, args.nearest, compute, console),
-        None => Ok(BTreeMap::new()),
-    }
+    nearest::of(found, &flips, &facts.others(train), args.nearest, compute, console)
 }
 
 fn provenance(args: &Compare, has_models: bool, sides: [&Source; 2]) -> Vec<(String, String)> {
@@ -359,6 +334,13 @@ fn tell(report: &Report, is_same: bool, output: &Path, console: &mut Console) ->
         for line in check_lines(certificate) {
             console.tell(&line)?;
         }
+    }
+    if report.certificate.as_ref().is_some_and(|made| made.verdict != Verdict::Pass) {
+        let path = output.join("report.json");
+        console.say(&format!(
+            "compare exits with 0 all the same; for a verdict's exit code: lowchurn gate {}",
+            path.display()
+        ));
     }
     let path = output.join("report.html");
     console

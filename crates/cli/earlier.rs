@@ -7,12 +7,14 @@ use lowchurn_data::{
     Columns, Example, LabelSet, Labels, NewClasses, Split, labelled, stratified_cut,
 };
 use lowchurn_distill::finished_provenance;
+use lowchurn_hub::Hub;
 
 use crate::console::Console;
 use crate::data::{self, CUT_SEED, Wishes};
 use crate::failure::Usage;
 use crate::found::Found;
-use crate::reader::{Part, Reader};
+use crate::reader::{Part, Reader, unique};
+use crate::rows::settings_of;
 use crate::settings::{Settings, Source};
 
 /// What a run writes down of the rows that its model has seen.
@@ -87,6 +89,30 @@ pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
         sha256: Some(fingerprint(&part.examples, labels)?),
         held_out_fraction: None,
     })
+}
+
+/// The rows that a model was trained on, in the order in which the next update reads them; `None` where its folder doesn't say.
+///
+/// Errors: those of [`read`].
+pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
+    let mut record = Record::of(&settings_of(&model.folder)?);
+    if record.is_empty() {
+        return Ok(None);
+    }
+    let mut reader = Reader {
+        wishes: Wishes { kind: Some(model.outputs.kind), ..Wishes::default() },
+        labels: model.labels.clone(),
+        map: Vec::new(),
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub,
+    };
+    let all = read(&mut record, model, &mut reader, console)?;
+    let seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
+    let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
+    let name = names.join(" + ");
+    Ok(Some(Split::new(&name, unique(seen), LabelSet::of_outputs(model.labels.clone())?)))
 }
 
 /// Reads all of a record's sources, in their order, with `reader`'s labels; fills in hashes that the record lacks.
@@ -195,7 +221,7 @@ fn changed(rows: &str, model: &Found, recorded: &str, found: &str) -> anyhow::Er
 }
 
 /// Of rows with their classes by name, whatever order the model has them in and how many more it got since.
-fn fingerprint(rows: &[Example], labels: &[String]) -> Result<String> {
+pub fn fingerprint(rows: &[Example], labels: &[String]) -> Result<String> {
     let name = |label: u32| labels.get(label as usize).map(String::as_str);
     // Two more, since a label set has two names at least.
     let classes =

@@ -1,14 +1,14 @@
 //! `gate`: the verdict of a report, for people and for machines, and its exit code.
 //!
-//! Nothing is measured again. With limits on the command line the counts in the report are judged by those; a report holds
-//! no ids of rows that didn't change, so golden rows are `compare`'s to look up. Rows that took part in choosing the model
+//! Nothing is measured again. Limits on the command line take the place of the report's own of the same kind, and the counts in the
+//! report are judged by all of them; a report holds no ids of rows that didn't change, so golden rows are `compare`'s to look up. Rows that took part in choosing the model
 //! certify nothing: of a report on such rows (a sweep's, a repair's without a budget) no verdict is PASS.
 
 use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{
-    Certificate, Golden, Measurements, Report, certify, class_flips, exit_code, flat_metrics,
+    Certificate, Golden, Measurements, Report, certify_again, class_flips, exit_code, flat_metrics,
     gate_markdown, junit, withhold_pass,
 };
 use lowchurn_distill::write_file;
@@ -58,7 +58,7 @@ pub fn judged(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certi
     })
 }
 
-/// The report's own, or one by the limits that were given now.
+/// The report's own, or one by the limits that were given now over its own.
 fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certificate> {
     let shown = path.display();
     if flags.golden.is_some() {
@@ -67,20 +67,24 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
         )
         .into());
     }
-    match (flags.is_set(), &report.certificate) {
-        (true, _) => {}
-        (false, Some(certificate)) => return Ok(certificate.clone()),
-        (false, None) => {
+    let own = report.certificate.as_ref();
+    match own {
+        Some(own) if !flags.is_set() && flags.confidence.is_none() => return Ok(own.clone()),
+        None if !flags.is_set() => {
             return Err(Usage(format!(
                 "{shown}: there is no verdict in it, for no budget was given when it was made; give limits now, such as \
                  --max-churn 2%"
             ))
             .into());
         }
+        _ => {}
     }
-    let budget = budget(flags, Vec::new());
+    let mut given = budget(flags, Vec::new());
+    if let (None, Some(own)) = (flags.confidence, own) {
+        given.confidence = own.confidence;
+    }
     let slices = &report.comparison.column_slices;
-    if budget.max_slice_nfr.is_some() && slices.is_empty() {
+    if given.max_slice_nfr.is_some() && slices.is_empty() {
         return Err(Usage(format!(
             "--max-slice-nfr: {shown} has no slices by a column; make it again with --slice COLUMN"
         ))
@@ -92,14 +96,21 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
         classes: class_flips(&report.comparison.classes),
         golden: Golden::default(),
     };
-    let mut certificate = certify(&budget, &rows)?;
-    certificate
-        .notes
-        .push("judged by the limits given to gate, from the counts in the report".into());
-    if report.certificate.as_ref().is_some_and(|own| !own.walked.is_empty()) {
+    let mut certificate = certify_again(own, &given, &rows)?;
+    let limits = own.and_then(|own| own.limits.as_ref());
+    certificate.notes.push(match (own, limits) {
+        (None, _) => "judged by the limits given to gate, from the counts in the report".into(),
+        (Some(_), Some(_)) => "judged by the limits given to gate, and by the report's own where none was given in their place, from \
+            the counts in the report"
+            .into(),
+        (Some(_), None) => "judged by the limits given to gate alone, from the counts in the report; it was made before reports kept \
+            their limits"
+            .into(),
+    });
+    if own.is_some_and(|own| !own.walked.is_empty()) {
         certificate.notes.push(
-            "the model was chosen among candidates under the limits of its own certificate; these limits don't account for \
-             that choice"
+            "the model was chosen among candidates under the limits of its own certificate; other limits don't account for that \
+             choice"
                 .into(),
         );
     }

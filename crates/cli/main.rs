@@ -62,6 +62,7 @@ mod post_shift;
 mod publish;
 mod repair;
 mod reporting;
+mod seen;
 mod served;
 mod sides;
 mod slices;

@@ -1,13 +1,12 @@
 //! Which training rows a model holds for alike: for each changed row the nearest ones by the vectors that go into the head.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::Device;
 use lowchurn_churn::Neighbour;
-use lowchurn_data::{Example, LabelSet, NewClasses, Rng, Split, collate, eval_order};
+use lowchurn_data::{Example, Rng, Split, collate, eval_order};
 use lowchurn_distill::Event;
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Input};
@@ -15,12 +14,9 @@ use lowchurn_models::{Classifier, Input};
 use crate::console::Console;
 use crate::data::{self, Wishes};
 use crate::device::Compute;
-use crate::earlier::{self, Record};
 use crate::found::{self, Found};
 use crate::progress::{Status, count};
-use crate::reader::{Part, Reader, unique};
 use crate::reporting::both_texts;
-use crate::rows;
 
 /// Changed rows that are looked up: the first ones, which are the negative flips that the model is surest of.
 pub const MAX_FLIPS: usize = 200;
@@ -128,29 +124,6 @@ fn normal(mut vector: Vec<f32>) -> Vec<f32> {
         vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
     }
     vector
-}
-
-/// The rows that a run's folder says it was trained on; `None` where it says nothing.
-pub fn trained_on(folder: &Path, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
-    let mut record = Record::of(&rows::settings_of(folder)?);
-    if record.is_empty() {
-        return Ok(None);
-    }
-    let model = found::describe(&folder.display().to_string(), folder.to_path_buf())?;
-    let mut reader = Reader {
-        wishes: Wishes::default(),
-        labels: model.labels.clone(),
-        map: Vec::new(),
-        new_classes: NewClasses::Refused,
-        said: Vec::new(),
-        seen: Vec::new(),
-        hub,
-    };
-    let all = earlier::read(&mut record, &model, &mut reader, console)?;
-    let seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
-    let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
-    let name = names.join(" + ");
-    Ok(Some(Split::new(&name, unique(seen), LabelSet::new(model.labels)?)))
 }
 
 /// Labelled rows, by any name of a data set; of several splits `train`.

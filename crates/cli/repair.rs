@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Budget, Candidate, Certificate, Flips, Measurements, exit_code, walk};
-use lowchurn_data::Split;
+use lowchurn_data::{Example, Split};
 use serde_json::{Value, json};
 
 use self::curve::{
     CurvePoint, Holdout, Tried, curve_point, holdout, numbers, plain_new, rows_of, try_all,
 };
-use self::models::{By, Models, columns, open_models, weights};
+use self::models::{By, Models, columns, fisher_rows, open_models, weights};
 use self::written::{already_done, write_manifest, write_model, write_report};
 pub use self::written::{model_files, other_model};
 use crate::args::Repair;
@@ -27,7 +27,7 @@ use crate::failure::Usage;
 use crate::found;
 use crate::golden::GoldenRows;
 use crate::progress::count;
-use crate::{golden, grid, output, reporting};
+use crate::{earlier, golden, grid, output, reporting};
 
 pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     let alphas = grid::grid("--alpha", &args.alpha, (0.0, 1.0))?;
@@ -56,13 +56,17 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     let budget = crate::update::budget(&args.budget, golden.as_ref())?;
     let (split, alignment) = rows_of(args, &models, budget.as_ref(), console)?;
     golden::refuse_missing(golden.as_ref(), &split)?;
-    let made_from = made_from(args, &models, &split, golden.as_ref());
+    let fisher_rows = match args.fisher {
+        Some(n) => Some((n as usize, fisher_rows(args, &models, console)?)),
+        None => None,
+    };
+    let made_from = made_from(args, &models, &split, golden.as_ref(), fisher_rows.as_ref())?;
     if !args.fresh
         && let Some(code) = already_done(&output, &made_from, console)?
     {
         return Ok(code);
     }
-    let weights = weights(args, &models, console)?;
+    let weights = weights(args, &models, fisher_rows.as_ref(), console)?;
     let holdout = holdout(&models, &weights, split, alignment, golden, args, console)?;
     let tried = try_all(args, &models, &weights, &holdout, &alphas, console)?;
     let accuracy_of_new = plain_new(&models, &weights, &holdout, &tried, console)?;
@@ -114,7 +118,13 @@ fn default_output(new: &str) -> PathBuf {
 }
 
 /// What the result depends on.
-fn made_from(args: &Repair, models: &Models, split: &Split, golden: Option<&GoldenRows>) -> Value {
+fn made_from(
+    args: &Repair,
+    models: &Models,
+    split: &Split,
+    golden: Option<&GoldenRows>,
+    fisher_rows: Option<&(usize, Vec<Example>)>,
+) -> Result<Value> {
     let named = |found: &found::Found| json!({ "name": found.name, "sha256": found.sha256 });
     let b = &args.budget;
     let mut all = json!({
@@ -128,7 +138,7 @@ fn made_from(args: &Repair, models: &Models, split: &Split, golden: Option<&Gold
         "towards": args.towards.name(),
         "budget": {
             "max_churn": b.max_churn, "max_nfr": b.max_nfr, "min_accuracy_gain": b.min_accuracy_gain,
-            "golden": b.golden, "confidence": b.confidence,
+            "golden": b.golden, "confidence": b.confidence(),
         },
         "lowchurn_version": env!("CARGO_PKG_VERSION"),
     });
@@ -139,7 +149,10 @@ fn made_from(args: &Repair, models: &Models, split: &Split, golden: Option<&Gold
     if let Some(golden) = golden {
         all["budget"]["golden_sha256"] = json!(golden.sha256(&split.labels));
     }
-    all
+    if let Some((_, rows)) = fisher_rows {
+        all["fisher_sha256"] = json!(earlier::fingerprint(rows, split.labels.names())?);
+    }
+    Ok(all)
 }
 
 fn tell_curve(
@@ -171,8 +184,10 @@ fn choose(
     budget: Option<&Budget>,
 ) -> Result<(usize, Option<Certificate>, String)> {
     // All of the old weights is the old model, and no update.
-    let open: Vec<usize> = (0..tried.len()).filter(|at| tried[*at].alpha < 1.0).collect();
+    let mut open: Vec<usize> = (0..tried.len()).filter(|at| tried[*at].alpha < 1.0).collect();
     if let Some(budget) = budget {
+        // Of equals the walk takes the first: the one nearest to the old model.
+        open.sort_by(|a, b| tried[*b].alpha.total_cmp(&tried[*a].alpha));
         let candidate = |at: &usize| Candidate {
             name: tried[*at].name(),
             calibration: tried[*at].calibration,
@@ -220,4 +235,52 @@ fn choose(
         why += "; the old model's accuracy isn't below it either, so that nothing speaks for an update";
     }
     Ok((chosen, None, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use lowchurn_churn::{Golden, Judged};
+
+    use super::*;
+    use crate::args::{Args, Verb};
+
+    fn flips(rows: u64, changed: u64) -> Flips {
+        let mut flips = Flips::default();
+        flips.count_times(Judged { is_changed: true, is_right: None }, changed);
+        flips.count_times(Judged { is_changed: false, is_right: None }, rows - changed);
+        flips
+    }
+
+    /// On few calibration rows nothing changes at any of them; the nearest to the old model is walked first, and told of.
+    #[test]
+    fn of_equals_the_nearest_to_the_old_model_is_the_safest() {
+        let line = "lowchurn repair a b --holdout c --max-churn 2%";
+        let Verb::Repair(args) = Args::try_parse_from(line.split(' ')).unwrap().verb else {
+            panic!("{line}")
+        };
+        let tried = |alpha: f64, by, changed| Tried {
+            alpha,
+            by,
+            rescaling: None,
+            logits: Vec::new(),
+            calibration: flips(100, 0),
+            measured: flips(350, changed),
+            golden: Golden::default(),
+        };
+        let tried = [
+            tried(0.85, By::Share, 8),
+            tried(0.95, By::Share, 1),
+            tried(0.9, By::Fisher, 5),
+            tried(1.0, By::Share, 0),
+        ];
+        let budget = crate::update::budget(&args.budget, None).unwrap().unwrap();
+        let (chosen, certificate, _) =
+            choose(&args, &tried, &tried[0].measured, Some(&budget)).unwrap();
+        assert_eq!(tried[chosen].alpha, 0.95);
+        let certificate = certificate.unwrap();
+        let walked: Vec<&str> = certificate.walked.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(walked, ["α 0.95", "α 0.9 by Fisher information", "α 0.85"]);
+        assert_eq!(exit_code(certificate.verdict), 0);
+    }
 }

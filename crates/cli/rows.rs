@@ -165,6 +165,17 @@ pub fn read(
     let labels = LabelSet::of_outputs(reader.labels.clone())?;
     let rows_of = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
     let (n_old, n_new) = (rows_of(&old), rows_of(&new));
+    let known: HashSet<Text> = old.iter().flat_map(|part| &part.examples).map(text).collect();
+    let is_known = |row: &&Example| known.contains(&text(row));
+    let n_twice = new.iter().flat_map(|part| &part.examples).filter(is_known).count();
+    if n_twice > 0 {
+        console.say(&format!(
+            "{} of {} new rows have a text that {} was trained on; they count twice now",
+            count(n_twice as u64),
+            count(n_new as u64),
+            args.base
+        ));
+    }
     let names: Vec<&str> = old.iter().chain(&new).map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     let parts: Vec<Part> = old.into_iter().chain(new).chain(unlabelled).collect();
@@ -265,10 +276,10 @@ fn cut(
     }
 }
 
-type Text<'r> = (&'r str, &'r str);
+pub type Text<'r> = (&'r str, &'r str);
 
 /// As a cut tells texts apart.
-fn text(row: &Example) -> Text<'_> {
+pub fn text(row: &Example) -> Text<'_> {
     (row.text.trim(), row.pair.as_deref().unwrap_or("").trim())
 }
 

@@ -71,7 +71,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     golden::refuse_missing(golden.as_ref(), &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
     refuse_few_rows(&updating, budget.as_ref(), &methods)?;
-    let made_from = update_record::made_from(&updating, args, &methods)?;
+    let made_from = update_record::made_from(&updating, args, &methods, console)?;
     let output = match &args.output {
         Some(output) => output.clone(),
         None => update_record::next_name(&args.deployed.base, &made_from)?,

@@ -8,13 +8,16 @@ use anyhow::{Context, Result};
 use lowchurn_churn::Report;
 use lowchurn_distill::{
     Combine, Error as DistilError, Method, finished, finished_provenance, sha256_of_file,
-    write_json,
+    sha256_of_text, write_json,
 };
 
+use serde::Serialize;
+
 use crate::args::{BudgetFlags, Init, Update};
-use crate::device;
+use crate::console::Console;
 use crate::failure::Usage;
 use crate::updating::Updating;
+use crate::{base, device};
 
 const FILE: &str = "update.json";
 
@@ -33,8 +36,13 @@ pub enum There {
     OtherRun,
 }
 
-/// What the result depends on.
-pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Result<MadeFrom> {
+/// What the result depends on: values and weights by what they hold.
+pub fn made_from(
+    updating: &Updating,
+    args: &Update,
+    methods: &[Method],
+    console: &mut Console,
+) -> Result<MadeFrom> {
     let (rows, deployed) = (&updating.rows, &args.deployed);
     let listed = |all: &[String]| if all.is_empty() { "none".into() } else { all.join(", ") };
     let names: Vec<String> = methods.iter().map(Method::to_string).collect();
@@ -56,8 +64,20 @@ pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Resu
     if let Some(tolerance) = updating.tolerance {
         all.push(("tolerance", tolerance.to_string()));
     }
+    if !rows.holdout_columns.is_empty() {
+        all.push(("values of slice columns", sha256_of_json(&rows.holdout_columns)?));
+    }
+    if let Some(values) = &rows.groups {
+        all.push(("values of the objective's column", sha256_of_json(values)?));
+    }
     if args.init == Init::Cold {
         all.push(("encoder", updating.encoder.clone().unwrap_or_default()));
+    }
+    let is_cold =
+        |method: &Method| args.init == Init::Cold || matches!(method, Method::ShrinkPerturb { .. });
+    if let (Some(encoder), true) = (&updating.encoder, methods.iter().any(is_cold)) {
+        let folder = base::find(encoder)?.folder(&updating.hub, console)?;
+        all.push(("encoder's weights", base::sha256(&folder)?));
     }
     let mut all: MadeFrom = all.into_iter().map(|(what, is)| (what.to_string(), is)).collect();
     // Methods differ in nothing else.
@@ -68,6 +88,10 @@ pub fn made_from(updating: &Updating, args: &Update, methods: &[Method]) -> Resu
         all.extend(settings.map(|(key, value)| (key.clone(), value.to_string())));
     }
     Ok(all)
+}
+
+fn sha256_of_json(value: &impl Serialize) -> Result<String> {
+    Ok(sha256_of_text(&serde_json::to_string(value)?))
 }
 
 /// The base's own folder, or one below `runs` for a base that lies elsewhere, such as on the hub.
@@ -104,7 +128,7 @@ fn budget(flags: &BudgetFlags) -> Result<String> {
         share("max-class-nfr", flags.max_class_nfr),
         share("min-accuracy-gain", flags.min_accuracy_gain),
         golden,
-        share("confidence", Some(flags.confidence)),
+        share("confidence", Some(flags.confidence())),
     ];
     Ok(limits.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }

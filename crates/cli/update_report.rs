@@ -33,7 +33,7 @@ pub fn write(
     let is_new: Vec<bool> = rows.iter().map(|&row| row >= updating.rows.n_old_holdout).collect();
     let columns = rows_of(&updating.rows.holdout_columns, rows);
     let asked = Asked {
-        confidence: args.budget.confidence,
+        confidence: args.budget.confidence(),
         texts: Some(&texts),
         slice_columns: &columns,
         is_new_row: (updating.rows.n_old_holdout > 0).then_some(&is_new[..]),

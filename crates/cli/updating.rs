@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowchurn_churn::Predicted;
-use lowchurn_data::{Encoded, Example, Rng, TextEncoder, encode, parse_map};
+use lowchurn_data::{Encoded, Example, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
     Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
     check_trained,
@@ -15,6 +15,7 @@ use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, check_vocabulary};
 
 use crate::args::{Deployed, Ensemble, Init};
+use crate::certification::calibration_rows;
 use crate::console::Console;
 use crate::device::{self, Compute};
 use crate::failure::Usage;
@@ -52,15 +53,6 @@ pub struct Updating {
     pub tolerance: Option<f64>,
     pub tables: PathBuf,
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
-}
-
-/// Of held-out rows.
-const CALIBRATION_SHARE: f64 = 0.3;
-
-/// (N,) which of N held-out rows may be looked at while choosing; the same ones for every verb, seed and method.
-pub fn calibration_rows(n: usize) -> Vec<bool> {
-    let mut rng = Rng::stream(0, "calibration rows", 0);
-    (0..n).map(|_| rng.uniform() < CALIBRATION_SHARE).collect()
 }
 
 /// [`read`], and what the base says on the held-out rows. `None` where it was interrupted.
@@ -119,7 +111,7 @@ pub fn read(
         Ensemble::Logits => Combine::Logits,
     };
     let encoder = layers.settings.model.clone().or(before.model.clone());
-    let is_calibration = calibration_rows(rows.holdout.examples.len());
+    let is_calibration = calibration_rows(&rows.holdout.examples);
     let tables = args.tables.clone();
     let old_on_holdout = Predicted::default();
     let tokens = BTreeMap::new();

@@ -202,7 +202,18 @@ defs = {
             },
             {},
         ),
-        {"notes": array(TEXT)},
+        {"notes": array(TEXT), "limits": ref("limits")},
+    ),
+    "limits": record(
+        "What was asked for, without the ids of golden rows.",
+        {"golden": array(TEXT), "confidence": SHARE},
+        {
+            "max_churn": SHARE,
+            "max_nfr": SHARE,
+            "max_slice_nfr": SHARE,
+            "max_class_nfr": SHARE,
+            "min_accuracy_gain": NUMBER,
+        },
     ),
     "side": record("", {"name": TEXT, "labels": array(TEXT)}, {"sha256": TEXT}),
     "neighbour": record("", {"id": TEXT, "text": TEXT, "similarity": NUMBER}, {"label": TEXT}),
@@ -243,6 +254,14 @@ defs["fit"] = record(
     fit,
     {"line": ref("line"), "mean_interval": ref("interval")},
 )
+defs["class_gaps"] = record(
+    "How right the teacher's scores of each class are: normalised calibration errors beside those by chance, and for each the "
+    "probability that any class would be as far above by chance.",
+    {"classes": array(ref("class_gap")), "worst": TEXT, "said": TEXT},
+)
+defs["class_gap"] = record(
+    "", {"label": TEXT, "rows": COUNT, "mean_score": NUMBER}, {"gap": NUMBER, "by_chance": NUMBER, "p": NUMBER}
+)
 defs["part"] = record(
     "How a student deviates from its teacher on one set of rows; `points` are a sample of (teacher, student).",
     {
@@ -259,6 +278,7 @@ defs["part"] = record(
         **{name: ref("rate") for name in ("teacher_accuracy", "student_accuracy", "agreement")},
         "crossing": NUMBER,
         "spearman": NUMBER,
+        "class_gaps": ref("class_gaps"),
     },
 )
 defs["layer"] = record(

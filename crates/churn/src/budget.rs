@@ -73,6 +73,9 @@ pub struct Certificate {
     pub confidence: f64,
     /// How the error was shared, for people.
     pub correction: String,
+    /// What was asked for, without the ids of golden rows; whoever judges the report again starts from these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Budget>,
     /// What else must be known, such as slices that are too small to be judged.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -102,11 +105,10 @@ impl Budget {
     ///
     /// Errors: [`Error::BudgetEmpty`], [`Error::BudgetShare`], [`Error::BudgetGain`], [`Error::BudgetConfidence`].
     pub fn check(&self) -> Result<()> {
-        let shares = self.shares();
-        if shares.is_empty() && self.min_accuracy_gain.is_none() && self.golden.is_empty() {
+        if self.is_empty() {
             return Err(Error::BudgetEmpty);
         }
-        for (limit, value) in shares {
+        for (limit, value) in self.shares() {
             if !(value > 0.0 && value < 1.0) {
                 return Err(Error::BudgetShare { limit, value });
             }
@@ -121,18 +123,43 @@ impl Budget {
         Ok(())
     }
 
+    /// Nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        let is_limited = !self.shares().is_empty() || self.min_accuracy_gain.is_some();
+        !is_limited && self.golden.is_empty()
+    }
+
+    /// These limits, and of `other` those that aren't given here. The confidence is this one's.
+    pub fn over(&self, other: &Budget) -> Budget {
+        let golden = if self.golden.is_empty() { &other.golden } else { &self.golden };
+        Budget {
+            max_churn: self.max_churn.or(other.max_churn),
+            max_nfr: self.max_nfr.or(other.max_nfr),
+            max_slice_nfr: self.max_slice_nfr.or(other.max_slice_nfr),
+            max_class_nfr: self.max_class_nfr.or(other.max_class_nfr),
+            min_accuracy_gain: self.min_accuracy_gain.or(other.min_accuracy_gain),
+            golden: golden.clone(),
+            confidence: self.confidence,
+        }
+    }
+
     /// Refuses a budget that so few certification rows can't certify even where nothing flips. To be asked before training.
+    /// `certifying` is the share of held-out rows that certify, by which the message says how many to hold out.
     ///
     /// Errors: those of [`Budget::check`]; [`Error::BudgetRows`], which says how many rows are needed.
-    pub fn check_rows(&self, rows: u64, labelled: u64) -> Result<()> {
+    pub fn check_rows(&self, rows: u64, labelled: u64, certifying: f64) -> Result<()> {
         self.check()?;
         let confidence = self.confidence;
+        let few = |limit, value, kind, found, needed| {
+            let hold_out = (needed < u64::MAX).then(|| (needed as f64 / certifying).ceil() as u64);
+            Error::BudgetRows { limit, value, confidence, kind, found, needed, hold_out }
+        };
         for (limit, value) in self.shares() {
             let needed = least_rows(value, confidence);
             let (found, kind) =
                 if limit == "max churn" { (rows, "") } else { (labelled, "labelled ") };
             if found < needed {
-                return Err(Error::BudgetRows { limit, value, confidence, kind, found, needed });
+                return Err(few(limit, value, kind, found, needed));
             }
         }
         if let Some(value) = self.min_accuracy_gain {
@@ -140,7 +167,7 @@ impl Budget {
             if labelled < needed {
                 let (limit, kind) = ("min accuracy gain", "labelled ");
                 let found = labelled;
-                return Err(Error::BudgetRows { limit, value, confidence, kind, found, needed });
+                return Err(few(limit, value, kind, found, needed));
             }
         }
         Ok(())

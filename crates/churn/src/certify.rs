@@ -54,6 +54,9 @@ impl Golden {
     }
 }
 
+/// The name of the check of golden rows.
+pub(crate) const GOLDEN: &str = "golden rows";
+
 /// Judges each limit of a budget on untouched rows.
 ///
 /// A share passes if its one-sided exact upper bound is within the limit, fails if its lower bound is above it, and is
@@ -77,20 +80,25 @@ pub fn certify(budget: &Budget, rows: &Measurements) -> Result<Certificate> {
     let mut checks: Vec<Check> = shares.iter().map(|share| share_check(share, &levels)).collect();
     checks.extend(budget.min_accuracy_gain.map(|floor| gain_check(floor, &rows.all, &levels)));
     checks.extend(golden);
-    let has = |verdict: Verdict| checks.iter().any(|check| check.verdict == verdict);
-    let verdict = if has(Verdict::Fail) {
-        Verdict::Fail
-    } else if has(Verdict::Inconclusive) {
-        Verdict::Inconclusive
-    } else {
-        Verdict::Pass
-    };
+    let verdict = verdict_of(&checks);
     let correction = correction(n_limits, &levels);
-    Ok(Certificate { verdict, checks, confidence, correction, notes, walked: Vec::new() })
+    let limits = Some(Budget { golden: Vec::new(), ..budget.clone() });
+    Ok(Certificate { verdict, checks, confidence, correction, limits, notes, walked: Vec::new() })
+}
+
+/// FAIL if one fails, else INCONCLUSIVE if one is, else PASS.
+pub fn verdict_of(checks: &[Check]) -> Verdict {
+    let has = |verdict: Verdict| checks.iter().any(|check| check.verdict == verdict);
+    match (has(Verdict::Fail), has(Verdict::Inconclusive)) {
+        (true, _) => Verdict::Fail,
+        (false, true) => Verdict::Inconclusive,
+        (false, false) => Verdict::Pass,
+    }
 }
 
 /// Walks candidates from the lowest calibration churn to the highest while each is certified, and chooses among those that
-/// are: the best accuracy on calibration rows, or without labels the last; the safer one of equals.
+/// are: the best accuracy on calibration rows, or without labels the last; the safer one of equals. Candidates of the same churn
+/// are walked in the order given, so give them from the safest on.
 ///
 /// The order is fixed by rows that certify nothing, and the walk stops at the first candidate without a PASS: the first
 /// that breaks a limit must be passed wrongly before another can be, so that all candidates together share one error and
@@ -318,7 +326,7 @@ fn golden_check(budget: &Budget, golden: &Golden) -> Result<Option<Check>> {
         n => format!("{n} of {of} golden rows changed: {}", shown.join(", ")),
     };
     Ok(Some(Check {
-        name: "golden rows".to_owned(),
+        name: GOLDEN.to_owned(),
         sense: Sense::AtMost,
         limit: 0.0,
         observed,

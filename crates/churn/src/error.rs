@@ -191,7 +191,17 @@ pub enum Error {
     #[error("confidence is {value}; expected a share above 0.5 and below 1, such as 0.95")]
     BudgetConfidence { value: f64 },
 
-    #[error("{limit} {value} with confidence {confidence} can't be certified by {found} {kind}rows, however they come out; {}", if *needed == u64::MAX { "no number of rows would do, so loosen the limit".to_owned() } else { format!("hold out {needed} {kind}rows or more, or loosen the limit") })]
+    #[error(
+        "{limit} {} with confidence {confidence} can't be certified by {found} {kind}rows, however they come out; {}",
+        as_typed(*value),
+        match hold_out {
+            None => "no number of rows would do, so loosen the limit".to_owned(),
+            Some(n) if n == needed => format!("hold out {needed} {kind}rows or more, or loosen the limit"),
+            Some(n) => format!(
+                "it takes {needed}, and of those held out some only choose: hold out about {n}, or loosen the limit"
+            ),
+        }
+    )]
     BudgetRows {
         limit: &'static str,
         value: f64,
@@ -200,18 +210,22 @@ pub enum Error {
         kind: &'static str,
         found: u64,
         needed: u64,
+        /// How many held-out rows have so many that certify; `None` where no number would do.
+        hold_out: Option<u64>,
     },
 
     #[error(
-        "max slice nfr {value} with confidence {confidence} can't be certified on any slice: it takes {needed} labelled rows \
+        "max slice nfr {} with confidence {confidence} can't be certified on any slice: it takes {needed} labelled rows \
         even where nothing flips, and the largest ({name}) has {found}; hold out more rows, name a coarser column, or loosen \
-        the limit"
+        the limit",
+        as_typed(*value)
     )]
     BudgetSlices { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
 
     #[error(
-        "max class nfr {value} with confidence {confidence} can't be certified on any class: it takes {needed} labelled rows \
-        even where nothing flips, and the largest ({name}) has {found}; hold out more rows, or loosen the limit"
+        "max class nfr {} with confidence {confidence} can't be certified on any class: it takes {needed} labelled rows \
+        even where nothing flips, and the largest ({name}) has {found}; hold out more rows, or loosen the limit",
+        as_typed(*value)
     )]
     BudgetClasses { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
 
@@ -238,6 +252,12 @@ fn list(names: &[String]) -> String {
         n if n <= LISTED => names.join(", "),
         n => format!("{}, … ({n} in all)", names[..LISTED].join(", ")),
     }
+}
+
+/// A limit as people type it: 2%, 0.25%.
+fn as_typed(share: f64) -> String {
+    let digits = format!("{:.8}", 100.0 * share);
+    format!("{}%", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn hint(suggestion: &Option<String>) -> String {

@@ -14,27 +14,6 @@ pub fn exit_code(verdict: Verdict) -> u8 {
     }
 }
 
-/// The certificate of rows that took part in choosing the model: a limit that they break is broken, but none is certified.
-/// Each PASS becomes INCONCLUSIVE; golden rows are counted, not estimated, and stay.
-pub fn withhold_pass(certificate: &Certificate, what: &str) -> Certificate {
-    let mut certificate = certificate.clone();
-    for check in &mut certificate.checks {
-        let is_estimated = check.confidence < 1.0;
-        if check.verdict == Verdict::Pass && is_estimated {
-            check.verdict = Verdict::Inconclusive;
-            check.said += "; but these rows chose the model, so they certify nothing";
-        }
-    }
-    let has = |verdict: Verdict| certificate.checks.iter().any(|check| check.verdict == verdict);
-    if certificate.verdict == Verdict::Pass && has(Verdict::Inconclusive) {
-        certificate.verdict = Verdict::Inconclusive;
-    }
-    certificate.notes.push(format!(
-        "these rows chose {what}; certify on rows that chose nothing: compare both models on fresh ones, or update with a budget"
-    ));
-    certificate
-}
-
 /// JUnit's XML, a test case a check: a failure where it fails, skipped where it is inconclusive.
 pub fn junit(certificate: &Certificate, name: &str) -> String {
     let checks = &certificate.checks;

@@ -38,6 +38,8 @@ mod budget;
 
 mod certify;
 
+mod again;
+
 mod frontier;
 
 mod slope;
@@ -60,6 +62,7 @@ mod html;
 
 mod error;
 
+pub use again::*;
 pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
 pub use bootstrap::{bootstrap_gain, bootstrap_runs};
 pub use budget::*;

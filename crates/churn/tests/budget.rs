@@ -1,9 +1,9 @@
 //! Budgets: how many rows they take, what is refused, and what certificates and walks say.
 
 use lowchurn_churn::{
-    Budget, Candidate, Check, Error, Flips, Golden, Measurements, Sense, Verdict, certify,
-    gain_bounds, is_certified, largest_certified, least_rows, mcnemar, rows_needed,
-    rows_needed_of_gain, upper_bound, walk,
+    Budget, Candidate, Certificate, Check, Error, Flips, Golden, Measurements, Sense, Verdict,
+    certify, certify_again, gain_bounds, is_certified, largest_certified, least_rows, mcnemar,
+    rows_needed, rows_needed_of_gain, upper_bound, walk,
 };
 use proptest::prelude::*;
 
@@ -213,32 +213,38 @@ fn budgets_that_make_no_sense_are_refused_with_what_to_do() {
 #[test]
 fn too_few_rows_are_refused_before_training() {
     let check = |budget: &Budget, rows, labelled, expected: &str| {
-        assert_eq!(budget.check_rows(rows, labelled).unwrap_err().to_string(), expected);
+        assert_eq!(budget.check_rows(rows, labelled, 1.0).unwrap_err().to_string(), expected);
     };
     let strict = churn_budget(0.02);
     check(
         &strict,
         148,
         148,
-        "max churn 0.02 with confidence 0.95 can't be certified by 148 rows, however they come out; hold out 149 rows or \
+        "max churn 2% with confidence 0.95 can't be certified by 148 rows, however they come out; hold out 149 rows or \
          more, or loosen the limit",
     );
-    strict.check_rows(149, 0).unwrap();
+    strict.check_rows(149, 0, 1.0).unwrap();
+    // Where a part of the held-out rows only chooses, as many as certify aren't enough.
+    assert_eq!(
+        strict.check_rows(112, 112, 0.7).unwrap_err().to_string(),
+        "max churn 2% with confidence 0.95 can't be certified by 112 rows, however they come out; it takes 149, and of those \
+         held out some only choose: hold out about 213, or loosen the limit"
+    );
     let labelled = Budget { max_nfr: Some(0.01), ..budget() };
     check(
         &labelled,
         10_000,
         298,
-        "max nfr 0.01 with confidence 0.95 can't be certified by 298 labelled rows, however they come out; hold out 299 \
+        "max nfr 1% with confidence 0.95 can't be certified by 298 labelled rows, however they come out; hold out 299 \
          labelled rows or more, or loosen the limit",
     );
-    labelled.check_rows(299, 299).unwrap();
-    let tiny = churn_budget(1e-12);
+    labelled.check_rows(299, 299, 1.0).unwrap();
+    let tiny = churn_budget(1e-9);
     check(
         &tiny,
         1000,
         0,
-        "max churn 0.000000000001 with confidence 0.95 can't be certified by 1000 rows, however they come out; no number \
+        "max churn 0.0000001% with confidence 0.95 can't be certified by 1000 rows, however they come out; no number \
          of rows would do, so loosen the limit",
     );
     // ln(0.005) / ln(0.99) = 527.2: no row may discord, and a tenth of the error is for that.
@@ -247,10 +253,10 @@ fn too_few_rows_are_refused_before_training() {
         &gain,
         1000,
         527,
-        "min accuracy gain -0.01 with confidence 0.95 can't be certified by 527 labelled rows, however they come out; hold \
+        "min accuracy gain -1% with confidence 0.95 can't be certified by 527 labelled rows, however they come out; hold \
          out 528 labelled rows or more, or loosen the limit",
     );
-    gain.check_rows(528, 528).unwrap();
+    gain.check_rows(528, 528, 1.0).unwrap();
     assert_eq!(only_check(&gain, &measured(flips(528, 0, 0, 0))).verdict, Verdict::Pass);
     assert_eq!(only_check(&gain, &measured(flips(527, 0, 0, 0))).verdict, Verdict::Inconclusive);
 }
@@ -376,7 +382,7 @@ fn slices_too_small_for_their_limit_are_refused_before_training() {
     let said = |slices: &[u64]| asked.check_slices(&sizes(slices)).unwrap_err().to_string();
     assert_eq!(
         said(&[3, 58]),
-        "max slice nfr 0.05 with confidence 0.95 can't be certified on any slice: it takes 59 labelled rows even where \
+        "max slice nfr 5% with confidence 0.95 can't be certified on any slice: it takes 59 labelled rows even where \
          nothing flips, and the largest (shop = 1) has 58; hold out more rows, name a coarser column, or loosen the limit"
     );
     assert!(said(&[]).contains("the largest (none) has 0"));
@@ -411,10 +417,46 @@ fn a_limit_on_classes_is_one_on_each_of_them() {
     let said = asked.check_classes(&[("class = a".into(), 58)]).unwrap_err().to_string();
     assert_eq!(
         said,
-        "max class nfr 0.05 with confidence 0.95 can't be certified on any class: it takes 59 labelled rows even where nothing \
+        "max class nfr 5% with confidence 0.95 can't be certified on any class: it takes 59 labelled rows even where nothing \
          flips, and the largest (class = a) has 58; hold out more rows, or loosen the limit"
     );
     asked.check_classes(&[("class = a".into(), 59)]).unwrap();
+}
+
+/// What isn't given stays as it was asked for then.
+#[test]
+fn a_report_is_judged_again_by_all_of_its_limits() {
+    let asked = Budget { max_churn: Some(0.05), max_nfr: Some(0.02), ..budget() };
+    let rows = measured(flips(380, 12, 0, 8));
+    let own = certify(&asked, &rows).unwrap();
+    assert_eq!(own.limits, Some(asked.clone()));
+    let names = |made: &Certificate| -> Vec<(String, f64)> {
+        made.checks.iter().map(|check| (check.name.clone(), check.limit)).collect()
+    };
+    let again = certify_again(Some(&own), &churn_budget(0.1), &rows).unwrap();
+    assert_eq!(names(&again), [("churn".to_string(), 0.1), ("nfr".into(), 0.02)]);
+    assert_eq!(certify_again(Some(&own), &asked, &rows).unwrap(), own);
+    // Another confidence judges the same limits.
+    let sure = certify_again(Some(&own), &Budget { confidence: 0.999, ..budget() }, &rows).unwrap();
+    assert_eq!((names(&sure), sure.confidence), (names(&own), 0.999));
+    // Golden rows were counted then, and nothing can be looked up any more.
+    let golden = Golden { asked: 2, changed: vec!["a".into()], missing: Vec::new() };
+    let ids = vec!["a".to_string(), "b".into()];
+    let held = Measurements { golden, ..rows.clone() };
+    let of_golden = certify(&Budget { golden: ids.clone(), ..churn_budget(0.9) }, &held).unwrap();
+    assert!(of_golden.limits.as_ref().is_some_and(|limits| limits.golden.is_empty()));
+    let again = certify_again(Some(&of_golden), &churn_budget(0.8), &rows).unwrap();
+    assert_eq!(names(&again), [("churn".to_string(), 0.8), ("golden rows".into(), 0.0)]);
+    assert_eq!(again.verdict, Verdict::Fail);
+    let alone = certify(&Budget { golden: ids, ..budget() }, &held).unwrap();
+    let again =
+        certify_again(Some(&alone), &Budget { confidence: 0.99, ..budget() }, &rows).unwrap();
+    assert_eq!(again, alone);
+    // A report of before limits were kept, and one without a verdict.
+    let older = Certificate { limits: None, ..own };
+    let again = certify_again(Some(&older), &churn_budget(0.1), &rows).unwrap();
+    assert_eq!(names(&again), [("churn".to_string(), 0.1)]);
+    assert_eq!(certify_again(None, &asked, &rows).unwrap(), certify(&asked, &rows).unwrap());
 }
 
 #[test]
@@ -532,11 +574,11 @@ fn walks_without_candidates_or_calibration_are_refused() {
 fn certificates_survive_json_and_older_ones_are_read() {
     let made = certify(&churn_budget(0.02), &measured(flips(5000, 3, 5, 0))).unwrap();
     let mut json = serde_json::to_value(&made).unwrap();
-    assert_eq!(serde_json::from_value::<lowchurn_churn::Certificate>(json.clone()).unwrap(), made);
+    assert_eq!(serde_json::from_value::<Certificate>(json.clone()).unwrap(), made);
     assert_eq!(json["verdict"], "PASS");
     assert_eq!(json["checks"][0]["sense"], "at_most");
     json.as_object_mut().unwrap().remove("notes");
-    assert_eq!(serde_json::from_value::<lowchurn_churn::Certificate>(json).unwrap(), made);
+    assert_eq!(serde_json::from_value::<Certificate>(json).unwrap(), made);
 }
 
 proptest! {

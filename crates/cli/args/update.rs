@@ -206,12 +206,18 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "FILE")]
     pub golden: Option<PathBuf>,
 
-    /// Of the verdict
-    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0.95")]
-    pub confidence: f64,
+    /// Of the verdict [default: 0.95; of a report that is judged again, its own]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub confidence: Option<f64>,
 }
 
+const CONFIDENCE: f64 = 0.95;
+
 impl BudgetFlags {
+    pub fn confidence(&self) -> f64 {
+        self.confidence.unwrap_or(CONFIDENCE)
+    }
+
     pub fn is_set(&self) -> bool {
         self.max_churn.is_some()
             || self.max_nfr.is_some()

@@ -1,9 +1,9 @@
-//! What a release is measured on: the rows that it was trained on, and those that the run was judged by, for what the rounding of weights changes: the run's model against its release, on the rows by which the run was judged, both
-//! with products in f32.
+//! What a release is measured on: the rows that its run was trained on, for the table that goes with it, and those that the run was
+//! judged by, for what the rounding of weights changes. Both sides of that, the run's model and its release, have products in f32.
 
 use anyhow::Result;
 use lowchurn_churn::{Rate, upper_bound};
-use lowchurn_data::{Columns, Example, Kind, LabelSet, Labels, NewClasses, Split};
+use lowchurn_data::{Columns, Example, Kind, Labels, Split};
 use lowchurn_distill::Predictions;
 use serde::Serialize;
 
@@ -11,13 +11,12 @@ use crate::args::Publish;
 use crate::console::Console;
 use crate::data::{self, EvalChoice, Wanted, Wishes};
 use crate::device::Compute;
-use crate::earlier::{self, Record};
+use crate::earlier;
 use crate::eval::chosen_split;
 use crate::failure::Usage;
 use crate::found::{Found, logits, open_model, tokens_of};
 use crate::progress::count;
 use crate::publish::run::Run;
-use crate::reader::{Part, Reader, unique};
 
 /// As it is said in the card and in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -137,31 +136,16 @@ pub fn measure(
     Ok(Cast { dtype, rows: rows.clone(), changed, of, limit, at_most, largest_difference })
 }
 
-/// The rows that the run was trained on, as its record names them, in the order in which the next update reads them.
+/// The rows that the run was trained on, as its record names them.
 pub fn trained_on(run: &Run, console: &mut Console) -> Result<Split> {
-    let hub = crate::places::hub()?;
-    let mut record = Record::of(&run.settings);
-    if record.is_empty() {
-        return Err(Usage(format!(
+    let rows = earlier::trained_on(&run.model, &crate::places::hub()?, console)?;
+    rows.ok_or_else(|| {
+        Usage(format!(
             "--with-table: {} doesn't say which rows it was trained on",
             run.folder.join("run.toml").display()
         ))
-        .into());
-    }
-    let mut reader = Reader {
-        wishes: Wishes { kind: Some(run.model.outputs.kind), ..Wishes::default() },
-        labels: run.model.labels.clone(),
-        map: Vec::new(),
-        new_classes: NewClasses::Refused,
-        said: Vec::new(),
-        seen: Vec::new(),
-        hub: &hub,
-    };
-    let parts = earlier::read(&mut record, &run.model, &mut reader, console)?;
-    let parts: Vec<Part> = parts.into_iter().map(|part| part.seen).collect();
-    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-    let name = names.join(" + ");
-    Ok(Split::new(&name, unique(parts), LabelSet::of_outputs(run.model.labels.clone())?))
+        .into()
+    })
 }
 
 /// A rate as the card shows it.

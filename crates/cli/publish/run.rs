@@ -40,7 +40,7 @@ pub enum Gate {
     First,
     /// There is, and no limit was ever given.
     NotJudged,
-    Judged(Certificate),
+    Judged(Box<Certificate>),
 }
 
 /// # Errors
@@ -81,6 +81,7 @@ pub fn read(args: &Publish) -> Result<Run> {
         true => Some(Report::read(&path)?),
         false => None,
     };
+    let settings = settings_of(folder)?;
     let gate = match &report {
         None if args.budget.is_set() => {
             return Err(Usage(format!(
@@ -89,18 +90,37 @@ pub fn read(args: &Publish) -> Result<Run> {
             ))
             .into());
         }
-        None => Gate::First,
+        None => match (earlier(&manifest, &settings), args.force) {
+            (None, _) => Gate::First,
+            (Some(_), true) => Gate::NotJudged,
+            // An update's model is there before its report is, and a report can be deleted.
+            (Some(old), false) => {
+                return Err(Usage(format!(
+                    "{shown}: it was made from {old}, and there is no report.json that says how close to it it is; run the command that \
+                     made it again, or compare it with the deployed model and name that report with --report; --force publishes it all \
+                     the same"
+                ))
+                .into());
+            }
+        },
         Some(report) => {
             refuse_other_model(report, &model, &path)?;
             match report.certificate.is_some() || args.budget.is_set() {
-                true => Gate::Judged(gate::judged(&args.budget, report, &path)?),
+                true => Gate::Judged(Box::new(gate::judged(&args.budget, report, &path)?)),
                 false => Gate::NotJudged,
             }
         }
     };
-    let settings = settings_of(folder)?;
     let folder = folder.clone();
     Ok(Run { folder, model, config, settings, manifest, files, scores, report, gate })
+}
+
+/// The deployed model that the run is to take the place of, where its records name one.
+fn earlier(manifest: &Value, settings: &Settings) -> Option<String> {
+    let of_repair = &manifest["repair"]["made_from"]["old"]["name"];
+    let of_old = &manifest["provenance"]["old"][0];
+    let recorded = [of_repair, of_old].into_iter().find_map(|name| name.as_str());
+    recorded.map(str::to_string).or(settings.base.clone())
 }
 
 fn refuse_other_model(report: &Report, model: &Found, path: &Path) -> Result<()> {

@@ -12,12 +12,14 @@ use serde::Serialize;
 
 use super::models::{By, Models, Weights, between, reader};
 use crate::args::{Refit, Repair, Towards};
+use crate::certification::{CALIBRATION_SHARE, calibration_rows};
 use crate::console::Console;
 use crate::failure::Usage;
-use crate::found;
+use crate::found::{self, Found};
 use crate::golden::GoldenRows;
 use crate::reader::unique;
-use crate::updating::calibration_rows;
+use crate::rows::text;
+use crate::seen;
 
 /// A model that may be chosen, and what it does on the held-out rows.
 pub struct Tried {
@@ -69,13 +71,16 @@ pub fn rows_of(
 ) -> Result<(Split, Vec<String>)> {
     let labels = &models.new[0].labels;
     let mut reader = reader(args, models)?;
-    let part = reader.read(&args.holdout, None, "validation", Labels::IfPresent, console)?;
+    let mut part = reader.read(&args.holdout, None, "validation", Labels::IfPresent, console)?;
     let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
     refuse_unused(&reader.map, &seen)?;
     for line in &reader.said {
         console.tell(&format!("labels: {line}"))?;
     }
     let said = std::mem::take(&mut reader.said);
+    for model in &models.new {
+        leave_out_seen(&mut part.examples, model, models, console)?;
+    }
     let name = part.name.clone();
     let split = Split::new(&name, unique(vec![part]), LabelSet::new(labels.clone())?);
     let labelled = |row: &&Example| row.label.is_some();
@@ -95,13 +100,39 @@ pub fn rows_of(
         return Err(Usage(format!("{name}: {said}")).into());
     }
     if let Some(budget) = budget {
-        let is_calibration = calibration_rows(split.examples.len());
+        let is_calibration = calibration_rows(&split.examples);
         let rest = split.examples.iter().zip(&is_calibration).filter(|(_, is)| !**is);
         let rest: Vec<&Example> = rest.map(|(row, _)| row).collect();
         let n_labelled = rest.iter().copied().filter(|row| row.label.is_some()).count();
-        budget.check_rows(rest.len() as u64, n_labelled as u64)?;
+        budget.check_rows(rest.len() as u64, n_labelled as u64, 1.0 - CALIBRATION_SHARE)?;
     }
     Ok((split, said))
+}
+
+/// Rows that a new model was trained on neither measure it nor choose.
+fn leave_out_seen(
+    rows: &mut Vec<Example>,
+    model: &Found,
+    models: &Models,
+    console: &mut Console,
+) -> Result<()> {
+    let Some(train) = seen::train_of(model, &models.hub, console) else { return Ok(()) };
+    let texts = seen::texts(&train);
+    let is_seen = |row: &Example| texts.contains(&text(row));
+    let n = rows.iter().filter(|row| is_seen(row)).count();
+    if n == 0 {
+        return Ok(());
+    }
+    let said = seen::said(n, rows.len(), &model.name);
+    if n == rows.len() {
+        return Err(Usage(format!(
+            "{said}, so nothing can be measured on them; give others with --holdout"
+        ))
+        .into());
+    }
+    console.say(&format!("{said}; they are left out"));
+    rows.retain(|row| !is_seen(row));
+    Ok(())
 }
 
 pub fn holdout(
@@ -114,7 +145,7 @@ pub fn holdout(
     console: &mut Console,
 ) -> Result<Holdout> {
     let n = split.examples.len() as u32;
-    let is_calibration = calibration_rows(n as usize);
+    let is_calibration = calibration_rows(&split.examples);
     let is_split = args.refit != Refit::None || args.budget.is_set();
     let (calibration, rest): (Vec<u32>, Vec<u32>) =
         (0..n).partition(|row| is_calibration[*row as usize]);

@@ -93,7 +93,12 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
 }
 
 /// Reads all weights, averages the new ones, and takes the Fisher information where it is asked for.
-pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<Weights> {
+pub fn weights(
+    args: &Repair,
+    models: &Models,
+    fisher_rows: Option<&(usize, Vec<Example>)>,
+    console: &mut Console,
+) -> Result<Weights> {
     let old = found::open_model(&models.old, &models.compute)?;
     let new = models
         .new
@@ -110,14 +115,16 @@ pub fn weights(args: &Repair, models: &Models, console: &mut Console) -> Result<
     // Refused now, not after the first pass.
     interpolate(&old.params, &new.params, 0.0)
         .with_context(|| format!("{} and {}", models.old.name, args.new.join(", ")))?;
-    let Some(n_rows) = args.fisher else { return Ok(Weights { old, new, fisher: None }) };
-    let examples = fisher_rows(args, models, console)?;
-    let (n_rows, device) = (n_rows as usize, &models.compute.device);
-    let found = information::take(&models.old, &old, &examples, n_rows, device, console)?;
+    let Some((n_rows, examples)) = fisher_rows else {
+        return Ok(Weights { old, new, fisher: None });
+    };
+    let device = &models.compute.device;
+    let found = information::take(&models.old, &old, examples, *n_rows, device, console)?;
     let fisher = found.ok_or_else(|| anyhow!("interrupted"))?; // never: repair leaves signals as they are
     Ok(Weights { old, new, fisher: Some(fisher) })
 }
 
+/// Rows like those that the old model was trained on.
 pub fn fisher_rows(args: &Repair, models: &Models, console: &mut Console) -> Result<Vec<Example>> {
     let record = Record::of(&rows::settings_of(&models.old.folder)?);
     let mut reader = reader(args, models)?;

@@ -129,7 +129,7 @@ pub fn write_report(
     let of_row = |row: &u32| reporting::both_texts(&holdout.split.examples[*row as usize]);
     let texts: Vec<String> = holdout.measuring.iter().map(of_row).collect();
     let asked =
-        Asked { confidence: args.budget.confidence, texts: Some(&texts), ..Asked::default() };
+        Asked { confidence: args.budget.confidence(), texts: Some(&texts), ..Asked::default() };
     let comparison = compare(&pair, &asked)?;
     let old = &models.old;
     let side = |name: &str, sha256: Option<String>, labels: &[String]| Side {

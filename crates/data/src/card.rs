@@ -1,9 +1,13 @@
 //! The YAML front matter of a dataset's README.md: its configs with their files, and the features of each config.
 //!
 //! Reads only what the layout needs; unknown keys belong to others and are passed over. A front matter that isn't YAML is
-//! an error: guessing on could silently train on other files than the author meant.
+//! an error: guessing on could silently train on other files than the author meant. So is one whose aliases stand for much
+//! more than is written there.
 
-use yaml_rust2::{Yaml, YamlLoader};
+use std::collections::HashMap;
+
+use yaml_rust2::parser::{Event, EventReceiver, Parser};
+use yaml_rust2::{ScanError, Yaml, YamlLoader};
 
 use crate::error::{Error, Result};
 use crate::features::{Feature, FeatureKind};
@@ -57,14 +61,78 @@ pub fn licenses(readme: &str) -> Result<Vec<String>> {
 
 fn top(readme: &str) -> Result<Option<Yaml>> {
     let Some(front) = front_matter(readme) else { return Ok(None) };
+    let refuse = |reason: &str| Err(Error::BadCard { line: 2, reason: reason.to_owned() });
     if too_deep(front) {
-        return Err(Error::BadCard { line: 2, reason: "nested too deeply".to_owned() });
+        return refuse("nested too deeply");
     }
-    let documents = YamlLoader::load_from_str(front).map_err(|error| Error::BadCard {
+    let not_yaml = |error: ScanError| Error::BadCard {
         line: error.marker().line() + 1,
         reason: error.info().to_owned(),
-    })?;
+    };
+    let mut copied = Copied::default();
+    Parser::new_from_str(front).load(&mut copied, true).map_err(not_yaml)?;
+    if copied.total > MOST_COPIED {
+        return refuse("its aliases stand for over 64 MiB; write out what they stand for");
+    }
+    let documents = YamlLoader::load_from_str(front).map_err(not_yaml)?;
     Ok(documents.into_iter().next())
+}
+
+/// Bytes that anchors and aliases may have the loader copy. Cards written by a program repeat features so, a few KiB each.
+const MOST_COPIED: usize = 64 << 20;
+/// About what a value takes besides its text.
+const NODE: usize = 64;
+
+/// What loading would copy: a node with an anchor is kept beside the document, and each alias to it is a copy of that. So ten
+/// lines, each a list of aliases to the line above, stand for more than any memory holds.
+#[derive(Default)]
+struct Copied {
+    total: usize,
+    /// Bytes of all nodes so far, copies among them.
+    seen: usize,
+    /// Anchor, and `seen` where it began, of the lists and maps that aren't closed.
+    open: Vec<(usize, usize)>,
+    /// Bytes of each anchor's node.
+    sizes: HashMap<usize, usize>,
+}
+
+impl Copied {
+    fn close(&mut self, anchor: usize, start: usize) {
+        // The parser counts anchors from 1; 0 is none.
+        if anchor > 0 {
+            let size = self.seen - start;
+            self.sizes.insert(anchor, size);
+            self.total = self.total.saturating_add(size);
+        }
+    }
+}
+
+impl EventReceiver for Copied {
+    fn on_event(&mut self, event: Event) {
+        let start = self.seen;
+        match event {
+            Event::Scalar(text, _, anchor, _) => {
+                self.seen = self.seen.saturating_add(NODE + text.len());
+                self.close(anchor, start);
+            }
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                self.open.push((anchor, start));
+                self.seen = self.seen.saturating_add(NODE);
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some((anchor, start)) = self.open.pop() {
+                    self.close(anchor, start);
+                }
+            }
+            Event::Alias(anchor) => {
+                // Within its own node there is nothing to copy yet.
+                let size = self.sizes.get(&anchor).copied().unwrap_or(0);
+                self.seen = self.seen.saturating_add(size);
+                self.total = self.total.saturating_add(size);
+            }
+            _ => {}
+        }
+    }
 }
 
 // Between a first line `---` and the next such line.
@@ -305,6 +373,35 @@ mod tests {
             &"- ".repeat(100_000),
             "README.md:2: the front matter can't be read (nested too deeply)",
         );
+    }
+
+    // Each line stands for ten of the one above: 10^30 of the first.
+    #[test]
+    fn aliases_may_not_grow_without_end() {
+        let line =
+            |n: usize| format!("a{n}: &a{n} [{}]", vec![format!("*a{}", n - 1); 10].join(", "));
+        let lines: Vec<String> = (1..30).map(line).collect();
+        let bombs = [
+            format!("a0: &a0 [x]\n{}", lines.join("\n")),
+            // Anchors alone: each is kept with all that it holds.
+            format!("{}{}{}", "&a [".repeat(200), "x".repeat(1 << 19), "]".repeat(200)),
+        ];
+        for front in bombs {
+            assert_eq!(
+                parse(&format!("---\n{front}\n---\n")).unwrap_err().to_string(),
+                "README.md:2: the front matter can't be read (its aliases stand for over 64 MiB; write out what they stand for)"
+            );
+        }
+    }
+
+    /// As PyYAML writes what is there twice.
+    #[test]
+    fn aliases_of_a_program_are_read() {
+        let card = card(
+            "dataset_info:\n- config_name: a\n  features: &id001\n  - name: text\n    dtype: string\n- config_name: b\n  features: *id001",
+        );
+        assert_eq!(card.infos[0].features, card.infos[1].features);
+        assert_eq!(card.infos[1].features.len(), 1);
     }
 
     proptest! {

@@ -151,7 +151,7 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     kinds::settle(job, &rows)?;
     job::tell_settings(job, console)?;
     let inspection = inspect(&rows.train, rows.eval.as_ref());
-    for line in inspect::fmt(&inspection) {
+    for line in inspect::lines(&inspection) {
         console.tell(&line)?;
     }
     console.event(&json!({

@@ -138,11 +138,7 @@ fn is_empty(row: &Example) -> bool {
 const MOST_CLASSES: usize = 12;
 
 /// Lines of text to print; what is as it should be is left out.
-pub fn fmt(inspection: &Inspection) -> Vec<String> {
-    let rows = |count: usize| {
-        if count == 1 { "1 row".to_owned() } else { format!("{} rows", grouped(count)) }
-    };
-    let labelled = inspection.rows - inspection.unlabelled;
+pub fn lines(inspection: &Inspection) -> Vec<String> {
     let n_classes = inspection.classes.len();
     let what = match inspection.kind {
         Kind::SingleLabel => format!("{n_classes} classes"),
@@ -150,44 +146,50 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
         Kind::Regression => "a number each".to_owned(),
     };
     let mut lines = vec![format!("{}: {}, {what}", inspection.split, rows(inspection.rows))];
-    let share =
-        |count: usize| if labelled == 0 { 0.0 } else { 100.0 * count as f64 / labelled as f64 };
+    lines.extend(balance(inspection));
+    lines.extend(notes(inspection));
+    lines
+}
+
+// How many rows each class has, of many classes the ends alone; of numbers how they spread.
+fn balance(inspection: &Inspection) -> Vec<String> {
+    let classes = &inspection.classes;
     if let Some([least, mean, most]) = inspection.values {
-        lines.push(format!("  from {least:.3} to {most:.3}, {mean:.3} in the mean"));
-    } else if inspection.classes.len() <= MOST_CLASSES {
-        let width =
-            inspection.classes.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        for (name, count) in &inspection.classes {
-            lines.push(format!(
-                "  {name:width$}  {:>9}  {:>5.1} %",
-                grouped(*count),
-                share(*count)
-            ));
-        }
-    } else if let (Some(least), Some(most)) = (
-        inspection.classes.iter().min_by_key(|(_, count)| *count),
-        inspection.classes.iter().max_by_key(|(_, count)| *count),
-    ) {
-        lines.push(format!(
-            "  from {} ({}) to {} ({})",
-            rows(least.1),
-            least.0,
-            rows(most.1),
-            most.0
-        ));
+        return vec![format!("  from {least:.3} to {most:.3}, {mean:.3} in the mean")];
     }
+    if classes.len() <= MOST_CLASSES {
+        let labelled = (inspection.rows - inspection.unlabelled).max(1) as f64;
+        let width = classes.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let line = |(name, count): &(String, usize)| {
+            let share = 100.0 * *count as f64 / labelled;
+            format!("  {name:width$}  {:>9}  {share:>5.1} %", grouped(*count))
+        };
+        return classes.iter().map(line).collect();
+    }
+    let ends = (
+        classes.iter().min_by_key(|(_, count)| *count),
+        classes.iter().max_by_key(|(_, count)| *count),
+    );
+    match ends {
+        (Some(least), Some(most)) => {
+            vec![format!("  from {} ({}) to {} ({})", rows(least.1), least.0, rows(most.1), most.0)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn notes(inspection: &Inspection) -> Vec<String> {
+    let mut lines = Vec::new();
     let mut note = |count: usize, text: String| {
         if count > 0 {
             lines.push(text);
         }
     };
-    let without: Vec<&str> = inspection
-        .classes
-        .iter()
-        .filter(|(_, count)| *count == 0)
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let with_ids = |count: usize, first: &[String]| format!("{}{}", rows(count), ids(first, count));
+    let empty = inspection.classes.iter().filter(|(_, count)| *count == 0);
+    let without: Vec<&str> = empty.map(|(name, _)| name.as_str()).collect();
     let n_without = if inspection.values.is_some() { 0 } else { without.len() };
+    let labelled = inspection.rows - inspection.unlabelled;
     note(n_without.min(labelled), format!("  without a row: {}", shortened(&without)));
     let cased: Vec<&str> = inspection.same_but_for_case.iter().map(String::as_str).collect();
     note(cased.len(), format!("  labels that differ in case only: {}", shortened(&cased)));
@@ -201,46 +203,36 @@ pub fn fmt(inspection: &Inspection) -> Vec<String> {
     );
     note(
         inspection.empty_texts,
-        format!(
-            "  empty text: {}{}",
-            rows(inspection.empty_texts),
-            ids(&inspection.empty_ids, inspection.empty_texts)
-        ),
+        format!("  empty text: {}", with_ids(inspection.empty_texts, &inspection.empty_ids)),
     );
     note(
         inspection.duplicates,
         format!(
-            "  repeated (same text, same label): {}{}",
-            rows(inspection.duplicates),
-            ids(&inspection.duplicate_ids, inspection.duplicates)
+            "  repeated (same text, same label): {}",
+            with_ids(inspection.duplicates, &inspection.duplicate_ids)
         ),
     );
+    let texts = match inspection.conflicting_texts {
+        1 => "1 text".to_owned(),
+        count => format!("{} texts", grouped(count)),
+    };
     note(
         inspection.conflicting_texts,
         format!(
-            "  conflicting labels: {} in {}{}",
-            if inspection.conflicting_texts == 1 {
-                "1 text".to_owned()
-            } else {
-                format!("{} texts", grouped(inspection.conflicting_texts))
-            },
-            rows(inspection.conflicting_rows),
-            ids(&inspection.conflicting_ids, inspection.conflicting_rows)
+            "  conflicting labels: {texts} in {}",
+            with_ids(inspection.conflicting_rows, &inspection.conflicting_ids)
         ),
     );
     if let Some(shared) = &inspection.shared {
-        note(1, format!("  evaluated on: {}, {}", shared.eval_split, rows(shared.eval_rows)));
-        note(
-            shared.rows,
-            format!(
-                "  in {} too: {} of its {}",
-                shared.eval_split,
-                grouped(shared.rows),
-                rows(shared.eval_rows)
-            ),
-        );
+        let (split, of) = (&shared.eval_split, rows(shared.eval_rows));
+        note(1, format!("  evaluated on: {split}, {of}"));
+        note(shared.rows, format!("  in {split} too: {} of its {of}", grouped(shared.rows)));
     }
     lines
+}
+
+fn rows(count: usize) -> String {
+    if count == 1 { "1 row".to_owned() } else { format!("{} rows", grouped(count)) }
 }
 
 fn ids(first: &[String], count: usize) -> String {
@@ -317,7 +309,7 @@ mod tests {
         );
         let found = inspect(&train, Some(&eval));
         assert_eq!(
-            fmt(&found),
+            lines(&found),
             [
                 "train: 9 rows, 3 classes",
                 "  neg              4   57.1 %",
@@ -339,15 +331,15 @@ mod tests {
     #[test]
     fn clean_data_is_short() {
         let train = split("train", &[("a", Some(0)), ("b", Some(1)), ("c", Some(2))]);
-        assert_eq!(fmt(&inspect(&train, Some(&split("test", &[("d", Some(0))])))).len(), 5);
+        assert_eq!(lines(&inspect(&train, Some(&split("test", &[("d", Some(0))])))).len(), 5);
         let names =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let cased = same_but_for_case(&names(&["Positive", "negative", "positive"]));
         assert_eq!(cased, ["Positive", "positive"]);
         let mut found = inspect(&train, None);
         found.same_but_for_case = cased;
-        assert_eq!(fmt(&found)[4], "  labels that differ in case only: Positive, positive");
+        assert_eq!(lines(&found)[4], "  labels that differ in case only: Positive, positive");
         assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(fmt(&inspect(&split("none", &[]), None))[0], "none: 0 rows, 3 classes");
+        assert_eq!(lines(&inspect(&split("none", &[]), None))[0], "none: 0 rows, 3 classes");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lowchurn_data::columns::{Columns, Labels};
-use lowchurn_data::inspect::{fmt, inspect};
+use lowchurn_data::inspect::{inspect, lines};
 use lowchurn_data::{
     BatchSize, Dataset, Error, Example, Kind, Request, Source, Split, Task, TextEncoder, encode,
     epoch_order, eval_order, padding_share, read, read_columns,
@@ -231,7 +231,7 @@ fn sst2_is_as_its_card_says() {
     assert_eq!((found.repeated_texts, found.conflicting_texts), (371, 5));
     assert_eq!((found.unlabelled, found.empty_texts), (0, 0));
     assert_eq!(inspect(&test, None).unlabelled, 1_821);
-    for line in fmt(&found) {
+    for line in lines(&found) {
         show(&line);
     }
 }

@@ -21,18 +21,14 @@ pub(crate) enum Field {
     Other,
 }
 
-/// The object of a line. Keys that aren't among `columns` are added to `late`.
+/// The object of a line.
 pub(crate) struct RowSeed<'r> {
     pub columns: &'r [String],
     /// Of each column.
     pub fields: &'r [Field],
     pub classes: &'r mut Classes,
     pub row: &'r mut Row,
-    pub late: &'r mut Vec<String>,
 }
-
-/// Keys that come late are looked at, to this number.
-const MAX_LATE: usize = 1000;
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     type Value = ();
@@ -55,12 +51,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
             hint += 1;
             let field = match key {
                 Key::Known(at) => self.fields.get(at).copied().unwrap_or(Field::Other),
-                Key::Unknown(name) => {
-                    if self.late.len() < MAX_LATE && !self.late.contains(&name) {
-                        self.late.push(name);
-                    }
-                    Field::Other
-                }
+                Key::Unknown(_) => Field::Other,
             };
             match field {
                 Field::Id => map.next_value_seed(TextSeed(&mut self.row.id))?,

@@ -16,31 +16,20 @@ use crate::{Error, Predicted, Result};
 
 pub(crate) fn read(path: &Path, names: &Names) -> Result<Predicted> {
     let format = Format::of(path)?;
-    let mut columns = table::head(path)?.columns;
+    let columns = table::head(path)?.columns;
     match holds(path, &columns, names)? {
         Holds::Classes => {}
         Holds::Sets => return read_kinds::sets(path),
         Holds::Values => return read_kinds::values(path, &columns, names),
     }
-    let mut roles = choose(path, &columns, names)?;
-    loop {
-        let mut gather = gather(path, &columns, &roles, names);
-        match format {
-            Format::JsonLines => {
-                // A key that no row at the start has (the first rows unlabelled) may still be wanted.
-                let late = read_json(&mut gather, &columns, &roles)?;
-                columns.extend(late);
-                let wider = choose(path, &columns, names)?;
-                if wider != roles {
-                    roles = wider;
-                    continue;
-                }
-            }
-            Format::Parquet => read_parquet(&mut gather, &columns, &roles)?,
-            Format::Csv | Format::Tsv => read_delimited(&mut gather, &roles)?,
-        }
-        return gather.finish(path.display().to_string());
+    let roles = choose(path, &columns, names)?;
+    let mut gather = gather(path, &columns, &roles, names);
+    match format {
+        Format::JsonLines => read_json(&mut gather, &columns, &roles)?,
+        Format::Parquet => read_parquet(&mut gather, &columns, &roles)?,
+        Format::Csv | Format::Tsv => read_delimited(&mut gather, &roles)?,
     }
+    gather.finish(path.display().to_string())
 }
 
 fn gather<'p>(path: &'p Path, columns: &[String], roles: &Roles, names: &Names) -> Gather<'p> {
@@ -60,25 +49,22 @@ fn gather<'p>(path: &'p Path, columns: &[String], roles: &Roles, names: &Names) 
     gather
 }
 
-// The keys that weren't among the columns.
-fn read_json(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> Result<Vec<String>> {
+fn read_json(gather: &mut Gather<'_>, columns: &[String], roles: &Roles) -> Result<()> {
     let fields = fields(columns.len(), roles);
-    let (path, mut row, mut late) = (gather.path, Row::default(), Vec::new());
-    table::for_each_line(path, |line, text| -> Result<bool> {
+    let (path, mut row) = (gather.path, Row::default());
+    table::for_each_line(path, |line, text| -> Result<()> {
         row.clear();
         if let ScoreColumns::Each(each) = &roles.scores {
             row.scores.resize(each.len(), f64::NAN);
         }
         let mut json = serde_json::Deserializer::from_str(text);
         let classes = &mut gather.classes;
-        RowSeed { columns, fields: &fields, classes, row: &mut row, late: &mut late }
+        RowSeed { columns, fields: &fields, classes, row: &mut row }
             .deserialize(&mut json)
             .and_then(|()| json.end())
             .map_err(|error| bad_line(path, line, &error))?;
-        gather.push(&row, Place::Line(line))?;
-        Ok(true)
-    })?;
-    Ok(late)
+        gather.push(&row, Place::Line(line))
+    })
 }
 
 // JSON that is no object, or an object that is no prediction.

@@ -41,7 +41,7 @@ pub(crate) fn holds(path: &Path, columns: &[String], names: &Names) -> Result<Ho
 pub(crate) fn sets(path: &Path) -> Result<Predicted> {
     let (mut names, mut seen) = (Vec::<String>::new(), HashMap::<String, usize>::new());
     let (mut ids, mut gold, mut predicted) = (Vec::new(), Vec::new(), Vec::new());
-    table::for_each_line(path, |line, text| -> Result<bool> {
+    table::for_each_line(path, |line, text| -> Result<()> {
         let at = || At { path: path.to_owned(), place: Place::Line(line) };
         let bad = |reason: String| Error::BadRow { at: at(), reason, column: 1 };
         let row: SetRow = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
@@ -67,7 +67,7 @@ pub(crate) fn sets(path: &Path) -> Result<Predicted> {
             return Err(twice(path, "id", row.id, Place::Line(first), at()));
         }
         ids.push(row.id);
-        Ok(true)
+        Ok(())
     })?;
     Predicted::from_sets(&path.display().to_string(), &names, ids, gold, predicted)
 }

@@ -166,6 +166,11 @@ pub enum Error {
     Utf16 { path: PathBuf },
     #[error("{}:{line}: not a json object ({reason})", path.display())]
     BadJson { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "{}:{line}: over {most} different keys down to here (expected rows with the same keys; where ids are keys, make them values)",
+        path.display()
+    )]
+    ManyKeys { path: PathBuf, line: usize, most: usize },
     #[error("{}: one large json value (expected one object a line; jq -c '.[]' makes that of a list)", path.display())]
     JsonNotLines { path: PathBuf },
 

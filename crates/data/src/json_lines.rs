@@ -1,32 +1,36 @@
 //! Columns of a JSON-lines file: one object a line.
 //!
-//! Refuses lines that aren't an object, and a file that is one large value. A key that a row doesn't have is a null there;
-//! a key that no row has is a missing column. Blank lines are passed over.
+//! Refuses lines that aren't an object, a file that is one large value, and one with a new key in row after row. A key that a
+//! row doesn't have is a null there; a key that no row has is a missing column. Blank lines are passed over.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::{At, Error, Place, Result};
 use crate::table::{Cells, Head, Table, Wanted, list_in, missing};
 
-/// Rows looked at for the names of the columns.
-const HEAD_ROWS: usize = 100;
+/// Different keys of one file. Readers look each key up among all of them, and where ids are keys there is one a row.
+const MOST_KEYS: usize = 10_000;
 
-/// The keys of the first rows, in order of appearance.
+/// The keys of all rows, in order of appearance: the first rows may be those without labels. Values are passed over unread.
 pub fn head(path: &Path) -> Result<Head> {
-    let mut columns: Vec<String> = Vec::new();
-    let mut seen = 0;
-    for_each_row(path, |_, row| {
-        for key in row.keys().filter(|key| !columns.contains(key)).cloned().collect::<Vec<_>>() {
-            columns.push(key);
+    let mut keys = Keys::default();
+    for_each_line(path, |line, text| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = keys.deserialize(&mut json).and_then(|()| json.end());
+        read.map_err(|error| bad_json(path, line, &error))?;
+        if keys.in_order.len() > MOST_KEYS {
+            return Err(Error::ManyKeys { path: path.to_owned(), line, most: MOST_KEYS });
         }
-        seen += 1;
-        Ok(seen < HEAD_ROWS)
+        Ok(())
     })?;
-    Ok(Head { columns, features: Vec::new() })
+    Ok(Head { columns: keys.in_order, features: Vec::new() })
 }
 
 pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
@@ -40,7 +44,7 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
             cells.push(cell.unwrap_or_default());
         }
         lines.push(u32::try_from(line).unwrap_or(u32::MAX));
-        Ok(true)
+        Ok(())
     })?;
     if let Some((_, wanted)) = present.iter().zip(wanted).find(|(present, _)| !**present) {
         return Err(missing(path, &head(path)?.columns, wanted));
@@ -53,10 +57,73 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
     Ok(Table { path: path.to_owned(), cells, lines })
 }
 
-// Calls `visit` with line number and object until it returns false.
+#[derive(Default)]
+struct Keys {
+    in_order: Vec<String>,
+    seen: HashSet<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Keys {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<(), D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Keys {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a map")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<(), M::Error> {
+        let mut at = 0;
+        while map.next_key_seed(Key { keys: &mut *self, at })?.is_some() {
+            map.next_value::<IgnoredAny>()?;
+            at += 1;
+        }
+        Ok(())
+    }
+}
+
+// Copies a key only where it is new, and looks it up only where it isn't at its usual place: rows mostly have one order.
+struct Key<'k> {
+    keys: &'k mut Keys,
+    at: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<(), D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> std::result::Result<(), E> {
+        let Key { keys, at } = self;
+        let is_usual = keys.in_order.get(at).is_some_and(|usual| usual == key);
+        if !is_usual && !keys.seen.contains(key) {
+            keys.seen.insert(key.to_owned());
+            keys.in_order.push(key.to_owned());
+        }
+        Ok(())
+    }
+}
+
+// Calls `visit` with line number and object.
 fn for_each_row(
     path: &Path,
-    mut visit: impl FnMut(usize, Map<String, Value>) -> Result<bool>,
+    mut visit: impl FnMut(usize, Map<String, Value>) -> Result<()>,
 ) -> Result<()> {
     for_each_line(path, |line, text| {
         let row = serde_json::from_str(text).map_err(|error| bad_json(path, line, &error))?;
@@ -64,10 +131,10 @@ fn for_each_row(
     })
 }
 
-/// Calls `visit` with line number and text of each line that isn't blank, until it returns false. Never holds the file.
+/// Calls `visit` with line number and text, less its line break, of each line that isn't blank. Never holds the file.
 pub fn for_each_line<E: From<Error>>(
     path: &Path,
-    mut visit: impl FnMut(usize, &str) -> std::result::Result<bool, E>,
+    mut visit: impl FnMut(usize, &str) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::read(path))?);
     let (mut line, mut rows) = (Vec::new(), 0);
@@ -91,9 +158,8 @@ pub fn for_each_line<E: From<Error>>(
             return Err(Error::JsonNotLines { path: path.to_owned() }.into());
         }
         rows += 1;
-        if !visit(number, text)? {
-            break;
-        }
+        // With its break, a line that is cut short would end in column 0 of the next.
+        visit(number, text.trim_end_matches(['\r', '\n']))?;
     }
     if rows == 0 { Err(Error::EmptyFile { path: path.to_owned() }.into()) } else { Ok(()) }
 }

@@ -99,10 +99,7 @@ fn messy_csv() {
     );
     check(b"", "x.csv: no header and no rows in it");
     check(b"\n \n", "x.csv: no header and no rows in it");
-    check(
-        b"text,label\n",
-        "x.csv: column \"label\" has no labelled row, so the classes are unknown; give rows that have labels, or name another label column",
-    );
+    check(b"text,label\n", "x.csv: column \"label\" has no labelled row, so the classes are unknown; give rows that have labels, or name another label column");
     check(
         b"text|label\ngood|pos\n",
         "x.csv: the header is a single cell, \"text|label\": cells are split at commas, semicolons or tabs (in .tsv at tabs); write the \
@@ -172,7 +169,7 @@ fn messy_json_lines() {
     );
     check(
         b"{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": 0\n",
-        "x.jsonl:2: not a json object (EOF while parsing an object, column 0)",
+        "x.jsonl:2: not a json object (EOF while parsing an object, column 24)",
     );
     check(
         b"{\"text\": \"a\", \"label\": 1}\n7\n",
@@ -206,6 +203,35 @@ fn messy_json_lines() {
     check(
         b"{\"txt\": \"a\", \"label\": 1}",
         "x.jsonl: can't tell which column is the text, name it (columns: txt, label)",
+    );
+}
+
+/// Files whose first rows are unlabelled, or single texts, are the rule where traffic comes first.
+#[test]
+fn a_key_of_json_lines_may_come_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.jsonl");
+    let read = |early: &str, late: &str, labels: Labels| {
+        let rows = format!("{}{late}\n", format!("{early}\n").repeat(150));
+        std::fs::write(&path, rows).unwrap();
+        let request = Request { labels, ..request(&["no", "yes"]) };
+        read_file(&path, &request).unwrap().examples.remove(150)
+    };
+    for labels in [Labels::Required, Labels::IfPresent, Labels::IfColumnPresent] {
+        let row = read(r#"{"text": "a"}"#, r#"{"text": "b", "label": "yes"}"#, labels);
+        assert_eq!((row.text.as_str(), row.label), ("b", Some(1)), "{labels:?}");
+    }
+    let (early, late) = (r#"{"question": "a"}"#, r#"{"question": "b", "sentence": "c"}"#);
+    assert_eq!(read(early, late, Labels::IfPresent).pair.as_deref(), Some("c"));
+}
+
+#[test]
+fn ids_as_keys_are_refused() {
+    let row = |row: usize| format!("{{\"text\": \"a\", \"label\": 1, \"row-{row}\": 1}}\n");
+    let rows: String = (0..20_000).map(row).collect();
+    assert_eq!(
+        outcome("x.jsonl", rows.as_bytes(), &request(&[])),
+        "x.jsonl:9999: over 10000 different keys down to here (expected rows with the same keys; where ids are keys, make them values)"
     );
 }
 

@@ -160,6 +160,8 @@ pub enum Error {
     OpenQuote { path: PathBuf, line: usize },
     #[error("{}: no header and no rows in it", path.display())]
     EmptyFile { path: PathBuf },
+    #[error("{}: no rows in it; give a file that has some", list(paths))]
+    NoRows { paths: Vec<String> },
     #[error("{at}: not utf-8 text (save it as utf-8; spreadsheets call it \"csv utf-8\")")]
     NotUtf8 { at: At },
     #[error("{}: utf-16 text (save it as utf-8; spreadsheets call it \"csv utf-8\")", path.display())]

@@ -47,6 +47,10 @@ pub fn read(dataset: &Dataset, expression: &str, request: &Request) -> Result<Sp
         files.map(|(split, path)| load_file(dataset, split, path, request, kind)).collect()
     };
     let mut loaded = load(request.kind)?;
+    if loaded.iter().all(|file| file.texts.is_empty()) {
+        let paths = loaded.iter().map(|file| file.table.path.display().to_string());
+        return Err(Error::NoRows { paths: paths.collect() });
+    }
     // One shard may hold whole numbers where another shows that they are values.
     let kinds: Vec<Kind> =
         loaded.iter().filter_map(|file| Some(file.labels.as_ref()?.kind())).collect();

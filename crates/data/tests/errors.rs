@@ -99,7 +99,7 @@ fn messy_csv() {
     );
     check(b"", "x.csv: no header and no rows in it");
     check(b"\n \n", "x.csv: no header and no rows in it");
-    check(b"text,label\n", "x.csv: column \"label\" has no labelled row, so the classes are unknown; give rows that have labels, or name another label column");
+    check(b"text,label\n", "x.csv: no rows in it; give a file that has some");
     check(
         b"text|label\ngood|pos\n",
         "x.csv: the header is a single cell, \"text|label\": cells are split at commas, semicolons or tabs (in .tsv at tabs); write the \
@@ -233,6 +233,19 @@ fn ids_as_keys_are_refused() {
         outcome("x.jsonl", rows.as_bytes(), &request(&[])),
         "x.jsonl:9999: over 10000 different keys down to here (expected rows with the same keys; where ids are keys, make them values)"
     );
+}
+
+/// Whether the labels are known or not, and whatever is asked of them.
+#[test]
+fn files_without_rows_are_named() {
+    let unlabelled = Request { labels: Labels::Ignored, ..request(&["no", "yes"]) };
+    for request in [request(&[]), request(&["no", "yes"]), unlabelled] {
+        let content = parquet(&[], &[], None);
+        for (name, content) in [("x.csv", &b"text,label\n"[..]), ("x.parquet", &content)] {
+            let expected = format!("{name}: no rows in it; give a file that has some");
+            assert_eq!(outcome(name, content, &request), expected);
+        }
+    }
 }
 
 #[test]

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+use crate::json_lines::for_each_line;
 
 /// One prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,33 +114,24 @@ fn check_finite(id: &str, scores: &[(String, f32)], logits: Option<&[f32]>) -> R
 }
 
 /// Reads a whole prediction file; lines that hold only blanks are passed over.
+///
+/// # Errors
+/// Those of every file of JSON lines ([`Error::EmptyFile`], [`Error::Utf16`], …); [`Error::BadPrediction`] and
+/// [`Error::DuplicatePrediction`] with the line.
 pub fn read_predictions(path: &Path) -> Result<Vec<PredictionRow>> {
-    let read = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = BufReader::new(std::fs::File::open(path).map_err(read)?);
-    let (mut rows, mut seen, mut line) = (Vec::new(), HashMap::new(), Vec::new());
-    for number in 1.. {
-        line.clear();
-        if file.read_until(b'\n', &mut line).map_err(read)? == 0 {
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let bad =
-            |reason: String| Error::BadPrediction { path: path.to_owned(), line: number, reason };
+    let (mut rows, mut seen) = (Vec::new(), HashMap::new());
+    for_each_line(path, |line, text| {
+        let bad = |reason: String| Error::BadPrediction { path: path.to_owned(), line, reason };
         let row: PredictionRow =
-            serde_json::from_slice(&line).map_err(|error| bad(error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
         check(&row).map_err(bad)?;
-        if let Some(first) = seen.insert(row.id.clone(), number) {
-            return Err(Error::DuplicatePrediction {
-                path: path.to_owned(),
-                id: row.id,
-                first,
-                second: number,
-            });
+        if let Some(first) = seen.insert(row.id.clone(), line) {
+            let (path, id, second) = (path.to_owned(), row.id, line);
+            return Err(Error::DuplicatePrediction { path, id, first, second });
         }
         rows.push(row);
-    }
+        Ok(())
+    })?;
     Ok(rows)
 }
 
@@ -219,7 +211,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.jsonl");
         std::fs::write(&path, text).unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), [row("1"), bare.clone()]);
+        let marked = [b"\xef\xbb\xbf", &std::fs::read(&path).unwrap()[..]].concat();
+        std::fs::write(&path, marked).unwrap();
         assert_eq!(read_predictions(&path).unwrap(), [row("1"), bare]);
+        std::fs::write(&path, b"\xff\xfe{\0").unwrap();
+        let message = read_predictions(&path).unwrap_err().to_string();
+        assert!(
+            message
+                .ends_with(": utf-16 text (save it as utf-8; spreadsheets call it \"csv utf-8\")")
+        );
     }
 
     #[test]
@@ -245,7 +246,11 @@ mod tests {
             r#"{"id":"1","label":"a","scores":{"a":1},"logits":[]}"#,
             "1: isn't a prediction (0 logits for 1 scores)",
         );
-        check("{", "1: isn't a prediction (EOF while parsing an object at line 1 column 1)");
+        check(
+            &format!("{good}\n{}", r#"{"id":"2","label":"a","scores":{"a":1},"logits":[1e39]}"#),
+            "2: isn't a prediction (number out of range at line 1 column 53)",
+        );
+        check("{\"id\":\n", "1: isn't a prediction (EOF while parsing a value at line 1 column 6)");
     }
 
     #[test]

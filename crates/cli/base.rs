@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_data::BatchSize;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
-use lowchurn_models::TOKENIZER_FILES;
-use lowchurn_models::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use lowchurn_models::{
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_FILES, WEIGHTS_INDEX, shard_names,
+};
 use serde::Deserialize;
 
 use crate::adapter;
@@ -183,7 +184,7 @@ impl Base {
             Place::Hub(repo) => {
                 let listing = hub.list(repo, &mut |event| console.hub(&event))?;
                 tell_origin(&listing, repo, console);
-                let wanted = wanted(&listing);
+                let wanted = wanted(&listing, &shards(repo, &listing, hub, console)?);
                 Ok(hub.fetch(repo, &listing, &wanted, &mut |event| console.hub(&event))?)
             }
         }
@@ -261,7 +262,8 @@ impl Base {
             let size = listing.file(&path).map_or(0, |file| file.size);
             (format!("{} {path}", repo.id()), size)
         };
-        Ok(wanted(&listing).into_iter().map(size).collect())
+        let shards = shards(repo, &listing, hub, console)?;
+        Ok(wanted(&listing, &shards).into_iter().map(size).collect())
     }
 }
 
@@ -270,8 +272,18 @@ const CARD: &str = "README.md";
 /// What a run says of itself: the next update reads here how the model was trained, and on which rows.
 const RECORDS: [&str; 2] = ["run.toml", "manifest.json"];
 
+/// What the index of weights in shards lists, for which it is fetched; nothing where they are in one file.
+fn shards(repo: &Repo, listing: &Listing, hub: &Hub, console: &mut Console) -> Result<Vec<String>> {
+    if !wanted(listing, &[]).iter().any(|name| name == WEIGHTS_INDEX) {
+        return Ok(Vec::new());
+    }
+    let folder =
+        hub.fetch(repo, listing, &[WEIGHTS_INDEX.into()], &mut |event| console.hub(&event))?;
+    Ok(shard_names(&folder.join(WEIGHTS_INDEX))?)
+}
+
 /// The files of a model that are read: config, tokenizer, weights in the best form there is, and a run's records.
-fn wanted(listing: &Listing) -> Vec<String> {
+fn wanted(listing: &Listing, shards: &[String]) -> Vec<String> {
     let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
     let has = |name: &str| paths.contains(&name);
     let mut wanted: Vec<String> = small().filter(|name| has(name)).map(|s| s.to_string()).collect();
@@ -281,10 +293,9 @@ fn wanted(listing: &Listing) -> Vec<String> {
     }
     if has("model.safetensors") {
         wanted.push("model.safetensors".into());
-    } else if has("model.safetensors.index.json") {
-        wanted.push("model.safetensors.index.json".into());
-        let is_shard = |path: &&&str| path.starts_with("model-") && path.ends_with(".safetensors");
-        wanted.extend(paths.iter().filter(is_shard).map(|path| path.to_string()));
+    } else if has(WEIGHTS_INDEX) {
+        wanted.push(WEIGHTS_INDEX.into());
+        wanted.extend_from_slice(shards);
     } else if has("pytorch_model.bin") {
         wanted.push("pytorch_model.bin".into());
     } else if has(ADAPTER_CONFIG) {
@@ -319,10 +330,15 @@ mod tests {
     use lowchurn_hub::{Origin, RemoteFile};
 
     fn check(files: &[&str], expected: &[&str]) {
+        check_shards(files, &[], expected);
+    }
+
+    fn check_shards(files: &[&str], shards: &[&str], expected: &[&str]) {
         let file = |path: &&str| RemoteFile { path: path.to_string(), size: 1, digest: None };
         let files = files.iter().map(file).collect();
         let listing = Listing { commit: "0".repeat(40), files, origin: Origin::Hub };
-        assert_eq!(wanted(&listing), expected);
+        let shards: Vec<String> = shards.iter().map(|shard| shard.to_string()).collect();
+        assert_eq!(wanted(&listing, &shards), expected);
     }
 
     #[test]
@@ -332,9 +348,12 @@ mod tests {
             &[config, "pytorch_model.bin", "model.safetensors", "tf_model.h5", "onnx/model.onnx"],
             &[config, "model.safetensors"],
         );
-        check(
-            &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
-            &[config, "model.safetensors.index.json", "model-00001-of-00002.safetensors"],
+        // By the index: shards may have any name, and a file called like one may be something else.
+        let shards = ["part-1.safetensors", "part-2.safetensors"];
+        check_shards(
+            &[config, "model-old.safetensors", WEIGHTS_INDEX, shards[0], shards[1]],
+            &shards,
+            &[config, WEIGHTS_INDEX, shards[0], shards[1]],
         );
         check(
             &[config, "vocab.txt", "pytorch_model.bin"],

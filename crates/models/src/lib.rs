@@ -97,4 +97,4 @@ pub use save::{
 pub use served::{GeluForm, Numbers, Numerics};
 pub use states::{Attended, States, Wanted};
 pub use student::{Cut, Sizes, cut, resized, spread_layers};
-pub use weights::has_weights;
+pub use weights::{WEIGHTS_INDEX, has_weights, shard_names, weight_files};

@@ -48,30 +48,59 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    fn shards(&self) -> BTreeSet<&String> {
+        self.weight_map.values().collect()
+    }
+}
+
+const WHOLE: &str = "model.safetensors";
+/// Of weights in shards: which tensor is in which file.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+const PICKLE: &str = "pytorch_model.bin";
+
 /// Whether a folder holds weights in any of the forms that are read.
 pub fn has_weights(dir: &Path) -> bool {
-    let names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
-    names.iter().any(|name| dir.join(name).exists())
+    form(dir).is_some()
+}
+
+/// What transformers would open: the single file, else the shards, else the pickle.
+fn form(dir: &Path) -> Option<&'static str> {
+    [WHOLE, WEIGHTS_INDEX, PICKLE].into_iter().find(|name| dir.join(name).exists())
+}
+
+/// The names of the files that the weights of a folder are read from; of shards the index first.
+///
+/// # Errors
+/// [`Error::NoWeights`]; of shards those of [`shard_names`].
+pub fn weight_files(dir: &Path) -> Result<Vec<String>> {
+    let form = form(dir).ok_or_else(|| Error::NoWeights { dir: dir.into() })?;
+    let mut names = vec![form.to_string()];
+    if form == WEIGHTS_INDEX {
+        names.extend(shard_names(&dir.join(form))?);
+    }
+    Ok(names)
+}
+
+/// The files that an index says the tensors are in, in the order of their names. They may have any name.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::Json`] of the index; [`Error::ShardName`] where one would lead out of its folder.
+pub fn shard_names(index_path: &Path) -> Result<Vec<String>> {
+    Ok(read_index(index_path)?.shards().into_iter().cloned().collect())
 }
 
 impl Weights {
-    /// Opens what transformers would: the single file, else the shards, else the pickle.
+    /// Opens the best form there is.
     pub(crate) fn open(dir: &Path) -> Result<Weights> {
-        let path = dir.join("model.safetensors");
-        if path.exists() {
-            return Weights::open_file(&path);
-        }
-        let path = dir.join("model.safetensors.index.json");
-        if path.exists() {
-            let files = Files::Mapped(open_shards(dir, &path)?);
-            return Ok(Weights { path, files });
-        }
-        let path = dir.join("pytorch_model.bin");
-        if path.exists() {
-            let files = Files::Pickle(open_pickle(&path)?);
-            return Ok(Weights { path, files });
-        }
-        Err(Error::NoWeights { dir: dir.into() })
+        let form = form(dir).ok_or_else(|| Error::NoWeights { dir: dir.into() })?;
+        let path = dir.join(form);
+        let files = match form {
+            WHOLE => return Weights::open_file(&path),
+            WEIGHTS_INDEX => Files::Mapped(open_shards(dir, &path)?),
+            _ => Files::Pickle(open_pickle(&path)?),
+        };
+        Ok(Weights { path, files })
     }
 
     /// Opens one safetensors file.
@@ -168,17 +197,22 @@ impl Mapped {
     }
 }
 
-fn open_shards(dir: &Path, index_path: &Path) -> Result<Vec<Mapped>> {
-    let text =
-        fs::read(index_path).map_err(|source| Error::Read { path: index_path.into(), source })?;
+/// An index whose shards all lie in its folder.
+fn read_index(path: &Path) -> Result<Index> {
+    let text = fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let index: Index = serde_json::from_slice(&text)
-        .map_err(|source| Error::Json { path: index_path.into(), source })?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
-    if let Some(shard) = shards.iter().find(|shard| !is_plain_file_name(shard)) {
-        return Err(Error::ShardName { path: index_path.into(), shard: shard.to_string() });
+        .map_err(|source| Error::Json { path: path.into(), source })?;
+    if let Some(shard) = index.shards().into_iter().find(|shard| !is_plain_file_name(shard)) {
+        return Err(Error::ShardName { path: path.into(), shard: shard.clone() });
     }
-    let open = |shard: &&String| Ok((shard.to_string(), Mapped::open(&dir.join(shard))?));
-    let files = shards.iter().map(open).collect::<Result<BTreeMap<String, Mapped>>>()?;
+    Ok(index)
+}
+
+fn open_shards(dir: &Path, index_path: &Path) -> Result<Vec<Mapped>> {
+    let index = read_index(index_path)?;
+    let open = |shard: &String| Ok((shard.clone(), Mapped::open(&dir.join(shard))?));
+    let files =
+        index.shards().into_iter().map(open).collect::<Result<BTreeMap<String, Mapped>>>()?;
     for (tensor, shard) in &index.weight_map {
         if files.get(shard).is_none_or(|file| file.metadata.info(tensor).is_none()) {
             let (path, tensor, shard) = (index_path.into(), tensor.clone(), shard.clone());

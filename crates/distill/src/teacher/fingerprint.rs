@@ -1,16 +1,16 @@
 //! What a teacher's scores depend on. Two tables with one fingerprint hold the same numbers, but for the last bits between
 //! kinds of devices.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lowchurn_data::{Example, tokenizer_files};
 use lowchurn_kernels::Precision;
+use lowchurn_models::weight_files;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::precision::{PrecisionName, is_f32};
-use crate::{Combine, Error, Result, TextVector, files};
+use crate::{Combine, Result, TextVector, files};
 
 /// Of the files of tables and of unfinished ones: f32 logits, ids as bytes.
 const FORMAT: u32 = 1;
@@ -48,10 +48,13 @@ impl Fingerprint {
         max_length: usize,
         rows: &[Example],
     ) -> Result<Fingerprint> {
+        // The files that the model is opened from, and no others: tables may lie beside them.
+        let mut model = vec!["config.json".to_string()];
+        model.extend(weight_files(folder)?);
         Ok(Fingerprint {
             name: name.into(),
             format: FORMAT,
-            weights: sha256_of(folder, &weight_files(folder)?)?,
+            weights: sha256_of(folder, &model)?,
             tokenizer: sha256_of(folder, &tokenizer_files(folder)?)?,
             max_length,
             labels: labels.to_vec(),
@@ -162,33 +165,6 @@ fn sha256_of<N: AsRef<str>>(folder: &Path, names: &[N]) -> Result<String> {
         field(&mut hash, files::sha256(&folder.join(name))?.as_bytes());
     }
     Ok(files::hex(&hash.finalize()))
-}
-
-/// The files that a model is opened from, and no others: tables may lie beside them.
-fn weight_files(folder: &Path) -> Result<Vec<String>> {
-    const INDEX: &str = "model.safetensors.index.json";
-    let is_there = |name: &str| folder.join(name).is_file();
-    let mut names = vec!["config.json".to_string()];
-    if is_there("model.safetensors") {
-        names.push("model.safetensors".into());
-    } else if is_there(INDEX) {
-        names.push(INDEX.into());
-        let is_shard = |name: &String| name.starts_with("model-") && name.ends_with(".safetensors");
-        names.extend(file_names(folder)?.into_iter().filter(is_shard));
-    } else {
-        names.push("pytorch_model.bin".into());
-    }
-    Ok(names)
-}
-
-fn file_names(folder: &Path) -> Result<Vec<String>> {
-    let fail = |source| Error::Read { path: PathBuf::from(folder), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
 }
 
 #[cfg(test)]

@@ -592,7 +592,10 @@ fn folders_without_a_model() {
     };
     let lost = "can't be read: No such file or directory (os error 2)";
     assert_eq!(missing("config.json"), format!("DIR/config.json: {lost}"));
-    assert_eq!(missing("model.safetensors"), format!("DIR/pytorch_model.bin: {lost}"));
+    assert_eq!(
+        missing("model.safetensors"),
+        "DIR: no weights here: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin"
+    );
     assert_eq!(
         missing("vocab.txt"),
         "DIR: no tokenizer here (expected tokenizer.json, or vocab.txt of a bert model, or vocab.json and merges.txt of a roberta model)"
@@ -604,15 +607,26 @@ fn shards_are_part_of_the_weights() {
     let folder = model_folder();
     let path = |name: &str| folder.path().join(name);
     fs::remove_file(path("model.safetensors")).unwrap();
-    fs::write(path("model.safetensors.index.json"), "{}").unwrap();
-    let of = || Fingerprint::of("old", folder.path(), &colours(), 16, &[]).unwrap().weights;
-    let mut all = vec![of()];
-    for (name, text) in
-        [("model-2.safetensors", "a"), ("model-1.safetensors", "b"), ("model-1.safetensors", "c")]
-    {
-        fs::write(path(name), text).unwrap();
-        all.push(of());
+    let index = r#"{"weight_map": {"a": "part-1.safetensors", "b": "model-2.safetensors"}}"#;
+    fs::write(path("model.safetensors.index.json"), index).unwrap();
+    for name in ["part-1.safetensors", "model-2.safetensors"] {
+        fs::write(path(name), "a").unwrap();
     }
-    all.dedup();
-    assert_eq!(all.len(), 4);
+    let of = || Fingerprint::of("old", folder.path(), &colours(), 16, &[]).unwrap().weights;
+    let check = |name: &str, is_part: bool| {
+        let before = of();
+        fs::write(path(name), "b").unwrap();
+        assert_eq!(of() != before, is_part, "{name}");
+    };
+    check("part-1.safetensors", true);
+    check("model-2.safetensors", true);
+    check("model-3.safetensors", false); // the index doesn't have it
+    check("table.safetensors", false);
+    let lost = path("part-1.safetensors");
+    fs::remove_file(&lost).unwrap();
+    let found = Fingerprint::of("old", folder.path(), &colours(), 16, &[]);
+    assert_eq!(
+        message(found, &folder),
+        "DIR/part-1.safetensors: can't be read: No such file or directory (os error 2)"
+    );
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, env, fs, path::PathBuf};
 
 use candle_core::{DType, Tensor};
-use lowchurn_models::{Classifier, Head, Mode, read_params_into, write_safetensors};
+use lowchurn_models::{Classifier, Head, Mode, read_params_into, weight_files, write_safetensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -101,6 +101,29 @@ fn shards_are_put_together() {
     let (model, _) = Classifier::open(dir.path(), Head::FromCheckpoint, &CPU).unwrap();
     let whole = Checkpoint::tiny().open().unwrap().0;
     assert_eq!(model.params.fingerprint().unwrap(), whole.params.fingerprint().unwrap());
+}
+
+#[test]
+fn weight_files_are_those_that_are_opened() {
+    let shard = |n: usize| format!("model-0000{n}-of-00002.safetensors");
+    let (dir, _) = sharded(|index| {
+        let names = index["weight_map"].as_object_mut().unwrap().values_mut();
+        names.for_each(|name| *name = json!(name.as_str().unwrap().replace("model-", "part-")));
+    });
+    for n in [1, 2] {
+        let part = shard(n).replace("model-", "part-");
+        fs::rename(dir.path().join(shard(n)), dir.path().join(part)).unwrap();
+    }
+    Classifier::open(dir.path(), Head::FromCheckpoint, &CPU).unwrap();
+    let (index, one, two) = (
+        "model.safetensors.index.json",
+        "part-00001-of-00002.safetensors",
+        "part-00002-of-00002.safetensors",
+    );
+    assert_eq!(weight_files(dir.path()).unwrap(), [index, one, two]);
+    fs::write(dir.path().join("model-3.safetensors"), "of something else").unwrap();
+    assert_eq!(weight_files(dir.path()).unwrap(), [index, one, two]);
+    assert_eq!(weight_files(Checkpoint::tiny().write().path()).unwrap(), ["model.safetensors"]);
 }
 
 #[test]

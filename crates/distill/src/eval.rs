@@ -10,7 +10,8 @@ use lowchurn_kernels::awake;
 use lowchurn_models::{Classifier, Input, Mode, is_head};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Outputs, Result, Vectors, sigmoid};
+use crate::loss::term::{log_sum_exp, sigmoid, softplus};
+use crate::{Error, Outputs, Result, Vectors};
 
 /// Logits of every row of a split, in its order.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,24 +74,22 @@ impl Predictions {
 
     /// σ of each of a row's logits: the probability of each label by itself.
     pub fn label_probabilities(&self, row: usize) -> Vec<f32> {
-        self.logits_of(row).iter().map(|z| sigmoid(*z) as f32).collect()
+        self.logits_of(row).iter().map(|&z| sigmoid(f64::from(z)) as f32).collect()
     }
 
     /// softmax of a row's logits.
     pub fn probabilities(&self, row: usize) -> Vec<f32> {
         let logits = self.logits_of(row);
-        let log_sum = log_sum_exp(logits);
-        logits.iter().map(|&x| (f64::from(x) - log_sum).exp() as f32).collect()
+        let log_sum = log_sum_exp(logits.iter().map(|&z| f64::from(z)));
+        logits.iter().map(|&z| (f64::from(z) - log_sum).exp() as f32).collect()
     }
 }
 
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    f64::from(max) + sum.ln()
-}
-
 /// Logits of every row; `on` is told how many rows are done.
+///
+/// # Errors
+/// [`Error::NotFiniteLogits`] with the row's id; [`Error::Models`] of rows that the model can't read, such as longer ones than
+/// it has positions.
 pub fn predict(
     model: &Classifier,
     rows: &Encoded,
@@ -142,6 +141,9 @@ pub(crate) fn predict_from(
 }
 
 /// Predictions against labels; rows without a label don't count.
+///
+/// # Errors
+/// [`Error::LabelIndex`] of a label that the model lacks, [`Error::NothingToEvaluate`] where no row has one.
 pub fn evaluate(predictions: &Predictions, labels: &[Option<u32>]) -> Result<Scores> {
     let mut counts = Confusion::new(predictions.classes);
     let mut loss_sum = 0.0;
@@ -152,7 +154,7 @@ pub fn evaluate(predictions: &Predictions, labels: &[Option<u32>]) -> Result<Sco
             return Err(Error::LabelIndex { row, label, classes: predictions.classes });
         };
         counts.record(label, predictions.predicted(row));
-        loss_sum += log_sum_exp(logits) - f64::from(logit);
+        loss_sum += log_sum_exp(logits.iter().map(|&z| f64::from(z))) - f64::from(logit);
     }
     let n = counts.total();
     let Some(accuracy) = Metric::Accuracy.of(&counts) else { return Err(Error::NothingToEvaluate) };
@@ -225,10 +227,8 @@ fn evaluate_sets(
         }
         let logits = predictions.logits_of(row);
         counts.record(set, &outputs.labels_of(logits));
-        // log(1 + e^−z) where the label holds, log(1 + e^z) where it doesn't, without overflow.
-        let nats = |(label, z): (usize, &f32)| {
-            let z = f64::from(if set.contains(&(label as u32)) { -z } else { *z });
-            z.max(0.0) + (-z.abs()).exp().ln_1p()
+        let nats = |(label, &z): (usize, &f32)| {
+            softplus(f64::from(if set.contains(&(label as u32)) { -z } else { z }))
         };
         loss_sum += logits.iter().enumerate().map(nats).sum::<f64>() / classes as f64;
     }

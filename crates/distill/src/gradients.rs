@@ -18,6 +18,7 @@ use lowchurn_kernels::{Gradients, awake, backward, backward_keeping};
 use lowchurn_models::{Classifier, Depth, Input, Mode, Params, depth};
 use serde::{Deserialize, Serialize};
 
+use crate::loss::term::log_softmax;
 use crate::variance::label_losses;
 use crate::{Error, Grads, OldWeights, Plan, Result, SelectBy, Teacher};
 
@@ -343,12 +344,10 @@ fn residuals(teacher: &Teacher, rows: &Encoded, which: &[u32], device: &Device) 
     for &row in which {
         let logits: Vec<f64> =
             teacher.logits_of(row as usize).iter().map(|&z| f64::from(z)).collect();
-        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logits.iter().map(|z| (z - max).exp()).sum();
         let label = rows.labels[row as usize];
-        values.extend(logits.iter().enumerate().map(|(class, z)| {
+        values.extend(log_softmax(&logits, 1.0).iter().enumerate().map(|(class, log_p)| {
             let y = if label == Some(class as u32) { 1.0 } else { 0.0 };
-            ((z - max).exp() / sum - y) as f32
+            (log_p.exp() - y) as f32
         }));
     }
     Ok(Tensor::from_vec(values, (which.len(), k), device)?)

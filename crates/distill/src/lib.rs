@@ -123,7 +123,7 @@ pub use objective::{
     bounded, class_losses, gains, prior, raise, robust_weights, steering_rows,
 };
 pub use optim::{Grads, Optimizer, OptimizerName, clip_factor};
-pub use outputs::{Outputs, Threshold, sigmoid, tuned_thresholds};
+pub use outputs::{Outputs, Threshold, tuned_thresholds};
 pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
 pub use provenance::Provenance;

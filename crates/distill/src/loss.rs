@@ -8,7 +8,7 @@ mod divergence;
 mod kinds;
 mod row;
 mod shaped;
-mod term;
+pub(crate) mod term;
 
 use candle_core::{D, DType, Device, Tensor};
 use lowchurn_data::Targets;
@@ -21,11 +21,6 @@ use shaped::shaped_row_loss;
 use term::Term;
 
 pub use shaped::Shape;
-
-/// log softmax(z), for the objectives.
-pub(crate) fn log_softmax_of(logits: &[f64]) -> Vec<f64> {
-    term::log_softmax(logits, 1.0)
-}
 
 /// What the rows of one batch are held against.
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use lowchurn_data::Kind;
 use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
 
-use crate::method::line::Keys;
+use crate::method::line::{Keys, name_of};
 use crate::{Divergence, Method, TeacherRows};
 
 mod shares;
@@ -244,10 +244,6 @@ fn form(k: &mut Keys, group_by: &Option<String>) -> Result<Form, String> {
         )),
         form => Ok(form),
     }
-}
-
-fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> &'static str {
-    choices.iter().find(|(_, choice)| choice == value).map_or("", |(name, _)| name)
 }
 
 impl fmt::Display for Objective {

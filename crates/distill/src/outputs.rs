@@ -8,6 +8,7 @@ use lowchurn_models::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::loss::term::sigmoid;
 use crate::{Error, Plan, Predictions, Result};
 
 const PROBLEM_TYPE: &str = "problem_type";
@@ -141,7 +142,8 @@ impl Outputs {
 
     /// The labels of a row (K,) whose probability σ(z) is at least their threshold, ascending.
     pub fn labels_of(&self, logits: &[f32]) -> Vec<u32> {
-        let holds = |(_, (z, threshold)): &(usize, (&f32, &f64))| sigmoid(**z) >= **threshold;
+        let holds =
+            |(_, (z, threshold)): &(usize, (&f32, &f64))| sigmoid(f64::from(**z)) >= **threshold;
         let labels = logits.iter().zip(&self.thresholds).enumerate().filter(holds);
         labels.map(|(label, _)| label as u32).collect()
     }
@@ -182,18 +184,13 @@ impl Outputs {
     }
 }
 
-/// 1 / (1 + e^−z).
-pub fn sigmoid(z: f32) -> f64 {
-    1.0 / (1.0 + (-f64::from(z)).exp())
-}
-
 /// Each label's threshold (K,) by its F1 on these rows, the nearest to 0.5 of those that are as good; 0.5 where no row has the
 /// label. On the very rows they were tuned on, scores are better than on others.
 pub fn tuned_thresholds(predictions: &Predictions, sets: &[Option<Vec<u32>>]) -> Vec<f64> {
     let of = |label: usize| {
         let row = |(row, set): (usize, &Option<Vec<u32>>)| {
             let z = *predictions.logits_of(row).get(label)?;
-            Some((sigmoid(z), set.as_ref()?.contains(&(label as u32))))
+            Some((sigmoid(f64::from(z)), set.as_ref()?.contains(&(label as u32))))
         };
         best_threshold(sets.iter().enumerate().take(predictions.rows()).filter_map(row).collect())
     };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use candle_core::{Tensor, Var};
 use lowchurn_models::{Params, is_head};
 
+use crate::loss::term::log_softmax;
 use crate::{Error, Result};
 
 /// What the rescaled probabilities are to come near to, for each of N rows.
@@ -124,9 +125,7 @@ impl Row<'_> {
     fn log_p(&self, theta: &[f64]) -> Vec<f64> {
         let z = self.logits.iter().zip(&theta[1..]);
         let scaled: Vec<f64> = z.map(|(&z, b)| theta[0] * f64::from(z) + b).collect();
-        let max = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let log_sum = max + scaled.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
-        scaled.iter().map(|x| x - log_sum).collect()
+        log_softmax(&scaled, 1.0)
     }
 
     fn q(&self, class: usize) -> f64 {

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use lowchurn_data::{align_teacher, entries_for};
 
+use crate::loss::term::{log_softmax, log_sum_exp};
 use crate::{Error, Result};
 
 pub(crate) use neighbours::in_place_of;
@@ -102,7 +103,7 @@ impl Teacher {
                 false => f64::NEG_INFINITY,
             })
             .collect();
-        log_softmax(&scaled).iter().map(|x| x.exp()).collect()
+        log_softmax(&scaled, 1.0).iter().map(|x| x.exp()).collect()
     }
 }
 
@@ -158,22 +159,10 @@ fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
 }
 
 fn log_of_mean_probabilities(rows: &[Vec<f64>]) -> Vec<f64> {
-    let log_p: Vec<Vec<f64>> = rows.iter().map(|row| log_softmax(row)).collect();
-    let of = |class: usize| {
-        let logs: Vec<f64> = log_p.iter().map(|row| row[class]).collect();
-        log_sum_exp(&logs) - (logs.len() as f64).ln()
-    };
+    let log_p: Vec<Vec<f64>> = rows.iter().map(|row| log_softmax(row, 1.0)).collect();
+    let of =
+        |class: usize| log_sum_exp(log_p.iter().map(|row| row[class])) - (rows.len() as f64).ln();
     (0..rows[0].len()).map(of).collect()
-}
-
-fn log_softmax(logits: &[f64]) -> Vec<f64> {
-    let log_sum = log_sum_exp(logits);
-    logits.iter().map(|x| x - log_sum).collect()
-}
-
-fn log_sum_exp(logits: &[f64]) -> f64 {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    max + logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
 }
 
 fn said(

@@ -4,7 +4,7 @@
 //! w·y·log(1 + e^−z) + (1 − y)·log(1 + e^z). The teacher's term is taken label by label too, so that one that it doesn't know is
 //! learnt from the row alone. Numbers (`MSELoss`): (z − y)², the teacher's term (z − z_t)².
 
-use super::term::Term;
+use super::term::{Term, sigmoid, softplus};
 use crate::{Divergence, Method, TeacherRows};
 
 /// One row, and what it is held against besides its target.
@@ -106,17 +106,6 @@ pub fn value_loss(method: &Method, row: &Sided, value: Option<f64>) -> Term {
         None => label,
     };
     Term { value: point.value, gradient: vec![point.slope] }
-}
-
-/// log(1 + e^z) without overflow.
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
-}
-
-fn sigmoid(z: f64) -> f64 {
-    // Of −|z|, so that nothing overflows; not a number stays not a number.
-    let small = (-z.abs()).exp();
-    if z >= 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) }
 }
 
 /// (z − t)².

@@ -37,6 +37,18 @@ pub fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     if max == f64::NEG_INFINITY { max } else { max + x.map(|x| (x - max).exp()).sum::<f64>().ln() }
 }
 
+/// 1/(1 + e^−z).
+pub fn sigmoid(z: f64) -> f64 {
+    // Of −|z|, so that nothing overflows; not a number stays not a number.
+    let small = (-z.abs()).exp();
+    if z >= 0.0 { 1.0 / (1.0 + small) } else { small / (1.0 + small) }
+}
+
+/// log(1 + e^z) without overflow.
+pub fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
 pub fn exp(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.exp()).collect()
 }

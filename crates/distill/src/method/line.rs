@@ -122,7 +122,8 @@ const FOCI: [(&str, Focus); 4] = [
     ("negative-flip", Focus::NegativeFlip),
 ];
 
-fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> &'static str {
+/// What a choice is called in a line.
+pub(crate) fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> &'static str {
     choices.iter().find(|(_, choice)| choice == value).map_or("", |(name, _)| name)
 }
 

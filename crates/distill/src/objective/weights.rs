@@ -1,7 +1,7 @@
 //! The numbers of an objective, each a function of numbers: shares of classes, mean losses of classes, their weights, gains.
 
 use super::ClassLoss;
-use crate::loss::log_softmax_of;
+use crate::loss::term::log_softmax;
 
 /// π: masses over their sum. All 0 where there is none.
 pub fn prior(mass: &[f64]) -> Vec<f64> {
@@ -40,7 +40,7 @@ pub(super) fn losses_of_row(logits: &[f32], loss: ClassLoss) -> Vec<f64> {
         }
         ClassLoss::CrossEntropy => {
             let logits: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
-            log_softmax_of(&logits).iter().map(|log_p| -log_p).collect()
+            log_softmax(&logits, 1.0).iter().map(|log_p| -log_p).collect()
         }
     }
 }
@@ -65,7 +65,7 @@ pub fn losses_of_shifted(logits: &[f32], labels: &[Option<u32>], bias: &[f64]) -
 pub fn raise(log_weights: &[f64], losses: &[f64], step: f64) -> Vec<f64> {
     let raised: Vec<f64> =
         log_weights.iter().zip(losses).map(|(log, loss)| log + step * loss).collect();
-    log_softmax_of(&raised)
+    log_softmax(&raised, 1.0)
 }
 
 /// No weight below the largest over `ratio`: log λ_j ← max(log λ_j, max_k log λ_k − ln ratio), over their sum. Without it the weight of a
@@ -75,7 +75,7 @@ pub fn bounded(log_weights: &[f64], ratio: f64) -> Vec<f64> {
     if log_weights.iter().all(|log| *log >= least) {
         return log_weights.to_vec(); // to the last bit
     }
-    log_softmax_of(&log_weights.iter().map(|log| log.max(least)).collect::<Vec<f64>>())
+    log_softmax(&log_weights.iter().map(|log| log.max(least)).collect::<Vec<f64>>(), 1.0)
 }
 
 /// w = (1 − a)·b + a·λ.
@@ -94,7 +94,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::loss::log_softmax_of;
+    use crate::loss::term::log_softmax;
 
     fn papers(key: &str) -> Value {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/papers_examples.json");
@@ -288,7 +288,7 @@ mod tests {
             let shifted: Vec<f64> = losses.iter().map(|loss| loss + shift).collect();
             let other = raise(&even, &shifted, step);
             prop_assert!(found.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-7));
-            prop_assert!(log_softmax_of(&found).iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-9));
+            prop_assert!(log_softmax(&found, 1.0).iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-9));
             let kept = bounded(&found, 20.0);
             let (most, least) = (kept.iter().copied().fold(f64::MIN, f64::max), kept.iter().copied().fold(f64::MAX, f64::min));
             prop_assert!(most - least <= 20.0f64.ln() + 1e-9);

@@ -49,19 +49,22 @@ pub fn set_loss(method: &Method, row: &Sided, set: Option<&[u32]>) -> Term {
         }
         Some(_) => Point { value: softplus(z), slope: sigmoid(z) }.times(mean),
     };
-    let surprise = |logits: &[f64]| -> f64 {
-        logits.iter().enumerate().map(|(k, z)| label(k, *z).value).sum()
+    // Of the labels that the teacher knows: of the others it says nothing, and the student has learnt them from rows.
+    let surprise = |logits: &[f64], known: &[bool]| -> f64 {
+        let among = logits.iter().enumerate().filter(|(k, _)| known[*k]);
+        among.map(|(k, z)| label(k, *z).value).sum()
     };
-    let is_followed = |rows: TeacherRows, teacher: &[f64]| match rows {
+    let is_followed = |rows: TeacherRows, (teacher, known): (&[f64], &[bool])| match rows {
         _ if set.is_none() => true,
         TeacherRows::All => true,
-        TeacherRows::Better => surprise(teacher) < surprise(row.logits),
+        TeacherRows::Better => surprise(teacher, known) < surprise(row.logits, known),
         TeacherRows::Old => row.is_old,
     };
     let told = |k: usize, z: f64| -> Option<Point> {
-        let (teacher, _) = row.teacher.filter(|(_, known)| known[k])?;
+        let known = row.teacher.filter(|(_, known)| known[k])?;
+        let teacher = known.0;
         match *method {
-            Method::Distil { temperature, divergence, rows, .. } if is_followed(rows, teacher) => {
+            Method::Distil { temperature, divergence, rows, .. } if is_followed(rows, known) => {
                 Some(match divergence {
                     Divergence::LogitMse => squared(z, teacher[k]).times(0.5),
                     Divergence::MixedLabel => towards(z, sigmoid(teacher[k])).times(mean),

@@ -135,6 +135,23 @@ proptest! {
     }
 }
 
+/// A label that is new to the teacher says nothing of who knows better: its logit 0 there is no opinion.
+#[test]
+fn the_better_one_is_better_on_labels_that_both_know() {
+    let method: Method = "distil:rows=better".parse().unwrap();
+    let followed = |student: [f64; 2], known: [bool; 2]| {
+        let (logits, teacher) = (&student[..], Some((&[2.0, 0.0][..], &known[..])));
+        let row = Sided { logits, lambda: 0.5, teacher, is_old: false, weights: &[] };
+        let alone = Sided { teacher: None, ..row };
+        set_loss(&method, &row, Some(&[0, 1])) != set_loss(&method, &alone, Some(&[0, 1]))
+    };
+    // The student has learnt the new label well, and the old one worse than the teacher.
+    assert!(followed([1.0, 5.0], [true, false]));
+    assert!(!followed([1.0, 5.0], [true, true]));
+    assert!(!followed([3.0, -5.0], [true, false]));
+    assert!(followed([3.0, -5.0], [true, true]));
+}
+
 /// What isn't a number stays one that isn't, for the step to refuse.
 #[test]
 fn not_a_number_is_not_lost() {

@@ -1,12 +1,15 @@
 //! One update: forward, one loss a row, one division, backward, clip, AdamW. A function of state and batches.
 
+mod counts;
+
 use std::collections::BTreeMap;
 
-use candle_core::{D, Device, Tensor};
-use lowchurn_data::{Batch, Encoded, Kind, Rng, Targets};
+use candle_core::{Device, Tensor};
+use lowchurn_data::{Batch, Encoded, Kind, Rng};
 use lowchurn_kernels::{Gradients, Keys, backward};
 use lowchurn_models::{Classifier, Depth, Input, Mode, States, depth, is_head};
 
+use self::counts::counts_of;
 use crate::guides::mix_of;
 use crate::loss::{Against, Shape, TeacherLogits, co_distil_rows, shaped_losses};
 use crate::state::{Peer, Projections};
@@ -78,11 +81,6 @@ pub fn step_deferring(
         _ => state.catch_up(micro)?,
     }
     let shape = shape_of(state, plan, guides, lambda.unwrap_or(0.0))?;
-    // Where a control's gradient is taken off, both are of the labels' loss alone.
-    let of_rows = match state.control {
-        Some(_) => Method::Retrain,
-        None => plan.method,
-    };
     let weight = plan.variance_reduction.weight(lambda);
     let mut grads = Grads::default();
     let mut peers = Grads::default();
@@ -92,17 +90,8 @@ pub fn step_deferring(
     for (at, batch) in micro.iter().enumerate() {
         let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
         let targets = rows.targets.of_rows(&batch.rows);
-        let mut input =
-            Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
-        if let Method::Mixup { alpha } = plan.method {
-            input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
-        }
-        let vectors = guides.vectors_of(batch, device)?; // (B, C)
-        let (logits, states) = match &vectors {
-            Some(vectors) => (last_layer(state, vectors)?, None),
-            None => forward(state, plan, guides, &input, &mut keys)?,
-        }; // (B, K)
-        let classes = logits.dim(1)?;
+        let seen = see(state, plan, guides, (at, batch), &mut keys, device)?;
+        let classes = seen.logits.dim(1)?;
         let teacher = followed.map(|teacher| rows_of(teacher, batch, classes));
         let is_old: Option<Vec<bool>> = guides
             .is_old
@@ -120,63 +109,14 @@ pub fn step_deferring(
                 _ => None,
             },
             is_old: is_old.as_deref(),
-            mix: input.mix.as_ref().map(|mix| (&mix.partner[..], &mix.share[..])),
+            mix: seen.input.mix.as_ref().map(|mix| (&mix.partner[..], &mix.share[..])),
         };
-        let losses = match (&plan.method, &state.peer) {
-            (Method::CoDistil { beta, warmup }, Some(peer)) => {
-                let rising = ((state.step + 1) as f64 / (warmup + 1) as f64).min(1.0);
-                let others = peer.model.forward(&input, Mode::Train(&mut keys))?; // (B, K)
-                co_distil_rows(&logits, &others, &against, beta * rising)?
-            }
-            (Method::CoDistil { .. }, None) => {
-                let (method, what) = (plan.method.name(), "a second student");
-                return Err(Error::MethodNeeds { method, what });
-            }
-            _ => shaped_losses(&of_rows, &logits, &against, &shape)?,
-        }; // (B,)
-        let losses = match (&shape, guides.groups) {
-            (Shape::Groups(gains), Some(groups)) => {
-                let gain = |&row: &u32| gains[groups.of_row[row as usize] as usize] as f32;
-                let gains: Vec<f32> = batch.rows.iter().map(gain).collect();
-                (losses * Tensor::from_vec(gains, batch.rows.len(), device)?)? // (B,)
-            }
-            _ => losses,
-        };
-        let losses = match (plan.states, &states) {
-            (Some(terms), Some(states)) => {
-                (losses + state_losses(&terms, state, &guides.shown, batch, &input, states)?)?
-            }
-            _ => losses,
-        };
-        let loss = losses.sum_all()?;
+        let loss = losses_of(state, plan, guides, &seen, &against, &shape, &mut keys)?.sum_all()?;
         means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
         means.n_unlabelled += labels.iter().filter(|label| label.is_none()).count() as u64;
-        match &targets {
-            Targets::OneClass => {
-                let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-                means.n_correct +=
-                    predicted.iter().zip(&labels).filter(|(a, b)| Some(**a) == **b).count() as u64;
-                if let Some(teacher) = followed {
-                    let agrees = |(&a, &row): (&u32, &u32)| a == teacher.predicted(row as usize);
-                    means.n_agreed +=
-                        predicted.iter().zip(&batch.rows).filter(|pair| agrees(*pair)).count()
-                            as u64;
-                }
-            }
-            Targets::Sets(sets) => {
-                let predicted: Vec<Vec<u32>> =
-                    logits.to_vec2::<f32>()?.iter().map(|z| likely(z)).collect();
-                let is_right = |(a, b): &(&Vec<u32>, &Option<Vec<u32>>)| b.as_ref() == Some(*a);
-                means.n_correct += predicted.iter().zip(sets).filter(is_right).count() as u64;
-                if let Some(teacher) = followed {
-                    let told = |row: &u32| likely(teacher.logits_of(*row as usize));
-                    let agrees = |(a, row): &(&Vec<u32>, &u32)| **a == told(row);
-                    means.n_agreed +=
-                        predicted.iter().zip(&batch.rows).filter(agrees).count() as u64;
-                }
-            }
-            Targets::Values(_) => {}
-        }
+        let (n_correct, n_agreed) = counts_of(&seen, &labels, &targets, followed)?;
+        means.n_correct += n_correct;
+        means.n_agreed += n_agreed;
         means.n_tokens += batch.lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         if !means.loss_sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
@@ -191,26 +131,14 @@ pub fn step_deferring(
             projected.add(&projections.params, &mut found)?;
         }
         if let Some(control) = &state.control {
-            let logits = control.logits(&state.model, &input, vectors.as_ref())?; // (B, K)
-            let losses = shaped_losses(&of_rows, &logits, &against, &shape)?; // (B,)
+            let logits = control.logits(&state.model, &seen.input, seen.vectors.as_ref())?; // (B, K)
+            let losses = shaped_losses(&method_of_rows(state, plan), &logits, &against, &shape)?; // (B,)
             let taken_off = mean((losses.sum_all()? * -weight)?)?;
             controls.add(&control.weights, &mut backward(&taken_off)?)?;
         }
     }
     if state.step == 0 {
-        let mut names = match plan.method {
-            // Its first mask may put all of a small tensor, such as the bias of two classes, at its old values.
-            Method::Mixout { .. } => grads.absent(&state.trained.reached),
-            _ => grads.missing(&state.trained.reached)?,
-        };
-        if plan.method.needs().states {
-            // Labels lead through the whole model; states end below its head, and relations within its last layer.
-            let last = Depth::Layer(state.model.config.layers.saturating_sub(1));
-            names.retain(|name| depth(&state.model.config, name) < last);
-        }
-        if !names.is_empty() {
-            return Err(Error::NoGradient { names });
-        }
+        refuse_missing_gradients(state, plan, &grads)?;
     }
     if let Some(control) = &state.control {
         grads.merge(controls)?;
@@ -245,6 +173,100 @@ pub fn step_deferring(
     Ok(means)
 }
 
+/// A batch as the model has read it.
+struct Seen<'b> {
+    batch: &'b Batch,
+    input: Input,
+    /// (B, C) Where they are known already, and the last layer alone was asked.
+    vectors: Option<Tensor>,
+    /// (B, K), with a graph.
+    logits: Tensor,
+    states: Option<States>,
+}
+
+/// The forward pass; `at` is the batch's place among those of the update.
+fn see<'b>(
+    state: &State,
+    plan: &Plan,
+    guides: &Guides,
+    (at, batch): (usize, &'b Batch),
+    keys: &mut Keys,
+    device: &Device,
+) -> Result<Seen<'b>> {
+    let mut input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
+    if let Method::Mixup { alpha } = plan.method {
+        input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
+    }
+    let vectors = guides.vectors_of(batch, device)?; // (B, C)
+    let (logits, states) = match &vectors {
+        Some(vectors) => (last_layer(state, vectors)?, None),
+        None => forward(state, plan, guides, &input, keys)?,
+    }; // (B, K)
+    Ok(Seen { batch, input, vectors, logits, states })
+}
+
+/// Where a control's gradient is taken off, both are of the labels' loss alone.
+fn method_of_rows(state: &State, plan: &Plan) -> Method {
+    match state.control {
+        Some(_) => Method::Retrain,
+        None => plan.method,
+    }
+}
+
+/// What each row of a batch costs, (B,).
+fn losses_of(
+    state: &State,
+    plan: &Plan,
+    guides: &Guides,
+    seen: &Seen,
+    against: &Against,
+    shape: &Shape,
+    keys: &mut Keys,
+) -> Result<Tensor> {
+    let Seen { batch, input, logits, .. } = seen;
+    let losses = match (&plan.method, &state.peer) {
+        (Method::CoDistil { beta, warmup }, Some(peer)) => {
+            let rising = ((state.step + 1) as f64 / (warmup + 1) as f64).min(1.0);
+            let others = peer.model.forward(input, Mode::Train(keys))?; // (B, K)
+            co_distil_rows(logits, &others, against, beta * rising)?
+        }
+        (Method::CoDistil { .. }, None) => {
+            let (method, what) = (plan.method.name(), "a second student");
+            return Err(Error::MethodNeeds { method, what });
+        }
+        _ => shaped_losses(&method_of_rows(state, plan), logits, against, shape)?,
+    }; // (B,)
+    let losses = match (shape, guides.groups) {
+        (Shape::Groups(gains), Some(groups)) => {
+            let gain = |&row: &u32| gains[groups.of_row[row as usize] as usize] as f32;
+            let gains: Vec<f32> = batch.rows.iter().map(gain).collect();
+            (losses * Tensor::from_vec(gains, batch.rows.len(), logits.device())?)? // (B,)
+        }
+        _ => losses,
+    };
+    match (plan.states, &seen.states) {
+        (Some(terms), Some(states)) => {
+            Ok((losses + state_losses(&terms, state, &guides.shown, batch, input, states)?)?)
+        }
+        _ => Ok(losses),
+    }
+}
+
+/// Invariant of the first update: a tensor without a gradient would stay as it is without a word.
+fn refuse_missing_gradients(state: &State, plan: &Plan, grads: &Grads) -> Result<()> {
+    let mut names = match plan.method {
+        // Its first mask may put all of a small tensor, such as the bias of two classes, at its old values.
+        Method::Mixout { .. } => grads.absent(&state.trained.reached),
+        _ => grads.missing(&state.trained.reached)?,
+    };
+    if plan.method.needs().states {
+        // Labels lead through the whole model; states end below its head, and relations within its last layer.
+        let last = Depth::Layer(state.model.config.layers.saturating_sub(1));
+        names.retain(|name| depth(&state.model.config, name) < last);
+    }
+    if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
+}
+
 /// What the objective does to the losses of this update.
 fn shape_of(state: &State, plan: &Plan, guides: &Guides, lambda: f64) -> Result<Shape> {
     match (plan.objective.is_standard(), guides.shares) {
@@ -258,12 +280,6 @@ fn shape_of(state: &State, plan: &Plan, guides: &Guides, lambda: f64) -> Result<
             Err(Error::Objective { reason })
         }
     }
-}
-
-/// The labels that are likelier than not.
-fn likely(logits: &[f32]) -> Vec<u32> {
-    let labels = logits.iter().enumerate().filter(|(_, z)| **z >= 0.0);
-    labels.map(|(label, _)| label as u32).collect()
 }
 
 /// What pulls the weights to the old ones.

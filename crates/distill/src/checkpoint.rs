@@ -178,6 +178,10 @@ pub fn find_latest(run: &Path, provenance: &Provenance) -> Result<Option<(PathBu
 
 /// Puts a checkpoint's weights, moments and progress into `state`, after checking every file's hash, and those of the
 /// best weights so far: better to hear of a loss now than at the end of the run.
+///
+/// # Errors
+/// [`Error::Checkpoint`] of a file that is missing, was changed or doesn't parse, [`Error::Moments`] of the optimizer's,
+/// [`Error::Best`] of the best weights; [`Error::Read`]; [`Error::Models`] of tensors that aren't this model's.
 pub fn load(
     run: &Path,
     path: &Path,
@@ -196,11 +200,10 @@ pub fn load(
         peer.optimizer = load_moments(&path.join(PEER_MOMENTS), plan, &peer.trained.moved)?;
         load_factors(path, manifest, PEER_FACTORS, &peer.trained)?;
     }
-    if let Some(projections) = &mut state.projections {
+    if let Some(Projections { params, optimizer }) = &mut state.projections {
         check_files(path, manifest, &[PROJECTIONS, PROJECTION_MOMENTS])?;
-        read_params_into(&projections.params, &path.join(PROJECTIONS))?;
-        projections.optimizer =
-            load_moments(&path.join(PROJECTION_MOMENTS), plan, &projections.params)?;
+        read_params_into(params, &path.join(PROJECTIONS))?;
+        *optimizer = load_moments(&path.join(PROJECTION_MOMENTS), plan, params)?;
     }
     let file = path.join(TRAINER_STATE);
     let text = fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
@@ -284,10 +287,8 @@ pub fn check_files(dir: &Path, manifest: &Manifest, needed: &[&str]) -> Result<(
         }
         let found = files::sha256(&file)?;
         if found != *expected {
-            return refuse(
-                name,
-                format!("its sha256 is {found}, but the manifest says {expected}"),
-            );
+            let reason = format!("its sha256 is {found}, but the manifest says {expected}");
+            return refuse(name, reason);
         }
     }
     Ok(())

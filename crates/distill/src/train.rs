@@ -89,6 +89,14 @@ pub enum Outcome {
 /// weights that the run starts from, also where it goes on: adapters are added to them.
 ///
 /// Whether the run is finished already is for [`crate::finished`] to say: from here on it isn't.
+///
+/// # Errors
+/// Before the first update, of rows: [`Error::NothingToTrainOn`], [`Error::NothingToEvaluate`], [`Error::Unlabelled`],
+/// [`Error::EmptyRow`], [`Error::LabelIndex`], [`Error::OtherKind`]; of what the plan asks for: [`Error::Method`],
+/// [`Error::MethodNeeds`], [`Error::TeacherShape`], [`Error::Objective`], [`Error::States`], [`Error::Reduction`],
+/// [`Error::OtherArchitecture`], [`Error::LambdaRange`], [`Error::Outputs`], those of [`crate::check_trained`]; of the folder:
+/// [`Error::OverBase`], [`Error::OtherRun`], those of a checkpoint that is gone on from. On the way [`Error::NoGradient`],
+/// [`Error::NotFinite`], [`Error::NotFiniteLogits`] and [`Error::Write`].
 pub fn train(
     run: &Run,
     state: &mut State,

@@ -38,6 +38,10 @@ struct Adapter {
 }
 
 /// Refuses what can't be trained of a model with this config.
+///
+/// # Errors
+/// [`Error::FreezeLayers`] and [`Error::AllFrozen`]; of biases alone [`Error::NoBiases`]; of adapters
+/// [`Error::TargetsFrozen`], [`Error::Rank`], and [`Error::Models`] where the model has no such module.
 pub fn check_trained(plan: &Plan, config: &Config) -> Result<()> {
     names(plan, config).map(|_| ())
 }

@@ -23,6 +23,10 @@ use crate::{Error, Result};
 ///
 /// Backward-compatible weight interpolation of Schumann et al. 2024 (BCWI, EACL). The new model should have been trained
 /// from the old one: between models of different starts the line leads through bad ones.
+///
+/// # Errors
+/// [`Error::PlanValue`] of an α outside 0..1; [`Error::WeightNames`] and [`Error::WeightShape`] of models that don't fit
+/// together. The new head may have further classes.
 pub fn interpolate(old: &Params, new: &Params, alpha: f64) -> Result<Params> {
     check_range("alpha", alpha, 1.0, "a number from 0 to 1")?;
     combine(old, new, |_, old, new| {

@@ -25,8 +25,8 @@ pub(crate) fn in_place_of(
 /// at the same place for all rows; all classes are known to the neighbours.
 ///
 /// Neighbours are rows with a label, by the Euclidean distance of the teacher's logits (N, K), a row itself among them and the
-/// first of equally near ones first. Every row is held against all others: N²·K multiplications, a few seconds on one core for
-/// 20,000 rows of 4 classes, over all threads.
+/// first of equally near ones first. Every row is held against all others: N²·K multiplications over all threads, for 20,000
+/// rows of 4 classes a few seconds of one core.
 ///
 /// # Errors
 /// Where fewer than k rows have a label.

@@ -323,19 +323,20 @@ fn base_models_that_are_none() {
     model(
         &config("num_hidden_layers", Some(json!(1))),
         "$T/base/model.safetensors: the tensors don't fit the model: not known: encoder.layer.1.attention.output.LayerNorm.bias, \
-         encoder.layer.1.attention.output.LayerNorm.weight, encoder.layer.1.attention.output.dense.bias, \
-         encoder.layer.1.attention.output.dense.weight, encoder.layer.1.attention.self.key.bias, \
-         encoder.layer.1.attention.self.key.weight, encoder.layer.1.attention.self.query.bias, \
-         encoder.layer.1.attention.self.query.weight, encoder.layer.1.attention.self.value.bias, \
-         encoder.layer.1.attention.self.value.weight, encoder.layer.1.intermediate.dense.bias, \
-         encoder.layer.1.intermediate.dense.weight, encoder.layer.1.output.LayerNorm.bias, \
-         encoder.layer.1.output.LayerNorm.weight, encoder.layer.1.output.dense.bias, encoder.layer.1.output.dense.weight",
+         encoder.layer.1.attention.output.LayerNorm.weight, encoder.layer.1.attention.output.dense.bias and 13 more; \
+         see num_hidden_layers in config.json, which is 1",
     );
     model(
         &config("max_position_embeddings", Some(json!(64))),
         "$T/base/model.safetensors: the tensors don't fit the model: wrong shape: \
-         embeddings.position_embeddings.weight is [128, 128], expected [64, 128]",
+         embeddings.position_embeddings.weight is [128, 128], expected [64, 128]; see max_position_embeddings in config.json, which is 64",
     );
+    let _ = fs::remove_dir_all(lab.path("base"));
+    config("hidden_size", Some(json!(144)))(&lab.copy("models/tiny", "base"));
+    let done = lab.run(&line).expect(3);
+    let said = done.error();
+    assert!(said.ends_with(" more; see hidden_size in config.json, which is 144"), "{said}");
+    assert_eq!(said.matches(" is [").count(), 3, "{said}");
     model(
         &remove("config.json"),
         "$T/base/config.json: can't be read: No such file or directory (os error 2)",

@@ -63,7 +63,7 @@ pub enum Error {
     #[error("{}: {name:?} holds {dtype}, expected floating-point numbers (F32, F16, BF16 or F64)", path.display())]
     Dtype { path: PathBuf, name: String, dtype: String },
     #[error("{}: the tensors don't fit the model:{}", path.display(), misfit)]
-    Misfit { path: PathBuf, misfit: Misfit },
+    Misfit { path: PathBuf, misfit: Box<Misfit> },
     #[error(
         "{}: this model has no classification head (missing: {}); train it with new class names first",
         path.display(), missing.join(", ")
@@ -150,6 +150,8 @@ pub struct Misfit {
     pub missing: Vec<String>,
     pub surplus: Vec<String>,
     pub misshaped: Vec<Misshaped>,
+    /// The number in config.json that the weights contradict most, where it shows: its key and what it says.
+    pub key: Option<(String, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +167,9 @@ impl Misfit {
     }
 }
 
+/// Names told of each; a wrong number in the config is wrong for all tensors.
+const SHOWN: usize = 3;
+
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let shapes = self.misshaped.iter();
@@ -175,9 +180,17 @@ impl fmt::Display for Misfit {
             ("not known", self.surplus.clone()),
             ("wrong shape", shapes.collect()),
         ];
+        let said = |names: &[String]| match names.len().saturating_sub(SHOWN) {
+            0 => names.join(", "),
+            n => format!("{} and {n} more", names[..SHOWN].join(", ")),
+        };
         let parts = parts.iter().filter(|(_, names)| !names.is_empty());
         let parts: Vec<_> =
-            parts.map(|(what, names)| format!(" {what}: {}", names.join(", "))).collect();
-        f.write_str(&parts.join(";"))
+            parts.map(|(what, names)| format!(" {what}: {}", said(names))).collect();
+        f.write_str(&parts.join(";"))?;
+        match &self.key {
+            Some((key, value)) => write!(f, "; see {key} in config.json, which is {value}"),
+            None => Ok(()),
+        }
     }
 }

@@ -85,7 +85,8 @@ pub(crate) fn load(
         return Err(Error::NoHead { path: weights.path, missing: misfit.missing });
     }
     if !misfit.is_empty() {
-        return Err(Error::Misfit { path: weights.path, misfit });
+        misfit.key = contradicted(config, &misfit);
+        return Err(Error::Misfit { path: weights.path, misfit: misfit.into() });
     }
 
     let mut params = BTreeMap::new();
@@ -149,7 +150,7 @@ pub fn read_params_into(params: &Params, path: &Path) -> Result<()> {
         params.tensors().map(|(name, t)| (name.to_string(), t.dims().to_vec())).collect();
     let misfit = misfit(&expected, &found);
     if !misfit.is_empty() {
-        return Err(Error::Misfit { path: weights.path, misfit });
+        return Err(Error::Misfit { path: weights.path, misfit: misfit.into() });
     }
     for entry in found.values() {
         if let Some(var) = params.0.get(&entry.name) {
@@ -257,4 +258,28 @@ fn fresh(
         _ => (0..n).map(|_| (normal() * range) as f32).collect(),
     };
     Ok(Var::from_vec::<_, f32>(values, shape, device)?)
+}
+
+/// The key of config.json to look at: the size that most tensors contradict where all of them are there, or the number of layers
+/// where layers are missing or left over.
+fn contradicted(config: &Config, misfit: &Misfit) -> Option<(String, u64)> {
+    let key = |word: &str, value: u64| {
+        let mut keys = config.raw.iter();
+        keys.find(|(key, found)| key.contains(word) && found.as_u64() == Some(value))
+            .map(|(key, _)| (key.clone(), value))
+    };
+    let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+    for Misshaped { found, expected, .. } in &misfit.misshaped {
+        for (_, &size) in found.iter().zip(expected).filter(|(found, size)| found != size) {
+            *votes.entry(size).or_default() += 1;
+        }
+    }
+    let are_all_there = misfit.missing.is_empty() && misfit.surplus.is_empty();
+    if let Some((&size, _)) = votes.iter().max_by_key(|(_, votes)| **votes) {
+        let mut words = ["size", "dim", "position"].into_iter().filter(|_| are_all_there);
+        return words.find_map(|word| key(word, size as u64));
+    }
+    let mut names = misfit.missing.iter().chain(&misfit.surplus);
+    let is_layers = names.all(|name| name.contains("layer.") || name.contains("layers."));
+    if is_layers { key("layers", config.layers as u64) } else { None }
 }

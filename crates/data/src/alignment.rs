@@ -5,7 +5,7 @@
 //! Names are equal or they are not. What is merely alike ("Positive", "positive") stops the run and asks: taken for a new
 //! class it would split one class in two, taken for the same it would be a guess.
 
-use crate::error::{Error, LabelSide, Result, nearest};
+use crate::error::{Error, LISTED, LabelSide, Result, nearest};
 
 /// The classes after an update, and where the classes of the data went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,12 +175,20 @@ fn partners(
         let (theirs, ours) = (theirs.to_vec(), ours.to_vec());
         return Err(Error::NumbersForNames { side, theirs, ours, suggestion });
     }
-    for name in unknown {
+    let near = |name: &String| {
         let others = theirs.iter().filter(|other| *other != name && !is_mapped(other));
-        if let Some(near) = ours.iter().chain(others).find(|other| is_near(name, other)) {
-            let (name, near) = (name.clone(), near.clone());
-            return Err(Error::NearLabel { side, name, near });
+        let near = ours.iter().chain(others).find(|other| is_near(name, other))?;
+        Some((name.clone(), near.clone()))
+    };
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (name, near) in unknown.into_iter().filter_map(near) {
+        // Of two that are alike in the data one line is enough.
+        if !all.iter().any(|(other, its)| *other == near && *its == name) {
+            all.push((name, near));
         }
+    }
+    if !all.is_empty() {
+        return Err(Error::NearLabels { side, near: all });
     }
     let partner = |(at, name): (usize, &String)| {
         let meant = map.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to);
@@ -286,6 +294,38 @@ fn folded(name: &str) -> String {
 pub(crate) fn entry(from: &str, to: &str) -> String {
     let typed = |name: &str| name.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
     format!("{}={}", typed(from), typed(to))
+}
+
+/// What a [`Error::NearLabels`] says: all pairs at once, and the map that makes them one or leaves them two.
+pub(crate) fn said_of_near(side: LabelSide, near: &[(String, String)]) -> String {
+    let shown = &near[..near.len().min(LISTED)];
+    let (more, and_so_on) = match near.len() - shown.len() {
+        0 => (String::new(), ""),
+        n => (format!(" and {n} more"), " and so on"),
+    };
+    let pairs: Vec<String> =
+        shown.iter().map(|(name, near)| format!("{name:?} to {near:?}")).collect();
+    let (whose, pairs) = (side.whose(), pairs.join(", "));
+    let (what, one, two) = match near {
+        [(name, near)] => {
+            (format!("label {name:?} of {whose} is close to {near:?}"), "one class", "two")
+        }
+        all => {
+            let n = all.len();
+            let what = format!("{n} labels of {whose} are close to others: {pairs}{more},");
+            (what, "one class each", "two each")
+        }
+    };
+    let typed = |to: fn(&(String, String)) -> &String| {
+        let entries: Vec<String> = shown.iter().map(|pair| entry(&pair.0, to(pair))).collect();
+        format!("--label-map \"{}\"{and_so_on}", entries.join(","))
+    };
+    // Two classes stay two where the one may be new; a teacher brings none.
+    let apart = match side {
+        LabelSide::Data => format!(", {} if they are {two}", typed(|pair| &pair.0)),
+        LabelSide::Teacher => String::new(),
+    };
+    format!("{what} but not the same: {} if they are {one}{apart}", typed(|pair| &pair.1))
 }
 
 fn said(labels: &[String], n_old: usize, data: &[String], of_data: &[u32]) -> Vec<String> {
@@ -403,8 +443,26 @@ mod tests {
         check("card arrival,pin", "CardArrival,pin", "card arrival", "CardArrival=card arrival");
         check("ÜBER,b", "über,b", "ÜBER", "über=ÜBER");
         check("a,b", "a,b,C,c", "c", "C=c");
-        check("LABEL_0,LABEL_1", "0,1", "LABEL_0", "0=LABEL_0");
-        check("01,02", "1,2", "01", "1=01");
+        check("LABEL_0,LABEL_1", "0,LABEL_1", "LABEL_0", "0=LABEL_0");
+        check("01,02", "1,02", "01", "1=01");
+    }
+
+    #[test]
+    fn all_that_is_merely_alike_is_told_at_once() {
+        let said = |old: &str, data: &str| update(old, data, "", NewClasses::Refused);
+        assert_eq!(
+            said("neg,pos,odd", "Neg,POS,odd"),
+            "2 labels of the data are close to others: \"Neg\" to \"neg\", \"POS\" to \"pos\", but not the same: \
+             --label-map \"Neg=neg,POS=pos\" if they are one class each, --label-map \"Neg=Neg,POS=POS\" if they are two each"
+        );
+        let names: Vec<String> = (0..25).map(|n| format!("{}a", "b".repeat(n))).collect();
+        let many = said(&names.join(","), &names.join(",").to_uppercase());
+        assert!(
+            many.starts_with("25 labels of the data are close to others: \"A\" to \"a\", "),
+            "{many}"
+        );
+        assert!(many.contains(" and 5 more, but not the same: --label-map \"A=a,BA=ba,"), "{many}");
+        assert!(many.contains("\" and so on if they are one class each"), "{many}");
     }
 
     #[test]

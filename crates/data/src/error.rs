@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::alignment::entry;
+use crate::alignment::{entry, said_of_near};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -55,14 +55,6 @@ impl LabelSide {
         match self {
             LabelSide::Data => "the model",
             LabelSide::Teacher => "the student",
-        }
-    }
-
-    // Two classes stay two where the one may be new; a teacher brings none.
-    fn apart(self, name: &str) -> String {
-        match self {
-            LabelSide::Data => format!(", --label-map \"{}\" if they are two", entry(name, name)),
-            LabelSide::Teacher => String::new(),
         }
     }
 }
@@ -293,11 +285,12 @@ pub enum Error {
     Write { source: std::io::Error },
 
     // Two label sets.
-    #[error(
-        "label {name:?} of {} is close to {near:?} but not the same: --label-map \"{}\" if they are one class{}",
-        side.whose(), entry(name, near), side.apart(name)
-    )]
-    NearLabel { side: LabelSide, name: String, near: String },
+    #[error("{}", said_of_near(*side, near))]
+    NearLabels {
+        side: LabelSide,
+        /// (theirs, ours or another of theirs); at least one.
+        near: Vec<(String, String)>,
+    },
     #[error(
         "the data has labels that the model lacks: {} (the model's: {}); --allow-new-classes makes classes of them, --label-map \"{}\" gives one another name",
         list(new), list(old), entry(new.first().map_or("", String::as_str), "LABEL")
@@ -338,7 +331,7 @@ pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Opt
         .map(|(_, name)| name.to_owned())
 }
 
-const LISTED: usize = 20;
+pub(crate) const LISTED: usize = 20;
 
 // Long lists (150 intents) are cut: a message is read in a terminal.
 fn list(names: &[String]) -> String {

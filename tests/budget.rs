@@ -52,8 +52,16 @@ fn what_no_rows_can_certify_is_refused_before_anything_is_scored() {
             "can't be certified on any slice: it takes 199 labelled rows even where nothing flips, and the largest (shop = \
              large) has ",
         ),
-        ("--golden $T/golden.csv", 3, "1 golden rows aren't in the data (the first: nobody)"),
-        ("--golden $T/ids.txt", 3, "1 golden rows aren't in the data (the first: nobody)"),
+        (
+            "--golden $T/golden.csv",
+            3,
+            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, or",
+        ),
+        (
+            "--golden $T/ids.txt",
+            3,
+            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, or",
+        ),
         (
             "--lambda churn<=0.02@1 --method distil --holdout $T/few.jsonl",
             2,

@@ -339,7 +339,7 @@ fn rows_that_do_not_fit() {
     );
     compare(
         "--golden ids.txt",
-        "2 golden rows aren't in the data (the first: x, y); add them to it, or take them off the golden list",
+        "2 golden rows aren't in the data (the first: x, y), whose ids are like 0; add them there, or take them off the golden list",
     );
     lab.write("few.csv", lab.text("new.csv").lines().take(4).collect::<Vec<_>>().join("\n"));
     compare(

@@ -121,7 +121,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
             ..Asked::default()
         },
     )?;
-    let certificate = certificate(args, &whole, &comparison, &hub, console)?;
+    let certificate = certificate(args, &whole, &comparison, (facts.name.as_str(), &hub), console)?;
     let certificate = match (certificate, &rows_chose) {
         (Some(made), Some(what)) => Some(withhold_pass(&made, what)),
         (made, _) => made,
@@ -264,7 +264,7 @@ fn certificate(
     args: &Compare,
     whole: &Pair,
     comparison: &Comparison,
-    hub: &Hub,
+    (data, hub): (&str, &Hub),
     console: &mut Console,
 ) -> Result<Option<Certificate>> {
     if !args.budget.is_set() {
@@ -282,7 +282,8 @@ fn certificate(
                     "--golden {text}: looked up by id among the compared rows; its texts aren't asked, as update and repair do"
                 ));
             }
-            ids
+            let known: Vec<&str> = pair.ids.iter().map(String::as_str).collect();
+            golden::ids_among(&ids, &known, data)?
         }
         None => Vec::new(),
     };

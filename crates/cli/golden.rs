@@ -1,6 +1,6 @@
 //! Rows whose prediction must not change: `--golden FILE`, with texts of its own or with ids of held-out rows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -107,14 +107,84 @@ pub fn has_texts(path: &Path, text_column: Option<&str>) -> bool {
     head.columns.len() > 1 && head.columns.iter().any(|column| is_text(column))
 }
 
-/// The certificate would say it too, but after everything was scored or trained.
-pub fn refuse_missing(golden: Option<&GoldenRows>, holdout: &Split) -> Result<()> {
-    let Some(GoldenRows::Ids(golden)) = golden else { return Ok(()) };
-    let ids: HashSet<&str> = holdout.examples.iter().map(|row| row.id.as_str()).collect();
-    let missing: Vec<&String> = golden.iter().filter(|id| !ids.contains(id.as_str())).collect();
+/// Golden rows as the held-out ones are called. Whether all are there the certificate would say too, but after everything was
+/// scored or trained.
+pub fn among(golden: Option<GoldenRows>, holdout: &Split) -> Result<Option<GoldenRows>> {
+    let Some(GoldenRows::Ids(ids)) = golden else { return Ok(golden) };
+    let known: Vec<&str> = holdout.examples.iter().map(|row| row.id.as_str()).collect();
+    Ok(Some(GoldenRows::Ids(ids_among(&ids, &known, &holdout.name)?)))
+}
+
+/// These ids as the rows of `data` have them. In a data set with splits an id is its split's name and what the id column says;
+/// a list may have the latter alone, where that is one row.
+pub fn ids_among(golden: &[String], known: &[&str], data: &str) -> Result<Vec<String>> {
+    let all: HashSet<&str> = known.iter().copied().collect();
+    // No split has a hyphen in its name.
+    let own = |id: &&str| id.split_once('-').is_some_and(|(split, _)| has_split(data, split));
+    let mut by_own: HashMap<&str, Vec<&str>> = HashMap::new();
+    for id in known.iter().copied().filter(own) {
+        by_own.entry(id.split_once('-').map_or(id, |(_, own)| own)).or_default().push(id);
+    }
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for id in golden {
+        match (all.contains(id.as_str()), by_own.get(id.as_str()).map(Vec::as_slice)) {
+            (true, _) => found.push(id.clone()),
+            (false, Some([only])) => found.push(only.to_string()),
+            (false, Some([first, second, ..])) => {
+                return Err(Usage(format!(
+                    "golden row {id} may be {first} or {second} of the data; write which with its split"
+                ))
+                .into());
+            }
+            (false, _) => missing.push(id),
+        }
+    }
     if missing.is_empty() {
-        return Ok(());
+        return Ok(found);
     }
     let first = missing.iter().take(3).map(|id| id.to_string()).collect();
-    Err(ChurnError::GoldenMissing { first, missing: missing.len() }.into())
+    let like = known.first().map(|id| id.to_string());
+    Err(ChurnError::GoldenMissing { first, missing: missing.len(), like }.into())
+}
+
+/// Whether rows called `tickets:train[:10]+later` are of this split among others.
+fn has_split(data: &str, split: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    data.match_indices(split).any(|(at, _)| {
+        let (before, after) = (&data[..at], &data[at + split.len()..]);
+        before.ends_with([':', '+']) && !after.starts_with(is_word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_golden_id_may_lack_its_split() {
+        let check = |golden: &str, known: &[&str], data: &str, expected: Result<&str, &str>| {
+            let found = ids_among(&[golden.to_string()], known, data);
+            let found = found.map(|ids| ids.join(" ")).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map(str::to_string).map_err(str::to_string), "{golden}");
+        };
+        let later = ["later-t-1", "later-t-2"];
+        check("later-t-1", &later, "tickets:later[:9]", Ok("later-t-1"));
+        check("t-1", &later, "tickets:later[:9]", Ok("later-t-1"));
+        check("t-1", &later, "a:train + tickets:later", Ok("later-t-1"));
+        let missing = |id: &str, like: &str| {
+            format!(
+                "1 golden row isn't in the data ({id}), whose ids are like {like}; add it there, or take it off the golden list"
+            )
+        };
+        check("1", &later, "tickets:later", Err(&missing("1", "later-t-1")));
+        check("t-1", &later, "tickets:latest", Err(&missing("t-1", "later-t-1")));
+        // Of a file the name stands before the row's number, not before an id.
+        check("1", &["rows-1"], "rows:train", Err(&missing("1", "rows-1")));
+        check(
+            "7",
+            &["train-7", "test-7"],
+            "x:train+test",
+            Err("golden row 7 may be train-7 or test-7 of the data; write which with its split"),
+        );
+    }
 }

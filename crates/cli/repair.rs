@@ -55,7 +55,7 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     };
     let budget = crate::update::budget(&args.budget, golden.as_ref())?;
     let (split, alignment) = rows_of(args, &models, budget.as_ref(), console)?;
-    golden::refuse_missing(golden.as_ref(), &split)?;
+    let golden = golden::among(golden, &split)?;
     let fisher_rows = match args.fisher {
         Some(n) => Some((n as usize, fisher_rows(args, &models, console)?)),
         None => None,

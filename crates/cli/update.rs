@@ -68,7 +68,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
             "--golden with texts (a list of ids isn't)",
         )?;
     }
-    golden::refuse_missing(golden.as_ref(), &updating.rows.holdout)?;
+    let golden = golden::among(golden, &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
     refuse_few_rows(&updating, budget.as_ref(), &methods)?;
     let made_from = update_record::made_from(&updating, args, &methods, console)?;

@@ -313,7 +313,7 @@ fn golden_check(budget: &Budget, golden: &Golden) -> Result<Option<Check>> {
     let missing = if golden.asked == 0 { &budget.golden } else { &golden.missing };
     if !missing.is_empty() {
         let first = missing.iter().take(3).cloned().collect();
-        return Err(Error::GoldenMissing { first, missing: missing.len() });
+        return Err(Error::GoldenMissing { first, missing: missing.len(), like: None });
     }
     let (count, of) = (golden.changed.len() as u64, golden.asked);
     let observed = count as f64 / of as f64;

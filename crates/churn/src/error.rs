@@ -229,8 +229,19 @@ pub enum Error {
     )]
     BudgetClasses { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
 
-    #[error("{missing} golden rows aren't in the data (the first: {}); add them to it, or take them off the golden list", first.join(", "))]
-    GoldenMissing { first: Vec<String>, missing: usize },
+    #[error(
+        "{}{}; add {} there, or take {} off the golden list",
+        golden_missing(first, *missing),
+        like.as_ref().map_or(String::new(), |id| format!(", whose ids are like {id}")),
+        if *missing == 1 { "it" } else { "them" },
+        if *missing == 1 { "it" } else { "them" }
+    )]
+    GoldenMissing {
+        first: Vec<String>,
+        missing: usize,
+        /// An id that the data has, where it is known.
+        like: Option<String>,
+    },
 
     #[error("no candidate to certify; give at least one")]
     NoCandidates,
@@ -262,4 +273,12 @@ fn as_typed(share: f64) -> String {
 
 fn hint(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
+
+fn golden_missing(first: &[String], missing: usize) -> String {
+    let first = first.join(", ");
+    match missing {
+        1 => format!("1 golden row isn't in the data ({first})"),
+        n => format!("{n} golden rows aren't in the data (the first: {first})"),
+    }
 }

@@ -260,6 +260,31 @@ mod tests {
         assert_eq!((verb.settings.learning_rate, verb.output), (Some(1e-5), Some("x".into())));
     }
 
+    /// A percentage is no number to clap, so a sign before it would be taken for a flag's.
+    #[test]
+    fn a_loss_of_accuracy_may_be_allowed_as_a_percentage() {
+        for verb in ["update --base b", "compare a b", "gate r.json", "repair a b --holdout h"] {
+            for gain in [
+                "--min-accuracy-gain -0.5%",
+                "--min-accuracy-gain=-0.5%",
+                "--min-accuracy-gain -0.005",
+            ] {
+                let line = format!("lowchurn {verb} {gain} --max-churn 2%");
+                let args = Args::try_parse_from(line.split_whitespace())
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
+                let budget = match args.verb {
+                    Verb::Update(verb) => verb.budget,
+                    Verb::Compare(verb) => verb.budget,
+                    Verb::Gate(verb) => verb.budget,
+                    Verb::Repair(verb) => verb.budget,
+                    _ => panic!("another verb"),
+                };
+                let found = (budget.min_accuracy_gain, budget.max_churn);
+                assert_eq!(found, (Some(-0.005), Some(0.02)), "{line}");
+            }
+        }
+    }
+
     #[test]
     fn bf16_is_a_flag_that_may_be_taken_back() {
         let check = |flags: &str, expected: Result<Option<Precision>, &str>| {

@@ -199,7 +199,7 @@ pub struct BudgetFlags {
     pub max_class_nfr: Option<f64>,
 
     /// Certify that accuracy grows by at least this; -0.5% allows a loss of half a point; needs labels
-    #[arg(long, value_name = "SHARE", value_parser = signed_share, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", value_parser = signed_share, allow_hyphen_values = true)]
     pub min_accuracy_gain: Option<f64>,
 
     /// Rows whose prediction must not change: a file with their ids, or with rows of their own

@@ -139,7 +139,7 @@ fn an_adapters_folder_is_a_model() {
     };
     edit(
         &|config| config["base_model_name_or_path"] = json!("runs/no-such-run"),
-        "$T/other: its base model is runs/no-such-run: --model runs/no-such-run: there is no folder runs/no-such-run",
+        "$T/other: its base model is runs/no-such-run: runs/no-such-run: there is no folder runs/no-such-run",
     );
     edit(
         &|config| config["base_model_name_or_path"] = json!(""),

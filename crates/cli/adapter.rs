@@ -30,7 +30,7 @@ pub fn merged(folder: &Path, hub: &Hub, console: &mut Console) -> Result<PathBuf
     };
     let asked = || format!("{shown}: its base model is {name}");
     let base =
-        base::find(&name).with_context(asked)?.own_folder(hub, console).with_context(asked)?;
+        base::find("", &name).with_context(asked)?.own_folder(hub, console).with_context(asked)?;
     if is_adapter(&base) {
         return Err(
             Usage(format!("{}, which is an adapter too; merge that one first", asked())).into()

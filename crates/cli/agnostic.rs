@@ -10,11 +10,11 @@ use lowchurn_distill::{Guides, Provenance};
 use crate::args::{Distil, Finetune};
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
-use crate::job::{self, Job, Rows};
+use crate::job::{self, Job, Rows, Verb};
 use crate::reader::{Part, Reader, unique};
 use crate::settings::{self, Settings};
 use crate::training::{self, HeadOf, Start, Training, WeightsFrom};
-use crate::{finetune, output, shows};
+use crate::{distil, finetune, output, shows};
 
 /// A head that nothing trains and that is not kept.
 const CLASSES: [&str; 2] = ["LABEL_0", "LABEL_1"];
@@ -39,8 +39,12 @@ pub fn distil(
         return Err(Usage(format!("{what}; leave them out")).into());
     }
     let run = Finetune { data: Some(first), ..run.clone() };
-    let lowest = Settings { eval_split: Some("none".into()), ..Settings::default() };
-    let mut job = job::open(&run, &lowest, console)?;
+    let verb = Verb {
+        base_flag: distil::base_flag(args),
+        example: "lowchurn distil --task-agnostic --data sst2 …",
+        lowest: Settings { eval_split: Some("none".into()), ..Settings::default() },
+    };
+    let mut job = job::open(&run, &verb, console)?;
     if run.output.is_none() {
         job.output = Path::new("runs").join(format!("{}-base", job.data.name));
     }

@@ -54,8 +54,9 @@ struct Manifest {
     note: Option<String>,
 }
 
-/// Tells a folder, a known name and a hub id apart. A folder that is there is that folder.
-pub fn find(name: &str) -> Result<Base> {
+/// Tells a folder, a known name and a hub id apart. A folder that is there is that folder. `flag` is the one that the name was
+/// typed with, for messages; empty where it stands alone.
+pub fn find(flag: &str, name: &str) -> Result<Base> {
     let of = |place| Base {
         name: name.into(),
         advice: Settings::default(),
@@ -65,7 +66,7 @@ pub fn find(name: &str) -> Result<Base> {
     };
     let path = Path::new(name);
     if path.is_dir() {
-        refuse_unfinished(path)?;
+        refuse_unfinished(flag, path)?;
     }
     let manifest = match places::model(name)? {
         Some(manifest) => Some(manifest),
@@ -92,8 +93,9 @@ pub fn find(name: &str) -> Result<Base> {
     if path.is_dir() {
         return Ok(of(Place::Folder(path.into())));
     }
+    let typed = typed(flag, name);
     if name.starts_with(['.', '/', '~']) || name.contains('\\') {
-        return Err(Usage(format!("--model {name}: there is no such folder")).into());
+        return Err(Usage(format!("{typed}: there is no such folder")).into());
     }
     if !name.contains('/') {
         return Err(places::unknown_model(name));
@@ -101,9 +103,13 @@ pub fn find(name: &str) -> Result<Base> {
     // Where the part before the slash is a folder here, or is where runs lie, nobody means an owner of the hub.
     let owner = name.split('/').next().unwrap_or(name);
     if owner == "runs" || Path::new(owner).is_dir() {
-        return Err(Usage(format!("--model {name}: there is no folder {name}")).into());
+        return Err(Usage(format!("{typed}: there is no folder {name}")).into());
     }
     Ok(of(Place::Hub(Repo::parse(Kind::Model, name)?)))
+}
+
+fn typed(flag: &str, name: &str) -> String {
+    format!("{flag} {name}").trim_start().to_string()
 }
 
 /// The manifest beside a folder that calls it its files.
@@ -130,36 +136,53 @@ fn shorter(path: &Path) -> PathBuf {
     }
 }
 
-/// A run's folder without a model at its top: several seeds, or one that isn't finished.
-fn refuse_unfinished(folder: &Path) -> Result<()> {
+/// A run's folder without a model at its top: several seeds, or a run or an update that isn't finished.
+fn refuse_unfinished(flag: &str, folder: &Path) -> Result<()> {
     if folder.join("config.json").exists() {
         return Ok(());
     }
-    let number = |prefix: &str, name: &str| name.strip_prefix(prefix)?.parse::<u64>().ok();
-    let below = |prefix: &str| {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut found: Vec<(u64, PathBuf)> = entries
-            .filter_map(|entry| {
-                let n = number(prefix, entry.file_name().to_str()?)?;
-                Some((n, entry.path()))
-            })
-            .filter(|(_, path)| path.is_dir())
-            .collect();
-        found.sort();
-        found
-    };
-    let is_model = |(_, path): &&(u64, PathBuf)| path.join("config.json").is_file();
-    let (seeds, checkpoints) = (below("seed-"), below("checkpoint-"));
-    let (what, usable) = match (seeds.is_empty(), checkpoints.is_empty()) {
-        (true, true) => return Ok(()),
-        (false, _) => ("holds several seeds", seeds.iter().find(is_model)),
-        (true, false) => ("is an unfinished run", checkpoints.iter().rev().find(is_model)),
+    let (seeds, checkpoints) = (numbered(folder, "seed-"), numbered(folder, "checkpoint-"));
+    let candidates = folders(&folder.join("candidates"));
+    let mut trained = checkpoints.clone();
+    for candidate in &candidates {
+        trained.extend(numbered(candidate, "checkpoint-"));
+        trained.push(candidate.clone());
+    }
+    let is_model = |path: &&PathBuf| path.join("config.json").is_file();
+    let (what, usable) = match () {
+        () if !seeds.is_empty() => ("holds several seeds", seeds.iter().find(is_model)),
+        () if !checkpoints.is_empty() => {
+            ("is an unfinished run", trained.iter().rev().find(is_model))
+        }
+        () if !candidates.is_empty() => {
+            ("is an unfinished update", trained.iter().rev().find(is_model))
+        }
+        () => return Ok(()),
     };
     let usable = match usable {
-        Some((_, path)) => format!("take one of its models, such as {}", path.display()),
+        Some(path) => format!("take one of its models, such as {}", path.display()),
         None => "finish it first, with the command that began it".into(),
     };
-    Err(Usage(format!("--model {} {what}; {usable}", folder.display())).into())
+    let typed = typed(flag, &folder.display().to_string());
+    Err(Usage(format!("{typed} {what}; {usable}")).into())
+}
+
+/// The folders in a folder, by name.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| path.is_dir());
+    found.sort();
+    found
+}
+
+/// Those called PREFIX and a number, by number.
+fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> =
+        folders(folder).into_iter().filter_map(|path| Some((number(&path)?, path))).collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
 fn revised(id: &str, revision: Option<String>) -> String {
@@ -375,7 +398,8 @@ mod tests {
     /// Tests run in the repository's root.
     #[test]
     fn a_folder_brings_the_advice_of_its_manifest() {
-        let (by_name, by_path) = (find("tiny").unwrap(), find("models/tiny").unwrap());
+        let (by_name, by_path) =
+            (find("--model", "tiny").unwrap(), find("", "models/tiny").unwrap());
         assert_eq!(by_name.advice, by_path.advice);
         assert_eq!(by_path.advised_by, "models/tiny.toml");
         assert!(by_path.advice.learning_rate.is_some());
@@ -383,13 +407,10 @@ mod tests {
 
     #[test]
     fn names_that_are_none() {
-        let message = |name| find(name).map(|_| ()).unwrap_err().to_string();
-        assert!(
-            message("minilm-16").contains("did you mean minilm-l6?"),
-            "{}",
-            message("minilm-16")
-        );
-        assert!(message("runs/x") == "--model runs/x: there is no folder runs/x");
-        assert_eq!(message("./nowhere"), "--model ./nowhere: there is no such folder");
+        let message = |flag, name| find(flag, name).map(|_| ()).unwrap_err().to_string();
+        let typo = message("--model", "minilm-16");
+        assert!(typo.contains("did you mean minilm-l6?"), "{typo}");
+        assert_eq!(message("--base", "runs/x"), "--base runs/x: there is no folder runs/x");
+        assert_eq!(message("", "./nowhere"), "./nowhere: there is no such folder");
     }
 }

@@ -15,7 +15,7 @@ use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::finetune::{self, Followed, Ready};
 use crate::found::{self, Teachers};
-use crate::job;
+use crate::job::{self, Verb};
 use crate::progress::count;
 use crate::settings::Settings;
 use crate::training::WeightsFrom;
@@ -70,8 +70,12 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
     if args.task_agnostic {
         return agnostic::distil(args, &run, started, console);
     }
-    let lowest = Settings { method: Some("distil".into()), ..Settings::default() };
-    let mut job = job::open(&run, &lowest, console)?;
+    let verb = Verb {
+        base_flag: base_flag(args),
+        example: "lowchurn distil sst2 --teacher DIR",
+        lowest: Settings { method: Some("distil".into()), ..Settings::default() },
+    };
+    let mut job = job::open(&run, &verb, console)?;
     if run.output.is_none() {
         job.output = Path::new("runs").join(format!("{}-student", job.data.name));
     }
@@ -81,7 +85,11 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
         None => None,
     };
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
-    let teachers = args.teacher.iter().map(|name| base::find(name)).collect::<Result<Vec<_>>>()?;
+    let teachers = args
+        .teacher
+        .iter()
+        .map(|name| base::find("--teacher", name))
+        .collect::<Result<Vec<_>>>()?;
     if run.dry_run {
         return dry_run::tell(&job, &run, console);
     }
@@ -170,6 +178,11 @@ fn refuse_alone(plan: &Plan) -> Result<()> {
     let is_guided = |name: &&&str| name.parse::<Method>().is_ok_and(|m| m.needs().teacher);
     let guided: Vec<&str> = METHODS.iter().filter(is_guided).copied().collect();
     Err(Usage(format!(
+/// The student may be typed as either.
+pub fn base_flag(args: &Distil) -> &'static str {
+    if args.student.is_some() { "--student" } else { "--model" }
+}
+
         "method {} doesn't follow a teacher; use lowchurn finetune, or one of {}",
         plan.method.name(),
         guided.join(", ")

@@ -27,11 +27,12 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
         "HF_HUB_OFFLINE" => Some("1".into()),
         _ => std::env::var(name).ok(),
     })?;
-    let folder = match base::find(&job.base.name)?.folder(&offline, &mut console.silent()) {
-        Ok(folder) => Some(folder),
-        Err(error) if !is_of_hub(&error) => return Err(error),
-        Err(_) => None,
-    };
+    let folder =
+        match base::find("--model", &job.base.name)?.folder(&offline, &mut console.silent()) {
+            Ok(folder) => Some(folder),
+            Err(error) if !is_of_hub(&error) => return Err(error),
+            Err(_) => None,
+        };
     let config = match &folder {
         Some(folder) => Some(job::open_base(job, folder)?.0),
         None => None,

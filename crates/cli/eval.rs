@@ -100,7 +100,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     if scoring.batch_size == 0 {
         return Err(Usage("--batch-size 0: expected at least 1".into()).into());
     }
-    let model_folder = base::find(model)?.folder(&hub, console)?;
+    let model_folder = base::find("--model", model)?.folder(&hub, console)?;
     let opened = Classifier::open(&model_folder, Head::FromCheckpoint, &device);
     let (mut classifier, _) = opened.map_err(|error| match error {
         ModelError::NoHead { .. } => anyhow!(

@@ -26,7 +26,7 @@ pub fn export(args: &Export, console: &mut Console) -> Result<u8> {
     };
     check(&path)?;
     let hub = places::hub()?;
-    let folder = base::find(&args.model).map_err(plain)?.folder(&hub, console)?;
+    let folder = base::find("", &args.model)?.folder(&hub, console)?;
     let found = found::describe(&args.model, folder)?;
     let model =
         found::open_model(&found, &Compute { device: Device::Cpu, precision: Precision::F32 })?;
@@ -61,14 +61,6 @@ fn check(path: &Path) -> Result<()> {
         return Err(Usage(format!("--onnx {shown}: the name of an ONNX file ends in .onnx")).into());
     }
     output::check(path.parent().unwrap_or(Path::new("")))
-}
-
-/// `base::find` speaks of the flag of other verbs.
-fn plain(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<Usage>() {
-        Some(Usage(said)) => Usage(said.trim_start_matches("--model ").into()).into(),
-        None => error,
-    }
 }
 
 fn tell(path: &Path, config: &Config, written: &Exported, console: &mut Console) -> Result<()> {

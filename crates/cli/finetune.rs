@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::Finetune;
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
-use crate::job::{self, Job, Rows};
+use crate::job::{self, Job, Rows, Verb};
 use crate::machine::peak_rss_mib;
 use crate::probe::Features;
 use crate::progress::count;
@@ -47,7 +47,12 @@ pub struct Followed {
 pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let started = Instant::now();
     signals::listen()?;
-    let mut job = job::open(args, &Settings::default(), console)?;
+    let verb = Verb {
+        base_flag: "--model",
+        example: "lowchurn finetune sst2",
+        lowest: Settings::default(),
+    };
+    let mut job = job::open(args, &verb, console)?;
     refuse_guided(&job.plan)?;
     if args.dry_run {
         return dry_run::tell(&job, args, console);

@@ -244,7 +244,7 @@ pub fn teacher(
     }
     let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
     for name in asked.names {
-        let base = base::find(name)?;
+        let base = base::find("--teacher", name)?;
         let folder = base.folder(hub, console)?;
         shipped::fetch(&base, hub, console)?;
         let found = describe(name, folder)?;
@@ -287,7 +287,7 @@ pub fn teacher_weights(
         ))
         .into());
     };
-    let found = describe(name, base::find(name)?.folder(hub, console)?)?;
+    let found = describe(name, base::find("--teacher", name)?.folder(hub, console)?)?;
     if found.labels != labels {
         let (theirs, own) = (found.labels.join(", "), labels.join(", "));
         return Err(Usage(format!(

@@ -114,7 +114,7 @@ fn lineage(newest: &str, hub: &Hub, console: &mut Console) -> Result<Vec<String>
     let mut names = vec![newest.to_string()];
     let mut folder = PathBuf::from(newest);
     if !folder.exists() {
-        folder = base::find(newest)?.folder(hub, console)?;
+        folder = base::find("", newest)?.folder(hub, console)?;
     }
     while let Ok(provenance) = finished_provenance(&folder) {
         let Some((name, sha256)) = provenance.old else { break };
@@ -149,7 +149,7 @@ fn earlier(
     if is_model(&there, sha256) {
         return Some((name.to_string(), there));
     }
-    let base = base::find(name).ok().filter(|base| base.hub_id().is_some());
+    let base = base::find("", name).ok().filter(|base| base.hub_id().is_some());
     let fetched = base.map(|base| base.folder(hub, console));
     match fetched {
         Some(Ok(folder)) if is_model(&folder, sha256) => return Some((name.to_string(), folder)),

@@ -43,8 +43,18 @@ pub struct Rows {
     pub head: HeadOf,
 }
 
-/// Reads the layers of settings, of which `lowest` is the verb's own, and finds what they name.
-pub fn open(args: &Finetune, lowest: &Settings, console: &mut Console) -> Result<Job> {
+/// What a verb that trains on labelled rows is without any flag.
+pub struct Verb {
+    /// The flag that its base checkpoint is typed with.
+    pub base_flag: &'static str,
+    /// A whole command, for whoever named no data.
+    pub example: &'static str,
+    /// Below all other settings.
+    pub lowest: Settings,
+}
+
+/// Reads the layers of settings and finds what they name.
+pub fn open(args: &Finetune, verb: &Verb, console: &mut Console) -> Result<Job> {
     let hub = places::hub()?;
     let plan_file = match &args.plan {
         Some(path) => settings::read_plan(path)?,
@@ -56,15 +66,15 @@ pub fn open(args: &Finetune, lowest: &Settings, console: &mut Console) -> Result
     }
     let origin = args.plan.as_ref().map_or(String::new(), |path| path.display().to_string());
     let typed = Layers::default().over(&plan_file, &origin)?.over(&flags, "flag")?.settings;
-    let base = base::find(typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
+    let base = base::find(verb.base_flag, typed.model.as_deref().unwrap_or(DEFAULT_MODEL))?;
     let layers = Layers::default()
-        .over(lowest, "default")?
+        .over(&verb.lowest, "default")?
         .over(&base.advice, &base.advised_by)?
         .over(&plan_file, &origin)?
         .over(&flags, "flag")?;
     let settings = &layers.settings;
     let Some(source) = &settings.data else {
-        return Err(Usage("no data named; try: lowchurn finetune sst2".into()).into());
+        return Err(Usage(format!("no data named; try: {}", verb.example)).into());
     };
     // Before the hub is asked; which metric it will be doesn't matter for that.
     let checked = settings::plan(settings, SelectBy::Accuracy)?;

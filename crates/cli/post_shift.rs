@@ -28,7 +28,7 @@ use crate::{base, kinds, output, places};
 pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let to = shift_to(args)?;
     let hub = places::hub()?;
-    let folder = base::find(&args.model)?.folder(&hub, console)?;
+    let folder = base::find("", &args.model)?.folder(&hub, console)?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
     output::check(&output)?;
     output::refuse_foreign(&output, &folder)?;

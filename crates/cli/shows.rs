@@ -46,7 +46,7 @@ pub fn shows(
         ))
         .into());
     };
-    let folder = base::find(name)?.folder(&job.hub, console)?;
+    let folder = base::find("--teacher", name)?.folder(&job.hub, console)?;
     let mut shows = Shows::default();
     if terms.is_on_tokens() {
         let model = found::open_encoder(name, &folder, TextVector::Mean, &job.compute)?;

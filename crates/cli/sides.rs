@@ -115,12 +115,7 @@ pub fn find(
         let sha256 = sha256_of_files(&paths)?;
         return Ok(Source::Files { name: text.into(), paths, sha256 });
     }
-    // Its messages speak of the flag of other verbs.
-    let plain = |error: anyhow::Error| match error.downcast_ref::<Usage>() {
-        Some(Usage(said)) => Usage(said.trim_start_matches("--model ").into()).into(),
-        None => error,
-    };
-    let folder = base::find(text).map_err(plain)?.folder(hub, console)?;
+    let folder = base::find("", text)?.folder(hub, console)?;
     let mut found = found::describe(text, folder)?;
     let config = Config::open(&found.folder)?;
     let served = form.tokens(&found.folder, &config);

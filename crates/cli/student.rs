@@ -47,7 +47,7 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
         )
         .into());
     }
-    let from = base::find(&args.model)?.folder(&hub, console)?;
+    let from = base::find("", &args.model)?.folder(&hub, console)?;
     let config = Config::open(&from)?;
     let layers = layers(args, &config, is_resized)?;
     let trimmed = match args.vocabulary {

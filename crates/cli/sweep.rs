@@ -251,7 +251,7 @@ fn made_from(updating: &Updating, plan: &Plan, init: Init, console: &mut Console
         all["encoder"] = json!(encoder);
     }
     if let (Some(encoder), true) = (&updating.encoder, is_cold) {
-        let folder = base::find(encoder)?.folder(&updating.hub, console)?;
+        let folder = base::find("--model", encoder)?.folder(&updating.hub, console)?;
         all["encoder_sha256"] = json!(base::sha256(&folder)?);
     }
     Ok(all)

@@ -266,7 +266,7 @@ fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> 
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
     let old = &updating.old;
     let provenance = Provenance {
-        old: Some((base::find(&old.name)?.pinned(&old.folder), old.sha256.clone())),
+        old: Some((base::find("--base", &old.name)?.pinned(&old.folder), old.sha256.clone())),
         share_of_old: (trial.share > 0.0).then_some(trial.share),
         ..finished_provenance(&trial.trained)?
     };

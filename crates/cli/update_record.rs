@@ -76,7 +76,7 @@ pub fn made_from(
     let is_cold =
         |method: &Method| args.init == Init::Cold || matches!(method, Method::ShrinkPerturb { .. });
     if let (Some(encoder), true) = (&updating.encoder, methods.iter().any(is_cold)) {
-        let folder = base::find(encoder)?.folder(&updating.hub, console)?;
+        let folder = base::find("--model", encoder)?.folder(&updating.hub, console)?;
         all.push(("encoder's weights", base::sha256(&folder)?));
     }
     let mut all: MadeFrom = all.into_iter().map(|(what, is)| (what.to_string(), is)).collect();

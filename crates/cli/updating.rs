@@ -76,7 +76,7 @@ pub fn read(
     console: &mut Console,
 ) -> Result<Updating> {
     let hub = places::hub()?;
-    let found = base::find(&args.base)?;
+    let found = base::find("--base", &args.base)?;
     let folder = found.folder(&hub, console)?;
     let before = rows::settings_of(&folder)?;
     // Which methods are trained is the verb's to say.
@@ -104,7 +104,7 @@ pub fn read(
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
     let teachers =
         if args.teacher.is_empty() { vec![args.base.clone()] } else { args.teacher.clone() };
-    let hash = |name: &String| base::sha256(&base::find(name)?.folder(&hub, console)?);
+    let hash = |name: &String| base::sha256(&base::find("--teacher", name)?.folder(&hub, console)?);
     let teacher_hashes = args.teacher.iter().map(hash).collect::<Result<_>>()?;
     let combine = match args.ensemble {
         Ensemble::Probabilities => Combine::Probabilities,
@@ -252,10 +252,13 @@ impl Updating {
         let held = &self.rows.holdout;
         let holdout = needs.buffer.then(|| (held.name.clone(), held.sha256.clone()));
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
-        let base = base::find(match start.head {
-            HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
-            HeadOf::Base | HeadOf::Grown => &self.old.name,
-        })?;
+        let base = base::find(
+            "--model",
+            match start.head {
+                HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
+                HeadOf::Base | HeadOf::Grown => &self.old.name,
+            },
+        )?;
         let how = match start.head {
             HeadOf::Seed => "",
             HeadOf::Base | HeadOf::Grown => "+head",
@@ -330,7 +333,7 @@ impl Updating {
             ))
             .into());
         };
-        let folder = base::find(encoder)?.folder(&self.hub, console)?;
+        let folder = base::find("--model", encoder)?.folder(&self.hub, console)?;
         let weights = WeightsFrom::asked(&self.layers.settings, &folder)?;
         Ok(Start { folder, labels, head: HeadOf::Seed, weights })
     }

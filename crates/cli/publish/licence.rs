@@ -117,7 +117,7 @@ pub fn find(
         origin.from = "given".into();
     }
     for name in names {
-        let Ok(base) = base::find(name) else { continue };
+        let Ok(base) = base::find("", name) else { continue };
         if origin.base_model.is_none() {
             origin.base_model = base.hub_id().map(str::to_string);
         }
@@ -213,7 +213,7 @@ mod tests {
             else {
                 continue;
             };
-            let licence = base::find(name).unwrap().licence.unwrap_or_default();
+            let licence = base::find("", name).unwrap().licence.unwrap_or_default();
             let found = spelt(&licence);
             assert!(!found.is_empty(), "{name}");
             assert!(found.iter().all(|id| KNOWN.contains(&id.as_str())), "{name}: {licence}");

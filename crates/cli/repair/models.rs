@@ -42,7 +42,7 @@ pub fn open_models(args: &Repair, console: &mut Console) -> Result<Models> {
     let hub = places::hub()?;
     let compute = Compute::open(&args.device, device::precision(args.bf16), console)?;
     let mut find = |name: &String| -> Result<Found> {
-        let folder = base::find(name)?.folder(&hub, console)?;
+        let folder = base::find("", name)?.folder(&hub, console)?;
         found::describe(name, folder)
     };
     let old = find(&args.old)?;

@@ -33,10 +33,27 @@ pub fn distil(
         )
         .into());
     };
-    if run.seeds > 1 || args.emit_soft_labels.is_some() || args.label_map.is_some() {
-        let what =
-            "--seeds, --emit-soft-labels and --label-map have no meaning with --task-agnostic";
-        return Err(Usage(format!("{what}; leave them out")).into());
+    let s = &run.settings;
+    let meaningless = [
+        ("--seeds", run.seeds > 1),
+        ("--emit-soft-labels", args.emit_soft_labels.is_some()),
+        ("--label-map", args.label_map.is_some()),
+        ("--dry-run", run.dry_run),
+        ("--probe", run.probe),
+        ("--train-split", s.train_split.is_some()),
+        ("--eval-split", s.eval_split.is_some()),
+        ("--eval-fraction", s.eval_fraction.is_some()),
+        ("--patience", s.patience.is_some()),
+        ("--select-by", s.select_by.is_some()),
+        ("--problem-type", s.problem_type.is_some()),
+        ("--class-weights", s.class_weights.is_some()),
+        ("--threshold", s.threshold.is_some()),
+        ("--fresh-head", s.fresh_head.is_some()),
+    ];
+    if let Some((flag, _)) = meaningless.iter().find(|(_, is_set)| *is_set) {
+        return Err(
+            Usage(format!("{flag} has no meaning with --task-agnostic; leave it out")).into()
+        );
     }
     let run = Finetune { data: Some(first), ..run.clone() };
     let verb = Verb {

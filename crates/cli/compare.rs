@@ -282,7 +282,7 @@ fn certificate(
                     "--golden {text}: looked up by id among the compared rows; its texts aren't asked, as update and repair do"
                 ));
             }
-            let known: Vec<&str> = pair.ids.iter().map(String::as_str).collect();
+            let known: Vec<&str> = whole.ids.iter().map(String::as_str).collect();
             golden::ids_among(&ids, &known, data)?
         }
         None => Vec::new(),

@@ -91,7 +91,13 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
         .map(|name| base::find("--teacher", name))
         .collect::<Result<Vec<_>>>()?;
     if run.dry_run {
-        return dry_run::tell(&job, &run, console);
+        for (name, teacher) in args.teacher.iter().zip(&teachers) {
+            if teacher.hub_id().is_none() {
+                let folder = teacher.folder(&job.hub, console)?;
+                found::open_model(&found::describe(name, folder)?, &job.compute)?;
+            }
+        }
+        return dry_run::tell(&mut job, &run, console);
     }
     output::check(&job.output)?;
     for teacher in &teachers {

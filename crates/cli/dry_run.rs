@@ -1,27 +1,30 @@
 //! `--dry-run`: what would be downloaded, how many rows and updates, how much memory. Fetches neither weights nor rows:
 //! what is in the cache is looked at, for the rest the hub's listing and the card are believed.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lowchurn_data::BatchSize;
-use lowchurn_distill::{find_latest, finished};
+use lowchurn_distill::{Method, Plan, TextVector, find_latest, finished};
 use lowchurn_hub::Hub;
-use lowchurn_models::Config;
+use lowchurn_models::{Config, has_weights};
 use serde_json::json;
 
-use crate::args::Finetune;
+use crate::args::{Finetune, Init};
 use crate::console::Console;
 use crate::data::EvalChoice;
+use crate::found::{describe, open_encoder, open_model};
 use crate::job::{self, Job, Rows};
 use crate::machine::disk_free;
 use crate::progress::{bytes, count};
-use crate::training::HeadOf;
-use crate::{base, data, output};
+use crate::training::{HeadOf, WeightsFrom};
+use crate::updating::Updating;
+use crate::{base, data, kinds, output};
 
-pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
+pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     output::check(&job.output)?;
-    job::tell_settings(job, console)?;
     // A hub without a network answers from the cache alone.
     let offline = Hub::from_vars(&|name| match name {
         "HF_HUB_OFFLINE" => Some("1".into()),
@@ -37,9 +40,14 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
         Some(folder) => Some(job::open_base(job, folder)?.0),
         None => None,
     };
+    // Half a file of weights is refused here too.
+    if let Some(folder) = folder.as_ref().filter(|folder| has_weights(folder)) {
+        open_encoder(&job.base.name, folder, TextVector::Mean, &job.compute)?;
+    }
     let mut missing = Vec::new();
     let rows = match rows_here(job, folder.as_deref().zip(config.as_ref()), &offline, console) {
         Ok(rows) => {
+            kinds::settle(job, &rows)?;
             // With a teacher a run depends on its tables too, and with an objective on what steers it, which a dry run doesn't make.
             let is_plain = !job.plan.method.needs().teacher && job.plan.objective.is_standard();
             if let Some(folder) = folder.as_ref().filter(|_| is_plain) {
@@ -57,6 +65,7 @@ pub fn tell(job: &Job, args: &Finetune, console: &mut Console) -> Result<u8> {
             job.data.promised_rows(&job.wanted)?
         }
     };
+    job::tell_settings(job, console)?;
     if folder.is_none() {
         missing.extend(job.base.remote_files(&job.hub, console)?);
     }
@@ -121,6 +130,61 @@ fn rows_here(
             Rows { train, eval, head: HeadOf::Seed }.labelled()
         }
     }
+}
+
+/// What trainings from a deployed model would do: their plans, updates and places. Opens what they would start from and follow,
+/// and tokenises, so that what stops them stops this too.
+pub fn of_updating(
+    updating: &Updating,
+    trainings: &[Planned],
+    console: &mut Console,
+) -> Result<()> {
+    for name in updating.asked_teachers().names {
+        let follows = |training: &Planned| training.plan.method.needs().teacher;
+        if trainings.iter().any(follows) {
+            let folder = base::find("--teacher", name)?.folder(&updating.hub, console)?;
+            open_model(&describe(name, folder)?, &updating.compute)?;
+        }
+    }
+    let mut tokens: BTreeMap<(PathBuf, usize, bool), Vec<u32>> = BTreeMap::new();
+    let mut told = None;
+    for Planned { name, plan, init, output } in trainings {
+        let start = updating.start(plan, *init, console)?;
+        let key = (start.folder.clone(), plan.max_length, plan.method.needs().teacher);
+        if start.weights == WeightsFrom::Folder && !tokens.contains_key(&key) {
+            let shown = start.folder.display().to_string();
+            open_encoder(&shown, &start.folder, TextVector::Mean, &updating.compute)?;
+        }
+        let lengths = match tokens.entry(key) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => free.insert(updating.train_tokens(&start, plan)?.lengths()),
+        };
+        // What a sweep's trainings differ in stands in their names.
+        let shared =
+            Plan { method: Method::Retrain, label_smoothing: 0.0, seed: 0, ..plan.clone() };
+        if told.as_ref() != Some(&shared) {
+            job::tell_plan(plan, &updating.layers, &updating.old.name, console)?;
+            told = Some(shared);
+        }
+        let (steps, rows) = (plan.total_steps(lengths), lengths.len());
+        let (shown_steps, shown_rows) = (count(steps), count(rows as u64));
+        console.tell(&format!(
+            "would train {name} for {shown_steps} updates on {shown_rows} rows into {}",
+            output.display()
+        ))?;
+        console.event(&json!({
+            "event": "dry_run", "name": name, "rows": rows, "steps": steps, "output": output,
+        }));
+    }
+    Ok(())
+}
+
+/// A training that a dry run speaks of.
+pub struct Planned {
+    pub name: String,
+    pub plan: Plan,
+    pub init: Init,
+    pub output: PathBuf,
 }
 
 /// Another run, or somebody's model, in the folder would stop the run.

@@ -311,13 +311,17 @@ pub fn settled(job: &Job) -> Settings {
 
 /// Each value that decides the result, and where it is from.
 pub fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
-    let Value::Object(plan) = serde_json::to_value(&job.plan)? else { return Ok(()) };
-    let show = |(key, value): (&String, &Value)| match job.layers.origin(key) {
+    tell_plan(&job.plan, &job.layers, &job.base.name, console)
+}
+
+pub fn tell_plan(plan: &Plan, layers: &Layers, base: &str, console: &mut Console) -> Result<()> {
+    let Value::Object(plan) = serde_json::to_value(plan)? else { return Ok(()) };
+    let show = |(key, value): (&String, &Value)| match layers.origin(key) {
         "default" => format!("{key} {value}"),
         origin => format!("{key} {value} ({origin})"),
     };
     let shown: Vec<String> = plan.iter().map(show).collect();
     console.tell(&format!("plan: {}", shown.join(", ")))?;
-    console.event(&json!({ "event": "plan", "plan": plan, "base": job.base.name }));
+    console.event(&json!({ "event": "plan", "plan": plan, "base": base }));
     Ok(())
 }

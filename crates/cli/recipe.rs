@@ -35,6 +35,8 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
         ("eval-fraction", s.eval_fraction.is_some()),
         ("fresh-head", s.fresh_head.is_some()),
         ("patience", s.patience.is_some()),
+        ("select-by", s.select_by.is_some()),
+        ("problem-type", s.problem_type.is_some()),
     ];
     let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) else { return Ok(()) };
     let name = match origin {
@@ -42,8 +44,22 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
         _ => format!("{origin}{}", name.replace('-', "_")),
     };
     Err(Usage(format!(
-        "{name} is for finetune; an update's rows are --old, --new and --holdout, and held-out rows choose nothing \
-         while it trains"
+        "{name} is for finetune; an update's rows are --old, --new and --holdout, held-out rows choose nothing while it \
+         trains, and the kind of task is the base's"
+    ))
+    .into())
+}
+
+/// Settings of the encoder that a cold start begins from, where nothing starts cold.
+pub fn refuse_encoder(typed: &Settings) -> Result<()> {
+    let flag = match (&typed.model, typed.from_scratch) {
+        (Some(model), _) => format!("--model {model}"),
+        (None, Some(_)) => "--from-scratch".into(),
+        (None, None) => return Ok(()),
+    };
+    Err(Usage(format!(
+        "{flag} is the encoder of a cold start, and here training starts from the weights of --base; add --init cold, or \
+         leave it out"
     ))
     .into())
 }

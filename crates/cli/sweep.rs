@@ -3,6 +3,7 @@
 //! A point is a folder with `point.json` and its predictions; one that is there is not computed again. So a sweep resumes
 //! point by point, shards of it are folders, and merging is reading.
 
+mod dry_run;
 mod ensemble;
 mod part;
 mod setting;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Pair, Predicted, RunPoint, Unmatched};
-use lowchurn_distill::{Method, Plan, PrecisionName, write_file, write_json};
+use lowchurn_distill::{Plan, PrecisionName, write_file, write_json};
 use lowchurn_kernels::Precision;
 use serde_json::{Value, json};
 
@@ -28,8 +29,8 @@ use crate::points::{
 };
 use crate::rows::SharedTexts;
 use crate::settings::Settings;
-use crate::updating::{self, Updating};
-use crate::{base, output, recipe, signals, sweep_report, update_record};
+use crate::updating::{self, Updating, starts_fresh};
+use crate::{base, kinds, output, recipe, signals, sweep_report, update_record};
 
 pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
     signals::listen()?;
@@ -50,10 +51,16 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
         .into());
     }
     ensemble::check(args, &settings)?;
+    if !settings.iter().any(Setting::needs_encoder) {
+        recipe::refuse_encoder(&typed)?;
+    }
     let output = output_of(args)?;
     output::check(&output)?;
-    fs::create_dir_all(&output)?;
     let first = typed.seed.unwrap_or(42);
+    if args.dry_run {
+        return dry_run::tell(args, &typed, &settings, shard, (&output, first), console);
+    }
+    fs::create_dir_all(&output)?;
     let mut at = 0;
     for n in 0..u64::from(args.seeds) {
         let seed = first.saturating_add(n);
@@ -115,18 +122,26 @@ fn open(
     seed: u64,
     console: &mut Console,
 ) -> Result<Option<Updating>> {
+    let mut updating = read(args, typed, seed, console)?;
+    let scored = updating.score_old(console)?;
+    Ok(scored.map(|()| updating))
+}
+
+/// The same before the base has scored a row.
+fn read(args: &Sweep, typed: &Settings, seed: u64, console: &mut Console) -> Result<Updating> {
     let base = args.deployed.base.replace("{seed}", &seed.to_string());
     let deployed = Deployed { base, ..args.deployed.clone() };
-    let opened = updating::open(&deployed, typed, SharedTexts::Kept, console)?;
-    let holdout = opened.as_ref().map(|updating| &updating.rows.holdout);
-    if let Some(rows) = holdout.filter(|rows| rows.examples.iter().all(|row| row.label.is_none())) {
+    let updating = updating::read(&deployed, typed, SharedTexts::Kept, console)?;
+    kinds::refuse_other(updating.old.outputs.kind, "sweep")?;
+    let rows = &updating.rows.holdout;
+    if rows.examples.iter().all(|row| row.label.is_none()) {
         let name = &rows.name;
         return Err(Usage(format!(
             "{name}: no row has a label; a sweep's axes are churn and accuracy"
         ))
         .into());
     }
-    Ok(opened)
+    Ok(updating)
 }
 
 fn shard(text: &str) -> Result<(usize, usize)> {
@@ -158,27 +173,14 @@ fn point(
     // Points between the weights are of the plain retrain: that is what is deployed without any method.
     let is_line = setting.is_plain_retrain() && setting.init == Init::Warm;
     let between: Vec<f64> = shares.iter().copied().filter(|_| is_line).collect();
-    let is_done = |dir: &Path| {
-        Ok::<bool, anyhow::Error>(match read_point(dir)? {
-            Some(there) if is_same(&there.made_from, &made_from) => true,
-            Some(_) => {
-                return Err(Usage(format!(
-                "{} holds a point of other data, models or settings; choose another --output or remove it",
-                dir.display()
-            ))
-            .into());
-            }
-            None => false,
-        })
-    };
     let between_dir = |share: f64| place(output, &format!("interpolate-a-{share}"), seed);
     let mut missing = Vec::new();
     for &share in &between {
-        if !is_done(&between_dir(share))? {
+        if !is_done(&between_dir(share), &made_from)? {
             missing.push(share);
         }
     }
-    if is_done(&dir)? && missing.is_empty() {
+    if is_done(&dir, &made_from)? && missing.is_empty() {
         return Ok(true);
     }
     let model = dir.join("model");
@@ -214,6 +216,19 @@ fn point(
     Ok(true)
 }
 
+/// Whether the point is there; another one in its place is an error.
+fn is_done(dir: &Path, made_from: &Value) -> Result<bool> {
+    match read_point(dir)? {
+        Some(there) if is_same(&there.made_from, made_from) => Ok(true),
+        Some(_) => Err(Usage(format!(
+            "{} holds a point of other data, models or settings; choose another --output or remove it",
+            dir.display()
+        ))
+        .into()),
+        None => Ok(false),
+    }
+}
+
 fn place(output: &Path, setting: &str, seed: u64) -> PathBuf {
     output.join("points").join(setting).join(format!("seed-{seed}"))
 }
@@ -246,7 +261,7 @@ fn made_from(updating: &Updating, plan: &Plan, init: Init, console: &mut Console
     {
         all["teachers_labels"] = json!(updating.map);
     }
-    let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
+    let is_cold = init == Init::Cold || starts_fresh(&plan.method);
     if let (Some(encoder), true) = (&updating.layers.settings.model, init == Init::Cold) {
         all["encoder"] = json!(encoder);
     }

@@ -17,6 +17,7 @@ use crate::args::{BudgetFlags, Init, Update};
 use crate::between::Line;
 use crate::certification::{certification_rows, choose, looks_at_rows, refuse_few_rows};
 use crate::console::Console;
+use crate::dry_run::{self, Planned};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::found;
 use crate::golden::{self, GoldenRows};
@@ -25,9 +26,10 @@ use crate::progress::count;
 use crate::reporting::{self, check_lines};
 use crate::rows::{self, SharedTexts};
 use crate::settings::Settings;
-use crate::updating::{self, Updating};
+use crate::updating::{self, Updating, starts_fresh};
 use crate::{
-    base, compare, grid, kinds, output, recipe, settings, signals, update_record, update_report,
+    base, compare, grid, job, kinds, output, recipe, settings, signals, update_record,
+    update_report,
 };
 
 /// A model that may become the update, with its predictions of all held-out rows.
@@ -46,6 +48,9 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     signals::listen()?;
     let typed = recipe::typed(&args.deployed, &args.method.onto(&args.deployed.settings))?;
     let methods = methods(&typed)?;
+    if args.init == Init::Warm && !methods.iter().any(starts_fresh) {
+        recipe::refuse_encoder(&typed)?;
+    }
     let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
     if let Some(output) = &args.output {
         output::check(output)?;
@@ -86,7 +91,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         }
     }
     if args.dry_run {
-        return dry_run(&updating, &methods, args, &output, console);
+        return tell_dry_run(&updating, &methods, args, &output, console);
     }
     if updating.score_old(console)?.is_none() {
         return Ok(INTERRUPTED);
@@ -107,6 +112,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     let mut trials = Vec::new();
     for method in &methods {
         let plan = updating.plan(*method, None, None)?;
+        job::tell_plan(&plan, &updating.layers, &updating.old.name, console)?;
         let dir = output.join("candidates").join(folder_name(method));
         if updating.train(&plan, args.init, &dir, console)?.is_none() {
             return Ok(INTERRUPTED);
@@ -292,26 +298,23 @@ fn copy_adapter(trial: &Trial, output: &Path) -> Result<()> {
     Ok(())
 }
 
-fn dry_run(
+fn tell_dry_run(
     updating: &Updating,
     methods: &[Method],
     args: &Update,
     output: &Path,
     console: &mut Console,
 ) -> Result<u8> {
-    for method in methods {
-        let plan = updating.plan(*method, None, None)?;
-        let rows = updating.rows.train.examples.len();
-        console.tell(&format!(
-            "would train {method} ({}) for {} into {}",
-            args.init.name(),
-            match plan.total_steps_of_rows(rows) {
-                Some(steps) => format!("{steps} updates"),
-                None => format!("epochs {}, batch_size {}", plan.epochs, plan.batch_size),
-            },
-            output.display()
-        ))?;
-    }
+    let planned = |method: &Method| {
+        Ok(Planned {
+            name: format!("{method} ({})", args.init.name()),
+            plan: updating.plan(*method, None, None)?,
+            init: args.init,
+            output: output.into(),
+        })
+    };
+    let trainings = methods.iter().map(planned).collect::<Result<Vec<_>>>()?;
+    dry_run::of_updating(updating, &trainings, console)?;
     Ok(0)
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::args::{BudgetFlags, Init, Update};
 use crate::console::Console;
 use crate::failure::Usage;
-use crate::updating::Updating;
+use crate::updating::{Updating, starts_fresh};
 use crate::{base, device};
 
 const FILE: &str = "update.json";
@@ -73,8 +73,7 @@ pub fn made_from(
     if args.init == Init::Cold {
         all.push(("encoder", updating.encoder.clone().unwrap_or_default()));
     }
-    let is_cold =
-        |method: &Method| args.init == Init::Cold || matches!(method, Method::ShrinkPerturb { .. });
+    let is_cold = |method: &Method| args.init == Init::Cold || starts_fresh(method);
     if let (Some(encoder), true) = (&updating.encoder, methods.iter().any(is_cold)) {
         let folder = base::find("--model", encoder)?.folder(&updating.hub, console)?;
         all.push(("encoder's weights", base::sha256(&folder)?));

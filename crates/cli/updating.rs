@@ -55,17 +55,9 @@ pub struct Updating {
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
 }
 
-/// [`read`], and what the base says on the held-out rows. `None` where it was interrupted.
-pub fn open(
-    args: &Deployed,
-    typed: &Settings,
-    shared: SharedTexts,
-    console: &mut Console,
-) -> Result<Option<Updating>> {
-    let mut updating = read(args, typed, shared, console)?;
-    kinds::refuse_other(updating.old.outputs.kind, "sweep")?;
-    let scored = updating.score_old(console)?;
-    Ok(scored.map(|()| updating))
+/// Whether a method starts from the encoder, whatever `--init` says.
+pub fn starts_fresh(method: &Method) -> bool {
+    matches!(method, Method::ShrinkPerturb { .. })
 }
 
 /// Finds the base, reads and aligns all rows. Scores nothing.
@@ -318,10 +310,9 @@ impl Updating {
     }
 
     /// Where the weights come from. Shrink-and-perturb takes the old ones into a fresh start, whatever `init` says.
-    fn start(&self, plan: &Plan, init: Init, console: &mut Console) -> Result<Start> {
+    pub fn start(&self, plan: &Plan, init: Init, console: &mut Console) -> Result<Start> {
         let labels = self.rows.train.labels.names().to_vec();
-        let is_cold = init == Init::Cold || matches!(plan.method, Method::ShrinkPerturb { .. });
-        if !is_cold {
+        if init == Init::Warm && !starts_fresh(&plan.method) {
             let head = if labels == self.old.labels { HeadOf::Base } else { HeadOf::Grown };
             let (folder, weights) = (self.old.folder.clone(), WeightsFrom::Folder);
             return Ok(Start { folder, labels, head, weights });
@@ -338,7 +329,7 @@ impl Updating {
         Ok(Start { folder, labels, head: HeadOf::Seed, weights })
     }
 
-    fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {
+    pub fn train_tokens(&self, start: &Start, plan: &Plan) -> Result<Encoded> {
         let encoder = TextEncoder::open(&start.folder)?;
         let config = Config::open(&start.folder)?;
         check_vocabulary(&config, encoder.vocab_size(), encoder.pad_id(), &start.folder)?;

@@ -252,7 +252,7 @@ pub struct Update {
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 
-    /// Say what would be read and computed; do nothing
+    /// Say what would be trained, with every setting; do nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -316,6 +316,10 @@ pub struct Sweep {
     /// Train nothing; put the points of these folders together
     #[arg(long, value_name = "DIR", num_args = 1..)]
     pub merge: Vec<PathBuf>,
+
+    /// Say which settings would be trained on how many rows; do nothing
+    #[arg(long, conflicts_with = "merge")]
+    pub dry_run: bool,
 
     /// Keep each point's weights
     #[arg(long)]

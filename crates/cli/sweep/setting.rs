@@ -8,6 +8,7 @@ use crate::args::{Init, Sweep};
 use crate::failure::Usage;
 use crate::grid;
 use crate::settings::Settings;
+use crate::updating::starts_fresh;
 
 /// One setting, without its seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,11 @@ impl Setting {
             Method::ShrinkPerturb { .. } => "",
             _ => self.init.name(),
         }
+    }
+
+    /// Whether its weights start from an encoder and not from the deployed model's.
+    pub fn needs_encoder(&self) -> bool {
+        self.init == Init::Cold || starts_fresh(&self.method)
     }
 
     pub fn folder(&self) -> String {

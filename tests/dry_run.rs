@@ -1,0 +1,131 @@
+//! `--dry-run`: what it says is what would be done, and what stops the run stops it too.
+
+#[path = "util/deployed.rs"]
+mod deployed;
+mod util;
+
+use std::fs;
+
+use deployed::*;
+use util::{Lab, SMALL};
+
+/// The run and its rehearsal end in the same words.
+#[track_caller]
+fn refused(lab: &Lab, line: &str, code: i32, expected: &str) {
+    for flags in ["--dry-run", ""] {
+        let done = lab.run(&format!("{line} {flags}")).expect(code);
+        assert!(done.error().contains(expected), "{line} {flags}: {}", done.error());
+    }
+}
+
+#[test]
+fn a_finetuning_that_would_be_refused_is() {
+    let lab = Lab::new();
+    let line = format!("{SMALL} --output $T/run");
+    refused(
+        &lab,
+        &format!("{line} --class-weights refund=2"),
+        2,
+        "class weights: \"refund\" isn't a label",
+    );
+    refused(&lab, &format!("{line} --select-by pearson"), 2, "pearson");
+    assert!(!lab.path("run").exists());
+    let base = lab.copy("models/tiny", "base");
+    halve(&base.join("model.safetensors"));
+    let broken = line.replace("--model tiny", "--model $T/base");
+    refused(&lab, &broken, 3, "base/model.safetensors: not a sound safetensors file");
+}
+
+fn halve(path: &std::path::Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn an_update_says_every_setting_and_opens_what_it_needs() {
+    let lab = deployed();
+    let line = format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --seed 7");
+    let before = lab.tree("");
+    let done = lab.ok(&format!("{line} --lambda 0.3,0.5 --dry-run"));
+    assert!(lab.tree("") == before, "a dry run wrote something");
+    let plans: Vec<&str> = done.out.lines().filter(|line| line.starts_with("plan: ")).collect();
+    let [plan] = plans[..] else { panic!("{plans:?}") };
+    for part in ["learning_rate 0.001 ($T/shop/run.toml)", "seed 7 (typed)", "max_steps 6 (typed)"]
+    {
+        assert!(plan.contains(part), "{part}: {plan}");
+    }
+    let would: Vec<&str> = done.out.lines().filter(|line| line.starts_with("would")).collect();
+    assert_eq!(would.len(), 2, "{would:?}");
+    assert_eq!(
+        would[0],
+        "would train distil:lambda=0.3,temperature=1,divergence=kl,rows=all (warm) for 6 updates on 120 rows into $T/shop-v2"
+    );
+    // The run says the same of its settings.
+    let run = lab.ok(&format!("{line} --lambda 0.3"));
+    says(&run, plan);
+
+    let line = format!("{line} --output $T/other");
+    refused(
+        &lab,
+        &format!("{line} --model tiny"),
+        2,
+        "--model tiny is the encoder of a cold start",
+    );
+    refused(
+        &lab,
+        &format!("{line} --from-scratch"),
+        2,
+        "--from-scratch is the encoder of a cold start",
+    );
+    refused(&lab, &format!("{line} --select-by f1"), 2, "--select-by is for finetune");
+    refused(
+        &lab,
+        &format!("{line} --problem-type regression"),
+        2,
+        "--problem-type is for finetune; an update's rows are --old, --new and --holdout, held-out rows choose nothing while it \
+         trains, and the kind of task is the base's",
+    );
+    halve(&lab.path("shop/model.safetensors"));
+    refused(&lab, &line, 3, "shop/model.safetensors: not a sound safetensors file");
+}
+
+#[test]
+fn a_sweep_lists_its_trainings() {
+    let lab = deployed();
+    let line = "sweep --base $T/shop --tables $T/tables --new $T/new.jsonl --holdout $T/held.jsonl --max-steps 2 --method retrain \
+                --method distil --lambda 0.2,0.8 --init warm --interpolate none --output $T/sweep";
+    let before = lab.tree("");
+    let done = lab.ok(&format!("{line} --seeds 2 --dry-run"));
+    assert!(lab.tree("") == before && !lab.path("sweep").exists(), "a dry run wrote something");
+    let would: Vec<&str> = done.out.lines().filter(|line| line.starts_with("would")).collect();
+    assert_eq!(would.len(), 6, "{would:?}");
+    assert_eq!(
+        would[1],
+        "would train distil warm λ 0.2, seed 42 for 2 updates on 120 rows into $T/sweep/points/distil-warm-l-0.2/seed-42"
+    );
+    says(&done, "trainings: 6");
+    assert!(done.out.contains("learning_rate 0.001 ($T/shop/run.toml)"), "{}", done.out);
+    let sharded = lab.ok(&format!("{line} --seeds 2 --shard 1/3 --dry-run"));
+    says(&sharded, "trainings: 2");
+
+    lab.ok(line);
+    says(
+        &lab.ok(&format!("{line} --seeds 2 --dry-run")),
+        "trainings: 3; 3 points are there already",
+    );
+    refused(
+        &lab,
+        &line.replace("--max-steps 2", "--max-steps 3"),
+        2,
+        "holds a point of other data, models or settings",
+    );
+    refused(
+        &lab,
+        &format!("{line} --model tiny"),
+        2,
+        "--model tiny is the encoder of a cold start",
+    );
+    halve(&lab.path("shop/model.safetensors"));
+    let broken = line.replace("$T/sweep", "$T/other");
+    refused(&lab, &broken, 3, "shop/model.safetensors: not a sound safetensors file");
+}

@@ -15,7 +15,6 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 FIRST, LAST = 14, 10  # lines kept of a long output
-PROGRESS = re.compile(r"^(step|evaluating|scoring|looking|tokenising)\b.*elapsed \d")
 
 
 def pages() -> list[Path]:
@@ -36,7 +35,7 @@ def printed(command: str) -> list[str]:
         text=True,
     )
     lines = found.stdout.replace(f"{ROOT}/", "").splitlines()
-    lines = [line.rstrip() for line in lines if not PROGRESS.match(line)]
+    lines = [line.rstrip() for line in lines]
     if len(lines) > FIRST + LAST + 1:
         lines = [*lines[:FIRST], "…", *lines[-LAST:]]
     return lines + ([f"(exit code {found.returncode})"] if found.returncode else [])

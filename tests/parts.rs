@@ -225,7 +225,7 @@ fn parts_are_points_of_a_sweep() {
     assert_eq!((&plan["lora_rank"], &plan["learning_rate"]), (&json!(2), &json!(1e-3)));
     // A second time nothing is trained.
     let done = lab.ok(&format!("{line} {parts}"));
-    assert!(!done.err.contains("step 1/2"), "{}", done.err);
+    assert!(!done.err.contains("step 2/2"), "{}", done.err);
 }
 
 #[test]

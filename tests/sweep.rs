@@ -55,7 +55,7 @@ fn a_sweeps_report_has_slices_and_both_kinds_of_rows() {
 
     // Nothing is trained for them: what the report says of rows is kept anew.
     let done = lab.ok(&format!("{line} --slice shop"));
-    assert!(!done.err.contains("step 1/2"), "{}", done.err);
+    assert!(!done.err.contains("step 2/2"), "{}", done.err);
     assert_eq!(shops(&report()), 2);
 
     // What was measured is held against the retrain, seed by seed, and has an interval.

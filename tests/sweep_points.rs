@@ -59,13 +59,13 @@ fn a_sweep_goes_on_point_by_point() {
 
     let before = lab.tree("sweep");
     let done = lab.ok(&line);
-    assert!(!done.err.contains("step 1/12"), "a second run trained: {}", done.err);
+    assert!(!done.err.contains("step 12/12"), "a second run trained: {}", done.err);
     assert_eq!(lab.read("sweep/frontier.json"), frontier);
     assert!(lab.tree("sweep") == before);
     // One point gone is one point computed.
     fs::remove_dir_all(lab.path("sweep/points/distil-warm-l-0.9/seed-43")).unwrap();
     let done = lab.ok(&line);
-    assert_eq!(done.err.matches("step 1/12").count(), 1, "{}", done.err);
+    assert_eq!(done.err.matches("step 12/12").count(), 1, "{}", done.err);
     assert_eq!(lab.read("sweep/frontier.json"), frontier);
 
     // Points of other data, of another teacher, of other settings.
@@ -239,7 +239,7 @@ fn ensembles_are_the_mean_of_retrains() {
     assert!(n_changed > 0, "the ensembles say what their first members say");
     let done = lab.ok(line);
     assert!(
-        !done.err.contains("step 1/6") && !done.out.contains("ensemble cold of 2 seed"),
+        !done.err.contains("step 6/6") && !done.out.contains("ensemble cold of 2 seed"),
         "{}",
         done.out
     );
@@ -296,5 +296,5 @@ fn a_sweep_needs_labels_to_measure() {
         "{}",
         done.error()
     );
-    assert!(!done.err.contains("step 1/12"), "it was trained before that was said: {}", done.err);
+    assert!(!done.err.contains("step 12/12"), "it was trained before that was said: {}", done.err);
 }

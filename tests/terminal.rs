@@ -69,6 +69,21 @@ fn without_a_terminal_there_are_no_escape_codes() {
     }
 }
 
+/// What takes no ten seconds leaves no line of progress in a log, but for the last one of a training.
+#[test]
+fn without_a_terminal_short_work_leaves_few_lines() {
+    let lab = Lab::new();
+    let done = lab.ok(&format!("{SMALL} --output $T/run"));
+    let progress = |text: &str| {
+        let is = |line: &&str| line.contains("  elapsed ") || line.contains("ETA");
+        text.lines().filter(is).map(str::to_string).collect::<Vec<_>>()
+    };
+    let said = progress(&done.err);
+    assert!(said.len() == 1 && said[0].starts_with("step 6/6  100%"), "{said:?}");
+    let done = lab.ok("compare $T/run $T/run --data tickets:train[:60] --output $T/compared");
+    assert_eq!(progress(&done.err), Vec::<String>::new());
+}
+
 #[test]
 #[allow(clippy::print_stdout)] // a skipped test must say so
 fn on_a_terminal_no_color_is_honoured() {

@@ -56,8 +56,8 @@ pub fn of(
     let asked: Vec<Example> = flips.iter().map(|(_, row)| row.clone()).collect();
     let known: Vec<Example> =
         sample.iter().map(|row| train.examples[*row as usize].clone()).collect();
-    let asked = vectors(&classifier, model, &asked, device, console)?;
-    let vectors = vectors(&classifier, model, &known, device, console)?;
+    let asked = vectors("reading changed rows", &classifier, model, &asked, device, console)?;
+    let vectors = vectors("reading training rows", &classifier, model, &known, device, console)?;
     let neighbour = |(row, similarity): (usize, f32)| Neighbour {
         id: known[row].id.clone(),
         text: both_texts(&known[row]),
@@ -89,8 +89,9 @@ fn closest(vector: &[f32], among: &[Vec<f32>], k: usize) -> Vec<(usize, f32)> {
     all.into_iter().map(|(row, cosine)| (row, cosine.clamp(-1.0, 1.0))).collect()
 }
 
-/// (N, C) the vectors that the head turns into logits, at length 1.
+/// (N, C) the vectors that the head turns into logits, at length 1. `phase` is what the line of progress calls it.
 fn vectors(
+    phase: &'static str,
     classifier: &Classifier,
     model: &Found,
     examples: &[Example],
@@ -100,7 +101,7 @@ fn vectors(
     let tokens = found::tokens_of(model, &classifier.config, examples)?;
     let (start, rows) = (Instant::now(), tokens.rows());
     let mut status = Status::new();
-    status.evaluating = "looking for near rows";
+    status.evaluating = phase;
     let mut vectors = vec![Vec::new(); rows];
     let mut done = 0;
     for order in eval_order(&tokens.lengths(), BATCH) {

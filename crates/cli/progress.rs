@@ -100,16 +100,29 @@ impl Status {
         out: &mut dyn Write,
     ) {
         self.take(event, elapsed);
-        let is_last = matches!(event, Event::Stepped { step, total, .. } if step == total);
+        let (is_training, is_last) = match *event {
+            Event::Stepped { step, total, .. } => (true, step == total),
+            Event::Evaluating { done, rows } => (false, done >= rows),
+            _ => (false, false),
+        };
+        let began = self.phase_began();
+        let stays = is_last && self.screen.ends(began, terminal, is_training);
         match note(event) {
             Some(text) => self.screen.note(&text, out),
-            None if is_last => self.screen.note(&line(self, terminal.width()), out),
+            None if stays => self.screen.note(&line(self, terminal.width()), out),
             None if matches!(event, Event::Logged(_)) => {}
-            None if self.screen.is_due(elapsed, terminal) => {
+            None if self.screen.is_due(began, elapsed, terminal) => {
                 let text = line(self, terminal.width());
                 self.screen.draw(&text, elapsed, terminal, out);
             }
             None => {}
+        }
+    }
+
+    fn phase_began(&self) -> Duration {
+        match self.phase {
+            Phase::Training => Duration::ZERO,
+            Phase::Evaluating { since, .. } => since,
         }
     }
 
@@ -312,15 +325,26 @@ impl Screen {
         }
     }
 
-    /// On a terminal ten times a second. Elsewhere after 5 % more time, but at least 10 seconds and at most a minute.
-    fn is_due(&self, elapsed: Duration, terminal: &Terminal) -> bool {
-        let wait = match terminal {
-            Terminal::Line { .. } => REDRAW,
+    /// On a terminal at once and then ten times a second. Elsewhere after 5 % more time, but at least 10 seconds and at most a
+    /// minute, since the last line or since the phase `began`: what is short says nothing in a log.
+    fn is_due(&self, began: Duration, elapsed: Duration, terminal: &Terminal) -> bool {
+        let (wait, since) = match terminal {
+            Terminal::Line { .. } => (REDRAW, self.drawn),
             Terminal::Plain => {
-                (elapsed / 20).clamp(Duration::from_secs(10), Duration::from_secs(60))
+                let wait = (elapsed / 20).clamp(Duration::from_secs(10), Duration::from_secs(60));
+                (wait, Some(self.drawn.unwrap_or_default().max(began)))
             }
         };
-        self.drawn.is_none_or(|drawn| elapsed.saturating_sub(drawn) >= wait)
+        since.is_none_or(|since| elapsed.saturating_sub(since) >= wait)
+    }
+
+    /// Whether the last line of a phase is kept: that of a training, which sums it up, and in a log that of any phase that has a line
+    /// there already.
+    fn ends(&self, began: Duration, terminal: &Terminal, is_training: bool) -> bool {
+        match terminal {
+            Terminal::Line { .. } => is_training,
+            Terminal::Plain => is_training || self.drawn.is_some_and(|drawn| drawn > began),
+        }
     }
 
     fn draw(&mut self, text: &str, elapsed: Duration, terminal: &Terminal, out: &mut dyn Write) {
@@ -554,9 +578,8 @@ mod tests {
         let steps: Vec<(f64, Event)> =
             (1..=250).map(|n| (n as f64 * 0.1, stepped(n, 250))).collect();
         let expected = "\
-            step 1/250  0%  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:00\n\
-            step 101/250  40%  ETA 0:15  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:10\n\
-            step 201/250  80%  ETA 0:05  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:20\n\
+            step 100/250  40%  ETA 0:15  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:10\n\
+            step 200/250  80%  ETA 0:05  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:20\n\
             step 250/250  100%  loss 0.5000  accuracy 75.0%  320 rows/s  lr 4.1e-5  elapsed 0:25\n";
         assert_eq!(shown(Terminal::Plain, &steps), expected);
         let lines_in = |hours: u64| {
@@ -565,6 +588,28 @@ mod tests {
             shown(Terminal::Plain, &steps).lines().count()
         };
         assert_eq!((lines_in(1), lines_in(2)), (95, 155));
+    }
+
+    #[test]
+    fn without_a_terminal_a_short_phase_says_nothing_and_a_long_one_ends_with_all() {
+        let scored = |seconds: &[f64], rows: usize| -> Vec<(f64, Event)> {
+            let done = |n: usize| rows * (n + 1) / seconds.len();
+            let event = |(n, &at): (usize, &f64)| (at, Event::Evaluating { done: done(n), rows });
+            seconds.iter().enumerate().map(event).collect()
+        };
+        assert_eq!(shown(Terminal::Plain, &scored(&[1.0, 5.0, 9.0, 9.5], 400)), "");
+        let expected = "\
+            evaluating 200/400  50%  ETA 0:11  18 rows/s  elapsed 0:11\n\
+            evaluating 400/400  100%  29 rows/s  elapsed 0:14\n";
+        assert_eq!(shown(Terminal::Plain, &scored(&[1.0, 11.0, 12.0, 14.0], 400)), expected);
+        // An evaluation in the midst of a long training is short all the same.
+        let mut all = vec![(12.0, stepped(1, 3))];
+        all.extend(scored(&[13.0, 14.0], 400));
+        all.push((14.5, evaluated(1)));
+        all.push((25.0, stepped(3, 3)));
+        let said = shown(Terminal::Plain, &all);
+        let firsts: Vec<&str> = said.lines().filter_map(|line| line.split("  ").next()).collect();
+        assert_eq!(firsts, ["step 1/3", "step 1", "step 3/3"]);
     }
 
     #[test]

@@ -74,8 +74,8 @@ impl Downloads {
                 return self.screen.note(&format!("{what}: {reason}; trying again {when}"), out);
             }
         }
-        if self.screen.is_due(elapsed, &self.terminal)
-            && let Some(download) = &self.download
+        if let Some(download) = &self.download
+            && self.screen.is_due(download.started, elapsed, &self.terminal)
         {
             let text = download_line(download, self.terminal.width());
             self.screen.draw(&text, elapsed, &self.terminal, out);
@@ -197,12 +197,10 @@ mod tests {
         ];
         events.iter().for_each(|(elapsed, event)| downloads.show(event, at(*elapsed), &mut out));
         let expected = "\
-            downloading a.bin  1.0/4.0 KiB  25%\n\
             a.bin: 503; trying again in 2 s\n\
             a.bin: bad \u{fffd}[2Jbytes; trying again at once\n\
             downloading a.bin  3.0/4.0 KiB  75%  102 B/s  ETA 0:10\n\
             downloaded a.bin, 4.0 KiB in 1:05\n\
-            downloading b  0/12 B  0%\n\
             downloaded b, 12 B\n\
             waiting for another process that downloads c\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -562,8 +562,8 @@ fn outputs_that_cannot_be_written() {
     assert_eq!(lab.run(&line).expect(2).error(), "--output $T/base is a folder; name a file in it");
 
     // Nor over what the predictions are made from, nor into folders that nobody has.
-    lab.write("rows.csv", "text,label\nhello,delivery\n");
-    let predict = "predict --model $T/run --data $T/rows.csv --output";
+    lab.write("rows.jsonl", "{\"text\":\"hello\",\"label\":\"delivery\"}\n");
+    let predict = "predict --model $T/run --data $T/rows.jsonl --output";
     let before = lab.tree("");
     let refused = |output: &str, expected: &str| {
         let done = lab.run(&format!("{predict} {output}")).expect(2);
@@ -571,8 +571,8 @@ fn outputs_that_cannot_be_written() {
         assert!(lab.tree("") == before, "{output}");
     };
     let own = " is the file that the rows are read from; choose another";
-    refused("$T/rows.csv", own);
-    refused("$T/run/../rows.csv", own);
+    refused("$T/rows.jsonl", own);
+    refused("$T/run/../rows.jsonl", own);
     refused("$T/run/config.json", " is a file of the model; choose another");
     refused("$T/no/such/p.jsonl", ": there is no folder $T/no");
     lab.ok(&format!("{predict} $T/run/p.jsonl"));
@@ -647,9 +647,11 @@ fn on_a_full_disk(
     let newest = lab.tree(&format!("disk/run/{}", kept.last().unwrap()));
 
     let make_room = fill();
-    let done = full(&line).wait().expect(3);
+    let done = full(&line).wait().expect(2);
     assert!(done.error().starts_with("$T/disk/run/.checkpoint-"), "{}", done.err);
     assert!(done.error().contains(": can't be written: "), "{}", done.err);
+    let advice = "; make room there, or write elsewhere, and give the same command again";
+    assert!(done.error().ends_with(advice), "{}", done.err);
     let left = lab.names("disk/run");
     assert!(left.iter().all(|name| !name.contains("partial")), "half-written: {left:?}");
     assert_eq!(

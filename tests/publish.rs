@@ -204,7 +204,7 @@ fn what_is_not_published() {
         2,
         "there is no report.json to hold limits against",
     );
-    check("publish $T/run --to me/x --report $T/nothing.json", 3, "$T/nothing.json");
+    check("publish $T/run --to me/x --report $T/nothing.json", 2, "$T/nothing.json");
     lab.write("card.md", "---\nlicense: [apache-2.0\n---\n# x\n");
     check(
         "publish $T/run --to me/x --card $T/card.md",

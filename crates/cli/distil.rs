@@ -80,8 +80,11 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
         job.output = Path::new("runs").join(format!("{}-student", job.data.name));
     }
     refuse_alone(&job.plan)?;
-    let soft = match args.emit_soft_labels {
-        Some(_) => Some(lambda_and_temperature(&job.plan)?),
+    let soft = match &args.emit_soft_labels {
+        Some(path) => {
+            output::check_file("--emit-soft-labels", path)?;
+            Some(lambda_and_temperature(&job.plan)?)
+        }
         None => None,
     };
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
@@ -175,6 +178,11 @@ fn run_of(args: &Distil) -> Result<Finetune> {
     Ok(run)
 }
 
+/// The student may be typed as either.
+pub fn base_flag(args: &Distil) -> &'static str {
+    if args.student.is_some() { "--student" } else { "--model" }
+}
+
 /// Methods that have no use for a teacher, or that need more than one.
 fn refuse_alone(plan: &Plan) -> Result<()> {
     job::refuse_deployed(plan, "distil")?;
@@ -184,11 +192,6 @@ fn refuse_alone(plan: &Plan) -> Result<()> {
     let is_guided = |name: &&&str| name.parse::<Method>().is_ok_and(|m| m.needs().teacher);
     let guided: Vec<&str> = METHODS.iter().filter(is_guided).copied().collect();
     Err(Usage(format!(
-/// The student may be typed as either.
-pub fn base_flag(args: &Distil) -> &'static str {
-    if args.student.is_some() { "--student" } else { "--model" }
-}
-
         "method {} doesn't follow a teacher; use lowchurn finetune, or one of {}",
         plan.method.name(),
         guided.join(", ")
@@ -224,6 +227,7 @@ fn emit(
     let train = &ready.rows.train;
     let ids: Vec<String> = train.examples.iter().map(|row| row.id.clone()).collect();
     let labels: Vec<Option<u32>> = train.examples.iter().map(|row| row.label).collect();
+    output::make_folder(path)?;
     write_soft_labels(path, teacher, &ids, &labels, train.labels.names(), lambda, temperature)?;
     let n = ids.len();
     console.tell(&format!(

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Device;
 use lowchurn_kernels::Precision;
 use lowchurn_models::{Config, Exported, ONNX_OPSET, write_onnx};
@@ -30,11 +30,7 @@ pub fn export(args: &Export, console: &mut Console) -> Result<u8> {
     let found = found::describe(&args.model, folder)?;
     let model =
         found::open_model(&found, &Compute { device: Device::Cpu, precision: Precision::F32 })?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("{}: can't be made", parent.display()))?;
-    }
+    output::make_folder(&path)?;
     let metadata = [("model", found.name.as_str()), ("model_sha256", &found.sha256)];
     let written = write_onnx(&path, &model.config, &model.params, &metadata)?;
     tell(&path, &model.config, &written, console)?;

@@ -1,6 +1,7 @@
 //! From an error to words and an exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use anyhow::Error;
 use serde_json::json;
@@ -46,6 +47,9 @@ fn message(error: &Error) -> String {
             message = format!("{message}{colon}{cause}");
         }
     }
+    if is_no_room(error) {
+        return message + "; make room there, or write elsewhere, and give the same command again";
+    }
     match error.chain().find_map(|cause| cause.downcast_ref::<lowchurn_data::Error>()) {
         Some(lowchurn_data::Error::UnclearColumn { role: "label", .. }) => {
             message + ": --label-column NAME"
@@ -57,6 +61,9 @@ fn message(error: &Error) -> String {
 
 fn exit_code(error: &Error) -> u8 {
     use lowchurn_distill::Error as Distill;
+    if is_no_room(error) {
+        return USAGE;
+    }
     for cause in error.chain() {
         if cause.is::<Usage>() {
             return USAGE;
@@ -140,10 +147,17 @@ fn churn_code(error: &lowchurn_churn::Error) -> u8 {
     }
 }
 
+/// A full disk, or less than all of it where there is a limit.
+fn is_no_room(error: &Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    is_of(error, &[StorageFull, QuotaExceeded, FileTooLarge])
+}
+
 fn is_closed_pipe(error: &Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+    is_of(error, &[ErrorKind::BrokenPipe])
+}
+
+fn is_of(error: &Error, kinds: &[ErrorKind]) -> bool {
+    let found = |cause: &std::io::Error| kinds.contains(&cause.kind());
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(found))
 }

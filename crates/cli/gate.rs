@@ -4,14 +4,13 @@
 //! report are judged by all of them; a report holds no ids of rows that didn't change, so golden rows are `compare`'s to look up. Rows that took part in choosing the model
 //! certify nothing: of a report on such rows (a sweep's, a repair's without a budget) no verdict is PASS.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lowchurn_churn::{
     Certificate, Golden, Measurements, Report, certify_again, class_flips, exit_code, flat_metrics,
     gate_markdown, junit, withhold_pass,
 };
-use lowchurn_distill::write_file;
 use serde_json::json;
 
 use crate::args::{BudgetFlags, Gate, GateFormat};
@@ -23,10 +22,11 @@ use crate::reporting::check_lines;
 
 pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
     if let Some(path) = &args.output {
-        output::check(path.parent().unwrap_or(Path::new("")))?;
+        output::check_file("--output", path)?;
     }
-    let report = Report::read(&args.report)?;
-    let certificate = judged(&args.budget, &report, &args.report)?;
+    let path = report_of(&args.report)?;
+    let report = Report::read(&path)?;
+    let certificate = judged(&args.budget, &report, &path)?;
     let name = format!("lowchurn {} → {}", report.old.name, report.new.name);
     let text = match args.format {
         GateFormat::Text => text(&certificate),
@@ -39,7 +39,7 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
     };
     let code = exit_code(certificate.verdict);
     match &args.output {
-        Some(path) => write_file(path, text.as_bytes())?,
+        Some(path) => output::write_file(path, |out| out.write_all(text.as_bytes()))?,
         None => console.tell(text.trim_end())?,
     }
     console.event(&json!({
@@ -47,6 +47,13 @@ pub fn gate(args: &Gate, console: &mut Console) -> Result<u8> {
         "output": args.output,
     }));
     Ok(code)
+}
+
+/// The file as it was typed, or that of a run's folder.
+fn report_of(asked: &Path) -> Result<PathBuf> {
+    let path = if asked.is_dir() { asked.join("report.json") } else { asked.to_path_buf() };
+    output::refuse_missing(&path)?;
+    Ok(path)
 }
 
 /// The verdict of a report, by its own limits or by those that were given now. Rows that chose the model certify nothing.

@@ -1,11 +1,12 @@
-//! The folder of a run: whether it can be written, whose it is, that one process works in it, making room for a new run.
+//! The folder of a run: whether it can be written, whose it is, that one process works in it, making room for a new run. And
+//! single files, written and read.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lowchurn_distill::{ADAPTER, remove_checkpoints, write_json};
+use lowchurn_distill::{ADAPTER, remove_checkpoints, write_json, write_with};
 use serde_json::Value;
 
 use crate::failure::Usage;
@@ -29,6 +30,53 @@ pub fn check(output: &Path) -> Result<()> {
         Usage(format!("{}: can't be written: {error}; choose another --output", output.display()))
             .into()
     })
+}
+
+/// The same of a single file. One folder for it is made; more of them that aren't there are a typo. What is there and is no
+/// regular file, such as a pipe, has its own way of refusing.
+pub fn check_file(flag: &str, path: &Path) -> Result<()> {
+    if path.is_dir() {
+        let path = path.display();
+        return Err(Usage(format!("{flag} {path} is a folder; name a file in it")).into());
+    }
+    if path.exists() && !path.is_file() {
+        return Ok(());
+    }
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let folder = parent(path);
+    check(&folder)?;
+    let above = parent(&folder);
+    if !above.as_os_str().is_empty() && !above.exists() {
+        let (path, above) = (path.display(), above.display());
+        return Err(Usage(format!("{flag} {path}: there is no folder {above}")).into());
+    }
+    Ok(())
+}
+
+/// Writes a file that [`check_file`] let through, and makes its folder.
+pub fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    make_folder(path)?;
+    Ok(write_with(path, fill)?)
+}
+
+/// The folder of a file that is written next.
+pub fn make_folder(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => fs::create_dir_all(folder)
+            .with_context(|| format!("{}: can't be made", folder.display())),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a file to read that isn't there.
+pub fn refuse_missing(path: &Path) -> Result<()> {
+    match path.exists() {
+        true => Ok(()),
+        false => Err(Usage(format!("{}: there is no such file", path.display())).into()),
+    }
 }
 
 /// Refuses to write over a model that isn't a run's: the base itself, or one that was put there.

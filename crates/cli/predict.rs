@@ -1,10 +1,9 @@
 //! `predict`: a line of JSON a row, with id, label, scores, and logits where asked for, in the order of the input.
 
-use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lowchurn_data::{
     Kind, Labels, PredictionRow, SetRow, Targets, ValueRow, write_row, write_set_row,
     write_value_row,
@@ -22,7 +21,8 @@ use crate::progress::count;
 
 pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
     if let Some(path) = &args.output {
-        check_file(path)?;
+        refuse_other_format(path)?;
+        output::check_file("--output", path)?;
     }
     let asked = Asked {
         model: &args.model,
@@ -34,7 +34,7 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
         output: args.output.as_deref(),
     };
     let scored = score(&asked, console)?;
-    let rows = (0..scored.predictions.rows()).map(|row| prediction(&scored, row, &args));
+    let mut rows = (0..scored.predictions.rows()).map(|row| prediction(&scored, row, &args));
     match &args.output {
         None => {
             let mut out = BufWriter::new(&mut console.out);
@@ -44,7 +44,9 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
             out.flush()?;
         }
         Some(path) => {
-            write_file(path, rows)?;
+            output::write_file(path, |out| {
+                rows.try_for_each(|row| row.write(out).map_err(std::io::Error::other))
+            })?;
             let n = count(scored.predictions.rows() as u64);
             console.tell(&format!("{}: {n} rows", path.display()))?;
         }
@@ -64,43 +66,18 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
     Ok(0)
 }
 
-/// Refuses a place that can't be written before the work is done.
-fn check_file(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(
-            Usage(format!("--output {} is a folder; name a file in it", path.display())).into()
-        );
+/// Lines of JSON under another format's name would be taken for that by whoever reads them.
+fn refuse_other_format(path: &Path) -> Result<()> {
+    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    match suffix.as_deref() {
+        Some("csv" | "tsv" | "parquet") => Err(Usage(format!(
+            "--output {}: predictions are written as lines of JSON; call the file {}",
+            path.display(),
+            path.with_extension("jsonl").display()
+        ))
+        .into()),
+        _ => Ok(()),
     }
-    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let folder = parent(path);
-    output::check(&folder)?;
-    // One folder is made; more of them that aren't there are a typo.
-    let above = parent(&folder);
-    if !above.as_os_str().is_empty() && !above.exists() {
-        let (path, above) = (path.display(), above.display());
-        return Err(Usage(format!("--output {path}: there is no folder {above}")).into());
-    }
-    Ok(())
-}
-
-/// Beside its place first: a reader never finds half of the rows.
-fn write_file(path: &Path, rows: impl Iterator<Item = Line>) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let write = || -> Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut out = BufWriter::new(File::create(&partial)?);
-        for row in rows {
-            row.write(&mut out)?;
-        }
-        out.into_inner().map_err(|error| error.into_error())?.sync_all()?;
-        Ok(fs::rename(&partial, path)?)
-    };
-    write().with_context(|| format!("{}: can't be written", path.display())).inspect_err(|_| {
-        let _ = fs::remove_file(&partial);
-    })
 }
 
 /// A line of one of the kinds.

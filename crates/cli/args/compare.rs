@@ -126,9 +126,9 @@ pub struct Compare {
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Gate {
-    /// The report.json of an update or a comparison; of a report whose rows chose the model (a sweep, a repair without a budget)
+    /// The report.json of an update or a comparison, or the folder with it; of a report whose rows chose the model (a sweep, a repair without a budget)
     /// no limit passes
-    #[arg(value_name = "REPORT.json")]
+    #[arg(value_name = "REPORT.json|DIR")]
     pub report: PathBuf,
 
     #[arg(long, value_enum, default_value_t = GateFormat::Text)]

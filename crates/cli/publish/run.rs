@@ -15,7 +15,7 @@ use crate::found::{Found, describe};
 use crate::publish::stage::RESULTS;
 use crate::rows::settings_of;
 use crate::settings::Settings;
-use crate::{base, gate};
+use crate::{base, gate, output};
 
 /// What lies in the folder.
 pub struct Run {
@@ -78,7 +78,10 @@ pub fn read(args: &Publish) -> Result<Run> {
     let scores = scores.and_then(|scores| serde_json::from_value(scores).ok());
     let path = args.report.clone().unwrap_or_else(|| folder.join("report.json"));
     let report = match args.report.is_some() || path.is_file() {
-        true => Some(Report::read(&path)?),
+        true => {
+            output::refuse_missing(&path)?;
+            Some(Report::read(&path)?)
+        }
         false => None,
     };
     let settings = settings_of(folder)?;

@@ -1,8 +1,8 @@
 //! Small files written beside their place and renamed over it, and hashes of files.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, IntoInnerError, Read, Write};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -17,22 +17,46 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
+    write_with(path, |out| out.write_all(content))
+}
+
+/// Beside its place first, so that a reader never finds half of it. Of a link the file behind it is replaced. What is no regular
+/// file, such as a pipe, is written into: a file put in its place would reach nobody, and of a device it would be a loss.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let place = behind_links(path);
+    let is_special = fs::metadata(&place).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    let mut partial = place.as_os_str().to_owned();
     partial.push(".partial");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
+        if is_special {
+            let mut out = BufWriter::new(OpenOptions::new().write(true).open(&place)?);
+            fill(&mut out)?;
+            return out.flush();
+        }
+        let mut out = BufWriter::new(File::create(&partial)?);
+        fill(&mut out)?;
+        out.into_inner().map_err(IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&partial, &place)
     };
     write().map_err(|source| {
-        let _ = fs::remove_file(&partial);
+        if !is_special {
+            let _ = fs::remove_file(&partial);
+        }
         Error::Write { path: path.into(), source }
     })
 }
 
+/// Where a path leads, also where nothing is there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    match (fs::canonicalize(path), fs::read_link(path)) {
+        (Ok(place), Ok(_)) => place,
+        (Err(_), Ok(to)) => path.parent().unwrap_or(Path::new("")).join(to),
+        (_, Err(_)) => path.into(),
+    }
+}
+
 /// SHA-256 over several files, one after the other, in hex.
-pub fn sha256_of_files(paths: &[std::path::PathBuf]) -> Result<String> {
+pub fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     for path in paths {
         hash.update(sha256(path)?);

@@ -164,3 +164,48 @@ fn a_column_called_id_is_used_where_it_can_be() {
          first at $T/rows.csv:2; ids must be unique); rows are numbered",
     );
 }
+
+/// Whoever writes labels otherwise says so once, and gets the scores of the model's own names.
+#[test]
+fn a_label_map_brings_names_to_the_models() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/run"));
+    let rows = csv();
+    lab.write("rows.csv", &rows);
+    lab.write(
+        "recased.csv",
+        rows.replace(",delivery", ",Delivery").replace(",payment", ",Payment"),
+    );
+    let eval = |flags: &str| lab.run(&format!("eval --model $T/run --json {flags}"));
+    let metrics = |flags: &str| eval(flags).expect(0).json().pop().unwrap()["metrics"].clone();
+    let done = eval("--data $T/recased.csv").expect(3);
+    assert!(done.error().contains("holds \"Delivery\""), "{}", done.error());
+    let map = "--data $T/recased.csv --label-map Delivery=delivery,Payment=payment";
+    assert_eq!(metrics(map), metrics("--data $T/rows.csv"));
+    let done = eval("--data $T/recased.csv --label-map Delivery=delivery").expect(3);
+    assert!(
+        done.error().contains("\"Payment\" of the data is close to \"payment\""),
+        "{}",
+        done.error()
+    );
+    let done = eval(&format!("{map},Retuns=returns")).expect(3);
+    assert!(
+        done.error().contains("\"Retuns\" is a label of none of the files"),
+        "{}",
+        done.error()
+    );
+
+    let predict = |flags: &str| lab.ok(&format!("predict --model $T/run {flags}")).out;
+    let mapped = json_lines(&predict(map));
+    let golds: Vec<&str> = mapped.iter().map(|row| row["gold"].as_str().unwrap()).collect();
+    assert_eq!(golds, ["delivery", "payment", "account", "returns"]);
+
+    // The models have no such labels: it is the data that has.
+    let done =
+        lab.run("compare $T/run $T/run --data $T/recased.csv --output $T/compared").expect(3);
+    assert_eq!(
+        done.error(),
+        "recased:train: some of its classes (Delivery, Payment) are no classes of $T/run (delivery, returns, payment, account, \
+         product, warranty); write them with the model's names"
+    );
+}

@@ -141,6 +141,10 @@ pub struct Eval {
     #[arg(long, value_name = "SHARE")]
     pub threshold: Option<f64>,
 
+    /// Names of labels that are called otherwise by the model: `DATA=MODEL,...`
+    #[arg(long, value_name = "A=B,...")]
+    pub label_map: Option<String>,
+
     /// The mean recall of so many of the worst classes is told, where there are more
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub worst_k: u32,
@@ -162,6 +166,10 @@ pub struct Predict {
     /// The split, where the data has several
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
+
+    /// Names of labels of the rows that are called otherwise by the model: `DATA=MODEL,...`
+    #[arg(long, value_name = "A=B,...")]
+    pub label_map: Option<String>,
 
     /// Where the JSON lines go [default: stdout]
     #[arg(long, value_name = "FILE.jsonl")]

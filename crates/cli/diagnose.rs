@@ -200,6 +200,7 @@ fn rows(
                     labels: Labels::IfPresent,
                     scoring: &args.scoring,
                     threshold: None,
+                    label_map: None,
                     output: None,
                 },
                 console,

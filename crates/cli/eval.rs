@@ -4,10 +4,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use lowchurn_data::{Columns, Kind, LabelSet, Labels, Split, Targets, TextEncoder, encode};
+use lowchurn_data::alignment::refuse_unused;
+use lowchurn_data::{
+    Columns, Kind, LabelSet, Labels, NewClasses, Split, Targets, TextEncoder, encode, parse_map,
+};
 use lowchurn_distill::{
     Event, Outputs, Predictions, WorstClasses, evaluate_targets, predict, worst_classes,
 };
+use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Error as ModelError, Head, check_vocabulary};
 use serde_json::json;
 
@@ -18,6 +22,7 @@ use crate::device::{self, Compute};
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, printable, scores_line};
+use crate::reader::Reader;
 use crate::{base, data, output, places};
 
 /// Rows with the logits of a model.
@@ -40,6 +45,7 @@ pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
         labels: Labels::Required,
         scoring: &args.scoring,
         threshold: args.threshold,
+        label_map: args.label_map.as_deref(),
         output: None,
     };
     let scored = score(&asked, console)?;
@@ -87,6 +93,8 @@ pub struct Asked<'a> {
     pub scoring: &'a Scoring,
     /// In place of the model's own.
     pub threshold: Option<f64>,
+    /// Names that the data has for the model's labels, as typed.
+    pub label_map: Option<&'a str>,
     /// Where rows will be written: not over what they are made from.
     pub output: Option<&'a Path>,
 }
@@ -117,7 +125,10 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     }
     let split = chosen_split(asked.split, &data)?;
     let wishes = wishes(scoring, outputs.kind);
-    let split = data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?;
+    let split = match asked.label_map {
+        None => data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?,
+        Some(map) => renamed(asked, map, (&split, wishes), label_set, &hub, console)?,
+    };
     let encoder = TextEncoder::open(&model_folder)?;
     check_vocabulary(&classifier.config, encoder.vocab_size(), encoder.pad_id(), &model_folder)?;
     let most = classifier.config.max_positions;
@@ -176,6 +187,33 @@ fn outputs(model: &Classifier, asked: &Asked) -> Result<Outputs> {
         ))
         .into()),
     }
+}
+
+/// Rows whose labels are brought to the model's by a map.
+fn renamed(
+    asked: &Asked,
+    map: &str,
+    (split, wishes): (&str, Wishes),
+    labels: LabelSet,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Split> {
+    let mut reader = Reader {
+        wishes,
+        labels: labels.names().to_vec(),
+        map: parse_map(map)?,
+        new_classes: NewClasses::Refused,
+        said: Vec::new(),
+        seen: Vec::new(),
+        hub,
+    };
+    let part = reader.read(asked.data, Some(split), split, asked.labels, console)?;
+    let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
+    refuse_unused(&reader.map, &seen)?;
+    for line in &reader.said {
+        console.say(&format!("labels: {line}"));
+    }
+    Ok(Split::new(&part.name, part.examples, labels))
 }
 
 /// The split asked for; else the one named with the data; else validation, or the only one.

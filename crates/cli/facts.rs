@@ -207,12 +207,19 @@ impl Facts {
                 .into_iter()
                 .any(|labels| labels.iter().any(|known| known == name))
         };
-        if !names.is_empty() && !names.iter().any(is_known) {
+        // Where a side shows only the classes that it predicts, the data may well know more.
+        let are_all_known = side.n_declared.is_some() && other.n_declared.is_some();
+        let is_mapped = |name: &&str| label_map.iter().any(|(from, _)| from == name);
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
+            names.into_iter().partition(|name| is_known(name) || is_mapped(name));
+        if !unknown.is_empty() && (known.is_empty() || are_all_known) {
+            let what = if known.is_empty() { "none of its classes" } else { "some of its classes" };
+            let is = if known.is_empty() { "is a class" } else { "are no classes" };
             let (side_name, labels) = (&side.name, side.labels.join(", "));
-            let names = names.into_iter().collect::<Vec<_>>().join(", ");
             bail!(
-                "{}: none of its classes ({names}) is a class of {side_name} ({labels}); write them with the model's names",
-                self.name
+                "{}: {what} ({}) {is} of {side_name} ({labels}); write them with the model's names",
+                self.name,
+                unknown.join(", ")
             );
         }
         sides::with_gold(side, &gold, &self.name, label_map)

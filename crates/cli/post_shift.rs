@@ -39,6 +39,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
         labels: Labels::Required,
         scoring: &args.scoring,
         threshold: None,
+        label_map: None,
         output: Some(&output),
     };
     let scored = score(&asked, console)?;

@@ -31,6 +31,7 @@ pub fn predict(args: Predict, console: &mut Console) -> Result<u8> {
         labels: Labels::IfPresent,
         scoring: &args.scoring,
         threshold: args.threshold,
+        label_map: args.label_map.as_deref(),
         output: args.output.as_deref(),
     };
     let scored = score(&asked, console)?;

@@ -169,6 +169,32 @@ fn a_post_shift_is_a_model_like_any_other() {
         (said["bias"].as_array().unwrap().iter().map(|b| b.as_f64().unwrap()).sum::<f64>()).abs()
             < 1e-9
     );
+    // Which rows the numbers are of, and that accuracy may pay for it, stands beside them.
+    let measured = |done: &Done| {
+        let events = done.json();
+        events.into_iter().find(|event| event["event"] == "measured").unwrap()
+    };
+    let fitted = measured(&done);
+    assert_eq!((&fitted["is_fitted"], &fitted["data"]), (&json!(true), &json!("data:validation")));
+    assert!((fitted["after"]["worst_recall"].as_f64().unwrap() - after).abs() < 1e-9);
+    assert!(
+        done.err.contains("which it is fitted on, so that it looks better than elsewhere"),
+        "{}",
+        done.err
+    );
+    let held = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/measured"));
+    assert!(held.err.contains("which it isn't fitted on:\n  as it is: accuracy "), "{}", held.err);
+    let held = measured(&held);
+    assert_eq!(held["is_fitted"], json!(false));
+    let accuracy = |model| eval(&lab, model, "test")["metrics"]["accuracy"].as_f64().unwrap();
+    for (model, key) in [("model", "before"), ("measured", "after")] {
+        assert!(
+            (held[key]["accuracy"].as_f64().unwrap() - accuracy(model)).abs() < 1e-9,
+            "{model}"
+        );
+        let recall = worst(&lab, model, "test");
+        assert!((held[key]["worst_recall"].as_f64().unwrap() - recall).abs() < 1e-9, "{model}");
+    }
     let manifest = lab.json("shifted/manifest.json");
     assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
     assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);

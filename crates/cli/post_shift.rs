@@ -1,7 +1,7 @@
 //! `post-shift`: a trained model's logits on labelled rows → one number a class that helps the worst one → a model folder.
 //!
-//! Trains nothing. The numbers go into the head's bias, so that nothing else is needed to serve the model. What is told of the
-//! rows that they were fitted on is better than what others will say.
+//! Trains nothing. The numbers go into the head's bias, so that nothing else is needed to serve the model. On the rows that they
+//! were fitted on they look better than on others, so it is told which rows a number is of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
     output::check(&output)?;
     output::refuse_foreign(&output, &folder)?;
-    let asked = Asked {
+    let mut asked = Asked {
         model: &args.model,
         data: &args.data,
         split: args.split.as_deref(),
@@ -58,7 +58,14 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     }
     let labels: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
     let shift = fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)?;
-    tell(&scored, &labels, &shift, console)?;
+    let held = match &args.holdout {
+        Some(data) => {
+            (asked.data, asked.split) = (data, None);
+            Some(score(&asked, console)?)
+        }
+        None => None,
+    };
+    tell(&scored, held.as_ref(), &shift, console)?;
     if args.fresh {
         output::start_over(&output)?;
     }
@@ -134,30 +141,75 @@ fn shares(
     Ok((prior(&counts), sha256))
 }
 
+/// What the shift does, on rows that it wasn't fitted on where there are such.
 fn tell(
-    scored: &Scored,
-    labels: &[Option<u32>],
+    fitted: &Scored,
+    held: Option<&Scored>,
     shift: &Shift,
     console: &mut Console,
 ) -> Result<()> {
-    let n = labels.iter().flatten().count() as u64;
-    let said = |errors: &[f64]| {
-        let worst = (0..errors.len()).fold(0, |a, b| if errors[b] > errors[a] { b } else { a });
-        let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
-        format!(
-            "worst class {}, recall {:.2} %; mean of the classes {:.2} %",
-            printable(&scored.labels[worst]),
-            100.0 * (1.0 - errors[worst]),
-            100.0 * (1.0 - mean)
-        )
+    let which = match held {
+        Some(_) => "which it isn't fitted on",
+        None => {
+            "which it is fitted on, so that it looks better than elsewhere; --holdout names others"
+        }
     };
-    console.tell(&format!("on the {} rows that it is fitted on:", count(n)))?;
-    console.tell(&format!("  as it is: {}", said(&shift.errors_before)))?;
-    console.tell(&format!("  shifted:  {}", said(&shift.errors_after)))?;
+    let scored = held.unwrap_or(fitted);
+    let n = scored.split.examples.iter().filter(|row| row.label.is_some()).count();
+    console.tell(&format!("{}, {} rows, {which}:", scored.split.name, count(n as u64)))?;
+    let none = vec![0.0; scored.labels.len()];
+    let mut event = json!({ "event": "measured", "data": scored.split.name, "rows": n, "is_fitted": held.is_none() });
+    for (what, key, bias) in
+        [("as it is:", "before", &none), ("shifted:", "after", &shift.rescaling.bias)]
+    {
+        let Some(found) = recalls(scored, bias) else { break };
+        console.tell(&format!(
+            "  {what:<9} accuracy {:.2} %; worst class {}, recall {:.2} %; mean of the classes {:.2} %",
+            100.0 * found.accuracy,
+            printable(found.worst.0),
+            100.0 * found.worst.1,
+            100.0 * found.mean
+        ))?;
+        event[key] = json!({
+            "accuracy": found.accuracy, "worst_class": found.worst.0, "worst_recall": found.worst.1, "mean_recall": found.mean,
+        });
+    }
+    console.event(&event);
     if shift.rescaling.bias.iter().all(|bias| *bias == 0.0) {
         console.tell("  no shift is better than none; the model stays as it is")?;
     }
     Ok(())
+}
+
+/// How rows fare, all together and by class.
+struct Recalls<'s> {
+    accuracy: f64,
+    worst: (&'s str, f64),
+    mean: f64,
+}
+
+/// Of the labelled rows, with `bias` (K,) on their logits; `None` where no row has a label.
+fn recalls<'s>(scored: &'s Scored, bias: &[f64]) -> Option<Recalls<'s>> {
+    let mut counts = vec![(0u64, 0u64); bias.len()]; // right, all
+    for (row, example) in scored.split.examples.iter().enumerate() {
+        let Some(label) = example.label else { continue };
+        let shifted =
+            |class: usize| f64::from(scored.predictions.logits_of(row)[class]) + bias[class];
+        let says = (0..bias.len()).fold(0, |a, b| if shifted(b) > shifted(a) { b } else { a });
+        if let Some((right, all)) = counts.get_mut(label as usize) {
+            *right += u64::from(says == label as usize);
+            *all += 1;
+        }
+    }
+    let seen = counts.iter().zip(&scored.labels).filter(|((_, all), _)| *all > 0);
+    let of: Vec<(&str, f64)> =
+        seen.map(|((right, all), name)| (name.as_str(), *right as f64 / *all as f64)).collect();
+    let (right, all) = counts.iter().fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
+    Some(Recalls {
+        accuracy: right as f64 / all as f64,
+        worst: of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))?,
+        mean: of.iter().map(|(_, recall)| recall).sum::<f64>() / of.len() as f64,
+    })
 }
 
 /// Whether this very shift is in the folder; another model there is an error.

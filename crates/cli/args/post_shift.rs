@@ -21,6 +21,11 @@ pub struct PostShift {
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
 
+    /// Labelled rows to measure on, neither trained on nor fitted to: a file, a data set or `task:split` [default: those of --data,
+    /// where a shift looks better than it is]
+    #[arg(long, value_name = "DATA")]
+    pub holdout: Option<String>,
+
     /// Rows whose shares of labels are those that the model was trained on; only labels are read [default: those of --data]
     #[arg(long, value_name = "DATA")]
     pub trained_on: Option<String>,

@@ -55,12 +55,12 @@ fn what_no_rows_can_certify_is_refused_before_anything_is_scored() {
         (
             "--golden $T/golden.csv",
             3,
-            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, or",
+            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, give texts",
         ),
         (
             "--golden $T/ids.txt",
             3,
-            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, or",
+            "1 golden row isn't in the data (nobody), whose ids are like r200; add it there, give texts",
         ),
         (
             "--lambda churn<=0.02@1 --method distil --holdout $T/few.jsonl",

@@ -339,7 +339,7 @@ fn rows_that_do_not_fit() {
     );
     compare(
         "--golden ids.txt",
-        "2 golden rows aren't in the data (the first: x, y), whose ids are like 0; add them there, or take them off the golden list",
+        "2 golden rows aren't in the data (the first: x, y), whose ids are like 0; add them there, give texts where they are trained on, or take them off the golden list",
     );
     lab.write("few.csv", lab.text("new.csv").lines().take(4).collect::<Vec<_>>().join("\n"));
     compare(
@@ -430,6 +430,14 @@ fn the_gate_says_the_verdict_by_its_exit_code() {
     lab.run("gate $T/out/report.json --confidence 0.999").expect(0);
     let done = lab.run("gate $T/out/report.json --confidence 0.9999999").expect(11);
     assert!(done.out.contains("INCONCLUSIVE  churn: "), "{}", done.out);
+    let mut older = lab.json("out/report.json");
+    older["certificate"].as_object_mut().unwrap().remove("limits").unwrap();
+    lab.write("older.json", older.to_string());
+    lab.run("gate $T/older.json --max-churn 3%").expect(0);
+    assert_eq!(
+        lab.run("gate $T/older.json --confidence 0.99").expect(2).error(),
+        "$T/older.json: it was made before reports kept their limits; give them beside --confidence, such as --max-churn 2%"
+    );
     // Golden rows were counted when the report was made.
     lab.write("golden.txt", "0\n");
     lab.ok(
@@ -559,7 +567,11 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     let done = lab.ok(&format!("{seen} --split train[150:450]"));
     let said = "$T/two: the rows that it was trained on can't be read, so whether these are among them isn't known: ";
     assert!(done.err.contains(said), "{}", done.err);
-    assert_eq!(report(&lab, "seen")["rows"], 300);
+    let unknown = report(&lab, "seen");
+    assert_eq!(unknown["rows"], 300);
+    for place in [&unknown["alignment"], &unknown["certificate"]["notes"]] {
+        assert!(place.to_string().contains("whether these are among them isn't known"), "{place}");
+    }
 
     let same = lab.ok(&format!("compare $T/one $T/one {data} --output $T/same"));
     assert!(same.out.contains("both sides are the same, by their hashes"), "{}", same.out);

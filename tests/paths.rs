@@ -80,6 +80,13 @@ fn links_and_pipes_are_written_through() {
     }
     assert_eq!(lab.names("kept"), ["not-yet.jsonl", "there.jsonl"]);
 
+    // What a process has open is its own to write to: others may have written there before.
+    let log = lab.write("log", "before\n");
+    let mut to_stdout = lab.command(&format!("{predict} /dev/stdout"));
+    to_stdout.stdout(fs::OpenOptions::new().append(true).open(log).unwrap());
+    assert!(to_stdout.status().unwrap().success());
+    assert!(lab.text("log").starts_with(&format!("before\n{expected}")), "{}", lab.text("log"));
+
     let pipe = lab.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let read = || {

@@ -110,10 +110,9 @@ fn rows_that_changed_since_are_refused() {
     let refused = |base: &str, rows: &str| {
         let done = lab.run(&format!("{line} --base $T/{base}")).expect(3);
         let (error, model) = (done.error(), format!("not the rows that $T/{base} was trained on"));
-        assert!(error.starts_with(&format!("{rows}: {model} (sha256 ")), "{error}");
-        assert!(error.ends_with(
-            "put those back, or name what it was trained on with --old DATA, or leave it out with --old none"
-        ));
+        let way = "the rows that the base was trained on; --old DATA names others, --old none leaves them out";
+        assert!(error.starts_with(&format!("{way}: {rows}: {model} (sha256 ")), "{error}");
+        assert!(error.ends_with("; put those back"), "{error}");
         assert!(!lab.path("next").exists());
     };
     lab.write("old.csv", old.replace("number 7,", "number seven,"));

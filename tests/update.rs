@@ -234,7 +234,7 @@ fn golden_rows_must_not_flip() {
         lab.run(&format!("{RETRAIN} --golden $T/missing.jsonl --output $T/missing")).expect(3);
     assert_eq!(
         done.error(),
-        "1 golden row isn't in the data (nowhere), whose ids are like r-200; add it there, or take it off the golden list"
+        "1 golden row isn't in the data (nowhere), whose ids are like r-200; add it there, give texts where they are trained on, or take it off the golden list"
     );
     assert!(!lab.path("missing").exists());
     lab.write("none.jsonl", "");

@@ -182,6 +182,20 @@ fn a_post_shift_is_a_model_like_any_other() {
         "{}",
         done.err
     );
+    // Rows that it is fitted on are none of those that it isn't.
+    let both = lab.text("data/validation.jsonl") + &lab.text("data/test.jsonl");
+    let n = lab.lines("data/validation.jsonl").len();
+    lab.write("both.jsonl", both.replace("\"id\": \"", "\"id\": \"b"));
+    let mixed = lab.ok(&format!("{shift} --holdout $T/both.jsonl --output $T/mixed"));
+    assert!(mixed.err.contains(&format!("{n} of ")), "{}", mixed.err);
+    assert!(mixed.err.contains("have a text that the shift is fitted on; they are left out"));
+    let same =
+        lab.run(&format!("{shift} --holdout $T/data/validation.jsonl --output $T/same")).expect(2);
+    assert!(
+        same.error().starts_with("--holdout: ") && same.error().ends_with("; name others"),
+        "{}",
+        same.err
+    );
     let held = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/measured"));
     assert!(held.err.contains("which it isn't fitted on:\n  as it is: accuracy "), "{}", held.err);
     let held = measured(&held);

@@ -82,7 +82,9 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     if is_same {
         whole.alignment.insert(0, "both sides are the same, by their hashes".into());
     }
-    let train = seen::training_rows(args, &new, &hub, console)?;
+    let mut notes = Vec::new();
+    let train = seen::training_rows(args, &new, &hub, &mut notes, console)?;
+    whole.alignment.extend(notes.clone());
     let (pair, rows_chose) = seen::leave_out(&whole, train.as_ref(), &facts, args, console);
     let mut others_say = Vec::new();
     for source in &others {
@@ -93,7 +95,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         Some(retrain) => churn_of(&old_says, retrain, &pair, &label_map)?,
         None => None,
     };
-    let floor = floor(&new_says, seeds, args.budget.confidence())?;
+    let floor = floor(&new_says, seeds, &pair, args.budget.confidence())?;
 
     let texts = facts.texts(&pair);
     if texts.is_none() && !args.keyword.is_empty() {
@@ -105,7 +107,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
         .into());
     }
     let columns = facts.slice_columns(&pair);
-    let is_new = is_new_row(args, &pair, &hub, console)?;
+    let is_new = is_new_row(args, &whole, &pair, &hub, console)?;
     let comparison = measure(
         &pair,
         &Asked {
@@ -124,7 +126,10 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let certificate = certificate(args, &whole, &comparison, (facts.name.as_str(), &hub), console)?;
     let certificate = match (certificate, &rows_chose) {
         (Some(made), Some(what)) => Some(withhold_pass(&made, what)),
-        (made, _) => made,
+        (Some(made), None) => {
+            Some(Certificate { notes: made.notes.iter().cloned().chain(notes).collect(), ..made })
+        }
+        (None, _) => None,
     };
     let nearest = near(args, &new, &facts, &pair, (train, &compute), console)?;
     let report = reporting::report(Told {
@@ -220,16 +225,22 @@ fn churn_of(
     Ok(flips.churn())
 }
 
-fn floor(new: &Predicted, seeds: &[Predicted], confidence: f64) -> Result<Option<Rate>> {
+fn floor(
+    new: &Predicted,
+    seeds: &[Predicted],
+    pair: &Pair,
+    confidence: f64,
+) -> Result<Option<Rate>> {
     let runs: Vec<Predicted> = std::iter::once(new).chain(seeds).cloned().collect();
     match seeds.is_empty() {
         true => Ok(None),
-        false => seed_floor(&runs, confidence).context("--seed-run"),
+        false => seed_floor(&runs, Some(&pair.ids), confidence).context("--seed-run"),
     }
 }
 
 fn is_new_row(
     args: &Compare,
+    whole: &Pair,
     pair: &Pair,
     hub: &Hub,
     console: &mut Console,
@@ -237,13 +248,17 @@ fn is_new_row(
     let Some(text) = &args.new_rows else { return Ok(None) };
     let ids = slices::ids("--new-rows", text, args.scoring.id_column.as_deref(), hub, console)?;
     let is_new: Vec<bool> = pair.ids.iter().map(|id| ids.contains(id)).collect();
-    if !is_new.contains(&true) {
-        let (listed, known) = (ids.iter().min(), pair.ids.first());
+    if !whole.ids.iter().any(|id| ids.contains(id)) {
+        let (listed, known) = (ids.iter().min(), whole.ids.first());
         anyhow::bail!(
             "--new-rows {text}: none of its ids (such as {:?}) is a row that is compared (such as {:?})",
             listed.map_or("", String::as_str),
             known.map_or("", String::as_str)
         );
+    }
+    if !is_new.contains(&true) {
+        console.say(&format!("--new-rows {text}: {} was trained on all of them", args.new));
+        return Ok(None);
     }
     Ok(Some(is_new))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lowchurn_data::{
     Columns, Example, LabelSet, Labels, NewClasses, Split, labelled, stratified_cut,
 };
@@ -166,11 +166,8 @@ fn read_source(
         seen: Vec::new(),
         hub: reader.hub,
     };
-    let part = own
-        .read(&source.data, source.split.as_deref(), "train", Labels::Required, console)
-        .context(
-            "the rows that the base was trained on; --old names others, --old none leaves them out",
-        )?;
+    let split = source.split.as_deref();
+    let part = own.read(&source.data, split, "train", Labels::Required, console)?;
     reader.said.extend(own.said);
     let found = fingerprint(&part.examples, &reader.labels)?;
     match &source.sha256 {
@@ -214,8 +211,7 @@ fn check_first_run(part: &Part, model: &Found) -> Result<()> {
 
 fn changed(rows: &str, model: &Found, recorded: &str, found: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{rows}: not the rows that {} was trained on (sha256 {recorded} then, {found} now); put those back, or name what \
-         it was trained on with --old DATA, or leave it out with --old none",
+        "{rows}: not the rows that {} was trained on (sha256 {recorded} then, {found} now); put those back",
         model.name
     )
 }

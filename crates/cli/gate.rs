@@ -1,8 +1,9 @@
 //! `gate`: the verdict of a report, for people and for machines, and its exit code.
 //!
 //! Nothing is measured again. Limits on the command line take the place of the report's own of the same kind, and the counts in the
-//! report are judged by all of them; a report holds no ids of rows that didn't change, so golden rows are `compare`'s to look up. Rows that took part in choosing the model
-//! certify nothing: of a report on such rows (a sweep's, a repair's without a budget) no verdict is PASS.
+//! report are judged by all of them; a report holds no ids of rows that didn't change, so golden rows are `compare`'s to look up.
+//! Rows that took part in choosing the model certify nothing: of a report on such rows (a sweep's, a repair's without a budget) no
+//! verdict is PASS.
 
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,12 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
             return Err(Usage(format!(
                 "{shown}: there is no verdict in it, for no budget was given when it was made; give limits now, such as \
                  --max-churn 2%"
+            ))
+            .into());
+        }
+        Some(own) if !flags.is_set() && own.limits.is_none() => {
+            return Err(Usage(format!(
+                "{shown}: it was made before reports kept their limits; give them beside --confidence, such as --max-churn 2%"
             ))
             .into());
         }

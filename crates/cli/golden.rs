@@ -173,7 +173,7 @@ mod tests {
         check("t-1", &later, "a:train + tickets:later", Ok("later-t-1"));
         let missing = |id: &str, like: &str| {
             format!(
-                "1 golden row isn't in the data ({id}), whose ids are like {like}; add it there, or take it off the golden list"
+                "1 golden row isn't in the data ({id}), whose ids are like {like}; add it there, give texts where they are trained on, or take it off the golden list"
             )
         };
         check("1", &later, "tickets:later", Err(&missing("1", "later-t-1")));

@@ -6,7 +6,9 @@ use std::io::{Error, ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lowchurn_distill::{ADAPTER, remove_checkpoints, write_json, write_with};
+use lowchurn_distill::{
+    ADAPTER, behind_links, is_written_into, remove_checkpoints, write_json, write_with,
+};
 use serde_json::Value;
 
 use crate::failure::Usage;
@@ -39,11 +41,11 @@ pub fn check_file(flag: &str, path: &Path) -> Result<()> {
         let path = path.display();
         return Err(Usage(format!("{flag} {path} is a folder; name a file in it")).into());
     }
-    if path.exists() && !path.is_file() {
+    if is_written_into(path) {
         return Ok(());
     }
     let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let folder = parent(path);
+    let folder = parent(&behind_links(path));
     check(&folder)?;
     let above = parent(&folder);
     if !above.as_os_str().is_empty() && !above.exists() {

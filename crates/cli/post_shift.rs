@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_data::{Kind, LabelSet, Labels};
+use lowchurn_data::{Example, Kind, LabelSet, Labels};
 use lowchurn_distill::{
     Base, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
 };
@@ -22,8 +22,9 @@ use crate::eval::{Asked, Scored, chosen_split, score, wishes};
 use crate::failure::Usage;
 use crate::progress::{count, printable};
 use crate::repair::{model_files, other_model};
+use crate::rows::text;
 use crate::settings::{self, Settings};
-use crate::{base, kinds, output, places};
+use crate::{base, kinds, output, places, seen};
 
 pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let to = shift_to(args)?;
@@ -53,7 +54,8 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
         "bf16": args.scoring.bf16,
     });
     if !args.fresh && is_done(&output, &made_from)? {
-        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
+        let does = if args.holdout.is_some() { "measures again" } else { "starts over" };
+        console.tell(&format!("{} is finished; --fresh {does}", output.display()))?;
         return Ok(0);
     }
     let labels: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
@@ -61,7 +63,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let held = match &args.holdout {
         Some(data) => {
             (asked.data, asked.split) = (data, None);
-            Some(score(&asked, console)?)
+            Some(leave_out_fitted(score(&asked, console)?, &scored, console)?)
         }
         None => None,
     };
@@ -139,6 +141,32 @@ fn shares(
         }
     }
     Ok((prior(&counts), sha256))
+}
+
+/// Takes the labels of rows away whose text the shift is fitted on: they don't count.
+fn leave_out_fitted(mut held: Scored, fitted: &Scored, console: &mut Console) -> Result<Scored> {
+    let texts = seen::texts(&fitted.split);
+    let is_fitted = |row: &Example| row.label.is_some() && texts.contains(&text(row));
+    let of = held.split.examples.iter().filter(|row| row.label.is_some()).count();
+    let n = held.split.examples.iter().filter(|row| is_fitted(row)).count();
+    let said = format!(
+        "{} of {} rows of {} have a text that the shift is fitted on",
+        count(n as u64),
+        count(of as u64),
+        held.split.name
+    );
+    if n > 0 && n == of {
+        return Err(Usage(format!("--holdout: {said}; name others")).into());
+    }
+    if n > 0 {
+        console.say(&format!("{said}; they are left out"));
+    }
+    for row in &mut held.split.examples {
+        if is_fitted(row) {
+            row.label = None;
+        }
+    }
+    Ok(held)
 }
 
 /// What the shift does, on rows that it wasn't fitted on where there are such.

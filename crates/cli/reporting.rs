@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lowchurn_churn::{
     Certificate, Comparison, Flip, FlipKind, Neighbour, Pair, Point, Rate, Report, SCHEMA, Side,
-    Verdict, html, markdown,
+    html, markdown,
 };
 use lowchurn_data::Example;
 use lowchurn_distill::{PrecisionName, write_file};
@@ -180,14 +180,9 @@ pub fn provenance_of(
 
 /// The verdict and its checks for a terminal, a line each.
 pub fn check_lines(certificate: &Certificate) -> Vec<String> {
-    let word = |verdict: Verdict| match verdict {
-        Verdict::Pass => "PASS",
-        Verdict::Fail => "FAIL",
-        Verdict::Inconclusive => "INCONCLUSIVE",
-    };
-    let mut lines = vec![word(certificate.verdict).to_string()];
+    let mut lines = vec![certificate.verdict.word().to_string()];
     for check in &certificate.checks {
-        lines.push(format!("  {:<12}  {}: {}", word(check.verdict), check.name, check.said));
+        lines.push(format!("  {:<12}  {}: {}", check.verdict.word(), check.name, check.said));
     }
     lines.extend(certificate.notes.iter().map(|note| format!("  note: {note}")));
     // Names of labels and slices come from data.

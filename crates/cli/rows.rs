@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lowchurn_data::alignment::refuse_unused;
 use lowchurn_data::{
     Columns, Error as DataError, Example, LabelSet, Labels, NewClasses, Split, parse_map,
@@ -104,7 +104,10 @@ pub fn read(
             if record.is_empty() {
                 return Err(earlier::unnamed(&args.base));
             }
-            for earlier in earlier::read(&mut record, model, &mut reader, console)? {
+            let found = earlier::read(&mut record, model, &mut reader, console).context(
+                "the rows that the base was trained on; --old DATA names others, --old none leaves them out",
+            )?;
+            for earlier in found {
                 old.push(earlier.seen);
                 held_before.push(earlier.held_out);
             }

@@ -21,14 +21,21 @@ pub fn texts(train: &Split) -> HashSet<rows::Text<'_>> {
     train.examples.iter().map(rows::text).collect()
 }
 
-/// What the model's own record says it was trained on. Nobody asked for these rows, and what they were may be gone: then it is
-/// said that nothing is known of them.
-pub fn train_of(model: &Found, hub: &Hub, console: &mut Console) -> Option<Split> {
+/// What the model's own record says it was trained on. Nobody asked for these rows, and what they were may be gone: then that is
+/// said, and kept in `notes` for the report.
+pub fn train_of(
+    model: &Found,
+    hub: &Hub,
+    notes: &mut Vec<String>,
+    console: &mut Console,
+) -> Option<Split> {
     earlier::trained_on(model, hub, console).unwrap_or_else(|error| {
-        console.say(&format!(
-            "{}: the rows that it was trained on can't be read, so whether these are among them isn't known: {error:#}",
+        let said = format!(
+            "{}: the rows that it was trained on can't be read, so whether these are among them isn't known",
             model.name
-        ));
+        );
+        console.say(&format!("{said}: {error:#}"));
+        notes.push(said);
         None
     })
 }
@@ -44,10 +51,11 @@ pub fn training_rows(
     args: &Compare,
     new: &Source,
     hub: &Hub,
+    notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Result<Option<Split>> {
     let Some(found) = new.model() else { return Ok(None) };
-    let Some(text) = &args.train else { return Ok(train_of(found, hub, console)) };
+    let Some(text) = &args.train else { return Ok(train_of(found, hub, notes, console)) };
     let scoring = &args.scoring;
     let columns = Columns {
         text: scoring.text_column.clone(),

@@ -252,7 +252,7 @@ fn cold_floor(all: &[(PathBuf, PointFile)]) -> Result<Option<Rate>> {
     let runs = all.iter().filter(|(_, file)| is_cold(&file.point));
     let runs = runs.map(|(dir, _)| read(&dir.join("predictions.jsonl")));
     let runs = runs.collect::<Result<Vec<_>>>()?;
-    Ok(seed_floor(&runs, 0.95)?)
+    Ok(seed_floor(&runs, None, 0.95)?)
 }
 
 /// By row of the pair.

@@ -123,6 +123,8 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
             None => return Ok(INTERRUPTED),
         }
     }
+    // Of trials that change as much the walk takes the first: the one nearest to the old model.
+    trials.sort_by(|a, b| b.share.total_cmp(&a.share));
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
     write_model(&updating, trial, &output)?;

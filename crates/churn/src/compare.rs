@@ -1,6 +1,6 @@
 //! A pair → everything that is said about it, split into all, old and new rows, and slices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
@@ -186,20 +186,28 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
 }
 
 /// Churn between runs that differ by their seed only: the mean over all pairs of runs. The interval is that of one pair: it
-/// says what rows leave open, not what seeds do. `None` for fewer than two runs.
+/// says what rows leave open, not what seeds do. Where `among` names rows, on those. `None` for fewer than two runs.
 ///
 /// # Errors
 /// As [`Pair::align`].
-pub fn seed_floor(runs: &[Predicted], confidence: f64) -> Result<Option<Rate>> {
-    let mut flips = Flips::default();
+pub fn seed_floor(
+    runs: &[Predicted],
+    among: Option<&[String]>,
+    confidence: f64,
+) -> Result<Option<Rate>> {
+    let among: Option<HashSet<&String>> = among.map(|ids| ids.iter().collect());
+    let (mut flips, mut rows) = (Flips::default(), 0);
     for (at, first) in runs.iter().enumerate() {
         for second in &runs[at + 1..] {
             let pair = Pair::align(first, second, &[], Unmatched::Refuse)?;
-            flips.merge(&pair.flips());
+            let is_among =
+                |row: &usize| among.as_ref().is_none_or(|ids| ids.contains(&pair.ids[*row]));
+            let of_pair = pair.flips_of((0..pair.rows()).filter(is_among));
+            rows = of_pair.rows;
+            flips += of_pair;
         }
     }
     let Some(churn) = flips.churn() else { return Ok(None) };
-    let rows = runs.first().map_or(0, Predicted::rows) as u64;
     let count = (churn * rows as f64).round() as u64;
     Ok(Rate::new(count, rows, confidence).map(|rate| Rate { value: churn, ..rate }))
 }

@@ -230,7 +230,7 @@ pub enum Error {
     BudgetClasses { value: f64, confidence: f64, name: String, found: u64, needed: u64 },
 
     #[error(
-        "{}{}; add {} there, or take {} off the golden list",
+        "{}{}; add {} there, give texts where they are trained on, or take {} off the golden list",
         golden_missing(first, *missing),
         like.as_ref().map_or(String::new(), |id| format!(", whose ids are like {id}")),
         if *missing == 1 { "it" } else { "them" },

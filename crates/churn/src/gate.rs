@@ -35,7 +35,7 @@ pub fn junit(certificate: &Certificate, name: &str) -> String {
 
 /// The verdict and a table of the checks, for a pull request.
 pub fn gate_markdown(certificate: &Certificate) -> String {
-    let mut out = format!("**{}**\n\n", word(certificate.verdict));
+    let mut out = format!("**{}**\n\n", certificate.verdict.word());
     out += "| check | verdict | observed | limit | bounds | rows | rows needed |\n|---|---|---:|---:|---:|---:|---:|\n";
     for check in &certificate.checks {
         let (said, sign): (fn(f64) -> String, _) = match check.sense {
@@ -45,7 +45,7 @@ pub fn gate_markdown(certificate: &Certificate) -> String {
         out += &format!(
             "| {} | {} | {} | {sign} {} | {} to {} | {} | {} |\n",
             markdown_cell(&check.name),
-            word(check.verdict),
+            check.verdict.word(),
             said(check.observed),
             said(check.limit),
             said(check.low),
@@ -130,14 +130,6 @@ fn test_case(check: &Check, name: &str) -> String {
             let message = format!("INCONCLUSIVE{}: {said}", needed.unwrap_or_default());
             format!("{head}><skipped message=\"{message}\"/></testcase>\n")
         }
-    }
-}
-
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "PASS",
-        Verdict::Fail => "FAIL",
-        Verdict::Inconclusive => "INCONCLUSIVE",
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use lowchurn_data::error::{At, Error as DataError, Place, nearest};
+use lowchurn_data::labels::whole;
 
-use crate::label_names::{is_respelt, sorted, whole};
+use crate::label_names::{is_respelt, sorted};
 use crate::predicted::first_highest;
 use crate::{Error, Predicted, Result};
 

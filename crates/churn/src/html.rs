@@ -17,7 +17,7 @@ mod sweep;
 mod table;
 mod verdict;
 
-pub(crate) use verdict::{amount, bounds, limit, rows_chose, sentence, word};
+pub(crate) use verdict::{amount, bounds, limit, rows_chose, sentence};
 
 const STYLE: &str = include_str!("report/report.css");
 const SCRIPT: &str = include_str!("report/report.js");

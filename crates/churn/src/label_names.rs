@@ -2,11 +2,7 @@
 
 use std::collections::BTreeSet;
 
-// "3" and "3.0" but not "03" or "+3", which may be codes.
-pub(crate) fn whole(name: &str) -> Option<i64> {
-    let digits = name.strip_suffix(".0").unwrap_or(name);
-    digits.parse::<i64>().ok().filter(|value| value.to_string() == digits)
-}
+use lowchurn_data::labels::whole;
 
 /// The same name but for case and blanks.
 pub(crate) fn is_respelt(one: &str, other: &str) -> bool {

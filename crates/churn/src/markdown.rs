@@ -1,7 +1,7 @@
 //! The report as Markdown, short enough for a comment on a pull request.
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
-use crate::html::{amount, bounds, limit, rows_chose, sentence, word};
+use crate::html::{amount, bounds, limit, rows_chose, sentence};
 use crate::{Certificate, Flip, FlipKind, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
@@ -64,7 +64,7 @@ fn history(report: &Report) -> String {
 fn verdict(certificate: &Certificate) -> String {
     let mut out = format!(
         "### lowchurn: {}\n\n{}\n\n| check | verdict | limit | observed | bounds | rows |\n|---|---|--:|--:|--:|--:|\n",
-        word(certificate.verdict),
+        certificate.verdict.word(),
         markdown_cell(&sentence(certificate)),
     );
     // What isn't passed comes first, in case not all have room.
@@ -74,7 +74,7 @@ fn verdict(certificate: &Certificate) -> String {
         out.push_str(&format!(
             "| {} | {} | {} | {} | {} | {} of {} |\n",
             cell(&check.name, 60),
-            word(check.verdict),
+            check.verdict.word(),
             limit(check),
             amount(check, check.observed),
             bounds(check),

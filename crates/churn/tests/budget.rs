@@ -479,7 +479,7 @@ fn golden_rows_are_counted_and_a_missing_one_is_an_error() {
     assert_eq!(broken.checks[0].said, "2 of 3 golden rows changed: c, d");
     assert_eq!(
         judge(&["a", "x", "y", "z", "w"]).unwrap_err(),
-        "4 golden rows aren't in the data (the first: w, x, y); add them there, or take them off the golden list"
+        "4 golden rows aren't in the data (the first: w, x, y); add them there, give texts where they are trained on, or take them off the golden list"
     );
     // Never looked up is missing, not passed.
     let forgotten = certify(&asked(&["a"]), &Measurements::default());

@@ -426,14 +426,18 @@ fn the_seed_floor_is_the_mean_over_pairs_of_runs() {
         run("s2", ["a", "a", "a", "b"]),
         run("s3", ["b", "a", "b", "b"]),
     ];
-    assert_eq!(seed_floor(&runs[..1], 0.95).unwrap(), None);
-    let two = seed_floor(&runs[..2], 0.95).unwrap().unwrap();
+    assert_eq!(seed_floor(&runs[..1], None, 0.95).unwrap(), None);
+    let two = seed_floor(&runs[..2], None, 0.95).unwrap().unwrap();
     assert_eq!((two.value, two.count, two.of), (0.25, 1, 4));
     // Pairs differ in 1, 3 and 2 rows of 4.
-    let three = seed_floor(&runs, 0.95).unwrap().unwrap();
+    let three = seed_floor(&runs, None, 0.95).unwrap().unwrap();
     assert_eq!((three.value, three.count, three.of), (0.5, 2, 4));
+    let ids: Vec<String> = runs[0].ids[2..].to_vec();
+    let last = seed_floor(&runs, Some(&ids), 0.95).unwrap().unwrap();
+    // Of the last two rows pairs differ in 1, 2 and 1.
+    assert_eq!((last.value, last.of), (4.0 / 6.0, 2));
     let other = said("s4", &["a", "b"], &[("9", "a", "")]);
-    assert!(seed_floor(&[runs[0].clone(), other], 0.95).is_err());
+    assert!(seed_floor(&[runs[0].clone(), other], None, 0.95).is_err());
 }
 
 /// Old, new, true class, and the slice.
@@ -464,7 +468,7 @@ proptest! {
         let said = compare(&straight, &asked).unwrap();
         for kind in ["c", "predicted"] {
             let mut sum = Flips::default();
-            said.slices.iter().filter(|slice| slice.kind == kind).for_each(|slice| sum.merge(&slice.measured.flips));
+            said.slices.iter().filter(|slice| slice.kind == kind).for_each(|slice| sum += slice.measured.flips);
             prop_assert_eq!(sum, said.all.flips);
         }
         let mut of_classes = 0;

@@ -116,7 +116,7 @@ fn measured() -> Report {
             texts: Some(&texts),
             keywords: &["refund".to_string()],
             retrain_churn: Some(0.09),
-            seed_floor: seed_floor(&runs, 0.95).unwrap(),
+            seed_floor: seed_floor(&runs, None, 0.95).unwrap(),
             ..Asked::default()
         },
     )

@@ -115,7 +115,8 @@ pub struct Compare {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub nearest: usize,
 
-    /// Rows that the new model was trained on, to find those near a flip [default: those that its run.toml names]
+    /// Rows that the new model was trained on: they are left out where they are compared, and those near a flip are shown [default:
+    /// those that its run.toml names]
     #[arg(long, value_name = "DATA")]
     pub train: Option<String>,
 

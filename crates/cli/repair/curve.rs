@@ -77,9 +77,9 @@ pub fn rows_of(
     for line in &reader.said {
         console.tell(&format!("labels: {line}"))?;
     }
-    let said = std::mem::take(&mut reader.said);
+    let mut said = std::mem::take(&mut reader.said);
     for model in &models.new {
-        leave_out_seen(&mut part.examples, model, models, console)?;
+        leave_out_seen(&mut part.examples, model, models, &mut said, console)?;
     }
     let name = part.name.clone();
     let split = Split::new(&name, unique(vec![part]), LabelSet::new(labels.clone())?);
@@ -114,9 +114,11 @@ fn leave_out_seen(
     rows: &mut Vec<Example>,
     model: &Found,
     models: &Models,
+    notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Result<()> {
-    let Some(train) = seen::train_of(model, &models.hub, console) else { return Ok(()) };
+    let train = seen::train_of(model, &models.hub, notes, console);
+    let Some(train) = train else { return Ok(()) };
     let texts = seen::texts(&train);
     let is_seen = |row: &Example| texts.contains(&text(row));
     let n = rows.iter().filter(|row| is_seen(row)).count();
@@ -131,6 +133,7 @@ fn leave_out_seen(
         .into());
     }
     console.say(&format!("{said}; they are left out"));
+    notes.push(format!("{said}; they were left out"));
     rows.retain(|row| !is_seen(row));
     Ok(())
 }
@@ -227,7 +230,7 @@ pub fn try_all(
                 Golden::look_up(&ids, &ids, old, &tops(&logits, weights.new.labels().len()))
             }
         };
-        let flips = |rows: &[u32]| flips_of(&pair.subset(rows));
+        let flips = |rows: &[u32]| pair.subset(rows).flips();
         let (calibration, measured) = (flips(&holdout.calibration), flips(&holdout.measuring));
         tried.push(Tried { alpha, by, rescaling, logits, calibration, measured, golden });
     }
@@ -240,10 +243,6 @@ pub fn pair(models: &Models, holdout: &Holdout, logits: &[f32]) -> Result<Pair> 
     let gold = holdout.split.examples.iter().map(|row| row.label).collect();
     let new = Predicted::from_logits(&name, &models.new[0].labels, ids, gold, logits)?;
     Ok(Pair::align(&holdout.old, &new, &[], Unmatched::Refuse)?)
-}
-
-pub fn flips_of(pair: &Pair) -> Flips {
-    pair.flips()
 }
 
 /// Temperature and bias of one model between, fitted on the calibration rows.
@@ -296,7 +295,7 @@ pub fn plain_new(
         return Ok(found.measured);
     }
     let logits = score(&weights.new, &holdout.tokens, models, console)?;
-    Ok(flips_of(&pair(models, holdout, &logits)?.subset(&holdout.measuring)))
+    Ok(pair(models, holdout, &logits)?.subset(&holdout.measuring).flips())
 }
 
 impl Tried {

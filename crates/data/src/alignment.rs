@@ -182,9 +182,11 @@ fn partners(
     };
     let mut all: Vec<(String, String)> = Vec::new();
     for (name, near) in unknown.into_iter().filter_map(near) {
-        // Of two that are alike in the data one line is enough.
-        if !all.iter().any(|(other, its)| *other == near && *its == name) {
-            all.push((name, near));
+        // Of several that are alike in the data each goes to the one that the others go to, which needs no line.
+        let last =
+            all.iter().find(|(other, _)| *other == near).map_or(near, |(_, its)| its.clone());
+        if last != name {
+            all.push((name, last));
         }
     }
     if !all.is_empty() {
@@ -455,6 +457,12 @@ mod tests {
             "2 labels of the data are close to others: \"Neg\" to \"neg\", \"POS\" to \"pos\", but not the same: \
              --label-map \"Neg=neg,POS=pos\" if they are one class each, --label-map \"Neg=Neg,POS=POS\" if they are two each"
         );
+        // What is advised is taken: no name is mapped to one that is mapped itself.
+        let three = "no,Spam,spam,SPAM";
+        let advice = "Spam=spam,SPAM=spam";
+        assert!(said("no,yes", three).contains(&format!("--label-map \"{advice}\" if")));
+        let taken = update("no,yes", three, advice, NewClasses::Allowed);
+        assert!(taken.starts_with("no,yes,spam | [0, 2, 2, 2] | "), "{taken}");
         let names: Vec<String> = (0..25).map(|n| format!("{}a", "b".repeat(n))).collect();
         let many = said(&names.join(","), &names.join(",").to_uppercase());
         assert!(

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::example::{Example, LabelSet, Split};
+use crate::example::{Example, Split};
 use crate::kind::{Kind, Target};
 
 /// Counts over one training split, and what it shares with an evaluation split. Lists of ids hold the first three.
@@ -262,18 +262,10 @@ fn grouped(count: usize) -> String {
     out
 }
 
-/// The set of labels that occur, for comparing a split with a model's head.
-pub fn occurring(split: &Split) -> Vec<String> {
-    let set: &LabelSet = &split.labels;
-    let mut seen = vec![false; set.len()];
-    let classes = split.examples.iter().filter(|row| row.value().is_none()).filter_map(answer);
-    classes.flatten().for_each(|label| seen[label as usize] = true);
-    set.names().iter().zip(seen).filter(|(_, seen)| *seen).map(|(name, _)| name.clone()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::example::LabelSet;
 
     fn split(name: &str, rows: &[(&str, Option<u32>)]) -> Split {
         let labels = LabelSet::new(["neg", "neutral", "pos"].map(str::to_owned).to_vec()).unwrap();
@@ -325,7 +317,6 @@ mod tests {
             ]
         );
         assert_eq!(found.repeated_texts, 5);
-        assert_eq!(occurring(&train), ["neg", "pos"]);
     }
 
     #[test]

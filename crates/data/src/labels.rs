@@ -232,8 +232,8 @@ fn json_names(text: &str) -> Option<Vec<String>> {
     entries.into_iter().map(name).collect()
 }
 
-// "3" and "3.0" but not "03" or "+3", which may be codes.
-fn whole(name: &str) -> Option<i64> {
+/// A name that is a whole number: "3" and "3.0" but not "03" or "+3", which may be codes.
+pub fn whole(name: &str) -> Option<i64> {
     let digits = name.strip_suffix(".0").unwrap_or(name);
     digits.parse::<i64>().ok().filter(|value| value.to_string() == digits)
 }

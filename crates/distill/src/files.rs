@@ -23,13 +23,12 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
 /// Beside its place first, so that a reader never finds half of it. Of a link the file behind it is replaced. What is no regular
 /// file, such as a pipe, is written into: a file put in its place would reach nobody, and of a device it would be a loss.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let place = behind_links(path);
-    let is_special = fs::metadata(&place).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    let (place, is_special) = (behind_links(path), is_written_into(path));
     let mut partial = place.as_os_str().to_owned();
     partial.push(".partial");
     let write = || -> io::Result<()> {
         if is_special {
-            let mut out = BufWriter::new(OpenOptions::new().write(true).open(&place)?);
+            let mut out = BufWriter::new(OpenOptions::new().append(true).open(path)?);
             fill(&mut out)?;
             return out.flush();
         }
@@ -46,13 +45,23 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     })
 }
 
+/// Whether a path is a pipe, a device or the like, or names one of a process's open files, whatever that is: `/dev/stdout` may be a
+/// file that others append to.
+pub fn is_written_into(path: &Path) -> bool {
+    let is_of_system = ["/dev", "/proc"].iter().any(|root| path.starts_with(root));
+    let is_other = |there: fs::Metadata| !there.is_file() && !there.is_dir();
+    fs::metadata(path).is_ok_and(|there| is_of_system || is_other(there))
+}
+
 /// Where a path leads, also where nothing is there yet.
-fn behind_links(path: &Path) -> PathBuf {
-    match (fs::canonicalize(path), fs::read_link(path)) {
-        (Ok(place), Ok(_)) => place,
-        (Err(_), Ok(to)) => path.parent().unwrap_or(Path::new("")).join(to),
-        (_, Err(_)) => path.into(),
+pub fn behind_links(path: &Path) -> PathBuf {
+    let mut place = path.to_path_buf();
+    // As many as the system follows; a ring of links fails where it is written.
+    for _ in 0..40 {
+        let Ok(to) = fs::read_link(&place) else { break };
+        place = place.parent().unwrap_or(Path::new("")).join(to);
     }
+    place
 }
 
 /// SHA-256 over several files, one after the other, in hex.

@@ -107,8 +107,8 @@ pub use eval::{
     Predictions, Scores, WorstClasses, evaluate, evaluate_targets, predict, worst_classes,
 };
 pub use files::{
-    sha256 as sha256_of_file, sha256_of_files, sha256_of_text, write as write_file, write_json,
-    write_with,
+    behind_links, is_written_into, sha256 as sha256_of_file, sha256_of_files, sha256_of_text,
+    write as write_file, write_json, write_with,
 };
 pub use freeze::{Freeze, TrainOnly};
 pub use gradients::{GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise};

@@ -12,7 +12,7 @@ pub(super) fn verdict(report: &Report) -> String {
     let (class, word, sentence, checks) = match &report.certificate {
         Some(certificate) => (
             class(certificate.verdict),
-            word(certificate.verdict),
+            certificate.verdict.word(),
             sentence(certificate),
             checks(certificate),
         ),
@@ -31,14 +31,6 @@ pub(super) fn verdict(report: &Report) -> String {
     )
 }
 
-pub(crate) fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "PASS",
-        Verdict::Fail => "FAIL",
-        Verdict::Inconclusive => "INCONCLUSIVE",
-    }
-}
-
 fn class(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
@@ -49,7 +41,7 @@ fn class(verdict: Verdict) -> &'static str {
 
 /// A word with its colour and its sign: colour is never alone.
 pub(super) fn badge(verdict: Verdict) -> Cell {
-    markup(format!("<span class=\"badge {}\">{}</span>", class(verdict), word(verdict)))
+    markup(format!("<span class=\"badge {}\">{}</span>", class(verdict), verdict.word()))
 }
 
 /// The verdict in a sentence, for the banner and for Markdown.

@@ -346,6 +346,22 @@ fn unlabelled_rows_follow_the_teacher_alone() {
         line.replace("--unlabelled $T/traffic.jsonl", "--method retrain --output $T/without");
     lab.ok(&without);
     assert!(lab.read("with/model.safetensors") == lab.read("without/model.safetensors"));
+    // What followed the teacher has learnt to agree with it: it certifies nothing, where it was followed.
+    lab.write("all.jsonl", lab.text("held.jsonl") + &lab.text("traffic.jsonl"));
+    let said = "40 of 240 rows have a text that $T/shop-v2 was trained on; they are left out";
+    for (model, expected) in [("shop-v2", true), ("with", false)] {
+        let done = lab.ok(&format!(
+            "compare $T/shop $T/{model} --data $T/all.jsonl --nearest 0 --output $T/c"
+        ));
+        assert_eq!(done.err.contains(said), expected, "{model}: {}", done.err);
+        assert_eq!(report(&lab, "c")["rows"], if expected { 200 } else { 240 }, "{model}");
+    }
+    // It isn't read again to be trained on, and stays in the record.
+    let next = line
+        .replace("$T/shop ", "$T/shop-v2 ")
+        .replace("--unlabelled $T/traffic.jsonl", "--output $T/next");
+    says(&lab.ok(&next), "rows: 120 old, 60 new, 0 unlabelled; 200 held out");
+    assert!(lab.text("next/run.toml").contains("traffic.jsonl"));
     // Labels that stand there are not looked at.
     lab.write("labelled.jsonl", rows(600..640, |_| Some("nonsense".into())));
     lab.ok(&line

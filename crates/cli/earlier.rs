@@ -24,6 +24,8 @@ pub struct Record {
     pub data: Option<Source>,
     /// Of the updates since, the earliest first.
     pub new: Vec<Source>,
+    /// What followed a teacher then, and isn't read again to be trained on.
+    pub unlabelled: Vec<Source>,
 }
 
 /// One source, read again.
@@ -47,7 +49,8 @@ impl Record {
             sha256: s.data_sha256,
             held_out_fraction: s.eval_fraction.filter(|_| s.eval_split.is_none()),
         });
-        Record { data, new: s.new.unwrap_or_default() }
+        let (new, unlabelled) = (s.new.unwrap_or_default(), s.unlabelled.unwrap_or_default());
+        Record { data, new, unlabelled }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +72,7 @@ impl Record {
             eval_split: data.held_out_fraction.is_none().then(|| "none".into()),
             eval_fraction: data.held_out_fraction,
             new: (!self.new.is_empty()).then(|| self.new.clone()),
+            unlabelled: (!self.unlabelled.is_empty()).then(|| self.unlabelled.clone()),
             ..settings.clone()
         }
     }
@@ -109,7 +113,10 @@ pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Opt
         hub,
     };
     let all = read(&mut record, model, &mut reader, console)?;
-    let seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
+    let mut seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
+    for source in &mut record.unlabelled {
+        seen.push(read_source(source, Labels::Ignored, model, &reader, console)?.0);
+    }
     let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     Ok(Some(Split::new(&name, unique(seen), LabelSet::of_outputs(model.labels.clone())?)))
@@ -126,7 +133,8 @@ pub fn read(
 ) -> Result<Vec<Earlier>> {
     let mut all = Vec::new();
     if let Some(source) = &mut record.data {
-        let mut part = read_source(source, model, reader, console)?;
+        let (mut part, said) = read_source(source, Labels::Required, model, reader, console)?;
+        reader.said.extend(said);
         if let Some(fraction) = source.held_out_fraction {
             let seen = own_cut(source, &part, fraction, reader, console)?;
             part.examples.retain(|row| seen.contains(&row.id));
@@ -138,7 +146,8 @@ pub fn read(
         all.push(Earlier { seen: part, held_out: None });
     }
     for source in &mut record.new {
-        let part = read_source(source, model, reader, console)?;
+        let (part, said) = read_source(source, Labels::Required, model, reader, console)?;
+        reader.said.extend(said);
         all.push(match source.held_out_fraction {
             None => Earlier { seen: part, held_out: None },
             Some(fraction) => {
@@ -151,12 +160,15 @@ pub fn read(
 }
 
 /// By the source's own columns and label names, whatever was typed for new rows.
+///
+/// With what was done to its labels.
 fn read_source(
     source: &mut Source,
+    labels: Labels,
     model: &Found,
-    reader: &mut Reader,
+    reader: &Reader,
     console: &mut Console,
-) -> Result<Part> {
+) -> Result<(Part, Vec<String>)> {
     let mut own = Reader {
         wishes: wishes(source),
         labels: reader.labels.clone(),
@@ -167,8 +179,7 @@ fn read_source(
         hub: reader.hub,
     };
     let split = source.split.as_deref();
-    let part = own.read(&source.data, split, "train", Labels::Required, console)?;
-    reader.said.extend(own.said);
+    let part = own.read(&source.data, split, "train", labels, console)?;
     let found = fingerprint(&part.examples, &reader.labels)?;
     match &source.sha256 {
         Some(recorded) if *recorded != found => {
@@ -176,7 +187,7 @@ fn read_source(
         }
         _ => source.sha256 = Some(found),
     }
-    Ok(part)
+    Ok((part, own.said))
 }
 
 /// Ids of the rows that were not cut off. The cut goes by the data's own order of the classes; the model's may be another.
@@ -297,6 +308,7 @@ mod tests {
         let record = Record {
             data: Some(Source { split: Some("train[:9]".into()), ..source("old.csv", Some(0.2)) }),
             new: vec![source("new.csv", None), source("newer.csv", Some(0.1))],
+            unlabelled: vec![source("traffic.csv", None)],
         };
         let there = |record: &Record| {
             let settings = record.onto(&Settings::default());

@@ -165,7 +165,8 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
         "duplicates": inspection.duplicates, "conflicting_texts": inspection.conflicting_texts,
         "shared_with_eval": inspection.shared.map(|shared| shared.rows),
     }));
-    let rows = rows.labelled()?.with_unlabelled(unlabelled, job, console)?;
+    let (rows, followed) = rows.labelled()?.with_unlabelled(unlabelled, job, console)?;
+    job.layers.settings.unlabelled = (!followed.is_empty()).then_some(followed);
     let length = job.plan.max_length;
     let train_tokens = encode(&encoder, &rows.train.examples, length)?;
     let eval_tokens =

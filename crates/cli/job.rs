@@ -16,10 +16,11 @@ use crate::base::{self, Base};
 use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
 use crate::device::{self, Compute};
+use crate::earlier::source_of;
 use crate::failure::Usage;
 use crate::places;
 use crate::reader::{Part, Reader, unique};
-use crate::settings::{self, Layers, Settings};
+use crate::settings::{self, Layers, Settings, Source};
 use crate::training::HeadOf;
 
 const DEFAULT_MODEL: &str = "minilm-l6";
@@ -226,15 +227,15 @@ impl Rows {
         }
     }
 
-    /// The same with rows of other sources behind those to train on, whose labels aren't read.
+    /// The same with rows of other sources behind those to train on, whose labels aren't read, and what it takes to read those again.
     pub fn with_unlabelled(
         self,
         sources: &[String],
         job: &Job,
         console: &mut Console,
-    ) -> Result<Rows> {
+    ) -> Result<(Rows, Vec<Source>)> {
         if sources.is_empty() {
-            return Ok(self);
+            return Ok((self, Vec::new()));
         }
         let labels = self.train.labels.clone();
         let mut reader = Reader {
@@ -248,12 +249,15 @@ impl Rows {
         };
         let mut parts =
             vec![Part { name: self.train.name, examples: self.train.examples, ..Part::default() }];
+        let mut read = Vec::new();
         for source in sources {
-            parts.push(reader.read(source, None, "train", Labels::Ignored, console)?);
+            let part = reader.read(source, None, "train", Labels::Ignored, console)?;
+            read.push(source_of(&part, labels.names())?);
+            parts.push(part);
         }
         let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
         let name = names.join(" + ");
-        Ok(Rows { train: Split::new(&name, unique(parts), labels), ..self })
+        Ok((Rows { train: Split::new(&name, unique(parts), labels), ..self }, read))
     }
 }
 

@@ -42,6 +42,8 @@ pub struct UpdateRows {
     pub alignment: Vec<String>,
     /// What the next update has to read again.
     pub record: Record,
+    /// And what follows a teacher now, where the method has one.
+    pub followed: Vec<Source>,
 }
 
 /// What becomes of held-out rows whose text is trained on.
@@ -120,9 +122,11 @@ pub fn read(
         record.new.push(source_of(&part, &reader.labels)?);
         new.push(part);
     }
-    let mut unlabelled = Vec::new();
+    let (mut unlabelled, mut followed) = (Vec::new(), Vec::new());
     for data in &args.unlabelled {
-        unlabelled.push(reader.read(data, None, "train", Labels::Ignored, console)?);
+        let part = reader.read(data, None, "train", Labels::Ignored, console)?;
+        followed.push(source_of(&part, &reader.labels)?);
+        unlabelled.push(part);
     }
     // A label column that was named for new rows may be absent here.
     let as_there = Labels::IfColumnPresent;
@@ -212,6 +216,7 @@ pub fn read(
         groups,
         alignment: reader.said,
         record,
+        followed,
     })
 }
 

@@ -95,6 +95,9 @@ pub struct Settings {
     pub label_map: Option<Vec<(String, String)>>,
     #[arg(skip)]
     pub new: Option<Vec<Source>>,
+    /// Rows that followed a teacher alone.
+    #[arg(skip)]
+    pub unlabelled: Option<Vec<Source>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]

@@ -301,10 +301,14 @@ impl Updating {
 
     /// What the run's `run.toml` says; the next update reads it.
     pub fn settings(&self, plan: &Plan) -> Result<Settings> {
+        let mut record = self.rows.record.clone();
+        if plan.method.needs().teacher {
+            record.unlabelled.extend(self.rows.followed.clone());
+        }
         let settings = Settings {
             base: Some(self.old.name.clone()),
             model: self.encoder.clone(),
-            ..self.rows.record.onto(&self.layers.settings)
+            ..record.onto(&self.layers.settings)
         };
         settings::resolved(&settings, plan)
     }

@@ -1,43 +1,15 @@
-//! `repair` and `distil` on a small problem that the shipped encoder learns in a second: a word decides the class, and later
-//! one word changes its class.
+//! `repair` on the small problem of `util/words.rs`.
 
 mod util;
+#[path = "util/words.rs"]
+mod words;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use util::Lab;
-
-const LABELS: [&str; 3] = ["returns", "delivery", "payment"];
-const WORDS: [[&str; 4]; 3] = [
-    ["refund", "return", "swap", "exchange"],
-    ["late", "courier", "parcel", "tracking"],
-    ["charged", "invoice", "card", "voucher"],
-];
-const OPENINGS: [&str; 7] =
-    ["hello", "please help", "hi there", "it is about", "again", "dear team", "urgent"];
-const ENDS: [&str; 5] = ["today", "thanks", "for my order", "of last week", "once more"];
-
-/// Lines of JSON from row `start` on; with the new rule "exchange" is payment.
-fn rows(start: usize, n: usize, is_new: bool, has_labels: bool) -> String {
-    let line = |row: usize| {
-        let class = row % 3;
-        let word = (row / 3 * 7 + row / 36) % 4;
-        let label = if is_new && class == 0 && word == 3 { 2 } else { class };
-        // With its number, since rows that share a text with a training row don't measure.
-        let text =
-            format!("{} {} {} {row}", OPENINGS[row * 5 % 7], WORDS[class][word], ENDS[row * 3 % 5]);
-        match has_labels {
-            true => json!({ "id": format!("r{row}"), "text": text, "label": LABELS[label] }),
-            false => json!({ "id": format!("r{row}"), "text": text }),
-        }
-    };
-    (start..start + n).map(|row| format!("{}\n", line(row))).collect()
-}
-
-const TRAIN: &str = "--eval-split none --batch-size 16 --max-length 16 --dropout 0";
+use words::{ENDS, OPENINGS, TRAIN, predicted, rows};
 
 /// An old model, a new one trained from it on later rows, and held-out rows of the new rule, with labels and without.
 fn lab() -> Lab {
@@ -55,19 +27,6 @@ fn from_old(output: &str, seed: u32) -> String {
     format!(
         "finetune $T/new.jsonl --model $T/old {TRAIN} --max-steps 60 --learning-rate 5e-4 --seed {seed} --output {output}"
     )
-}
-
-/// id → predicted label, and the mean of −log p(gold), from `predict`.
-fn predicted(lab: &Lab, model: &str) -> (BTreeMap<String, String>, f64) {
-    lab.ok(&format!("predict --model {model} --data $T/hold.jsonl --output $T/p.jsonl"));
-    let lines = lab.lines("p.jsonl");
-    let of_gold = |line: &Value| {
-        let gold = line["gold"].as_str().unwrap();
-        -line["scores"][gold].as_f64().unwrap().max(1e-12).ln()
-    };
-    let loss = lines.iter().map(of_gold).sum::<f64>() / lines.len() as f64;
-    let text = |value: &Value| value.as_str().unwrap().to_string();
-    (lines.iter().map(|line| (text(&line["id"]), text(&line["label"]))).collect(), loss)
 }
 
 fn point<'c>(curve: &'c Value, name: &str) -> &'c Value {
@@ -326,7 +285,7 @@ fn what_cant_be_repaired_is_said() {
 
     // The same words in another order, and other labels.
     let change = |name: &str, file: &str, from: &str, to: &str| {
-        lab.copy_run("new", name);
+        copy_run(&lab, "new", name);
         let path = format!("{name}/{file}");
         let text = lab.text(&path);
         assert!(text.contains(from), "{text}");
@@ -345,7 +304,7 @@ fn what_cant_be_repaired_is_said() {
         text.contains("weights are combined where the new model's labels begin with"),
         "{text}"
     );
-    lab.copy_run("old", "foreign");
+    copy_run(&lab, "old", "foreign");
     fs::remove_file(lab.path("foreign/run.toml")).unwrap();
     assert_eq!(
         said(&format!("$T/foreign $T/new {hold} --fisher")),
@@ -355,122 +314,9 @@ fn what_cant_be_repaired_is_said() {
 }
 
 /// A folder's files, for a model that differs from a run's in one of them.
-trait CopyRun {
-    fn copy_run(&self, from: &str, to: &str);
-}
-
-impl CopyRun for Lab {
-    fn copy_run(&self, from: &str, to: &str) {
-        for (path, bytes) in self.tree(from) {
-            let below: &Path = path.strip_prefix(self.path(from)).unwrap();
-            self.write(&format!("{to}/{}", below.display()), bytes);
-        }
+fn copy_run(lab: &Lab, from: &str, to: &str) {
+    for (path, bytes) in lab.tree(from) {
+        let below: &Path = path.strip_prefix(lab.path(from)).unwrap();
+        lab.write(&format!("{to}/{}", below.display()), bytes);
     }
-}
-
-#[test]
-fn a_student_follows_its_teacher() {
-    let lab = Lab::new();
-    lab.write("old.jsonl", rows(0, 300, false, true));
-    lab.write("few.jsonl", rows(300, 24, false, true));
-    lab.write("more.jsonl", rows(330, 200, false, false));
-    lab.write("hold.jsonl", rows(600, 200, false, true));
-    lab.ok(&format!(
-        "finetune $T/old.jsonl --model tiny {TRAIN} --max-steps 70 --output $T/teacher"
-    ));
-    let student = format!(
-        "$T/few.jsonl --model tiny {TRAIN} --max-steps 60 --learning-rate 1e-3 --tables $T/tables --teacher $T/teacher"
-    );
-    let line = format!("distil {student} --unlabelled $T/more.jsonl --output $T/student");
-    let done = lab.ok(&line);
-    // What it followed is in its record, with what it takes to know it again.
-    assert!(lab.text("student/run.toml").contains("[[unlabelled]]"));
-    assert!(done.out.contains("teacher: scores of $T/teacher\n"), "{}", done.out);
-    assert!(done.out.contains("distil:lambda=0.5,temperature=1,"), "{}", done.out);
-    // 24 labels alone don't tell the words; the teacher's scores of unlabelled rows do.
-    let (of_teacher, _) = predicted(&lab, "$T/teacher");
-    let agrees = |run: &str| {
-        let (found, _) = predicted(&lab, run);
-        found.iter().filter(|(id, label)| of_teacher[*id] == **label).count()
-    };
-    let alone = format!(
-        "finetune $T/few.jsonl --model tiny {TRAIN} --max-steps 60 --learning-rate 1e-3 --output $T/alone"
-    );
-    lab.ok(&alone);
-    let (followed, alone) = (agrees("$T/student"), agrees("$T/alone"));
-    assert!(followed > alone && followed > 190, "{followed} with a teacher, {alone} without");
-    let provenance = &lab.json("student/manifest.json")["provenance"];
-    assert_eq!(provenance["teacher"][0], lab.path("teacher").to_str().unwrap());
-    assert!(
-        provenance["train"].as_str().unwrap().contains("few:train + more:train"),
-        "{provenance}"
-    );
-
-    let before = lab.tree("student");
-    let done = lab.ok(&line);
-    assert!(done.out.contains("$T/student is finished; --fresh starts over\n"), "{}", done.out);
-    assert!(!done.err.contains("rows scored once"), "the table wasn't used: {}", done.err);
-    assert!(lab.tree("student") == before);
-    lab.ok(&format!("distil {student} --dry-run --output $T/student"));
-    let other =
-        lab.run(&format!("distil {student} --teacher $T/alone --output $T/student")).expect(2);
-    assert!(other.error().contains("holds a run with another "), "{}", other.error());
-
-    lab.ok(&format!(
-        "distil {student} --lambda 0.8 --temperature 2 --emit-soft-labels $T/soft.jsonl"
-    ));
-    let soft = lab.lines("soft.jsonl");
-    assert_eq!((soft.len(), &soft[0]["id"]), (24, &json!("r300")));
-    let sum: f64 = LABELS.iter().map(|label| soft[0]["target"][*label].as_f64().unwrap()).sum();
-    assert!((sum - 1.0).abs() < 1e-6, "{}", soft[0]);
-    assert!(soft[0]["target"][LABELS[0]].as_f64().unwrap() > 0.2, "{}", soft[0]);
-    let refused =
-        lab.run(&format!("distil {student} --method anchor --emit-soft-labels $T/x")).expect(2);
-    assert!(refused.error().starts_with("--emit-soft-labels writes "), "{}", refused.error());
-}
-
-#[test]
-fn each_method_has_its_verb() {
-    let lab = Lab::new();
-    lab.write("old.jsonl", rows(0, 60, false, true));
-    let run = format!("$T/old.jsonl --model tiny {TRAIN} --max-steps 2");
-    let said = |line: &str| lab.run(&format!("{line} --output $T/r")).expect(2).error().to_string();
-    assert_eq!(
-        said(&format!("finetune {run} --method distil")),
-        "method distil follows a teacher, and finetune has none; use lowchurn distil --teacher DIR, or lowchurn update \
-         --base DIR to follow a deployed model"
-    );
-    for (method, what) in [
-        ("ewc", "the weights of a deployed model"),
-        ("mixout", "the weights of a deployed model"),
-        ("l2-old", "the weights of a deployed model"),
-        ("shrink-perturb", "the weights of a deployed model"),
-        ("distil:rows=old", "to know which rows a deployed model has seen"),
-        ("distil:lambda=churn<=0.02", "held-out rows to measure churn on"),
-    ] {
-        let name = method.split(':').next().unwrap();
-        for verb in ["finetune", "distil --teacher tiny"] {
-            let text = said(&format!("{verb} {run} --method {method}"));
-            let verb = verb.split(' ').next().unwrap();
-            let expected = format!(
-                "method {name} needs {what}, and {verb} has none; use lowchurn update --base DIR --method {name}"
-            );
-            assert!(text.starts_with(&expected), "{text}");
-        }
-    }
-    assert_eq!(
-        said(&format!("distil --teacher tiny {run} --method retrain")),
-        "method retrain doesn't follow a teacher; use lowchurn finetune, or one of distil, anchor, anchor-rcp, focal, \
-         inhibition, knn-smoothing"
-    );
-    let bare = lab.run(&format!("distil --teacher tiny {run} --output $T/r")).expect(3);
-    assert!(
-        bare.error().starts_with("tiny has no classification head; train it first"),
-        "{}",
-        bare.error()
-    );
-    assert!(!lab.path("r").exists());
-    // Two students need no teacher.
-    lab.ok(&format!("finetune {run} --method co-distil:beta=0.5 --output $T/two"));
-    assert!(lab.text("two/run.toml").contains("method = \"co-distil:beta=0.5,warmup=0\"\n"));
 }

@@ -562,8 +562,10 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     assert_eq!(done.out.matches("these rows chose the weights of $T/two").count(), 1);
     lab.run("gate $T/seen/report.json --max-churn 98%").expect(11);
     // Where they were is gone: that is said, and nothing is known of them.
-    let run = lab.text("two/run.toml");
-    lab.write("two/run.toml", run.replace("train[:200]", "gone"));
+    for model in ["one", "two"] {
+        let run = lab.text(&format!("{model}/run.toml"));
+        lab.write(&format!("{model}/run.toml"), run.replace("train[:200]", "gone"));
+    }
     let done = lab.ok(&format!("{seen} --split train[150:450]"));
     let said = "$T/two: the rows that it was trained on can't be read, so whether these are among them isn't known: ";
     assert!(done.err.contains(said), "{}", done.err);

@@ -24,7 +24,7 @@ fn a_student_follows_its_teacher() {
     let line = format!("distil {student} --unlabelled $T/more.jsonl --output $T/student");
     let done = lab.ok(&line);
     // What it followed is in its record, with what it takes to know it again.
-    assert!(lab.text("student/run.toml").contains("[[unlabelled]]"));
+    assert!(lab.text("student/run.toml").contains("[[seen]]"));
     assert!(done.out.contains("teacher: scores of $T/teacher\n"), "{}", done.out);
     assert!(done.out.contains("distil:lambda=0.5,temperature=1,"), "{}", done.out);
     // 24 labels alone don't tell the words; the teacher's scores of unlabelled rows do.

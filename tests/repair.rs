@@ -243,6 +243,11 @@ fn rows_that_were_trained_on_are_left_out() {
     let said = "100 of 300 rows have a text that $T/new was trained on; they are left out";
     assert!(done.err.contains(said), "{}", done.err);
     assert_eq!(lab.json("r/curve.json")["measured_rows"], 200);
+    // Nor those that it was started from: they are in its weights.
+    lab.write("before.jsonl", rows(280, 20, false, true) + &rows(600, 400, true, true));
+    let done = lab.ok(&format!("{line} --fresh --holdout $T/before.jsonl"));
+    let said = "20 of 420 rows have a text that $T/new was trained on; they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
 }
 
 #[test]

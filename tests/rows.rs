@@ -100,6 +100,49 @@ fn what_an_update_held_out_is_not_seen() {
     );
 }
 
+/// The old weights know rows that they are no longer trained on: those measure nothing, here or later.
+#[test]
+fn what_the_old_weights_have_seen_is_not_forgotten() {
+    let lab = lab();
+    lab.write("mixed.csv", plain((0..60).chain(200..260)));
+    let line = format!("{UPDATE} --base $T/base --new $T/new.csv --holdout $T/mixed.csv");
+    // The cut of the first run is left out too: it chose the checkpoint.
+    let expected =
+        "60 of 120 held-out rows have a text that is or was trained on; they are left out";
+    let done = lab.ok(&format!("{line} --old none"));
+    says(&done, expected);
+    says(&done, "rows: 0 old, 30 new, 0 unlabelled; 60 held out");
+    says(&lab.ok(&format!("{line} --old $T/new.csv --output $T/other")), expected);
+    lab.ok(&format!("{line} --old none --init cold --output $T/cold"));
+    lab.ok("finetune $T/new.csv --model $T/base --eval-split none --max-steps 1 --output $T/tuned");
+    let compared = |old: &str, new: &str| {
+        let files = "--data $T/mixed.csv --nearest 0 --output $T/c";
+        let done = lab.ok(&format!("compare $T/{old} $T/{new} {files}"));
+        let said = done.err.lines().filter(|line| line.contains("was trained on"));
+        said.map(str::to_string).collect::<Vec<_>>()
+    };
+    let of = |n, model| {
+        format!("{n} of 120 rows have a text that $T/{model} was trained on; they are left out")
+    };
+    for model in ["base-v2", "other", "tuned"] {
+        assert_eq!(compared("base", model), [of(60, model)]);
+    }
+    // New weights have seen none of them, but the old ones have, and their own cut not.
+    assert_eq!(compared("base", "cold"), [of(48, "base")]);
+    // An update later it is still known.
+    lab.write("newer.csv", plain(90..120));
+    let line = format!("{UPDATE} --new $T/newer.csv --holdout $T/held.csv --old none");
+    lab.ok(&format!("{line} --base $T/base-v2"));
+    assert_eq!(compared("base-v2", "base-v3"), [of(60, "base-v3")]);
+
+    std::fs::remove_file(lab.path("old.csv")).unwrap();
+    let done = lab.ok(&format!("{line} --base $T/base --output $T/blind"));
+    let said = "$T/base: the rows that it was trained on can't be read, so whether these are among them isn't known";
+    assert!(done.err.contains(said), "{}", done.err);
+    let report = lab.json("blind/report.json");
+    assert!(report["alignment"].to_string().contains("isn't known"), "{report}");
+}
+
 #[test]
 fn rows_that_changed_since_are_refused() {
     let lab = lab();

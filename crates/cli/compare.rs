@@ -84,8 +84,15 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     }
     let mut notes = Vec::new();
     let train = seen::training_rows(args, &new, &hub, &mut notes, console)?;
+    let train_of_old = match (old.model(), new.model()) {
+        (Some(model), other) if !is_same => {
+            seen::train_of_old(model, other.as_slice(), &hub, &mut notes, console)
+        }
+        _ => None,
+    };
     whole.alignment.extend(notes.clone());
-    let (pair, rows_chose) = seen::leave_out(&whole, train.as_ref(), &facts, args, console);
+    let sides = [(args.new.as_str(), train.as_ref()), (&args.old, train_of_old.as_ref())];
+    let (pair, rows_chose) = seen::leave_out(&whole, &sides, &facts, console);
     let mut others_say = Vec::new();
     for source in &others {
         others_say.push(sides::predicted(source, &facts.examples, args, &compute, console)?);

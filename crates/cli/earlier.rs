@@ -1,6 +1,7 @@
 //! The rows that a model has seen, as its run's record names them, read again.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_data::{
@@ -24,8 +25,8 @@ pub struct Record {
     pub data: Option<Source>,
     /// Of the updates since, the earliest first.
     pub new: Vec<Source>,
-    /// What followed a teacher then, and isn't read again to be trained on.
-    pub unlabelled: Vec<Source>,
+    /// What the weights have learnt besides, and isn't read again to be trained on. Texts alone, since labels may be another model's.
+    pub seen: Vec<Source>,
 }
 
 /// One source, read again.
@@ -49,12 +50,20 @@ impl Record {
             sha256: s.data_sha256,
             held_out_fraction: s.eval_fraction.filter(|_| s.eval_split.is_none()),
         });
-        let (new, unlabelled) = (s.new.unwrap_or_default(), s.unlabelled.unwrap_or_default());
-        Record { data, new, unlabelled }
+        Record { data, new: s.new.unwrap_or_default(), seen: s.seen.unwrap_or_default() }
     }
 
+    /// Whether there is nothing to train on again.
     pub fn is_empty(&self) -> bool {
         self.data.is_none() && self.new.is_empty()
+    }
+
+    /// Of a run that starts from these weights and trains on none of their rows.
+    pub fn left_behind(self) -> Record {
+        // Held-out rows chose a checkpoint or a model between, so they are seen too. The hash is of labels as well.
+        let whole = |source| Source { held_out_fraction: None, sha256: None, ..source };
+        let learnt = self.data.into_iter().chain(self.new).map(whole);
+        Record { seen: self.seen.into_iter().chain(learnt).collect(), ..Record::default() }
     }
 
     /// [`Record::of`] gives it back.
@@ -72,7 +81,7 @@ impl Record {
             eval_split: data.held_out_fraction.is_none().then(|| "none".into()),
             eval_fraction: data.held_out_fraction,
             new: (!self.new.is_empty()).then(|| self.new.clone()),
-            unlabelled: (!self.unlabelled.is_empty()).then(|| self.unlabelled.clone()),
+            seen: (!self.seen.is_empty()).then(|| self.seen.clone()),
             ..settings.clone()
         }
     }
@@ -95,12 +104,23 @@ pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
     })
 }
 
+/// Whether one model's record has every source of the other's.
+pub fn names_all_of(folder: &Path, other: &Path) -> Result<bool> {
+    let sources = |folder: &Path| -> Result<Vec<Source>> {
+        let Record { data, new, seen } = Record::of(&settings_of(folder)?);
+        let plain = |source| Source { sha256: None, held_out_fraction: None, ..source };
+        Ok(data.into_iter().chain(new).chain(seen).map(plain).collect())
+    };
+    let named = sources(folder)?;
+    Ok(sources(other)?.iter().all(|source| named.contains(source)))
+}
+
 /// The rows that a model was trained on, in the order in which the next update reads them; `None` where its folder doesn't say.
 ///
 /// Errors: those of [`read`].
 pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
     let mut record = Record::of(&settings_of(&model.folder)?);
-    if record.is_empty() {
+    if record == Record::default() {
         return Ok(None);
     }
     let mut reader = Reader {
@@ -114,9 +134,7 @@ pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Opt
     };
     let all = read(&mut record, model, &mut reader, console)?;
     let mut seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
-    for source in &mut record.unlabelled {
-        seen.push(read_source(source, Labels::Ignored, model, &reader, console)?.0);
-    }
+    seen.extend(read_seen(&mut record, model, &reader, console)?);
     let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     Ok(Some(Split::new(&name, unique(seen), LabelSet::of_outputs(model.labels.clone())?)))
@@ -157,6 +175,19 @@ pub fn read(
         });
     }
     Ok(all)
+}
+
+/// What `model` has learnt and no run reads again to train on.
+///
+/// Errors: those of [`read`].
+pub fn read_seen(
+    record: &mut Record,
+    model: &Found,
+    reader: &Reader,
+    console: &mut Console,
+) -> Result<Vec<Part>> {
+    let mut read = |source| Ok(read_source(source, Labels::Ignored, model, reader, console)?.0);
+    record.seen.iter_mut().map(&mut read).collect()
 }
 
 /// By the source's own columns and label names, whatever was typed for new rows.
@@ -308,7 +339,7 @@ mod tests {
         let record = Record {
             data: Some(Source { split: Some("train[:9]".into()), ..source("old.csv", Some(0.2)) }),
             new: vec![source("new.csv", None), source("newer.csv", Some(0.1))],
-            unlabelled: vec![source("traffic.csv", None)],
+            seen: vec![source("traffic.csv", None)],
         };
         let there = |record: &Record| {
             let settings = record.onto(&Settings::default());
@@ -322,5 +353,11 @@ mod tests {
         assert_eq!(there(&Record::default()), Record::default());
         let whole = Record { data: Some(source("old.csv", None)), ..Record::default() };
         assert_eq!(there(&whole), whole);
+
+        let behind = record.left_behind();
+        let seen: Vec<&str> = behind.seen.iter().map(|source| source.data.as_str()).collect();
+        assert_eq!(seen, ["traffic.csv", "old.csv", "new.csv", "newer.csv"]);
+        assert!(behind.seen[1..].iter().all(|source| source.held_out_fraction.is_none()));
+        assert!(behind.is_empty());
     }
 }

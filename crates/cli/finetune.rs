@@ -12,11 +12,13 @@ use serde_json::json;
 
 use crate::args::Finetune;
 use crate::console::Console;
+use crate::earlier::Record;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
 use crate::machine::peak_rss_mib;
 use crate::probe::Features;
 use crate::progress::count;
+use crate::rows::settings_of;
 use crate::settings::Settings;
 use crate::shows::Shows;
 use crate::steering::{self, Steered};
@@ -166,13 +168,18 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
         "shared_with_eval": inspection.shared.map(|shared| shared.rows),
     }));
     let (rows, followed) = rows.labelled()?.with_unlabelled(unlabelled, job, console)?;
-    job.layers.settings.unlabelled = (!followed.is_empty()).then_some(followed);
     let length = job.plan.max_length;
     let train_tokens = encode(&encoder, &rows.train.examples, length)?;
     let eval_tokens =
         rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
     let weights = WeightsFrom::asked(&job.layers.settings, &base_folder)?;
+    let mut seen = match weights {
+        WeightsFrom::Folder => Record::of(&settings_of(&base_folder)?).left_behind().seen,
+        WeightsFrom::Seed => Vec::new(),
+    };
+    seen.extend(followed);
+    job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
     let features = Features::default();
     Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features })
 }

@@ -29,7 +29,7 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
         ("data", s.data.is_some() || s.data_sha256.is_some()),
         ("base", s.base.is_some()),
         ("new", s.new.is_some()),
-        ("unlabelled", s.unlabelled.is_some()),
+        ("seen", s.seen.is_some()),
         ("label-map", s.label_map.is_some()),
         ("train-split", s.train_split.is_some()),
         ("eval-split", s.eval_split.is_some()),

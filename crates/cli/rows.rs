@@ -19,6 +19,7 @@ use crate::failure::Usage;
 use crate::found::Found;
 use crate::progress::count;
 use crate::reader::{Part, Reader, unique};
+use crate::seen;
 use crate::settings::{self, Settings, Source};
 use crate::slices::Slices;
 
@@ -32,7 +33,7 @@ pub struct UpdateRows {
     pub holdout: Split,
     /// The first so many of them are like those that the deployed model was made for.
     pub n_old_holdout: usize,
-    /// Held-out rows that were left out because their text is trained on.
+    /// Held-out rows that were left out because their text is or was trained on.
     pub n_dropped: usize,
     /// Columns to slice the held-out rows by.
     pub holdout_columns: Vec<(String, Vec<String>)>,
@@ -92,17 +93,17 @@ pub fn read(
         seen: Vec::new(),
         hub,
     };
-    let mut record = Record::default();
+    let mut record = Record::of(before);
     let (mut old, mut held_before) = (Vec::new(), Vec::new());
     match args.old.as_deref() {
-        Some("none") => {}
+        Some("none") => record = record.left_behind(),
         Some(data) => {
+            record = record.left_behind();
             let part = reader.read(data, None, "train", Labels::Required, console)?;
             record.data = Some(source_of(&part, &reader.labels)?);
             old.push(part);
         }
         None => {
-            record = Record::of(before);
             if record.is_empty() {
                 return Err(earlier::unnamed(&args.base));
             }
@@ -115,6 +116,8 @@ pub fn read(
             }
         }
     }
+    let behind = earlier::read_seen(&mut record, model, &reader, console);
+    let behind = seen::or_unknown(behind, model, &mut reader.said, console).unwrap_or_default();
     let n_before = record.new.len();
     let mut new = Vec::new();
     for data in &args.new {
@@ -196,7 +199,7 @@ pub fn read(
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
-    let n_dropped = leave_out_shared(&mut held, &train, shared, console)?;
+    let n_dropped = leave_out_shared(&mut held, &train, &behind, shared, console)?;
     let n_old_holdout = rows_of(&held[..n_old_parts]);
     let holdout_columns = columns(&held, &args.slice, hub, console)?;
     let of_held = columns(&held, &group_by, hub, console)?;
@@ -295,10 +298,12 @@ pub fn text(row: &Example) -> Text<'_> {
 fn leave_out_shared(
     held: &mut [Part],
     train: &Split,
+    behind: &[Part],
     shared: SharedTexts,
     console: &mut Console,
 ) -> Result<usize> {
-    let trained: HashSet<Text> = train.examples.iter().map(text).collect();
+    let before = behind.iter().flat_map(|part| &part.examples);
+    let trained: HashSet<Text> = train.examples.iter().chain(before).map(text).collect();
     let rows = |held: &[Part]| held.iter().map(|part| part.examples.len()).sum::<usize>();
     let of = rows(held);
     let is_shared = |row: &&Example| trained.contains(&text(row));
@@ -306,7 +311,8 @@ fn leave_out_shared(
     if n == 0 {
         return Ok(0);
     }
-    let said = format!("{n} of {of} held-out rows have a text that is trained on too");
+    let what = if behind.is_empty() { "is trained on too" } else { "is or was trained on" };
+    let said = format!("{n} of {of} held-out rows have a text that {what}");
     if shared == SharedTexts::Kept {
         console.say(&format!("{said}; churn there is too low"));
         return Ok(0);

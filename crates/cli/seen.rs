@@ -1,4 +1,4 @@
-//! Rows that the new model was trained on: the deployed one agrees with it there more than elsewhere, so they certify nothing.
+//! Rows that a model was trained on. The other one agrees with it there more than elsewhere, or less, so they certify nothing.
 
 use std::collections::HashSet;
 
@@ -29,15 +29,25 @@ pub fn train_of(
     notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Option<Split> {
-    earlier::trained_on(model, hub, console).unwrap_or_else(|error| {
+    or_unknown(earlier::trained_on(model, hub, console), model, notes, console).flatten()
+}
+
+/// `None` where reading failed, which is said and noted.
+pub fn or_unknown<T>(
+    read: Result<T>,
+    model: &Found,
+    notes: &mut Vec<String>,
+    console: &mut Console,
+) -> Option<T> {
+    let tell = |error| {
         let said = format!(
             "{}: the rows that it was trained on can't be read, so whether these are among them isn't known",
             model.name
         );
         console.say(&format!("{said}: {error:#}"));
         notes.push(said);
-        None
-    })
+    };
+    read.map_err(tell).ok()
 }
 
 /// As it is said of rows that a model was trained on.
@@ -67,34 +77,57 @@ pub fn training_rows(
     Ok(Some(nearest::read(text, &wishes, hub, console)?))
 }
 
-/// The rows that the new model wasn't trained on. Where it was trained on all of them they are compared, and what chose is said.
+/// Likewise of the old side, where the new one's record doesn't name the same rows.
+pub fn train_of_old(
+    old: &Found,
+    new: &[&Found],
+    hub: &Hub,
+    notes: &mut Vec<String>,
+    console: &mut Console,
+) -> Option<Split> {
+    let is_named = |new: &&Found| earlier::names_all_of(&new.folder, &old.folder).unwrap_or(false);
+    if new.iter().any(is_named) { None } else { train_of(old, hub, notes, console) }
+}
+
+/// The rows that neither side was trained on. Where there are none they are compared, and whose weights they chose is said.
 pub fn leave_out(
     whole: &Pair,
-    train: Option<&Split>,
+    sides: &[(&str, Option<&Split>)],
     facts: &Facts,
-    args: &Compare,
     console: &mut Console,
 ) -> (Pair, Option<String>) {
-    let texts = train.map(texts).unwrap_or_default();
-    let is_seen = |row: &u32| {
-        let row = facts.example(&whole.ids[*row as usize]);
-        row.is_some_and(|row| texts.contains(&rows::text(&row)))
-    };
-    let others: Vec<u32> = (0..whole.rows() as u32).filter(|row| !is_seen(row)).collect();
-    let n = whole.rows() - others.len();
-    if n == 0 {
+    let mut is_seen = vec![false; whole.rows()];
+    let (mut lines, mut names) = (Vec::new(), Vec::new());
+    for (name, train) in sides {
+        let texts = train.map(texts).unwrap_or_default();
+        let mut n = 0;
+        for (is_seen, id) in is_seen.iter_mut().zip(&whole.ids) {
+            let is_of_it = facts.example(id).is_some_and(|row| texts.contains(&rows::text(&row)));
+            *is_seen |= is_of_it;
+            n += usize::from(is_of_it);
+        }
+        if n > 0 {
+            lines.push(said(n, whole.rows(), name));
+            names.push(*name);
+        }
+    }
+    if names.is_empty() {
         return (whole.clone(), None);
     }
-    let said = said(n, whole.rows(), &args.new);
+    let others: Vec<u32> =
+        (0..).zip(&is_seen).filter(|(_, is)| !**is).map(|(row, _)| row).collect();
     if others.is_empty() {
-        console.say(&format!("{said}, so they can fail it and certify nothing"));
-        return (
-            whole.clone(),
-            Some(format!("the weights of {}, which was trained on them", args.new)),
-        );
+        for line in lines {
+            console.say(&format!("{line}, so they can fail it and certify nothing"));
+        }
+        let was = if names.len() == 1 { "was" } else { "were" };
+        let what = format!("the weights of {}, which {was} trained on them", names.join(" and "));
+        return (whole.clone(), Some(what));
     }
-    console.say(&format!("{said}; they are left out"));
     let mut pair = whole.subset(&others);
-    pair.alignment.push(format!("{said}; they were left out"));
+    for line in lines {
+        console.say(&format!("{line}; they are left out"));
+        pair.alignment.push(format!("{line}; they were left out"));
+    }
     (pair, None)
 }

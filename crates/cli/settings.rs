@@ -95,9 +95,10 @@ pub struct Settings {
     pub label_map: Option<Vec<(String, String)>>,
     #[arg(skip)]
     pub new: Option<Vec<Source>>,
-    /// Rows that followed a teacher alone.
+    /// Rows that it has learnt and that no later run reads to train on: those that followed a teacher alone, and those of the
+    /// weights that it started from
     #[arg(skip)]
-    pub unlabelled: Option<Vec<Source>>,
+    pub seen: Option<Vec<Source>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]

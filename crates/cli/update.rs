@@ -127,7 +127,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     trials.sort_by(|a, b| b.share.total_cmp(&a.share));
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
-    write_model(&updating, trial, &output)?;
+    write_model(&updating, trial, args.init, &output)?;
     let rows = match looks_at_rows(&updating, budget.as_ref(), &methods) {
         true => certification_rows(&updating),
         false => (0..trial.pair.ids.len()).collect(),
@@ -261,7 +261,7 @@ fn golden_of_old(
 }
 
 /// The chosen weights as an ordinary run's folder.
-fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> {
+fn write_model(updating: &Updating, trial: &Trial, init: Init, output: &Path) -> Result<()> {
     let trained =
         Classifier::open(&trial.trained, Head::FromCheckpoint, &updating.compute.device)?.0;
     let model = match trial.share {
@@ -270,7 +270,7 @@ fn write_model(updating: &Updating, trial: &Trial, output: &Path) -> Result<()> 
     };
     fs::create_dir_all(output)?;
     let _lock = output::lock(output)?;
-    let settings = updating.settings(&trial.plan)?;
+    let settings = updating.settings(&trial.plan, init)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
     let old = &updating.old;
     let provenance = Provenance {

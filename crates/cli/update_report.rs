@@ -105,7 +105,7 @@ fn provenance(
         ("held-out rows of this report".into(), rows_said),
     ];
     if rows.n_dropped > 0 {
-        let said = "left out, for their text is trained on";
+        let said = "left out, for their text is or was trained on";
         all.push(("other held-out rows".into(), format!("{} {said}", rows.n_dropped)));
     }
     // Only what this update made use of.

@@ -273,7 +273,7 @@ impl Updating {
             device: device::kind(&self.compute.device).into(),
             lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let settings = self.settings(plan)?;
+        let settings = self.settings(plan, init)?;
         let training = Training {
             settings,
             provenance,
@@ -300,10 +300,14 @@ impl Updating {
     }
 
     /// What the run's `run.toml` says; the next update reads it.
-    pub fn settings(&self, plan: &Plan) -> Result<Settings> {
+    pub fn settings(&self, plan: &Plan, init: Init) -> Result<Settings> {
         let mut record = self.rows.record.clone();
+        // New weights know nothing of what the old ones learnt.
+        if init == Init::Cold && !starts_fresh(&plan.method) {
+            record.seen.clear();
+        }
         if plan.method.needs().teacher {
-            record.unlabelled.extend(self.rows.followed.clone());
+            record.seen.extend(self.rows.followed.clone());
         }
         let settings = Settings {
             base: Some(self.old.name.clone()),

@@ -78,9 +78,14 @@ pub fn rows_of(
         console.tell(&format!("labels: {line}"))?;
     }
     let mut said = std::mem::take(&mut reader.said);
+    let hub = &models.hub;
     for model in &models.new {
-        leave_out_seen(&mut part.examples, model, models, &mut said, console)?;
+        let train = seen::train_of(model, hub, &mut said, console);
+        leave_out_seen(&mut part.examples, train.as_ref(), &model.name, &mut said, console)?;
     }
+    let (old, new): (_, Vec<&Found>) = (&models.old, models.new.iter().collect());
+    let train = seen::train_of_old(old, &new, hub, &mut said, console);
+    leave_out_seen(&mut part.examples, train.as_ref(), &old.name, &mut said, console)?;
     let name = part.name.clone();
     let split = Split::new(&name, unique(vec![part]), LabelSet::new(labels.clone())?);
     let labelled = |row: &&Example| row.label.is_some();
@@ -109,23 +114,21 @@ pub fn rows_of(
     Ok((split, said))
 }
 
-/// Rows that a new model was trained on neither measure it nor choose.
+/// Rows that a model was trained on neither measure it nor choose.
 fn leave_out_seen(
     rows: &mut Vec<Example>,
-    model: &Found,
-    models: &Models,
+    train: Option<&Split>,
+    model: &str,
     notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Result<()> {
-    let train = seen::train_of(model, &models.hub, notes, console);
-    let Some(train) = train else { return Ok(()) };
-    let texts = seen::texts(&train);
+    let texts = train.map(seen::texts).unwrap_or_default();
     let is_seen = |row: &Example| texts.contains(&text(row));
     let n = rows.iter().filter(|row| is_seen(row)).count();
     if n == 0 {
         return Ok(());
     }
-    let said = seen::said(n, rows.len(), &model.name);
+    let said = seen::said(n, rows.len(), model);
     if n == rows.len() {
         return Err(Usage(format!(
             "{said}, so nothing can be measured on them; give others with --holdout"

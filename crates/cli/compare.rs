@@ -23,9 +23,10 @@ use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
 use crate::progress::count;
 use crate::reporting::{self, Told, check_lines};
+use crate::seen::{self, Unseen};
 use crate::served::Form;
 use crate::sides::{self, Source, known};
-use crate::{golden, nearest, output, places, seen, served, slices};
+use crate::{golden, nearest, output, places, served, slices};
 
 pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     let label_map = check(args)?;
@@ -82,17 +83,8 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     if is_same {
         whole.alignment.insert(0, "both sides are the same, by their hashes".into());
     }
-    let mut notes = Vec::new();
-    let train = seen::training_rows(args, &new, &hub, &mut notes, console)?;
-    let train_of_old = match (old.model(), new.model()) {
-        (Some(model), other) if !is_same => {
-            seen::train_of_old(model, other.as_slice(), &hub, &mut notes, console)
-        }
-        _ => None,
-    };
-    whole.alignment.extend(notes.clone());
-    let sides = [(args.new.as_str(), train.as_ref()), (&args.old, train_of_old.as_ref())];
-    let (pair, rows_chose) = seen::leave_out(&whole, &sides, &facts, console);
+    let Unseen { pair, train, rows_chose, notes } =
+        seen::leave_out(&mut whole, (&old, &new), args, &facts, &hub, console)?;
     let mut others_say = Vec::new();
     for source in &others {
         others_say.push(sides::predicted(source, &facts.examples, args, &compute, console)?);
@@ -130,14 +122,11 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
             ..Asked::default()
         },
     )?;
-    let certificate = certificate(args, &whole, &comparison, (facts.name.as_str(), &hub), console)?;
-    let certificate = match (certificate, &rows_chose) {
-        (Some(made), Some(what)) => Some(withhold_pass(&made, what)),
-        (Some(made), None) => {
-            Some(Certificate { notes: made.notes.iter().cloned().chain(notes).collect(), ..made })
-        }
-        (None, _) => None,
-    };
+    let certificate = certificate(args, &whole, &comparison, (&facts.name, &hub), console)?;
+    let certificate = certificate.map(|made| match &rows_chose {
+        Some(what) => withhold_pass(&made, what),
+        None => Certificate { notes: made.notes.iter().cloned().chain(notes).collect(), ..made },
+    });
     let nearest = near(args, &new, &facts, &pair, (train, &compute), console)?;
     let report = reporting::report(Told {
         title: format!("{} → {}", args.old, args.new),
@@ -264,7 +253,7 @@ fn is_new_row(
         );
     }
     if !is_new.contains(&true) {
-        console.say(&format!("--new-rows {text}: {} was trained on all of them", args.new));
+        console.say(&format!("--new-rows {text}: one of the two was trained on all of them"));
         return Ok(None);
     }
     Ok(Some(is_new))

@@ -14,7 +14,7 @@ use lowchurn_hub::Hub;
 use crate::args::Deployed;
 use crate::console::Console;
 use crate::data::{self, Wishes};
-use crate::earlier::{self, Record, source_of};
+use crate::earlier::{self, Earlier, Record, source_of};
 use crate::failure::Usage;
 use crate::found::Found;
 use crate::progress::count;
@@ -94,28 +94,9 @@ pub fn read(
         hub,
     };
     let mut record = Record::of(before);
-    let (mut old, mut held_before) = (Vec::new(), Vec::new());
-    match args.old.as_deref() {
-        Some("none") => record = record.left_behind(),
-        Some(data) => {
-            record = record.left_behind();
-            let part = reader.read(data, None, "train", Labels::Required, console)?;
-            record.data = Some(source_of(&part, &reader.labels)?);
-            old.push(part);
-        }
-        None => {
-            if record.is_empty() {
-                return Err(earlier::unnamed(&args.base));
-            }
-            let found = earlier::read(&mut record, model, &mut reader, console).context(
-                "the rows that the base was trained on; --old DATA names others, --old none leaves them out",
-            )?;
-            for earlier in found {
-                old.push(earlier.seen);
-                held_before.push(earlier.held_out);
-            }
-        }
-    }
+    let earlier = old_rows(args, &mut record, model, &mut reader, console)?;
+    let (old, held_before): (Vec<Part>, Vec<Option<Part>>) =
+        earlier.into_iter().map(|earlier| (earlier.seen, earlier.held_out)).unzip();
     let behind = earlier::read_seen(&mut record, model, &reader, console);
     let behind = seen::or_unknown(behind, model, &mut reader.said, console).unwrap_or_default();
     let n_before = record.new.len();
@@ -131,61 +112,20 @@ pub fn read(
         followed.push(source_of(&part, &reader.labels)?);
         unlabelled.push(part);
     }
-    // A label column that was named for new rows may be absent here.
-    let as_there = Labels::IfColumnPresent;
-    let mut held = Vec::new();
-    if let Some(data) = &args.old_holdout {
-        held.push(reader.read(data, None, "validation", as_there, console)?);
-    }
-    let n_old_parts = held.len();
-    match &args.holdout {
-        Some(data) => held.push(reader.read(data, None, "validation", as_there, console)?),
-        None => held.extend(cut(
-            &mut new,
-            &mut record.new[n_before..],
-            &reader.labels,
-            args.holdout_fraction,
-        )?),
-    }
-    if let Some(column) = &typed.label_column {
-        let is_unlabelled = |part: &&Part| part.examples.iter().all(|row| row.label.is_none());
-        for part in held.iter().filter(is_unlabelled) {
-            console.say(&format!("{}: no label in column {column:?}; measured without", part.name));
-        }
-    }
+    let cut_new = (&mut new[..], &mut record.new[n_before..]);
+    let mut held = held_rows(args, typed, cut_new, &mut reader, console)?;
+    let n_old_parts = usize::from(args.old_holdout.is_some());
     // A teacher of another origin may have use for an entry that no data has.
     if args.teacher.is_empty() {
         let seen: Vec<&[String]> = reader.seen.iter().map(Vec::as_slice).collect();
         refuse_unused(&reader.map, &seen)?;
     }
-    // What an earlier update held out the model hasn't seen. It is trained on now, as new rows, unless it is to measure again.
-    let n_first = usize::from(record.data.is_some());
-    let measured: HashSet<Text> = held.iter().flat_map(|part| &part.examples).map(text).collect();
-    let mut released = Vec::new();
-    for (at, part) in held_before.into_iter().enumerate() {
-        let Some(part) = part else { continue };
-        if !part.examples.iter().any(|row| measured.contains(&text(row))) {
-            let n = count(part.examples.len() as u64);
-            console.say(&format!("{}: {n} rows, held out then, are new rows now", part.name));
-            record.new[at - n_first].held_out_fraction = None;
-            released.push(part);
-        }
-    }
+    let released = released(held_before, &held, &mut record, console);
     let new: Vec<Part> = released.into_iter().chain(new).collect();
     let labels = LabelSet::of_outputs(reader.labels.clone())?;
     let rows_of = |parts: &[Part]| parts.iter().map(|part| part.examples.len()).sum::<usize>();
     let (n_old, n_new) = (rows_of(&old), rows_of(&new));
-    let known: HashSet<Text> = old.iter().flat_map(|part| &part.examples).map(text).collect();
-    let is_known = |row: &&Example| known.contains(&text(row));
-    let n_twice = new.iter().flat_map(|part| &part.examples).filter(is_known).count();
-    if n_twice > 0 {
-        console.say(&format!(
-            "{} of {} new rows have a text that {} was trained on; they count twice now",
-            count(n_twice as u64),
-            count(n_new as u64),
-            args.base
-        ));
-    }
+    say_twice(&old, &new, &args.base, console);
     let names: Vec<&str> = old.iter().chain(&new).map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     let parts: Vec<Part> = old.into_iter().chain(new).chain(unlabelled).collect();
@@ -221,6 +161,92 @@ pub fn read(
         record,
         followed,
     })
+}
+
+/// What the deployed model was trained on, as it was named or by its own record; what isn't trained on again stays in `record`.
+fn old_rows(
+    args: &Deployed,
+    record: &mut Record,
+    model: &Found,
+    reader: &mut Reader,
+    console: &mut Console,
+) -> Result<Vec<Earlier>> {
+    let Some(data) = args.old.as_deref() else {
+        if record.is_empty() {
+            return Err(earlier::unnamed(&args.base));
+        }
+        return earlier::read(record, model, reader, console).context(
+            "the rows that the base was trained on; --old DATA names others, --old none leaves them out",
+        );
+    };
+    *record = std::mem::take(record).left_behind();
+    if data == "none" {
+        return Ok(Vec::new());
+    }
+    let seen = reader.read(data, None, "train", Labels::Required, console)?;
+    record.data = Some(source_of(&seen, &reader.labels)?);
+    Ok(vec![Earlier { seen, held_out: None }])
+}
+
+/// Those like the old rows first, where they are named; the others as named, or cut off the new rows.
+fn held_rows(
+    args: &Deployed,
+    typed: &Settings,
+    (new, sources): (&mut [Part], &mut [Source]),
+    reader: &mut Reader,
+    console: &mut Console,
+) -> Result<Vec<Part>> {
+    // A label column that was named for new rows may be absent here.
+    let as_there = Labels::IfColumnPresent;
+    let mut held = Vec::new();
+    for data in args.old_holdout.iter().chain(&args.holdout) {
+        held.push(reader.read(data, None, "validation", as_there, console)?);
+    }
+    if args.holdout.is_none() {
+        held.extend(cut(new, sources, &reader.labels, args.holdout_fraction)?);
+    }
+    if let Some(column) = &typed.label_column {
+        let is_unlabelled = |part: &&Part| part.examples.iter().all(|row| row.label.is_none());
+        for part in held.iter().filter(is_unlabelled) {
+            console.say(&format!("{}: no label in column {column:?}; measured without", part.name));
+        }
+    }
+    Ok(held)
+}
+
+/// What an earlier update held out the model hasn't seen. It is trained on now, as new rows, unless it is to measure again.
+fn released(
+    held_before: Vec<Option<Part>>,
+    held: &[Part],
+    record: &mut Record,
+    console: &mut Console,
+) -> Vec<Part> {
+    let n_first = usize::from(record.data.is_some());
+    let measured: HashSet<Text> = held.iter().flat_map(|part| &part.examples).map(text).collect();
+    let mut released = Vec::new();
+    for (at, part) in held_before.into_iter().enumerate() {
+        let Some(part) = part else { continue };
+        if !part.examples.iter().any(|row| measured.contains(&text(row))) {
+            let n = count(part.examples.len() as u64);
+            console.say(&format!("{}: {n} rows, held out then, are new rows now", part.name));
+            record.new[at - n_first].held_out_fraction = None;
+            released.push(part);
+        }
+    }
+    released
+}
+
+fn say_twice(old: &[Part], new: &[Part], base: &str, console: &mut Console) {
+    let known: HashSet<Text> = old.iter().flat_map(|part| &part.examples).map(text).collect();
+    let all = || new.iter().flat_map(|part| &part.examples);
+    let n = all().filter(|row| known.contains(&text(row))).count();
+    if n > 0 {
+        console.say(&format!(
+            "{} of {} new rows have a text that {base} was trained on; they count twice now",
+            count(n as u64),
+            count(all().count() as u64),
+        ));
+    }
 }
 
 /// Values of rows in these columns of what they were read from.

@@ -56,8 +56,40 @@ pub fn said(n: usize, of: usize, model: &str) -> String {
     format!("{n} of {of} rows have a text that {model} was trained on")
 }
 
+/// What is compared of the rows of a pair.
+pub struct Unseen {
+    /// Rows that neither side was trained on; where there are none, all of them.
+    pub pair: Pair,
+    /// The new side's, where they are known.
+    pub train: Option<Split>,
+    /// What the rows of the pair chose, where they are trained on.
+    pub rows_chose: Option<String>,
+    /// Of records that can't be read.
+    pub notes: Vec<String>,
+}
+
+/// Takes the rows out that a side was trained on, as far as it is known.
+pub fn leave_out(
+    whole: &mut Pair,
+    (old, new): (&Source, &Source),
+    args: &Compare,
+    facts: &Facts,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<Unseen> {
+    let mut notes = Vec::new();
+    let train = training_rows(args, new, hub, &mut notes, console)?;
+    let others: Vec<&Found> = new.model().into_iter().collect();
+    let train_of_old =
+        old.model().and_then(|old| train_of_old(old, &others, hub, &mut notes, console));
+    whole.alignment.extend(notes.clone());
+    let sides = [(args.new.as_str(), train.as_ref()), (&args.old, train_of_old.as_ref())];
+    let (pair, rows_chose) = among(whole, &sides, facts, console);
+    Ok(Unseen { pair, train, rows_chose, notes })
+}
+
 /// The rows that the new side was trained on: named, or where it is a model by its own record.
-pub fn training_rows(
+fn training_rows(
     args: &Compare,
     new: &Source,
     hub: &Hub,
@@ -90,7 +122,7 @@ pub fn train_of_old(
 }
 
 /// The rows that neither side was trained on. Where there are none they are compared, and whose weights they chose is said.
-pub fn leave_out(
+fn among(
     whole: &Pair,
     sides: &[(&str, Option<&Split>)],
     facts: &Facts,

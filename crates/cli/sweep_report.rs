@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, ChurnAtAccuracy, Flips, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
-    bootstrap_runs, churn_at_cold_accuracy, compare, cost_curves, frontier_svg, paired_difference,
+    Asked, ChurnAtAccuracy, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
+    churn_at_cold_accuracy, churn_of_runs, compare, cost_curves, frontier_svg, paired_difference,
     points, seed_floor,
 };
 use lowchurn_distill::{write_file, write_json};
@@ -128,7 +128,7 @@ fn differences(runs: &[RunPoint], points: &[Point]) -> Vec<Difference> {
     others.filter_map(difference).collect()
 }
 
-/// Churn of each setting with its interval over rows and seeds; without those whose predictions aren't here.
+/// Churn of each setting with its interval over rows and seeds; without those of one seed, and those whose predictions aren't here.
 fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<ChurnInterval>> {
     let mut found = Vec::new();
     for point in points {
@@ -136,7 +136,7 @@ fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<Churn
         let pairs: Option<Vec<Pair>> =
             of_point.map(|(dir, file)| pair(dir, file.point.seed)).collect::<Result<_>>()?;
         let Some(pairs) = pairs else { continue };
-        if let Some(churn) = bootstrap_runs(&pairs, Flips::churn, 0.95, 0)? {
+        if let Some(churn) = churn_of_runs(&pairs, 0.95)? {
             found.push(ChurnInterval { setting: Setting::of(point), churn });
         }
     }

@@ -1,37 +1,15 @@
-//! Paired bootstrap, over rows and over rows and seeds together (Efron and Tibshirani 1993, percentile interval).
+//! Paired bootstrap over rows (Efron and Tibshirani 1993, percentile interval).
 //!
 //! Rows of one kind are exchangeable, so counts of kinds are drawn (from the multinomial, exactly) and not rows: a million
 //! rows cost what a thousand cost. The draws follow from the seed alone.
 
-use std::collections::BTreeMap;
-
 use lowchurn_data::Rng;
 
 use crate::interval::probability;
-use crate::{Error, Estimate, Flips, Interval, Judged, Pair, Result};
+use crate::{Estimate, Flips, Interval};
 
 /// Resamples of each estimate.
 const DRAWS: usize = 2000;
-
-/// What can become of a row. A number may be right before and not after without having changed by more than the tolerance, so
-/// that all ten are met.
-const KINDS: [Judged; 10] = {
-    const fn kind(is_changed: bool, is_right: Option<(bool, bool)>) -> Judged {
-        Judged { is_changed, is_right }
-    }
-    [
-        kind(false, None),
-        kind(true, None),
-        kind(false, Some((true, true))),
-        kind(true, Some((true, true))),
-        kind(false, Some((true, false))),
-        kind(true, Some((true, false))),
-        kind(false, Some((false, true))),
-        kind(true, Some((false, true))),
-        kind(false, Some((false, false))),
-        kind(true, Some((false, false))),
-    ]
-};
 
 /// (PF − NF) / labelled rows with its percentile interval; pairs stay together, because a row is drawn with both predictions.
 /// `None` without labels. Draws without any are left out.
@@ -50,59 +28,6 @@ pub fn bootstrap_gain(flips: &Flips, confidence: f64, seed: u64) -> Option<Estim
     };
     let draws = (0..DRAWS).filter_map(draw).collect();
     Some(Estimate { value, interval: percentiles(draws, confidence) })
-}
-
-/// The mean over runs that differ by their seed, each compared on the same rows. A draw takes as many runs as there are, and
-/// as many rows as there are, both with replacement; a row that is drawn is drawn in all runs.
-///
-/// # Errors
-/// Where the runs hold different rows.
-pub fn bootstrap_runs(
-    runs: &[Pair],
-    statistic: fn(&Flips) -> Option<f64>,
-    confidence: f64,
-    seed: u64,
-) -> Result<Option<Estimate>> {
-    let Some(first) = runs.first() else { return Ok(None) };
-    if let Some(other) = runs.iter().find(|run| run.ids != first.ids) {
-        let (first, second) = (first.new_name.clone(), other.new_name.clone());
-        return Err(Error::RunsDiffer { first, second });
-    }
-    // Rows that are of the same kind in every run are exchangeable.
-    let mut patterns: BTreeMap<Vec<usize>, u64> = BTreeMap::new();
-    for row in 0..first.rows() {
-        let pattern = runs.iter().map(|run| kind(run.judged(row)));
-        *patterns.entry(pattern.collect()).or_default() += 1;
-    }
-    let counts: Vec<u64> = patterns.values().copied().collect();
-    let flips_of = |run: usize, counts: &[u64]| {
-        let mut flips = Flips::default();
-        for (pattern, count) in patterns.keys().zip(counts) {
-            flips.count_times(KINDS[pattern[run]], *count);
-        }
-        flips
-    };
-    let mean = |chosen: &[usize], counts: &[u64]| -> Option<f64> {
-        let values: Option<Vec<f64>> =
-            chosen.iter().map(|run| statistic(&flips_of(*run, counts))).collect();
-        values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
-    };
-    let all: Vec<usize> = (0..runs.len()).collect();
-    let Some(value) = mean(&all, &counts) else { return Ok(None) };
-    let mut rng = Rng::stream(seed, "bootstrap runs", 0);
-    let mut draws = Vec::with_capacity(DRAWS);
-    for _ in 0..DRAWS {
-        let chosen: Vec<usize> =
-            all.iter().map(|_| rng.below(runs.len() as u64) as usize).collect();
-        let counts = multinomial(&mut rng, first.rows() as u64, &counts);
-        draws.extend(mean(&chosen, &counts));
-    }
-    Ok(Some(Estimate { value, interval: percentiles(draws, confidence) }))
-}
-
-/// A place among [`KINDS`].
-fn kind(row: Judged) -> usize {
-    KINDS.iter().position(|kind| *kind == row).unwrap_or_default()
 }
 
 // As many draws with replacement as `of`, counted by kind: each kind is binomial among what the kinds before it left.
@@ -179,9 +104,11 @@ fn percentiles(mut draws: Vec<f64>, confidence: f64) -> Interval {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use lowchurn_data::Rng;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::Judged;
 
     #[test]
     fn draws_are_binomial() {
@@ -246,41 +173,6 @@ mod tests {
         assert_eq!((same.value, same.interval.low, same.interval.high), (0.0, 0.0, 0.0));
     }
 
-    fn run(changed: &[bool]) -> Pair {
-        let rows = changed.len();
-        Pair {
-            labels: vec!["a".to_owned(), "b".to_owned()],
-            ids: (0..rows).map(|row| row.to_string()).collect(),
-            old: vec![0; rows],
-            new: changed.iter().map(|changed| u32::from(*changed)).collect(),
-            gold: vec![None; rows],
-            ..Pair::default()
-        }
-    }
-
-    #[test]
-    fn seeds_that_differ_widen_the_interval() {
-        // Two runs with churn 0.1 and 0.3 on 1,000 rows. Over rows alone the mean has a standard error of about 0.011; over
-        // runs it is 0.1, 0.2 or 0.3, so that the interval reaches from about 0.1 to about 0.3.
-        let first: Vec<bool> = (0..1000).map(|row| row % 10 == 0).collect();
-        let second: Vec<bool> = (0..1000).map(|row| row % 10 < 3).collect();
-        let both = [run(&first), run(&second)];
-        let got = bootstrap_runs(&both, Flips::churn, 0.95, 3).unwrap().unwrap();
-        assert!((got.value - 0.2).abs() < 1e-12);
-        assert!(got.interval.low < 0.11 && got.interval.high > 0.29, "{:?}", got.interval);
-        let alike = [run(&first), run(&first)];
-        let narrow = bootstrap_runs(&alike, Flips::churn, 0.95, 3).unwrap().unwrap();
-        let one = bootstrap_runs(&both[..1], Flips::churn, 0.95, 3).unwrap().unwrap();
-        let width = |estimate: Estimate| estimate.interval.high - estimate.interval.low;
-        assert!((width(narrow) - width(one)).abs() < 0.005);
-        assert_eq!(bootstrap_runs(&[], Flips::churn, 0.95, 3).unwrap(), None);
-        let error = bootstrap_runs(&[run(&first), run(&first[1..])], Flips::churn, 0.95, 3);
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            " and  can't be taken together: they hold different rows or labels"
-        );
-    }
-
     /// Of numbers a row may leave the tolerance of the truth without having changed: 1 of 100 did, all others are right twice.
     #[test]
     fn a_flip_without_a_change_is_in_the_gain() {
@@ -295,21 +187,6 @@ mod tests {
     }
 
     proptest! {
-        /// Each row is of one kind, and kinds count as their rows do.
-        #[test]
-        fn kinds_and_back(rows in prop::collection::vec((any::<bool>(), prop::option::of(any::<(bool, bool)>())), 0..100)) {
-            let (mut flips, mut of_kinds) = (Flips::default(), Flips::default());
-            let mut counts = [0; KINDS.len()];
-            for (is_changed, is_right) in rows {
-                let row = Judged { is_changed, is_right };
-                prop_assert_eq!(KINDS[kind(row)], row);
-                flips.count(row);
-                counts[kind(row)] += 1;
-            }
-            KINDS.iter().zip(counts).for_each(|(kind, count)| of_kinds.count_times(*kind, count));
-            prop_assert_eq!(of_kinds, flips);
-        }
-
         #[test]
         fn a_multinomial_draw_has_all_rows(counts in prop::collection::vec(0u64..2000, 1..8), seed in 0u64..1000) {
             let of = counts.iter().sum();

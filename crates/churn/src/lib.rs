@@ -44,6 +44,8 @@ mod frontier;
 
 mod slope;
 
+mod runs;
+
 mod deviation;
 
 mod gate;
@@ -64,7 +66,7 @@ mod error;
 
 pub use again::*;
 pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
-pub use bootstrap::{bootstrap_gain, bootstrap_runs};
+pub use bootstrap::bootstrap_gain;
 pub use budget::*;
 pub use certify::*;
 pub use classes::*;
@@ -84,6 +86,7 @@ pub use pair::*;
 pub use plot::frontier_svg;
 pub use predicted::*;
 pub use report::*;
+pub use runs::churn_of_runs;
 pub use slices::{column_slices, fisher_exact, holm};
 pub use slope::*;
 pub use soft::*;

@@ -32,7 +32,7 @@ pub struct Difference {
     pub difference: PairedDifference,
 }
 
-/// Mean churn over seeds; the interval is of 95 %, by the bootstrap over rows and seeds together.
+/// Mean churn over seeds; the interval is of 95 %, over rows and seeds together, see [`lowchurn_churn::churn_of_runs`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChurnInterval {
     #[serde(flatten)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::as_typed;
 use crate::interval::{at_most, lower_bound, upper_bound};
 use crate::{Error, Interval, Result};
 
@@ -173,7 +174,7 @@ impl Budget {
             }
         }
         if let Some(value) = self.min_accuracy_gain {
-            let needed = least_rows_of_gain(value, confidence);
+            let needed = least_rows_of_gain(value, confidence, true);
             if labelled < needed {
                 let (limit, kind) = ("min accuracy gain", "labelled ");
                 let found = labelled;
@@ -181,6 +182,20 @@ impl Budget {
             }
         }
         Ok(())
+    }
+
+    /// What it takes so many labelled rows to certify a gain that may be below 0: more than nothing changing. `None` where that
+    /// would do. To be told before training.
+    pub fn remark_rows(&self, labelled: u64) -> Option<String> {
+        let floor = self.min_accuracy_gain.filter(|floor| *floor < 0.0)?;
+        let needed = least_rows_of_gain(floor, self.confidence, false);
+        (labelled < needed).then(|| {
+            format!(
+                "min accuracy gain {}: {labelled} labelled rows certify it only where accuracy rises; where nothing changes it takes \
+                 {needed}",
+                as_typed(floor)
+            )
+        })
     }
 
     /// Refuses a limit on slices that none of them has rows enough to certify even where nothing flips. `slices` are names
@@ -233,17 +248,6 @@ impl Budget {
 /// Whether the one-sided exact upper bound of count / of stays within the limit: P(X ≤ count | of, limit) ≤ 1 − confidence.
 pub fn is_certified(count: u64, of: u64, limit: f64, confidence: f64) -> bool {
     of > 0 && at_most(count, of, limit) <= 1.0 - confidence
-}
-
-/// The largest number of flips in so many rows that still certifies the budget; `None` where even none doesn't.
-///
-/// max k: P(X ≤ k | rows, budget) ≤ 1 − confidence (peers.md §2.3; Clopper and Pearson 1934).
-pub fn largest_certified(rows: u64, budget: f64, confidence: f64) -> Option<u64> {
-    if !is_certified(0, rows, budget, confidence) {
-        return None;
-    }
-    let first = first_true(0, rows, |count| !is_certified(count, rows, budget, confidence));
-    Some(first.map_or(rows, |first| first - 1))
 }
 
 /// Rows that certify the budget where nothing flips: the least n with (1 − budget)ⁿ ≤ 1 − confidence.
@@ -306,7 +310,8 @@ pub fn rows_needed_of_gain(
 ) -> Option<u64> {
     let gain = (positive as f64 - negative as f64) / of as f64;
     if of == 0 {
-        return Some(least_rows_of_gain(floor, confidence)).filter(|rows| *rows <= MOST_ROWS);
+        return Some(least_rows_of_gain(floor, confidence, false))
+            .filter(|rows| *rows <= MOST_ROWS);
     }
     if gain.is_nan() || gain <= floor {
         return None;
@@ -319,10 +324,10 @@ pub fn rows_needed_of_gain(
     first_true(of, MOST_ROWS, is_enough)
 }
 
-// In the best case: for a floor of 0 or more all rows are positive flips, below 0 nothing changes.
-fn least_rows_of_gain(floor: f64, confidence: f64) -> u64 {
+// Where every row is a positive flip, or where nothing changes, by which a floor of 0 or more is never certified.
+fn least_rows_of_gain(floor: f64, confidence: f64, all_flip: bool) -> u64 {
     let is_enough = |rows: u64| {
-        let positive = if floor < 0.0 { 0 } else { rows };
+        let positive = if all_flip || floor >= 0.0 { rows } else { 0 };
         gain_low(0, positive, rows, confidence) >= floor
     };
     first_true(1, MOST_ROWS, is_enough).unwrap_or(u64::MAX)

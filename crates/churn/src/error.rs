@@ -266,7 +266,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// A limit as people type it: 2%, 0.25%.
-fn as_typed(share: f64) -> String {
+pub(crate) fn as_typed(share: f64) -> String {
     let digits = format!("{:.8}", 100.0 * share);
     format!("{}%", digits.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -2,8 +2,6 @@
 //!
 //! Refuses to guess: a label of the old model that the new one doesn't have, in this very spelling, stops unless it is mapped.
 
-use std::collections::HashMap;
-
 use lowchurn_data::error::nearest;
 
 use crate::label_names::is_respelt;
@@ -137,14 +135,6 @@ impl Pair {
     /// N.
     pub fn rows(&self) -> usize {
         self.ids.len()
-    }
-
-    /// For each row its place among `ids`, where it is there: texts and columns of a data set are brought into the pair's
-    /// order by it.
-    pub fn places_in(&self, ids: &[String]) -> Vec<Option<u32>> {
-        let place: HashMap<&str, u32> =
-            ids.iter().enumerate().map(|(at, id)| (id.as_str(), at as u32)).collect();
-        self.ids.iter().map(|id| place.get(id.as_str()).copied()).collect()
     }
 
     /// These rows alone, in this order; rows that aren't there are left out.

@@ -125,7 +125,7 @@ impl SoftSums {
         self.kl += fixed(kl);
         self.kl_floored += u64::from(is_floored);
         for ((class, threshold), (up, down)) in thresholds.iter().zip(&mut self.crossings) {
-            let is_over = |scores: &[f32]| f64::from(scores[*class]) >= *threshold;
+            let is_over = |scores: &[f32]| scores[*class] >= *threshold as f32;
             match (is_over(old), is_over(new)) {
                 (false, true) => *up += 1,
                 (true, false) => *down += 1,
@@ -322,6 +322,11 @@ mod tests {
         let moved: Vec<(u64, u64)> = soft.crossings.iter().map(|c| (c.up, c.down)).collect();
         assert_eq!(moved, [(1, 2), (2, 0)]);
         assert_eq!((soft.shift[0], soft.shift[7], soft.shift[12]), (1, 3, 0));
+        // f32 has no 0.9: the one next to it is below, and is 0.9 where it stands for it.
+        let pair = self::pair(&[[0.9, 0.1, 0.0]], &[[0.91, 0.09, 0.0]], &[None]);
+        let soft = SoftSums::of(&pair, &[(0, 0.9)]).unwrap();
+        let soft = soft.mean(&[("a".to_owned(), 0.9)]).unwrap();
+        assert_eq!((soft.crossings[0].up, soft.crossings[0].down), (0, 0));
     }
 
     fn scores() -> impl Strategy<Value = [f32; 3]> {

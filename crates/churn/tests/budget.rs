@@ -2,8 +2,8 @@
 
 use lowchurn_churn::{
     Budget, Candidate, Certificate, Check, Error, Flips, Golden, Measurements, Sense, Verdict,
-    certify, certify_again, gain_bounds, is_certified, largest_certified, least_rows, mcnemar,
-    rows_needed, rows_needed_of_gain, upper_bound, walk,
+    certify, certify_again, gain_bounds, is_certified, least_rows, mcnemar, rows_needed,
+    rows_needed_of_gain, upper_bound, walk,
 };
 use proptest::prelude::*;
 
@@ -67,8 +67,9 @@ fn the_largest_certified_flips_are_those_of_the_table() {
     ];
     for (rows, flips) in table {
         for (budget, expected) in [0.01, 0.02, 0.05].into_iter().zip(flips) {
-            let found = largest_certified(rows, budget, 0.95);
-            assert_eq!(found, Some(expected), "{rows} rows, budget {budget}");
+            let is_certified = |count| is_certified(count, rows, budget, 0.95);
+            let found = (is_certified(expected), is_certified(expected + 1));
+            assert_eq!(found, (true, false), "{rows} rows, budget {budget}");
             // The same from the other side: the bound.
             assert!(upper_bound(expected, rows, 0.95) <= budget);
             assert!(upper_bound(expected + 1, rows, 0.95) > budget);
@@ -76,11 +77,11 @@ fn the_largest_certified_flips_are_those_of_the_table() {
     }
     for (budget, rows) in [(0.01, 299), (0.02, 149), (0.05, 59)] {
         assert_eq!(least_rows(budget, 0.95), rows);
-        assert_eq!(largest_certified(rows, budget, 0.95), Some(0));
-        assert_eq!(largest_certified(rows - 1, budget, 0.95), None);
+        assert!(is_certified(0, rows, budget, 0.95) && !is_certified(1, rows, budget, 0.95));
+        assert!(!is_certified(0, rows - 1, budget, 0.95));
     }
     assert_eq!(least_rows(0.0, 0.95), u64::MAX);
-    assert_eq!(largest_certified(0, 0.02, 0.95), None);
+    assert!(!is_certified(0, 0, 0.02, 0.95));
 }
 
 #[test]
@@ -247,18 +248,28 @@ fn too_few_rows_are_refused_before_training() {
         "max churn 0.0000001% with confidence 0.95 can't be certified by 1000 rows, however they come out; no number \
          of rows would do, so loosen the limit",
     );
-    // ln(0.005) / ln(0.99) = 527.2: no row may discord, and a tenth of the error is for that.
+    // All four better: the share of positive flips is 0.045^(1/4) = 0.46 at least, which is below a half; of five it isn't.
     let gain = Budget { min_accuracy_gain: Some(-0.01), ..budget() };
     check(
         &gain,
         1000,
-        527,
-        "min accuracy gain -1% with confidence 0.95 can't be certified by 527 labelled rows, however they come out; hold \
-         out 528 labelled rows or more, or loosen the limit",
+        4,
+        "min accuracy gain -1% with confidence 0.95 can't be certified by 4 labelled rows, however they come out; hold \
+         out 5 labelled rows or more, or loosen the limit",
     );
-    gain.check_rows(528, 528, 1.0).unwrap();
+    gain.check_rows(5, 5, 1.0).unwrap();
+    assert_eq!(only_check(&gain, &measured(flips(5, 0, 5, 0))).verdict, Verdict::Pass);
+    assert_eq!(only_check(&gain, &measured(flips(4, 0, 4, 0))).verdict, Verdict::Inconclusive);
+    // Where nothing changes: ln(0.005) / ln(0.99) = 527.2, for no row may discord, and a tenth of the error is for that.
+    assert_eq!(
+        gain.remark_rows(527).unwrap(),
+        "min accuracy gain -1%: 527 labelled rows certify it only where accuracy rises; where nothing changes it takes 528"
+    );
+    assert_eq!(gain.remark_rows(528), None);
     assert_eq!(only_check(&gain, &measured(flips(528, 0, 0, 0))).verdict, Verdict::Pass);
     assert_eq!(only_check(&gain, &measured(flips(527, 0, 0, 0))).verdict, Verdict::Inconclusive);
+    let none = Budget { min_accuracy_gain: Some(0.0), ..budget() };
+    assert_eq!(none.remark_rows(1), None);
 }
 
 #[test]

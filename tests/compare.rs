@@ -551,7 +551,10 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     let said = "50 of 300 rows have a text that $T/two was trained on; they are left out";
     assert!(done.err.contains(said), "{}", done.err);
     let report_of_others = report(&lab, "seen");
-    assert_eq!(report_of_others["rows"], 250);
+    // Nor do those that chose its checkpoint.
+    let said = "60 of 300 rows chose the checkpoint of $T/two; they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
+    assert_eq!(report_of_others["rows"], 190);
     assert_eq!(report_of_others["certificate"]["verdict"], "PASS");
     let done = lab.ok(&format!("{seen} --split train[:200]"));
     let said = "200 of 200 rows have a text that $T/two was trained on, so they can fail it and certify nothing";
@@ -570,7 +573,7 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     let said = "$T/two: the rows that it was trained on can't be read, so whether these are among them isn't known: ";
     assert!(done.err.contains(said), "{}", done.err);
     let unknown = report(&lab, "seen");
-    assert_eq!(unknown["rows"], 300);
+    assert_eq!(unknown["rows"], 240);
     for place in [&unknown["alignment"], &unknown["certificate"]["notes"]] {
         assert!(place.to_string().contains("whether these are among them isn't known"), "{place}");
     }

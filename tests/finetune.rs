@@ -13,6 +13,7 @@ fn a_run_leaves_a_folder_in_the_hubs_layout() {
     let names = [
         ".lock",
         "all_results.json",
+        "chose.json",
         "config.json",
         "eval_results.json",
         "manifest.json",

@@ -71,6 +71,7 @@ fn the_curve_leads_from_the_new_model_to_the_old_one() {
 
     let names = [
         ".lock",
+        "chose.json",
         "config.json",
         "curve.json",
         "flips.jsonl",
@@ -248,6 +249,36 @@ fn rows_that_were_trained_on_are_left_out() {
     let done = lab.ok(&format!("{line} --fresh --holdout $T/before.jsonl"));
     let said = "20 of 420 rows have a text that $T/new was trained on; they are left out";
     assert!(done.err.contains(said), "{}", done.err);
+}
+
+/// Nor do rows that chose the new model's checkpoint certify it, though they may order what lies between.
+#[test]
+fn rows_that_chose_the_new_model_dont_certify_the_repair() {
+    let lab = lab();
+    let train = TRAIN.replace("--eval-split none", "--eval-split validation --eval-steps 20");
+    fs::create_dir(lab.path("data")).unwrap();
+    lab.write("data/train.jsonl", rows(300, 300, true, true));
+    lab.write("data/validation.jsonl", rows(600, 200, true, true));
+    lab.ok(&format!(
+        "finetune $T/data --model $T/old {train} --max-steps 60 --output $T/new --fresh"
+    ));
+    let line = "repair $T/old $T/new --alpha 0:1:0.5 --output $T/r";
+    let done =
+        lab.run(&format!("{line} --max-churn 90% --holdout $T/data/validation.jsonl")).expect(2);
+    let said = " certification rows chose the checkpoint of $T/new, so nothing can be certified on them; give others with --holdout";
+    assert!(done.error().ends_with(said), "{}", done.err);
+    // Without a budget nothing is certified, and they measure.
+    lab.ok(&format!("{line} --holdout $T/data/validation.jsonl"));
+    assert_eq!(lab.json("r/curve.json")["measured_rows"], 200);
+    let done = lab.ok(&format!("{line} --fresh --max-churn 90% --holdout $T/hold.jsonl"));
+    assert!(
+        done.err.contains(" certification rows chose the checkpoint of $T/new; they are left out"),
+        "{}",
+        done.err
+    );
+    let curve = lab.json("r/curve.json");
+    let n = |key: &str| curve[key].as_u64().unwrap();
+    assert!(n("measured_rows") < 200 && n("calibration_rows") > 80, "{curve}");
 }
 
 #[test]

@@ -47,6 +47,54 @@ fn an_update_is_an_ordinary_run_and_the_base_of_the_next() {
     assert_eq!(run["data"].as_str(), Some(path("old.jsonl").as_str()));
 }
 
+/// What chose among candidates certifies the chosen one no better afterwards than it does then.
+#[test]
+fn rows_that_chose_the_update_certify_nothing_later() {
+    let lab = deployed();
+    let line = UPDATE.replace("--interpolate none", "--interpolate 0.5 --max-churn 90%");
+    lab.ok(&format!("{line} --new $T/new.jsonl --holdout $T/held.jsonl"));
+    let certified = report(&lab, "shop-v2")["rows"].as_u64().unwrap();
+    let compare = "compare $T/shop $T/shop-v2 --nearest 0 --max-churn 90% --output $T/c";
+    let done = lab.ok(&format!("{compare} --data $T/held.jsonl"));
+    let said = format!(
+        "{} of 200 rows chose the weights of $T/shop-v2; they are left out",
+        200 - certified
+    );
+    assert!(done.err.contains(&said), "{}", done.err);
+    assert_eq!(report(&lab, "c")["rows"], certified);
+    assert_eq!(report(&lab, "c")["certificate"]["verdict"], "PASS");
+    lab.ok(
+        "finetune $T/new.jsonl --model $T/shop --eval-split none --max-length 16 --max-steps 1 --output $T/tuned",
+    );
+    let chose = lab.text("shop-v2/chose.json");
+    let keys: Value = serde_json::from_str(&chose).unwrap();
+    assert_eq!(keys["rows"].as_array().unwrap().len() as u64, 200 - certified);
+    // Where nothing chose, nothing is written.
+    assert!(!lab.path("tuned/chose.json").exists());
+    lab.ok(&format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --output $T/plain"));
+    assert!(!lab.path("plain/chose.json").exists());
+}
+
+/// A base that looks after its worst class has a successor that does.
+#[test]
+fn whose_mistakes_count_is_taken_over() {
+    let lab = deployed();
+    lab.ok(
+        "finetune $T/old.jsonl --model tiny --eval-split none --objective balanced --max-length 16 --max-steps 2 --output $T/even",
+    );
+    let line = UPDATE.replace("$T/shop ", "$T/even ");
+    lab.ok(&format!("{line} --new $T/new.jsonl --holdout $T/held.jsonl"));
+    assert!(
+        lab.text("even-v2/run.toml").contains("objective = \"balanced"),
+        "{}",
+        lab.text("even-v2/run.toml")
+    );
+    lab.ok(&format!(
+        "{line} --new $T/new.jsonl --holdout $T/held.jsonl --objective standard --output $T/plain"
+    ));
+    assert!(!lab.text("plain/run.toml").contains("balanced"));
+}
+
 #[test]
 fn a_cold_start_begins_at_the_encoder() {
     let lab = deployed();

@@ -148,7 +148,14 @@ fn an_update_may_be_robust_and_keep_a_budget() {
     let free = lab.json("free/report.json");
     assert_eq!(free["rows"], report["rows"]);
     assert!(free["rows"].as_u64().unwrap() < 330, "{}", free["rows"]);
-    lab.ok(&format!("{update} --group-by shop --output $T/grouped"));
+    // Groups are told apart in the report, and the next update asks for them too.
+    let done = lab.ok(&format!("{update} --group-by shop --output $T/grouped"));
+    assert!(done.out.contains(", objective robust: on all 330 held-out rows: "), "{}", done.out);
+    let slices = lab.json("grouped/report.json")["comparison"]["slices"].to_string();
+    assert!(slices.contains("north") && slices.contains("south"), "{slices}");
+    lab.write("later.jsonl", rows(5000, [60, 30, 4]));
+    lab.ok("update --base $T/grouped --new $T/later.jsonl --holdout $T/hold.jsonl --tables $T/tables --max-steps 5 --output $T/later");
+    assert!(lab.text("later/run.toml").contains("group-by=shop"), "{}", lab.text("later/run.toml"));
 }
 
 #[test]
@@ -209,6 +216,31 @@ fn a_post_shift_is_a_model_like_any_other() {
         let recall = worst(&lab, model, "test");
         assert!((held[key]["worst_recall"].as_f64().unwrap() - recall).abs() < 1e-9, "{model}");
     }
+    // What those that are served notice.
+    let says = |model: &str| {
+        let data = "--data $T/data --split test";
+        lab.ok(&format!("predict --model $T/{model} {data} --output $T/{model}.jsonl"));
+        let said = |row: &Value| row["label"].as_str().unwrap().to_string();
+        lab.lines(&format!("{model}.jsonl")).iter().map(said).collect::<Vec<_>>()
+    };
+    let (old, new) = (says("model"), says("measured"));
+    let changed = old.iter().zip(&new).filter(|(old, new)| old != new).count() as f64;
+    assert!((held["cost"]["churn"].as_f64().unwrap() - changed / old.len() as f64).abs() < 1e-9);
+    let labels: Vec<String> = lab
+        .lines("data/test.jsonl")
+        .iter()
+        .map(|row| row["label"].as_str().unwrap().to_string())
+        .collect();
+    let nfr = |class: Option<&str>| {
+        let rows = (0..labels.len()).filter(|row| class.is_none_or(|name| labels[*row] == name));
+        let lost =
+            rows.clone().filter(|row| old[*row] == labels[*row] && new[*row] != labels[*row]);
+        lost.count() as f64 / rows.count() as f64
+    };
+    let cost = |key: &str| held["cost"][key].as_f64().unwrap();
+    assert!((cost("nfr") - nfr(None)).abs() < 1e-9);
+    let worst = WORDS.map(|(name, _)| nfr(Some(name)));
+    assert!((cost("worst_class_nfr") - worst.into_iter().fold(0.0, f64::max)).abs() < 1e-9);
     let manifest = lab.json("shifted/manifest.json");
     assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
     assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);
@@ -216,6 +248,23 @@ fn a_post_shift_is_a_model_like_any_other() {
     let again = lab.ok(&format!("{shift} --output $T/shifted"));
     assert!(again.out.contains("is finished") || again.err.contains("is finished"));
     assert!(lab.tree("shifted") == tree);
+    // It is measured again without being made again.
+    let again = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/shifted"));
+    assert_eq!(measured(&again)["after"], held["after"]);
+    assert!(lab.tree("shifted") == tree);
+    let other = lab.run(&format!("{shift} --max-length 8 --output $T/shifted")).expect(2);
+    assert!(other.err.contains("holds another post-shift"), "{}", other.err);
+    // The rows that it is fitted on certify nothing of it.
+    let compare = "compare $T/model $T/shifted --nearest 0 --max-churn 90% --output $T/c";
+    let done = lab.ok(&format!("{compare} --data $T/data --split validation"));
+    assert!(
+        done.err.contains(
+            " rows chose the shift of $T/shifted, so they can fail it and certify nothing"
+        ),
+        "{}",
+        done.err
+    );
+    assert_eq!(lab.json("c/report.json")["certificate"]["verdict"], "INCONCLUSIVE");
     let other = lab.run(&format!("{shift} --objective balanced --output $T/shifted"));
     assert_eq!(other.code, Some(2));
     assert!(other.err.contains("holds another post-shift"), "{}", other.err);
@@ -267,17 +316,32 @@ fn what_makes_no_sense_is_said() {
     check(
         "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",
         3,
-        "post-shift: no row of those that tell the classes' shares has the label \"payment\"",
+        "--data $T/narrow/validation.jsonl: post-shift: no row of those that tell the classes' shares has the label \"payment\"",
     );
     check(
         "post-shift $T/model --data $T/data --split test --worst-class-weight 2 --output $T/x",
         2,
-        "--worst-class-weight 2: expected a number from 0 to 1",
+        "invalid value '2' for '--worst-class-weight <SHARE>': expected a share such as 2% or 0.02",
     );
     check(
         "post-shift $T/model --data $T/data --split test --step 0 --output $T/x",
         2,
         "--step 0: expected a number above 0",
+    );
+    check(
+        "post-shift $T/model --data $T/data --split test --rounds 0 --output $T/x",
+        2,
+        "--rounds 0: expected at least 1",
+    );
+    check(
+        "post-shift $T/model --data $T/data --split test --objective balanced --base standard --output $T/x",
+        2,
+        "--base is of the search for the worst class, and --objective balanced searches nothing; leave one of them out",
+    );
+    check(
+        "post-shift $T/model --data $T/data/train.jsonl --output $T/x",
+        2,
+        "rows of train:train have a text that $T/model was trained on; name others",
     );
     lab.write("more.jsonl", "{\"id\": \"m1\", \"text\": \"where is it\"}\n");
     check(

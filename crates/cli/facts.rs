@@ -264,6 +264,21 @@ impl Facts {
         (!self.examples.is_empty()).then(|| pair.ids.iter().map(text).collect())
     }
 
+    /// (N,) the rows of a pair, of prediction files with their text alone; `None` where they have none.
+    pub fn examples_of(&self, pair: &Pair) -> Option<Vec<Example>> {
+        if !self.examples.is_empty() {
+            return pair.ids.iter().map(|id| self.example(id)).collect();
+        }
+        let of = |(id, text): (&String, String)| Example {
+            id: id.clone(),
+            text,
+            pair: None,
+            label: None,
+            target: None,
+        };
+        Some(pair.ids.iter().zip(self.texts(pair)?).map(of).collect())
+    }
+
     pub fn slice_columns(&self, pair: &Pair) -> Vec<(String, Vec<String>)> {
         self.slices.iter().flat_map(|slices| slices.of(&pair.ids)).collect()
     }

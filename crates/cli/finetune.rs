@@ -6,11 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use lowchurn_data::{Encoded, encode, epoch_order, inspect, padding_share};
 use lowchurn_distill::{
-    Guides, OldWeights, Plan, Provenance, Scores, SelectBy, Teacher, write_json,
+    Guides, OldWeights, Plan, Provenance, Scores, SelectBy, Teacher, Threshold, write_json,
 };
 use serde_json::json;
 
 use crate::args::Finetune;
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::earlier::Record;
 use crate::failure::{INTERRUPTED, Usage};
@@ -34,6 +35,8 @@ pub struct Ready {
     eval_tokens: Option<Encoded>,
     /// Where the last layer alone is trained.
     pub features: Features,
+    /// The rows of the evaluation, where they choose.
+    chose: Chosen,
 }
 
 /// Teachers on the rows that are trained on.
@@ -94,6 +97,14 @@ fn refuse_guided(plan: &Plan) -> Result<()> {
     }
 }
 
+/// Whether rows of the evaluation decide anything: the best of several checkpoints, thresholds, or what a robust objective steers by.
+fn chooses(plan: &Plan, ready: &Ready, steered: &Steered) -> bool {
+    let lengths = ready.train_tokens.lengths();
+    let every = if plan.eval_steps > 0 { plan.eval_steps } else { plan.steps_per_epoch(&lengths) };
+    let is_tuned = plan.threshold == Some(Threshold::Tuned);
+    plan.total_steps(&lengths) > every || is_tuned || steered.steering.is_some()
+}
+
 /// Every seed, one after the other.
 pub fn train(
     job: &Job,
@@ -138,7 +149,15 @@ pub fn train(
             is_fresh: args.fresh,
         };
         match training::run(&training, started, console)? {
-            Some(run) => ended.push(run),
+            Some(run) => {
+                let chose = if chooses(&plan, ready, steered) {
+                    ready.chose.clone()
+                } else {
+                    Chosen::default()
+                };
+                chose.write(&output)?;
+                ended.push(run);
+            }
             None => return Ok(INTERRUPTED),
         }
         started = Instant::now();
@@ -181,7 +200,8 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     seen.extend(followed);
     job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
     let features = Features::default();
-    Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features })
+    let chose = Chosen::new("the checkpoint", rows.eval.iter().flat_map(|eval| &eval.examples));
+    Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features, chose })
 }
 
 pub fn tell_tokens(

@@ -7,6 +7,7 @@ mod failure;
 
 mod adapter;
 mod base;
+mod chosen;
 mod data;
 mod device;
 mod output;

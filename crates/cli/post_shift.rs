@@ -3,6 +3,7 @@
 //! Trains nothing. The numbers go into the head's bias, so that nothing else is needed to serve the model. On the rows that they
 //! were fitted on they look better than on others, so it is told which rows a number is of.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,21 +11,22 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use lowchurn_data::{Example, Kind, LabelSet, Labels};
 use lowchurn_distill::{
-    Base, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
+    Base, Rescaling, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
 };
 use lowchurn_models::{Classifier, Head, save};
 use serde_json::{Value, json};
 
 use crate::args::{PostShift, ShiftBase, ShiftFor};
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::data;
 use crate::eval::{Asked, Scored, chosen_split, score, wishes};
 use crate::failure::Usage;
 use crate::progress::{count, printable};
 use crate::repair::{model_files, other_model};
-use crate::rows::text;
+use crate::rows::{Text, text};
 use crate::settings::{self, Settings};
-use crate::{base, kinds, output, places, seen};
+use crate::{base, found, kinds, output, places, seen};
 
 pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let to = shift_to(args)?;
@@ -43,31 +45,51 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
         label_map: None,
         output: Some(&output),
     };
-    let scored = score(&asked, console)?;
+    let mut scored = score(&asked, console)?;
     kinds::refuse_other(scored.outputs.kind, "post-shift")?;
-    let (shares, shares_sha256) = shares(args, &scored, console)?;
     let made_from = json!({
         "model": { "name": args.model, "sha256": base::sha256(&folder)? },
         "data": { "name": scored.split.name, "sha256": scored.split.sha256 },
-        "trained_on": { "name": args.trained_on, "sha256": shares_sha256 },
+        "max_length": args.scoring.max_length,
         "to": format!("{to:?}"),
         "bf16": args.scoring.bf16,
     });
-    if !args.fresh && is_done(&output, &made_from)? {
-        let does = if args.holdout.is_some() { "measures again" } else { "starts over" };
-        console.tell(&format!("{} is finished; --fresh {does}", output.display()))?;
+    let model = found::describe(&args.model, folder.clone())?;
+    let train = seen::train_of(&model, &hub, &mut Vec::new(), console);
+    let trained = train.as_ref().map(seen::texts).unwrap_or_default();
+    let was_trained = format!("{} was trained on", args.model);
+    leave_out("--data", &mut scored, &trained, &was_trained, console)?;
+    let (shares, shares_from) = shares(args, &scored, console)?;
+    let made_from = with(made_from, "trained_on", shares_from);
+    let there = if args.fresh { None } else { done(&output, &made_from)? };
+    let is_done = there.is_some();
+    if is_done && args.holdout.is_none() {
+        console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
         return Ok(0);
     }
     let labels: Vec<Option<u32>> = scored.split.examples.iter().map(|row| row.label).collect();
-    let shift = fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)?;
+    let shift = match there {
+        Some(shift) => shift,
+        None => fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)
+            .with_context(|| fitted_on(args))?,
+    };
     let held = match &args.holdout {
         Some(data) => {
             (asked.data, asked.split) = (data, None);
-            Some(leave_out_fitted(score(&asked, console)?, &scored, console)?)
+            let mut held = score(&asked, console)?;
+            leave_out("--holdout", &mut held, &trained, &was_trained, console)?;
+            let fitted = scored.split.examples.iter().filter(|row| row.label.is_some());
+            let fitted = fitted.map(text).collect();
+            leave_out("--holdout", &mut held, &fitted, "the shift is fitted on", console)?;
+            Some(held)
         }
         None => None,
     };
     tell(&scored, held.as_ref(), &shift, console)?;
+    if is_done {
+        console.tell(&format!("{} was finished: its shift is measured", output.display()))?;
+        return Ok(0);
+    }
     if args.fresh {
         output::start_over(&output)?;
     }
@@ -80,27 +102,49 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     Ok(0)
 }
 
+fn with(mut object: Value, key: &str, value: Value) -> Value {
+    object[key] = value;
+    object
+}
+
+/// The rows behind a refusal of the fit.
+fn fitted_on(args: &PostShift) -> String {
+    match &args.trained_on {
+        None => format!("--data {}", args.data),
+        Some(shares) => format!("--data {}, --trained-on {shares}", args.data),
+    }
+}
+
 fn shift_to(args: &PostShift) -> Result<ShiftTo> {
     let refuse = |what: String| Err(Usage(what).into());
-    let weight = args.worst_class_weight;
-    if !(0.0..=1.0).contains(&weight) {
-        return refuse(format!("--worst-class-weight {weight}: expected a number from 0 to 1"));
+    if args.objective == ShiftFor::Balanced {
+        let typed = [
+            ("--worst-class-weight", args.worst_class_weight.is_some()),
+            ("--base", args.base.is_some()),
+            ("--step", args.step.is_some()),
+            ("--rounds", args.rounds.is_some()),
+        ];
+        return match typed.iter().find(|(_, is_typed)| *is_typed) {
+            None => Ok(ShiftTo::Balanced),
+            Some((flag, _)) => refuse(format!(
+                "{flag} is of the search for the worst class, and --objective balanced searches nothing; leave one of them out"
+            )),
+        };
     }
-    if !(args.step > 0.0 && args.step.is_finite()) {
-        return refuse(format!("--step {}: expected a number above 0", args.step));
+    let weight = args.worst_class_weight.unwrap_or(1.0);
+    let step = args.step.unwrap_or(0.1);
+    if !(step > 0.0 && step.is_finite()) {
+        return refuse(format!("--step {step}: expected a number above 0"));
     }
-    Ok(match args.objective {
-        ShiftFor::Balanced => ShiftTo::Balanced,
-        ShiftFor::Robust => ShiftTo::Robust {
-            weight,
-            base: match args.base {
-                ShiftBase::Balanced => Base::Balanced,
-                ShiftBase::Standard => Base::Standard,
-            },
-            step: args.step,
-            rounds: args.rounds,
-        },
-    })
+    let rounds = args.rounds.unwrap_or(500);
+    if rounds == 0 {
+        return refuse("--rounds 0: expected at least 1".into());
+    }
+    let base = match args.base {
+        Some(ShiftBase::Standard) => Base::Standard,
+        Some(ShiftBase::Balanced) | None => Base::Balanced,
+    };
+    Ok(ShiftTo::Robust { weight, base, step, rounds })
 }
 
 fn default_output(model: &str) -> PathBuf {
@@ -113,12 +157,8 @@ fn default_output(model: &str) -> PathBuf {
     }
 }
 
-/// (K,) of the rows that the model was trained on, where they are named, and the hash of those rows.
-fn shares(
-    args: &PostShift,
-    scored: &Scored,
-    console: &mut Console,
-) -> Result<(Vec<f64>, Option<String>)> {
+/// (K,) of the rows that the model was trained on, where they are named, and what they are.
+fn shares(args: &PostShift, scored: &Scored, console: &mut Console) -> Result<(Vec<f64>, Value)> {
     let (split, sha256) = match &args.trained_on {
         None => (scored.split.clone(), None),
         Some(text) => {
@@ -140,33 +180,35 @@ fn shares(
             *count += 1.0;
         }
     }
-    Ok((prior(&counts), sha256))
+    Ok((prior(&counts), json!({ "name": args.trained_on, "sha256": sha256 })))
 }
 
-/// Takes the labels of rows away whose text the shift is fitted on: they don't count.
-fn leave_out_fitted(mut held: Scored, fitted: &Scored, console: &mut Console) -> Result<Scored> {
-    let texts = seen::texts(&fitted.split);
-    let is_fitted = |row: &Example| row.label.is_some() && texts.contains(&text(row));
-    let of = held.split.examples.iter().filter(|row| row.label.is_some()).count();
-    let n = held.split.examples.iter().filter(|row| is_fitted(row)).count();
-    let said = format!(
-        "{} of {} rows of {} have a text that the shift is fitted on",
-        count(n as u64),
-        count(of as u64),
-        held.split.name
-    );
+/// Takes the labels of rows with these texts away: they don't count.
+fn leave_out(
+    flag: &str,
+    scored: &mut Scored,
+    texts: &HashSet<Text>,
+    what: &str,
+    console: &mut Console,
+) -> Result<()> {
+    let is_known = |row: &Example| row.label.is_some() && texts.contains(&text(row));
+    let rows = &mut scored.split.examples;
+    let of = rows.iter().filter(|row| row.label.is_some()).count();
+    let n = rows.iter().filter(|row| is_known(row)).count();
+    let (some, all) = (count(n as u64), count(of as u64));
+    let said = format!("{some} of {all} rows of {} have a text that {what}", scored.split.name);
     if n > 0 && n == of {
-        return Err(Usage(format!("--holdout: {said}; name others")).into());
+        return Err(Usage(format!("{flag}: {said}; name others")).into());
     }
     if n > 0 {
         console.say(&format!("{said}; they are left out"));
     }
-    for row in &mut held.split.examples {
-        if is_fitted(row) {
+    for row in rows {
+        if is_known(row) {
             row.label = None;
         }
     }
-    Ok(held)
+    Ok(())
 }
 
 /// What the shift does, on rows that it wasn't fitted on where there are such.
@@ -202,11 +244,30 @@ fn tell(
             "accuracy": found.accuracy, "worst_class": found.worst.0, "worst_recall": found.worst.1, "mean_recall": found.mean,
         });
     }
+    if let Some(cost) = cost(scored, &shift.rescaling.bias) {
+        console.tell(&format!(
+            "  its cost: churn {:.2} %, negative flips {:.2} %, most of them in {} ({:.2} % of its rows)",
+            100.0 * cost.churn,
+            100.0 * cost.nfr,
+            printable(cost.worst.0),
+            100.0 * cost.worst.1
+        ))?;
+        event["cost"] = json!({
+            "churn": cost.churn, "nfr": cost.nfr, "worst_class": cost.worst.0, "worst_class_nfr": cost.worst.1,
+        });
+    }
     console.event(&event);
     if shift.rescaling.bias.iter().all(|bias| *bias == 0.0) {
         console.tell("  no shift is better than none; the model stays as it is")?;
     }
     Ok(())
+}
+
+/// The class of a row with `bias` (K,) on its logits, added as the folded head adds it.
+fn says(scored: &Scored, row: usize, bias: &[f64]) -> usize {
+    let logits = scored.predictions.logits_of(row);
+    let shifted = |class: usize| logits[class] + bias[class] as f32;
+    (0..bias.len()).fold(0, |a, b| if shifted(b) > shifted(a) { b } else { a })
 }
 
 /// How rows fare, all together and by class.
@@ -216,32 +277,62 @@ struct Recalls<'s> {
     mean: f64,
 }
 
-/// Of the labelled rows, with `bias` (K,) on their logits; `None` where no row has a label.
+/// Of the labelled rows; `None` where no row has a label.
 fn recalls<'s>(scored: &'s Scored, bias: &[f64]) -> Option<Recalls<'s>> {
-    let mut counts = vec![(0u64, 0u64); bias.len()]; // right, all
-    for (row, example) in scored.split.examples.iter().enumerate() {
-        let Some(label) = example.label else { continue };
-        let shifted =
-            |class: usize| f64::from(scored.predictions.logits_of(row)[class]) + bias[class];
-        let says = (0..bias.len()).fold(0, |a, b| if shifted(b) > shifted(a) { b } else { a });
-        if let Some((right, all)) = counts.get_mut(label as usize) {
-            *right += u64::from(says == label as usize);
-            *all += 1;
-        }
-    }
-    let seen = counts.iter().zip(&scored.labels).filter(|((_, all), _)| *all > 0);
-    let of: Vec<(&str, f64)> =
-        seen.map(|((right, all), name)| (name.as_str(), *right as f64 / *all as f64)).collect();
-    let (right, all) = counts.iter().fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
+    let of = shares_of_classes(scored, |row, label| says(scored, row, bias) == label);
+    let (right, all) = of.iter().fold((0, 0), |sum, (_, n, all)| (sum.0 + n, sum.1 + all));
+    let recalls: Vec<(&str, f64)> =
+        of.iter().map(|(name, right, all)| (*name, *right as f64 / *all as f64)).collect();
     Some(Recalls {
         accuracy: right as f64 / all as f64,
-        worst: of.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))?,
-        mean: of.iter().map(|(_, recall)| recall).sum::<f64>() / of.len() as f64,
+        worst: recalls.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))?,
+        mean: recalls.iter().map(|(_, recall)| recall).sum::<f64>() / recalls.len() as f64,
     })
 }
 
-/// Whether this very shift is in the folder; another model there is an error.
-fn is_done(output: &Path, made_from: &Value) -> Result<bool> {
+/// What changes for those that are served: by class the one that loses most of its rows.
+struct Cost<'s> {
+    churn: f64,
+    nfr: f64,
+    worst: (&'s str, f64),
+}
+
+/// Of the labelled rows; `None` where no row has a label.
+fn cost<'s>(scored: &'s Scored, bias: &[f64]) -> Option<Cost<'s>> {
+    let none = vec![0.0; bias.len()];
+    let both = |row: usize| (says(scored, row, &none), says(scored, row, bias));
+    let changed = shares_of_classes(scored, |row, _| both(row).0 != both(row).1);
+    let lost = shares_of_classes(scored, |row, label| {
+        let (old, new) = both(row);
+        old == label && new != label
+    });
+    let all: u64 = lost.iter().map(|(.., all)| all).sum();
+    let share =
+        |of: &[(&str, u64, u64)]| of.iter().map(|(_, n, _)| n).sum::<u64>() as f64 / all as f64;
+    let by_class = lost.iter().map(|(name, n, all)| (*name, *n as f64 / *all as f64));
+    let worst = by_class.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    Some(Cost { churn: share(&changed), nfr: share(&lost), worst })
+}
+
+/// (name, rows for which it holds, rows) of each class that a labelled row has; it is asked of a row and its label.
+fn shares_of_classes(
+    scored: &Scored,
+    holds: impl Fn(usize, usize) -> bool,
+) -> Vec<(&str, u64, u64)> {
+    let mut counts = vec![(0u64, 0u64); scored.labels.len()];
+    for (row, example) in scored.split.examples.iter().enumerate() {
+        let Some(label) = example.label.map(|label| label as usize) else { continue };
+        if let Some((n, all)) = counts.get_mut(label) {
+            *n += u64::from(holds(row, label));
+            *all += 1;
+        }
+    }
+    let met = scored.labels.iter().zip(counts).filter(|(_, (_, all))| *all > 0);
+    met.map(|(name, (n, all))| (name.as_str(), n, all)).collect()
+}
+
+/// This very shift, where it is in the folder; another model there is an error.
+fn done(output: &Path, made_from: &Value) -> Result<Option<Shift>> {
     let path = output.join("manifest.json");
     if !path.exists() {
         // What a shift that was stopped while it wrote has left begins anew.
@@ -249,16 +340,35 @@ fn is_done(output: &Path, made_from: &Value) -> Result<bool> {
             && begun(output).as_ref() != Some(made_from)
         {
             true => Err(other_model(output, "a model without a manifest")),
-            false => Ok(false),
+            false => Ok(None),
         };
     }
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
     let there: Value = serde_json::from_slice(&text).unwrap_or_default();
-    match there.get("post_shift").and_then(|shift| shift.get("made_from")) {
-        None => Err(other_model(output, "a model that no post-shift made")),
-        Some(found) if found == made_from => Ok(true),
-        Some(_) => Err(other_model(output, "another post-shift")),
+    let Some(record) = there.get("post_shift") else {
+        return Err(other_model(output, "a model that no post-shift made"));
+    };
+    if record.get("made_from") != Some(made_from) {
+        return Err(other_model(output, "another post-shift"));
     }
+    let numbers = |key: &str| serde_json::from_value::<Vec<f64>>(record[key].clone());
+    let of_record = || -> serde_json::Result<Shift> {
+        Ok(Shift {
+            rescaling: Rescaling { temperature: 1.0, bias: numbers("bias")? },
+            errors_before: numbers("errors_before")?,
+            errors_after: numbers("errors_after")?,
+            round: serde_json::from_value(record["round"].clone())?,
+        })
+    };
+    let shift =
+        of_record().with_context(|| format!("{}: --fresh starts over here", path.display()))?;
+    if shift.rescaling.bias.len() != shift.errors_before.len() {
+        anyhow::bail!(
+            "{}: its numbers aren't one a class; --fresh starts over here",
+            path.display()
+        );
+    }
+    Ok(Some(shift))
 }
 
 /// What the shift was made from whose record lies here: it is written before the model.
@@ -289,6 +399,8 @@ fn write(
     let model = Classifier::open(folder, Head::FromCheckpoint, &Device::Cpu)?.0;
     let params = shift.rescaling.fold(&model.params)?;
     save(output, &model.config, &params, folder)?;
+    let fitted = scored.split.examples.iter().filter(|row| row.label.is_some());
+    Chosen::new("the shift", fitted).with(&[folder])?.write(output)?;
     // What the next update reads: the rows, the length and the recipe of the model that this one is made of.
     let run = folder.join("run.toml");
     let text = match run.is_file() {

@@ -65,9 +65,10 @@ pub fn refuse_encoder(typed: &Settings) -> Result<()> {
     .into())
 }
 
-/// The settings of the base's own run that its next one takes over. Not its precision: what is certified is measured in f32
-/// unless this very update says otherwise. Not which part of it was trained, either, nor then the learning rate: that of
-/// adapters and biases is many times that of all weights.
+/// The settings of the base's own run that its next one takes over: also whose mistakes count how much, or a base that looks after
+/// its worst class would have a successor that doesn't. Not its precision: what is certified is measured in f32 unless this very
+/// update says otherwise. Not which part of it was trained, either, nor then the learning rate: that of adapters and biases is many
+/// times that of all weights. Updates of warm-up are of that run's length.
 pub fn recipe_of(before: &Settings) -> Settings {
     let is_of_all = before.lora_rank.is_none() && before.train_only.is_none();
     Settings {
@@ -85,6 +86,9 @@ pub fn recipe_of(before: &Settings) -> Settings {
         epsilon: before.epsilon,
         max_grad_norm: before.max_grad_norm,
         dropout: before.dropout,
+        objective: before.objective.clone(),
+        class_weights: before.class_weights.clone(),
+        label_smoothing: before.label_smoothing,
         from_scratch: before.from_scratch,
         ..Settings::default()
     }
@@ -107,5 +111,12 @@ mod tests {
         assert_eq!((taken.learning_rate, taken.epochs, taken.freeze), (Some(1e-3), Some(2), None));
         let taken = recipe_of(&before(Some(8)));
         assert_eq!((taken.learning_rate, taken.epochs, taken.lora_rank), (None, Some(2), None));
+        let robust = Settings {
+            objective: Some("robust:every=5".into()),
+            class_weights: Some("balanced".into()),
+            label_smoothing: Some(0.1),
+            ..Settings::default()
+        };
+        assert_eq!(recipe_of(&robust), robust);
     }
 }

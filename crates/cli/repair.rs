@@ -22,6 +22,7 @@ use self::models::{By, Models, columns, fisher_rows, open_models, weights};
 use self::written::{already_done, write_manifest, write_model, write_report};
 pub use self::written::{model_files, other_model};
 use crate::args::Repair;
+use crate::chosen;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::found;
@@ -71,7 +72,11 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     let tried = try_all(args, &models, &weights, &holdout, &alphas, console)?;
     let accuracy_of_new = plain_new(&models, &weights, &holdout, &tried, console)?;
     tell_curve(&holdout, &tried, &accuracy_of_new, console)?;
-    let (chosen, certificate, why) = choose(args, &tried, &accuracy_of_new, budget.as_ref())?;
+    let (chosen, mut certificate, why) = choose(args, &tried, &accuracy_of_new, budget.as_ref())?;
+    if let Some(certificate) = &mut certificate {
+        let rows = holdout.measuring.iter().map(|row| &holdout.split.examples[*row as usize]);
+        certificate.notes.extend(chosen::said_of_repeats(rows));
+    }
     let chosen = &tried[chosen];
     if args.fresh {
         output::start_over(&output)?;
@@ -89,7 +94,7 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     // Its manifest first, so that a kill in between leaves no half of it believed.
     let _ = fs::remove_file(output.join("manifest.json"));
     lowchurn_distill::write_json(&output.join("curve.json"), &record)?;
-    let written = write_model(&models, &weights, chosen, &output)?;
+    let written = write_model(&models, &weights, chosen, &holdout, &output)?;
     write_report(args, &models, &holdout, chosen, certificate.clone(), &made_from, &written)?;
     write_manifest(&written, chosen, &made_from, code)?;
     console.tell(&why)?;

@@ -69,20 +69,20 @@ pub fn settings_of(base: &Path) -> Result<Settings> {
     if path.is_file() { settings::read_plan(&path) } else { Ok(Settings::default()) }
 }
 
-/// Reads everything, aligns it with the deployed model's labels, and says what it found. `typed` is the plan file with the
-/// flags over it, `before` the deployed model's own run.
+/// Reads everything, aligns it with the deployed model's labels, and says what it found. `settings` are those of all
+/// trainings, `before` the deployed model's own run.
 ///
-/// Typed columns are of the sources that are typed: what the model was trained on is read as its record says.
+/// Columns that they name are of the sources that are typed: what the model was trained on is read as its record says.
 pub fn read(
     args: &Deployed,
-    typed: &Settings,
+    settings: &Settings,
     (model, before): (&Found, &Settings),
     shared: SharedTexts,
     hub: &Hub,
     console: &mut Console,
 ) -> Result<UpdateRows> {
     let mut reader = Reader {
-        wishes: Wishes { kind: Some(model.outputs.kind), ..wishes(typed) },
+        wishes: Wishes { kind: Some(model.outputs.kind), ..wishes(settings) },
         labels: model.labels.clone(),
         map: args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default(),
         new_classes: match args.allow_new_classes {
@@ -113,7 +113,7 @@ pub fn read(
         unlabelled.push(part);
     }
     let cut_new = (&mut new[..], &mut record.new[n_before..]);
-    let mut held = held_rows(args, typed, cut_new, &mut reader, console)?;
+    let mut held = held_rows(args, settings, cut_new, &mut reader, console)?;
     let n_old_parts = usize::from(args.old_holdout.is_some());
     // A teacher of another origin may have use for an entry that no data has.
     if args.teacher.is_empty() {
@@ -134,14 +134,17 @@ pub fn read(
         return Err(Usage(format!("{name}: no row has a label; updates learn from labels")).into());
     }
     let group_by: Vec<String> =
-        settings::objective(typed)?.group_by().map(str::to_string).into_iter().collect();
+        settings::objective(settings)?.group_by().map(str::to_string).into_iter().collect();
     let of_train = columns(&parts, &group_by, hub, console)?;
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
     let n_dropped = leave_out_shared(&mut held, &train, &behind, shared, console)?;
     let n_old_holdout = rows_of(&held[..n_old_parts]);
-    let holdout_columns = columns(&held, &args.slice, hub, console)?;
+    // Whoever trains for groups wants to see them.
+    let mut slices = args.slice.clone();
+    slices.extend(group_by.iter().filter(|column| !args.slice.contains(column)).cloned());
+    let holdout_columns = columns(&held, &slices, hub, console)?;
     let of_held = columns(&held, &group_by, hub, console)?;
     let values = |all: Vec<(String, Vec<String>)>| all.into_iter().next().map(|(_, all)| all);
     let groups = values(of_train).zip(values(of_held));
@@ -191,7 +194,7 @@ fn old_rows(
 /// Those like the old rows first, where they are named; the others as named, or cut off the new rows.
 fn held_rows(
     args: &Deployed,
-    typed: &Settings,
+    settings: &Settings,
     (new, sources): (&mut [Part], &mut [Source]),
     reader: &mut Reader,
     console: &mut Console,
@@ -205,7 +208,7 @@ fn held_rows(
     if args.holdout.is_none() {
         held.extend(cut(new, sources, &reader.labels, args.holdout_fraction)?);
     }
-    if let Some(column) = &typed.label_column {
+    if let Some(column) = &settings.label_column {
         let is_unlabelled = |part: &&Part| part.examples.iter().all(|row| row.label.is_none());
         for part in held.iter().filter(is_unlabelled) {
             console.say(&format!("{}: no label in column {column:?}; measured without", part.name));
@@ -271,8 +274,8 @@ fn columns(
     Ok(all)
 }
 
-pub fn wishes(typed: &Settings) -> Wishes {
-    let s = typed.clone();
+pub fn wishes(settings: &Settings) -> Wishes {
+    let s = settings.clone();
     let columns = Columns {
         text: s.text_column,
         pair: s.pair_column,

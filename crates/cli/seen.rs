@@ -1,24 +1,28 @@
-//! Rows that a model was trained on. The other one agrees with it there more than elsewhere, or less, so they certify nothing.
+//! Rows that a model was trained on or chosen by. The other one agrees with it there more than elsewhere, or less, so they certify
+//! nothing.
 
 use std::collections::HashSet;
 
 use anyhow::Result;
 use lowchurn_churn::Pair;
-use lowchurn_data::{Columns, Split};
+use lowchurn_data::{Columns, Example, Split};
 use lowchurn_hub::Hub;
 
 use crate::args::Compare;
+use crate::chosen;
 use crate::console::Console;
 use crate::data::Wishes;
 use crate::facts::Facts;
+use crate::failure::Usage;
 use crate::found::Found;
 use crate::progress::count;
+use crate::rows::{Text, text};
 use crate::sides::Source;
-use crate::{earlier, nearest, rows};
+use crate::{earlier, nearest};
 
 /// The texts of the rows that a model was trained on.
-pub fn texts(train: &Split) -> HashSet<rows::Text<'_>> {
-    train.examples.iter().map(rows::text).collect()
+pub fn texts(train: &Split) -> HashSet<Text<'_>> {
+    train.examples.iter().map(text).collect()
 }
 
 /// What the model's own record says it was trained on. Nobody asked for these rows, and what they were may be gone: then that is
@@ -58,17 +62,17 @@ pub fn said(n: usize, of: usize, model: &str) -> String {
 
 /// What is compared of the rows of a pair.
 pub struct Unseen {
-    /// Rows that neither side was trained on; where there are none, all of them.
+    /// Rows that took no part in making either side; where there are none, all of them.
     pub pair: Pair,
     /// The new side's, where they are known.
     pub train: Option<Split>,
-    /// What the rows of the pair chose, where they are trained on.
+    /// What the rows of the pair chose, where all of them took part.
     pub rows_chose: Option<String>,
-    /// Of records that can't be read.
+    /// What a verdict on these rows rests on: records that can't be read, texts that come more than once.
     pub notes: Vec<String>,
 }
 
-/// Takes the rows out that a side was trained on, as far as it is known.
+/// Takes the rows out that a side was trained on or chosen by, as far as it is known.
 pub fn leave_out(
     whole: &mut Pair,
     (old, new): (&Source, &Source),
@@ -77,14 +81,26 @@ pub fn leave_out(
     hub: &Hub,
     console: &mut Console,
 ) -> Result<Unseen> {
-    let mut notes = Vec::new();
+    let (mut notes, examples) = (Vec::new(), facts.examples_of(whole));
+    if args.train.is_some() && examples.is_none() {
+        let said = "--train leaves out rows by their text, and these have none; name them with --data, or the column of a prediction \
+                    file with --text-column";
+        return Err(Usage(said.into()).into());
+    }
     let train = training_rows(args, new, hub, &mut notes, console)?;
     let others: Vec<&Found> = new.model().into_iter().collect();
     let train_of_old =
         old.model().and_then(|old| train_of_old(old, &others, hub, &mut notes, console));
     whole.alignment.extend(notes.clone());
-    let sides = [(args.new.as_str(), train.as_ref()), (&args.old, train_of_old.as_ref())];
-    let (pair, rows_chose) = among(whole, &sides, facts, console);
+    let mut known = Vec::new();
+    let examples = examples.unwrap_or_default();
+    known.extend(trained(&examples, train.as_ref(), &args.new));
+    known.extend(trained(&examples, train_of_old.as_ref(), &args.old));
+    if let Some(new) = new.model() {
+        known.extend(chosen_by(&examples, new)?);
+    }
+    let (pair, rows_chose) = among(whole, known, console);
+    notes.extend(chosen::said_of_repeats(facts.examples_of(&pair).iter().flatten()));
     Ok(Unseen { pair, train, rows_chose, notes })
 }
 
@@ -96,8 +112,9 @@ fn training_rows(
     notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Result<Option<Split>> {
-    let Some(found) = new.model() else { return Ok(None) };
-    let Some(text) = &args.train else { return Ok(train_of(found, hub, notes, console)) };
+    let Some(text) = &args.train else {
+        return Ok(new.model().and_then(|found| train_of(found, hub, notes, console)));
+    };
     let scoring = &args.scoring;
     let columns = Columns {
         text: scoring.text_column.clone(),
@@ -105,7 +122,7 @@ fn training_rows(
         label: scoring.label_column.clone(),
         id: None,
     };
-    let wishes = Wishes { columns, kind: Some(found.outputs.kind) };
+    let wishes = Wishes { columns, kind: new.model().map(|found| found.outputs.kind) };
     Ok(Some(nearest::read(text, &wishes, hub, console)?))
 }
 
@@ -121,45 +138,54 @@ pub fn train_of_old(
     if new.iter().any(is_named) { None } else { train_of(old, hub, notes, console) }
 }
 
-/// The rows that neither side was trained on. Where there are none they are compared, and whose weights they chose is said.
-fn among(
-    whole: &Pair,
-    sides: &[(&str, Option<&Split>)],
-    facts: &Facts,
-    console: &mut Console,
-) -> (Pair, Option<String>) {
-    let mut is_seen = vec![false; whole.rows()];
-    let (mut lines, mut names) = (Vec::new(), Vec::new());
-    for (name, train) in sides {
-        let texts = train.map(texts).unwrap_or_default();
-        let mut n = 0;
-        for (is_seen, id) in is_seen.iter_mut().zip(&whole.ids) {
-            let is_of_it = facts.example(id).is_some_and(|row| texts.contains(&rows::text(&row)));
-            *is_seen |= is_of_it;
-            n += usize::from(is_of_it);
-        }
-        if n > 0 {
-            lines.push(said(n, whole.rows(), name));
-            names.push(*name);
-        }
-    }
-    if names.is_empty() {
+/// Rows of a pair that took part in making a side.
+struct Known {
+    /// (N,)
+    is_known: Vec<bool>,
+    /// For people.
+    said: String,
+    /// What they chose.
+    what: String,
+}
+
+fn trained(rows: &[Example], train: Option<&Split>, model: &str) -> Option<Known> {
+    let texts = texts(train?);
+    let is_known: Vec<bool> = rows.iter().map(|row| texts.contains(&text(row))).collect();
+    let n = is_known.iter().filter(|is| **is).count();
+    let said = said(n, rows.len(), model);
+    let what = format!("the weights of {model}, which was trained on them");
+    (n > 0).then_some(Known { is_known, said, what })
+}
+
+/// Rows by which the new side's checkpoint, its share of old weights or its like was chosen.
+fn chosen_by(rows: &[Example], new: &Found) -> Result<Option<Known>> {
+    let Some(chosen) = chosen::read(&new.folder)? else { return Ok(None) };
+    let is_known: Vec<bool> =
+        chosen::keys(rows).iter().map(|key| chosen.rows.contains(key)).collect();
+    let n = is_known.iter().filter(|is| **is).count();
+    let what = format!("{} of {}", chosen.what, new.name);
+    let said = format!("{} of {} rows chose {what}", count(n as u64), count(rows.len() as u64));
+    Ok((n > 0).then_some(Known { is_known, said, what }))
+}
+
+/// The rows that took no part. Where there are none all are compared, and what they chose is said.
+fn among(whole: &Pair, known: Vec<Known>, console: &mut Console) -> (Pair, Option<String>) {
+    if known.is_empty() {
         return (whole.clone(), None);
     }
-    let others: Vec<u32> =
-        (0..).zip(&is_seen).filter(|(_, is)| !**is).map(|(row, _)| row).collect();
+    let is_known = |row: &u32| known.iter().any(|known| known.is_known[*row as usize]);
+    let others: Vec<u32> = (0..whole.rows() as u32).filter(|row| !is_known(row)).collect();
     if others.is_empty() {
-        for line in lines {
-            console.say(&format!("{line}, so they can fail it and certify nothing"));
+        for one in &known {
+            console.say(&format!("{}, so they can fail it and certify nothing", one.said));
         }
-        let was = if names.len() == 1 { "was" } else { "were" };
-        let what = format!("the weights of {}, which {was} trained on them", names.join(" and "));
-        return (whole.clone(), Some(what));
+        let what: Vec<String> = known.into_iter().map(|one| one.what).collect();
+        return (whole.clone(), Some(what.join(", and ")));
     }
     let mut pair = whole.subset(&others);
-    for line in lines {
-        console.say(&format!("{line}; they are left out"));
-        pair.alignment.push(format!("{line}; they were left out"));
+    for one in known {
+        console.say(&format!("{}; they are left out", one.said));
+        pair.alignment.push(format!("{}; they were left out", one.said));
     }
     (pair, None)
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::args::{BudgetFlags, Init, Update};
 use crate::between::Line;
 use crate::certification::{certification_rows, choose, looks_at_rows, refuse_few_rows};
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::dry_run::{self, Planned};
 use crate::failure::{INTERRUPTED, Usage};
@@ -55,11 +56,11 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     if let Some(output) = &args.output {
         output::check(output)?;
     }
-    if args.budget.max_slice_nfr.is_some() && args.deployed.slice.is_empty() {
-        return Err(Usage("--max-slice-nfr needs slices; name a column with --slice".into()).into());
-    }
     // Nothing is scored before all that can be refused has been.
     let mut updating = updating::read(&args.deployed, &typed, SharedTexts::Dropped, console)?;
+    if args.budget.max_slice_nfr.is_some() && updating.rows.holdout_columns.is_empty() {
+        return Err(Usage("--max-slice-nfr needs slices; name a column with --slice".into()).into());
+    }
     let golden = match &args.budget.golden {
         Some(path) => {
             let columns = rows::wishes(&typed).columns;
@@ -75,7 +76,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     }
     let golden = golden::among(golden, &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
-    refuse_few_rows(&updating, budget.as_ref(), &methods)?;
+    refuse_few_rows(&updating, budget.as_ref(), &methods, console)?;
     let made_from = update_record::made_from(&updating, args, &methods, console)?;
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -127,8 +128,12 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     trials.sort_by(|a, b| b.share.total_cmp(&a.share));
     let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
     let trial = &trials[chosen];
+    let looks = looks_at_rows(&updating, budget.as_ref(), &methods);
+    let calibrating = updating.rows.holdout.examples.iter().zip(&updating.is_calibration);
+    let calibrating = calibrating.filter(|(_, is)| looks && **is).map(|(row, _)| row);
+    Chosen::new("the weights", calibrating).write(&output)?;
     write_model(&updating, trial, args.init, &output)?;
-    let rows = match looks_at_rows(&updating, budget.as_ref(), &methods) {
+    let rows = match looks {
         true => certification_rows(&updating),
         false => (0..trial.pair.ids.len()).collect(),
     };
@@ -343,10 +348,14 @@ fn tell(
     console: &mut Console,
 ) -> Result<()> {
     let flips = trial.pair.flips();
+    let objective = match &trial.plan.objective {
+        objective if objective.is_standard() => String::new(),
+        objective => format!(", objective {}", objective.name()),
+    };
     let percent =
         |share: Option<f64>| share.map_or("–".into(), |x| format!("{:.2} %", 100.0 * x));
     console.tell(&format!(
-        "{}: {}: on all {} held-out rows: accuracy {} (old {}), churn {}, negative flips {}",
+        "{}: {}{objective}: on all {} held-out rows: accuracy {} (old {}), churn {}, negative flips {}",
         output.display(),
         trial.name,
         count(flips.rows),

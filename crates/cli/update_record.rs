@@ -49,6 +49,7 @@ pub fn made_from(
     let mut all = vec![
         ("old model", updating.old.sha256.clone()),
         ("training data", rows.train.sha256.clone()),
+        ("number of old rows", rows.n_old.to_string()),
         ("list of methods", listed(&names)),
         ("start", args.init.name().into()),
         ("interpolation", args.interpolate.clone()),

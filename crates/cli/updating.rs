@@ -82,7 +82,7 @@ pub fn read(
     let compute = Compute::open(device, precision, console)?;
     let old = describe(&args.base, folder)?;
     let tolerance = kinds::tolerance(old.outputs.kind, args.tolerance)?;
-    let rows = rows::read(args, &typed, (&old, &before), shared, &hub, console)?;
+    let rows = rows::read(args, &layers.settings, (&old, &before), shared, &hub, console)?;
     console.tell(&format!(
         "rows: {} old, {} new, {} unlabelled; {} held out",
         count(rows.n_old as u64),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::Scoring;
+use super::update::share;
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -34,21 +35,21 @@ pub struct PostShift {
     #[arg(long, value_enum, default_value_t = ShiftFor::Robust)]
     pub objective: ShiftFor,
 
-    /// Of the robust objective: 0 is the mean of the classes' errors, 1 the worst class alone
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
-    pub worst_class_weight: f64,
+    /// Of the robust objective: 0 is the mean of the classes' errors, 1 the worst class alone [default: 1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub worst_class_weight: Option<f64>,
 
-    /// What the rest of that weight is for: the mean over classes (balanced) or over rows (standard)
-    #[arg(long, value_enum, default_value_t = ShiftBase::Balanced)]
-    pub base: ShiftBase,
+    /// Likewise: what the rest of that weight is for, the mean over classes (balanced) or over rows (standard) [default: balanced]
+    #[arg(long, value_enum)]
+    pub base: Option<ShiftBase>,
 
-    /// How far weights of classes move in a round
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.1)]
-    pub step: f64,
+    /// Likewise: how far weights of classes move in a round [default: 0.1]
+    #[arg(long, value_name = "NUMBER")]
+    pub step: Option<f64>,
 
-    /// Rounds of the search, of which the best is taken
-    #[arg(long, value_name = "N", default_value_t = 500)]
-    pub rounds: usize,
+    /// Likewise: rounds of the search, of which the best is taken [default: 500]
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
 
     #[command(flatten)]
     pub scoring: Scoring,

@@ -1,5 +1,7 @@
 //! Every model between two, on the held-out rows: its scores, re-fitted where asked for, and what they flip.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result};
 use lowchurn_churn::{Budget, Flips, Golden, Pair, Predicted, Unmatched};
 use lowchurn_data::alignment::refuse_unused;
@@ -13,12 +15,14 @@ use serde::Serialize;
 use super::models::{By, Models, Weights, between, reader};
 use crate::args::{Refit, Repair, Towards};
 use crate::certification::{CALIBRATION_SHARE, calibration_rows};
+use crate::chosen;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::found::{self, Found};
 use crate::golden::GoldenRows;
+use crate::progress::count;
 use crate::reader::unique;
-use crate::rows::text;
+use crate::rows::{Text, text};
 use crate::seen;
 
 /// A model that may be chosen, and what it does on the held-out rows.
@@ -86,6 +90,9 @@ pub fn rows_of(
     let (old, new): (_, Vec<&Found>) = (&models.old, models.new.iter().collect());
     let train = seen::train_of_old(old, &new, hub, &mut said, console);
     leave_out_seen(&mut part.examples, train.as_ref(), &old.name, &mut said, console)?;
+    if budget.is_some() {
+        leave_out_chosen(&mut part.examples, models, &mut said, console)?;
+    }
     let name = part.name.clone();
     let split = Split::new(&name, unique(vec![part]), LabelSet::new(labels.clone())?);
     let labelled = |row: &&Example| row.label.is_some();
@@ -110,6 +117,9 @@ pub fn rows_of(
         let rest: Vec<&Example> = rest.map(|(row, _)| row).collect();
         let n_labelled = rest.iter().copied().filter(|row| row.label.is_some()).count();
         budget.check_rows(rest.len() as u64, n_labelled as u64, 1.0 - CALIBRATION_SHARE)?;
+        if let Some(remark) = budget.remark_rows(n_labelled as u64) {
+            console.say(&remark);
+        }
     }
     Ok((split, said))
 }
@@ -138,6 +148,49 @@ fn leave_out_seen(
     console.say(&format!("{said}; they are left out"));
     notes.push(format!("{said}; they were left out"));
     rows.retain(|row| !is_seen(row));
+    Ok(())
+}
+
+/// Rows that chose a new model may calibrate, and don't certify.
+fn leave_out_chosen(
+    rows: &mut Vec<Example>,
+    models: &Models,
+    notes: &mut Vec<String>,
+    console: &mut Console,
+) -> Result<()> {
+    for model in &models.new {
+        let Some(chosen) = chosen::read(&model.folder)? else { continue };
+        let (keys, is_calibration) = (chosen::keys(&*rows), calibration_rows(rows));
+        let would =
+            keys.iter().zip(&is_calibration).map(|(key, is)| !is && chosen.rows.contains(key));
+        let would: Vec<bool> = would.collect();
+        let n = would.iter().filter(|is| **is).count();
+        let of = is_calibration.iter().filter(|is| !**is).count();
+        if n == 0 {
+            continue;
+        }
+        let said = format!(
+            "{} of {} certification rows chose {} of {}",
+            count(n as u64),
+            count(of as u64),
+            chosen.what,
+            model.name
+        );
+        if n == of {
+            return Err(Usage(format!(
+                "{said}, so nothing can be certified on them; give others with --holdout"
+            ))
+            .into());
+        }
+        console.say(&format!("{said}; they are left out"));
+        notes.push(format!("{said}; they were left out"));
+        // With all rows of their texts, so that none of those changes sides.
+        let those = rows.iter().zip(&would).filter(|(_, is)| **is);
+        let texts: HashSet<Text> = those.map(|(row, _)| text(row)).collect();
+        let stays: Vec<bool> = rows.iter().map(|row| !texts.contains(&text(row))).collect();
+        let mut stays = stays.into_iter();
+        rows.retain(|_| stays.next().unwrap_or(true));
+    }
     Ok(())
 }
 

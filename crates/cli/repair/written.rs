@@ -14,6 +14,7 @@ use super::curve::{Holdout, Tried, pair};
 use super::models::{By, Models, Weights, between};
 use crate::args::Repair;
 use crate::base;
+use crate::chosen::{self, Chosen};
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::reporting::{self, Told};
@@ -74,6 +75,7 @@ pub fn write_model(
     models: &Models,
     weights: &Weights,
     chosen: &Tried,
+    holdout: &Holdout,
     output: &Path,
 ) -> Result<Written> {
     let model = between(weights, chosen.alpha, chosen.by)?;
@@ -93,6 +95,11 @@ pub fn write_model(
         }
     };
     write_file(&output.join("run.toml"), &text)?;
+    let folders: Vec<&Path> = models.new.iter().map(|new| new.folder.as_path()).collect();
+    let chose: &[u32] =
+        if holdout.calibration.is_empty() { &holdout.measuring } else { &holdout.calibration };
+    let rows = chose.iter().map(|row| &holdout.split.examples[*row as usize]);
+    Chosen::new("the share of the old weights", rows).with(&folders)?.write(output)?;
     let names = model_files(output)?;
     let distance = distance(&weights.old.params, &params)?;
     Ok(Written { folder: output.into(), names, distance })
@@ -104,7 +111,8 @@ pub fn model_files(output: &Path) -> Result<Vec<String>> {
     for entry in fs::read_dir(output)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let is_models = name.ends_with(".safetensors")
-            || name.ends_with(".json") && name != "curve.json" && name != "report.json"
+            || name.ends_with(".json")
+                && !["curve.json", "report.json", chosen::FILE].contains(&name.as_str())
             || name == "run.toml"
             || TOKENIZER_FILES.contains(&name.as_str());
         if is_models {

@@ -77,7 +77,12 @@ fn an_update_says_every_setting_and_opens_what_it_needs() {
         2,
         "--from-scratch is the encoder of a cold start",
     );
-    refused(&lab, &format!("{line} --select-by f1"), 2, "--select-by is for finetune");
+    refused(
+        &lab,
+        &format!("{line} --select-by f1"),
+        2,
+        "--select-by: held-out rows choose nothing while an update trains",
+    );
     refused(
         &lab,
         &format!("{line} --problem-type regression"),

@@ -85,6 +85,11 @@ fn a_sweeps_report_has_slices_and_both_kinds_of_rows() {
 fn what_a_sweep_refuses() {
     let lab = lab();
     let line = format!("{SWEEP} --seeds 1").replace(" --seeds 2", "");
+    let refused = lab.run(&format!("{line} --select-by worst_class")).expect(2);
+    assert_eq!(
+        refused.error(),
+        "--select-by chooses among an update's candidates, and a sweep shows all of its points; leave it out"
+    );
     let refused = lab.run(&format!("{line} --drop-dominated --shard 1/2")).expect(2);
     assert_eq!(
         refused.error(),

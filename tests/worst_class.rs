@@ -143,6 +143,16 @@ fn an_update_may_be_robust_and_keep_a_budget() {
     let provenance = report["provenance"].to_string();
     assert!(provenance.contains("calibration rows of "), "{provenance}");
     assert!(report["comparison"]["worst_classes"]["nfr"][1].is_number());
+    // The choice among candidates may go by the worst class too.
+    let line = update.replace("--interpolate none", "--interpolate 0,0.5 --select-by worst_class");
+    let done = lab.run(&format!("{line} --max-churn 60% --output $T/even"));
+    assert_eq!(done.code, Some(0), "{} {}", done.out, done.err);
+    let note = "of the models that pass, the one is chosen whose worst class is most often right on calibration rows";
+    assert!(done.out.contains(note), "{}", done.out);
+    let done = lab.run(&line.replace("worst_class", "loss")).expect(2);
+    let said = "--select-by: held-out rows choose nothing while an update trains; among its candidates it chooses by accuracy or \
+                worst_class";
+    assert_eq!(done.error(), said);
     // Without a budget the report is still on rows that steered nothing.
     lab.ok(&format!("{update} --output $T/free"));
     let free = lab.json("free/report.json");

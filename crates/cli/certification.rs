@@ -7,7 +7,7 @@ use lowchurn_churn::{
     Budget, Candidate, Certificate, Measurements, Pair, class_flips_of, column_slices, walk,
 };
 use lowchurn_data::{Example, Rng};
-use lowchurn_distill::Method;
+use lowchurn_distill::{Method, SelectBy};
 
 use crate::chosen;
 use crate::console::Console;
@@ -96,8 +96,9 @@ pub fn refuse_few_rows(
     Ok(budget.check_classes(&(0..names.len()).map(of_class).collect::<Vec<_>>())?)
 }
 
-/// With a budget the walk's choice, or where nothing is certified the safest; without one the most accurate of the trained
-/// models on calibration rows, the first of equals.
+/// With a budget the walk's choice, or where nothing is certified the safest; without one the best of the trained models on
+/// calibration rows, the first of equals. The best is the most accurate, or with --select-by worst_class the one whose worst class
+/// is.
 pub fn choose(
     updating: &Updating,
     trials: &[Trial],
@@ -110,9 +111,15 @@ pub fn choose(
         trial.pair.subset(&rows)
     };
     let flips = Pair::flips;
+    let of_worst = updating.layers.settings.select_by == Some(SelectBy::WorstClass);
+    let merit = |trial: &Trial| match of_worst {
+        true => worst_recall(&part(trial, true)),
+        false => flips(&part(trial, true)).accuracy_new(),
+    };
     let Some(budget) = budget else {
-        let right = |at: &usize| flips(&part(&trials[*at], true)).right_new();
-        let best = (0..trials.len()).rev().max_by_key(right); // of equals the last that is met
+        let merits: Vec<f64> = trials.iter().map(|trial| merit(trial).unwrap_or(0.0)).collect();
+        let better = |a: &usize, b: &usize| merits[*a].total_cmp(&merits[*b]);
+        let best = (0..trials.len()).rev().max_by(better); // of equals the last that is met
         return Ok((best.unwrap_or(0), None));
     };
     let columns = rows_of(&updating.rows.holdout_columns, &certification_rows(updating));
@@ -130,10 +137,15 @@ pub fn choose(
                 name: trial.name.clone(),
                 calibration: flips(&part(trial, true)),
                 certification: measured,
+                merit: merit(trial),
             }
         })
         .collect();
     let (chosen, mut certificate) = walk(&candidates, budget)?;
+    if of_worst && candidates.len() > 1 {
+        let said = "of the models that pass, the one is chosen whose worst class is most often right on calibration rows";
+        certificate.notes.push(said.into());
+    }
     let examples = &updating.rows.holdout.examples;
     let certifying = certification_rows(updating).into_iter().map(|row| &examples[row]);
     certificate.notes.extend(chosen::said_of_repeats(certifying));
@@ -141,6 +153,20 @@ pub fn choose(
     let chosen =
         chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));
     Ok((chosen.unwrap_or(0), Some(certificate)))
+}
+
+/// The lowest share of a class's rows that the new model is right on; `None` where no row has a label.
+fn worst_recall(pair: &Pair) -> Option<f64> {
+    let mut counts = vec![(0u32, 0u32); pair.labels.len()];
+    for (new, gold) in pair.new.iter().zip(&pair.gold) {
+        let Some(gold) = gold else { continue };
+        if let Some((right, all)) = counts.get_mut(*gold as usize) {
+            *right += u32::from(new == gold);
+            *all += 1;
+        }
+    }
+    let met = counts.into_iter().filter(|(_, all)| *all > 0);
+    met.map(|(right, all)| f64::from(right) / f64::from(all)).min_by(f64::total_cmp)
 }
 
 /// Columns cut to some rows.
@@ -183,6 +209,19 @@ mod tests {
         });
         let pairs = calibration_rows(&pairs.collect::<Vec<_>>());
         assert!(pairs.contains(&true) && pairs.contains(&false) && pairs != all);
+    }
+
+    #[test]
+    fn the_worst_class_is_of_those_that_have_a_row() {
+        let pair = |gold: &[Option<u32>]| Pair {
+            labels: ["a", "b", "c"].map(String::from).to_vec(),
+            new: vec![0, 1, 1, 0, 0],
+            gold: gold.to_vec(),
+            ..Pair::default()
+        };
+        let some = [Some(0), Some(1), Some(1), Some(1), None];
+        assert_eq!(worst_recall(&pair(&some)), Some(2.0 / 3.0));
+        assert_eq!(worst_recall(&pair(&[None; 5])), None);
     }
 
     /// A text that half of the traffic consists of is half of both parts.

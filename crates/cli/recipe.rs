@@ -1,6 +1,7 @@
 //! The settings of an update: those of the deployed model's own run, a plan file's, and what is typed.
 
 use anyhow::Result;
+use lowchurn_distill::SelectBy;
 
 use crate::args::Deployed;
 use crate::failure::Usage;
@@ -36,10 +37,18 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
         ("eval-fraction", s.eval_fraction.is_some()),
         ("fresh-head", s.fresh_head.is_some()),
         ("patience", s.patience.is_some()),
-        ("select-by", s.select_by.is_some()),
         ("problem-type", s.problem_type.is_some()),
     ];
-    let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) else { return Ok(()) };
+    let Some((name, _)) = foreign.iter().find(|(_, is_set)| *is_set) else {
+        return match s.select_by {
+            None | Some(SelectBy::Accuracy | SelectBy::WorstClass) => Ok(()),
+            Some(_) => Err(Usage(format!(
+                "{origin}--select-by: held-out rows choose nothing while an update trains; among its candidates it chooses by accuracy \
+                 or worst_class"
+            ))
+            .into()),
+        };
+    };
     let name = match origin {
         "" => format!("--{name}"),
         _ => format!("{origin}{}", name.replace('-', "_")),

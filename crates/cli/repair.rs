@@ -202,6 +202,7 @@ fn choose(
                 classes: Vec::new(),
                 golden: tried[*at].golden.clone(),
             },
+            merit: None,
         };
         let candidates: Vec<Candidate> = open.iter().map(candidate).collect();
         let (chosen, certificate) = walk(&candidates, budget)?;

@@ -40,6 +40,10 @@ pub fn sweep(args: &Sweep, console: &mut Console) -> Result<u8> {
         return finish(args, &output, &args.merge, console);
     }
     let typed = recipe::typed(&args.deployed, &args.deployed.settings)?;
+    if typed.select_by.is_some() {
+        let said = "--select-by chooses among an update's candidates, and a sweep shows all of its points; leave it out";
+        return Err(Usage(said.into()).into());
+    }
     let settings = settings(args, &typed)?;
     let shares = grid::grid("--interpolate", &args.interpolate, (0.0, 1.0))?;
     let shard = args.shard.as_deref().map(shard).transpose()?;

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use lowchurn_churn::{Budget, Certificate, Golden, Pair, Predicted, Report, Unmatched, exit_code};
 use lowchurn_data::Split;
 use lowchurn_distill::{
-    ADAPTER, Method, Plan, Provenance, State, finished_provenance, release, write_file,
+    ADAPTER, Method, Plan, Provenance, SelectBy, State, finished_provenance, release, write_file,
 };
 use lowchurn_models::{Classifier, Head};
 use serde_json::json;
@@ -68,6 +68,9 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         }
         None => None,
     };
+    if updating.layers.settings.select_by == Some(SelectBy::WorstClass) {
+        kinds::refuse_other(updating.old.outputs.kind, "--select-by worst_class")?;
+    }
     if let Some(GoldenRows::Rows(_)) = &golden {
         kinds::refuse_other(
             updating.old.outputs.kind,

@@ -36,6 +36,8 @@ pub struct Candidate {
     pub calibration: Flips,
     /// On other rows.
     pub certification: Measurements,
+    /// What the best of those that pass has most of, on calibration rows; accuracy where it isn't said.
+    pub merit: Option<f64>,
 }
 
 impl Golden {
@@ -97,7 +99,7 @@ pub fn verdict_of(checks: &[Check]) -> Verdict {
 }
 
 /// Walks candidates from the lowest calibration churn to the highest while each is certified, and chooses among those that
-/// are: the best accuracy on calibration rows, or without labels the last; the safer one of equals. Candidates of the same churn
+/// are: the best accuracy on calibration rows, or what else is their merit, or without labels the last; the safer one of equals. Candidates of the same churn
 /// are walked in the order given, so give them from the safest on.
 ///
 /// The order is fixed by rows that certify nothing, and the walk stops at the first candidate without a PASS: the first
@@ -148,14 +150,15 @@ fn calibration_churn(candidate: &Candidate) -> f64 {
     candidate.calibration.changed as f64 / candidate.calibration.rows as f64
 }
 
-// Among those that passed, in the order of the walk: the first with the highest accuracy, or churn where labels are missing.
+// Among those that passed, in the order of the walk: the first of the highest merit, or churn where labels are missing.
 fn best(candidates: &[Candidate], order: &[usize], verdicts: &[Verdict]) -> Option<usize> {
     let is_labelled = candidates.iter().all(|candidate| candidate.calibration.labelled > 0);
     let mut best: Option<(usize, f64)> = None;
     let passed = order.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Pass);
     for (&i, _) in passed {
-        let accuracy = candidates[i].calibration.accuracy_new().filter(|_| is_labelled);
-        let value = accuracy.unwrap_or_else(|| calibration_churn(&candidates[i]));
+        let merit = candidates[i].merit.or(candidates[i].calibration.accuracy_new());
+        let merit = merit.filter(|_| is_labelled);
+        let value = merit.unwrap_or_else(|| calibration_churn(&candidates[i]));
         if best.is_none_or(|(_, best)| value > best) {
             best = Some((i, value));
         }

@@ -504,7 +504,8 @@ fn golden_rows_are_counted_and_a_missing_one_is_an_error() {
 }
 
 fn candidate(name: &str, calibration: Flips, certification: Flips) -> Candidate {
-    Candidate { name: name.to_owned(), calibration, certification: measured(certification) }
+    let certification = measured(certification);
+    Candidate { name: name.to_owned(), calibration, certification, ..Candidate::default() }
 }
 
 #[test]
@@ -537,6 +538,16 @@ fn a_walk_goes_from_safe_to_bold_and_takes_the_most_accurate_certified() {
         "one limit, judged with 95% confidence; candidates were walked from safest to boldest up to the first without a \
          PASS, which costs no error (fixed-sequence testing)"
     );
+}
+
+#[test]
+fn a_walk_takes_what_is_asked_for_of_those_that_pass() {
+    let of = |name, positive, merit| Candidate {
+        merit: Some(merit),
+        ..candidate(name, flips(1000, 0, positive, 0), unlabelled(5000, 10))
+    };
+    let candidates = [of("even", 5, 0.7), of("accurate", 9, 0.2), of("bolder", 12, 0.7)];
+    assert_eq!(walk(&candidates, &churn_budget(0.02)).unwrap().0, Some(0));
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn gains_are_in_points_and_the_chosen_candidate_is_named() {
         name: name.to_owned(),
         calibration: flips(1000, negative),
         certification: Measurements { all: flips(5000, negative), ..Measurements::default() },
+        merit: None,
     };
     let (_, made) = walk(&[candidate("λ | 0.9", 2), candidate("λ 0.5", 900)], &budget).unwrap();
     let text = gate_markdown(&made);

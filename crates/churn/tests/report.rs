@@ -133,6 +133,7 @@ fn measured() -> Report {
         name: name.to_string(),
         calibration: flips,
         certification: rows.clone(),
+        merit: None,
     };
     let budget = Budget {
         max_churn: Some(0.06),

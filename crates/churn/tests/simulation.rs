@@ -93,6 +93,7 @@ fn a_walk_over_candidates_just_above_the_budget_passes_in_five_of_a_hundred_at_m
                     name: churn.to_string(),
                     calibration: draw(&mut rng, 1000, 0.0, *churn, 0.0),
                     certification: measured(draw(&mut rng, ROWS, 0.0, *churn, 0.0)),
+                    merit: None,
                 })
                 .collect();
             let (chosen, _) = walk(&candidates, &asked).unwrap();

@@ -230,17 +230,17 @@ impl Data {
         Ok(rows)
     }
 
-    /// Other columns of the rows of a split, as text and in the order of [`Data::read`].
+    /// Other columns of the rows of a split, as text and in the order of [`Data::read`]; `role` is what they are asked for as.
     pub fn read_columns(
         &self,
         split: &str,
         columns: &[String],
+        role: &'static str,
         hub: &Hub,
         console: &mut Console,
     ) -> Result<Vec<Vec<String>>> {
         let expression = self.expression(split)?;
-        let dataset = self.dataset(&expression, hub, console)?;
-        Ok(read_columns(&dataset, &expression, columns)?)
+        Ok(read_columns(&self.dataset(&expression, hub, console)?, &expression, columns, role)?)
     }
 
     /// The files that an expression needs, fetched where they aren't here yet.

@@ -21,6 +21,7 @@ use crate::failure::Usage;
 use crate::places;
 use crate::reader::{Part, Reader, unique};
 use crate::settings::{self, Layers, Settings, Source};
+use crate::signals::quoted;
 use crate::training::HeadOf;
 
 const DEFAULT_MODEL: &str = "minilm-l6";
@@ -61,7 +62,7 @@ pub fn open(args: &Finetune, verb: &Verb, console: &mut Console) -> Result<Job> 
         Some(path) => settings::read_plan(path)?,
         None => Settings::default(),
     };
-    let mut flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings) };
+    let mut flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings)? };
     if args.probe {
         flags.train_only = Some(TrainOnly::LastLayer);
     }
@@ -128,7 +129,7 @@ pub fn refuse_deployed(plan: &Plan, verb: &str) -> Result<()> {
     };
     Err(Usage(format!(
         "method {method} needs {what}, and {verb} has none; use lowchurn update --base DIR --method {}",
-        plan.method
+        quoted(&plan.method.to_string())
     ))
     .into())
 }

@@ -22,6 +22,7 @@ use crate::reader::{Part, Reader, unique};
 use crate::seen;
 use crate::settings::{self, Settings, Source};
 use crate::slices::Slices;
+use crate::steering::GROUP_BY;
 
 /// Old rows first, then new, then unlabelled; ids are unique.
 pub struct UpdateRows {
@@ -135,7 +136,7 @@ pub fn read(
     }
     let group_by: Vec<String> =
         settings::objective(settings)?.group_by().map(str::to_string).into_iter().collect();
-    let of_train = columns(&parts, &group_by, hub, console)?;
+    let of_train = columns(&parts, &group_by, GROUP_BY, hub, console)?;
     let examples = unique(parts);
     let n_unlabelled = examples.len() - n_old - n_new;
     let train = Split::new(&name, examples, labels.clone());
@@ -144,8 +145,8 @@ pub fn read(
     // Whoever trains for groups wants to see them.
     let mut slices = args.slice.clone();
     slices.extend(group_by.iter().filter(|column| !args.slice.contains(column)).cloned());
-    let holdout_columns = columns(&held, &slices, hub, console)?;
-    let of_held = columns(&held, &group_by, hub, console)?;
+    let holdout_columns = columns(&held, &slices, "slice", hub, console)?;
+    let of_held = columns(&held, &group_by, GROUP_BY, hub, console)?;
     let values = |all: Vec<(String, Vec<String>)>| all.into_iter().next().map(|(_, all)| all);
     let groups = values(of_train).zip(values(of_held));
     let held_name: Vec<String> = held.iter().map(|part| part.name.clone()).collect();
@@ -256,6 +257,7 @@ fn say_twice(old: &[Part], new: &[Part], base: &str, console: &mut Console) {
 fn columns(
     parts: &[Part],
     wanted: &[String],
+    role: &'static str,
     hub: &Hub,
     console: &mut Console,
 ) -> Result<Vec<(String, Vec<String>)>> {
@@ -263,7 +265,7 @@ fn columns(
         wanted.iter().map(|column| (column.clone(), Vec::new())).collect();
     for part in parts.iter().filter(|_| !wanted.is_empty()) {
         let data = data::open(&part.source, hub, console)?;
-        let values = data.read_columns(&part.split, wanted, hub, console)?;
+        let values = data.read_columns(&part.split, wanted, role, hub, console)?;
         let values = wanted.iter().cloned().zip(values).collect();
         let slices = Slices::new(part.ids.iter().map(String::as_str), values);
         let ids: Vec<String> = part.examples.iter().map(|row| row.id.clone()).collect();

@@ -37,7 +37,7 @@ pub fn command_that_goes_on() -> String {
 }
 
 /// In single quotes where a shell would read more into a word: zsh takes `train[:200]` for a pattern.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.to_string(),

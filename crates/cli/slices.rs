@@ -35,7 +35,7 @@ pub fn read(
     if columns.is_empty() {
         return Ok(Slices::default());
     }
-    let values = data.read_columns(split, columns, hub, console)?;
+    let values = data.read_columns(split, columns, "slice", hub, console)?;
     let ids = examples.iter().map(|row| row.id.as_str());
     Ok(Slices::new(ids, columns.iter().cloned().zip(values).collect()))
 }

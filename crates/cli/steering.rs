@@ -22,6 +22,9 @@ use crate::job::Job;
 use crate::progress::count;
 use crate::settings;
 use crate::updating::Updating;
+/// The flag, and as what a column is asked for.
+pub const GROUP_BY: &str = "group-by";
+
 
 /// To be lent to a run's guides; nothing of it without an objective that asks.
 #[derive(Default)]
@@ -201,10 +204,10 @@ fn values_of_run(
 ) -> Result<(Vec<String>, Vec<String>)> {
     let mut by_id = |split: &str| -> Result<HashMap<String, String>> {
         let (data, wishes) = (&job.data, &job.wanted.wishes);
-        let rows = data.read(split, wishes, Labels::Required, None, &job.hub, console)?;
+        let read = data.read(split, wishes, Labels::Required, None, &job.hub, console)?;
         let wanted = [column.to_string()];
-        let values = data.read_columns(split, &wanted, &job.hub, console)?;
-        let ids = rows.examples.into_iter().map(|row| row.id);
+        let values = data.read_columns(split, &wanted, GROUP_BY, &job.hub, console)?;
+        let ids = read.examples.into_iter().map(|row| row.id);
         Ok(ids.zip(values.into_iter().flatten()).collect())
     };
     let train = by_id(&job.wanted.train)?;

@@ -47,7 +47,7 @@ pub struct Trial {
 
 pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     signals::listen()?;
-    let typed = recipe::typed(&args.deployed, &args.method.onto(&args.deployed.settings))?;
+    let typed = recipe::typed(&args.deployed, &args.method.onto(&args.deployed.settings)?)?;
     let methods = methods(&typed)?;
     if args.init == Init::Warm && !methods.iter().any(starts_fresh) {
         recipe::refuse_encoder(&typed)?;

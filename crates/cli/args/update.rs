@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::ValueEnum;
 use lowchurn_distill::Moment;
 
+use crate::failure::Usage;
 use crate::settings::Settings;
 
 /// What an update is made of, whatever is done with it.
@@ -122,7 +124,7 @@ pub struct MethodFlags {
     pub objective: Option<String>,
 
     /// Of the robust objective: 0 is the mean over classes, 1 the worst class alone [default: 1]
-    #[arg(long, alias = "worst_class_weight", value_name = "SHARE")]
+    #[arg(long, alias = "worst_class_weight", value_name = "SHARE", value_parser = share)]
     pub worst_class_weight: Option<f64>,
 
     /// A column whose values are the groups of an objective, in place of the classes
@@ -146,11 +148,11 @@ pub enum SwitchTo {
 }
 
 impl MethodFlags {
-    pub fn onto(&self, settings: &Settings) -> Settings {
+    pub fn onto(&self, settings: &Settings) -> Result<Settings> {
         let MethodFlags { method, temperature, objective, worst_class_weight, group_by, .. } =
             self.clone();
-        let lambda = self.lambda();
-        Settings {
+        let lambda = self.lambda()?;
+        Ok(Settings {
             method,
             lambda,
             temperature,
@@ -158,25 +160,40 @@ impl MethodFlags {
             worst_class_weight,
             group_by,
             ..settings.clone()
-        }
+        })
     }
 
     /// λ as it is typed, or its switch: `--lambda 0.8 --switch-at 50% --switch-to labels` is `0.8..0@50%`.
-    fn lambda(&self) -> Option<String> {
+    fn lambda(&self) -> Result<Option<String>> {
         let (Some(at), Some(to)) = (self.switch_at, self.switch_to) else {
-            return self.lambda.clone();
+            return Ok(self.lambda.clone());
         };
+        let typed = self.lambda.as_deref().unwrap_or("1");
+        let is_number = |lambda: &str| lambda.trim().parse::<f64>().is_ok();
+        if let Some(odd) = typed.split(',').find(|lambda| !is_number(lambda)) {
+            return Err(Usage(format!(
+                "--switch-at {at} beside --lambda {typed}: {odd:?} is no number; with --switch-at λ is what the teacher weighs while it \
+                 is followed, such as 0.8, and without it --lambda may be the whole schedule"
+            ))
+            .into());
+        }
         let switched = |lambda: &str| match to {
             SwitchTo::Labels => format!("{lambda}..0@{at}"),
             SwitchTo::Teacher => format!("0..{lambda}@{at}"),
         };
-        let each = self.lambda.as_deref().unwrap_or("1").split(',');
-        Some(each.map(|lambda| switched(lambda.trim())).collect::<Vec<_>>().join(","))
+        let each = typed.split(',').map(|lambda| switched(lambda.trim()));
+        Ok(Some(each.collect::<Vec<_>>().join(",")))
     }
 }
 
 fn moment(text: &str) -> Result<Moment, String> {
-    text.parse()
+    match text.parse()? {
+        Moment::Step(0) | Moment::Share(0.0) => {
+            Err("nothing comes before the first update; expected an update from 1 on, or a share above 0%".into())
+        }
+        Moment::Share(1.0) => Err("nothing comes after the last update; expected a share below 100%".into()),
+        moment => Ok(moment),
+    }
 }
 
 /// What must hold of an update.
@@ -355,21 +372,47 @@ mod tests {
 
     #[test]
     fn a_switch_is_a_schedule_of_the_teachers_weight() {
-        let check = |lambda: Option<&str>, at: Option<&str>, to, expected: Option<&str>| {
+        let check = |lambda: Option<&str>,
+                     at: Option<&str>,
+                     to,
+                     expected: Result<Option<&str>, &str>| {
             let flags = MethodFlags {
                 lambda: lambda.map(str::to_string),
                 switch_at: at.map(|at| moment(at).unwrap()),
                 switch_to: to,
                 ..MethodFlags::default()
             };
-            assert_eq!(flags.onto(&Settings::default()).lambda.as_deref(), expected);
+            let settings = flags.onto(&Settings::default());
+            match (settings, expected) {
+                (Ok(settings), Ok(expected)) => assert_eq!(settings.lambda.as_deref(), expected),
+                (found, expected) => {
+                    assert_eq!(
+                        found.map_err(|error| error.to_string()).err(),
+                        expected.err().map(String::from)
+                    );
+                }
+            }
         };
-        check(None, None, None, None);
-        check(Some("0.4"), None, None, Some("0.4"));
-        check(None, Some("50%"), Some(SwitchTo::Labels), Some("1..0@50%"));
-        check(Some("0.8, 0.5"), Some("20"), Some(SwitchTo::Teacher), Some("0..0.8@20,0..0.5@20"));
-        let expected = "\"x\" is no moment of a run; expected an update such as 200, or a share of all such as 50%";
-        assert_eq!(moment("x"), Err(expected.into()));
+        check(None, None, None, Ok(None));
+        check(Some("0.4"), None, None, Ok(Some("0.4")));
+        check(None, Some("50%"), Some(SwitchTo::Labels), Ok(Some("1..0@50%")));
+        let both = "0..0.8@20,0..0.5@20";
+        check(Some("0.8, 0.5"), Some("20"), Some(SwitchTo::Teacher), Ok(Some(both)));
+        let said = "--switch-at 50% beside --lambda 1..0@20%: \"1..0@20%\" is no number; with --switch-at λ is what the teacher weighs \
+                    while it is followed, such as 0.8, and without it --lambda may be the whole schedule";
+        check(Some("1..0@20%"), Some("50%"), Some(SwitchTo::Labels), Err(said));
+        let refused = |text: &str, expected: &str| assert_eq!(moment(text), Err(expected.into()));
+        refused(
+            "x",
+            "\"x\" is no moment of a run; expected an update such as 200, or a share of all such as 50%",
+        );
+        for text in ["0", "0%"] {
+            refused(
+                text,
+                "nothing comes before the first update; expected an update from 1 on, or a share above 0%",
+            );
+        }
+        refused("100%", "nothing comes after the last update; expected a share below 100%");
     }
 
     #[test]

@@ -104,10 +104,10 @@ pub fn read_columns(
     dataset: &Dataset,
     expression: &str,
     columns: &[String],
+    role: &'static str,
 ) -> Result<Vec<Vec<String>>> {
     let expression = SplitExpression::parse(expression)?;
-    let wanted: Vec<Wanted> =
-        columns.iter().map(|column| Wanted { role: "slice", column }).collect();
+    let wanted: Vec<Wanted> = columns.iter().map(|column| Wanted { role, column }).collect();
     let mut selected = vec![Vec::new(); columns.len()];
     for part in &expression.parts {
         let mut own: Vec<Vec<String>> = vec![Vec::new(); columns.len()];
@@ -363,7 +363,7 @@ mod tests {
         let dataset = Dataset::of_files(&[first, second]).unwrap();
         let columns = ["day".to_owned(), "shop".to_owned()];
         let check = |expression: &str, expected: [&[&str]; 2]| {
-            let found = read_columns(&dataset, expression, &columns).unwrap();
+            let found = read_columns(&dataset, expression, &columns, "slice").unwrap();
             assert_eq!(found, expected);
             let request = Request {
                 columns: Columns::default(),
@@ -377,7 +377,10 @@ mod tests {
         check("train", [&["1", "2", "3"], &["", "west", "north"]]);
         check("train[1:]", [&["2", "3"], &["west", "north"]]);
         check("train[2:]+train[:2]", [&["3", "1", "2"], &["north", "", "west"]]);
-        assert_eq!(read_columns(&dataset, "train", &[]).unwrap(), Vec::<Vec<String>>::new());
+        assert_eq!(
+            read_columns(&dataset, "train", &[], "slice").unwrap(),
+            Vec::<Vec<String>>::new()
+        );
     }
 
     #[test]
@@ -386,7 +389,7 @@ mod tests {
         let path = write(&dir, "a.csv", "text,airline\nx,Delta\n");
         let dataset = Dataset::of_files(std::slice::from_ref(&path)).unwrap();
         let message = |column: &str| {
-            read_columns(&dataset, "train", &[column.to_owned()]).unwrap_err().to_string()
+            read_columns(&dataset, "train", &[column.to_owned()], "slice").unwrap_err().to_string()
         };
         let expected =
             r#"no slice column "arline" (columns: text, airline); did you mean "airline"?"#;
@@ -399,7 +402,7 @@ mod tests {
         let path = write(&dir, "a.csv", "text,kind\nx,1\ny,0\nz,\nw,7\n");
         let names = LabelSet::new(vec!["bad".to_owned(), "good".to_owned()]).unwrap();
         let dataset = Dataset::of_files(&[path]).unwrap().with_classes("kind", &names);
-        let found = read_columns(&dataset, "train", &["kind".to_owned()]).unwrap();
+        let found = read_columns(&dataset, "train", &["kind".to_owned()], "slice").unwrap();
         assert_eq!(found, [["good", "bad", "", "7"]]);
     }
 }

@@ -62,7 +62,7 @@ fn a_further_column_has_the_values_that_pandas_counts() {
     let Some(root) = datasets() else { return };
     let folder = root.join("osanseviero/twitter-airline-sentiment");
     let dataset = Dataset::of_folder(&folder, None).unwrap();
-    let found = read_columns(&dataset, "train", &["airline".to_owned()]).unwrap();
+    let found = read_columns(&dataset, "train", &["airline".to_owned()], "slice").unwrap();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     found[0].iter().for_each(|airline| *counts.entry(airline).or_default() += 1);
     let expected = [

@@ -102,6 +102,11 @@ fn what_cannot_be_is_refused() {
         "\"saga\" is no variance reduction; expected none, kd, ",
     );
     check(
+        &distil("--student tiny --variance-reduction svrg:every=0"),
+        2,
+        "svrg: every is \"0\", expected at least 1 epoch",
+    );
+    check(
         &distil("--student tiny --variance-reduction svrg"),
         2,
         "its control is the student's own snapshot; take modified or unbiased with a teacher",

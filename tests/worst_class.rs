@@ -301,6 +301,13 @@ fn what_makes_no_sense_is_said() {
         2,
         "objective robust finds its worst class on the rows of the evaluation, and there is none; give an --eval-split",
     );
+    let late = update.replace("robust:every=5", "robust:every=30");
+    for flags in ["--dry-run", ""] {
+        let done = lab.ok(&format!("{late} --output $T/late {flags}"));
+        let never =
+            "objective robust looks at held-out rows every 30 updates, and the run has 30: ";
+        assert!(done.err.contains(never), "{flags}: {}", done.err);
+    }
     check(
         "finetune $T/data TRAIN --output $T/x --worst-class-weight 0.5",
         2,

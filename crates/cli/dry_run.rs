@@ -77,6 +77,11 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
         0 => "to download: nothing, all is here".to_string(),
         n => format!("to download: {} in {n} files", bytes(to_download)),
     })?;
+    if let (Some(rows), Some(steps)) = (rows, steps) {
+        // Where a batch has so many tokens, nothing hangs on the length of an epoch.
+        let per_epoch = job.plan.steps_per_epoch_of_rows(rows as usize).unwrap_or(steps);
+        job::tell_remarks(&job.plan, (steps, per_epoch), console)?;
+    }
     for (path, size) in &missing {
         console.tell(&format!("  {path}  {}", bytes(*size)))?;
     }
@@ -177,6 +182,7 @@ pub fn of_updating(
         }));
     }
     Ok(())
+        job::tell_remarks(plan, (steps, plan.steps_per_epoch(lengths)), console)?;
 }
 
 /// A training that a dry run speaks of.

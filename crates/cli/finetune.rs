@@ -227,7 +227,7 @@ pub fn tell_tokens(
         "event": "tokens", "rows": train.rows(), "tokens": train.tokens.len(), "padding": padding,
         "truncated": train.n_truncated,
     }));
-    Ok(())
+    job::tell_remarks(plan, (plan.total_steps(&lengths), plan.steps_per_epoch(&lengths)), console)
 }
 
 /// Mean and standard deviation (n − 1) over seeds.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::Device;
 use lowchurn_data::{Columns, Kind, LabelSet, Labels, NewClasses, Split, TextEncoder, labelled};
-use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, TrainOnly, check_trained};
+use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, TrainOnly, check_trained, remarks};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
 use serde_json::{Value, json};
@@ -324,6 +324,19 @@ pub fn tell_plan(plan: &Plan, layers: &Layers, base: &str, console: &mut Console
     let show = |(key, value): (&String, &Value)| match layers.origin(key) {
         "default" => format!("{key} {value}"),
         origin => format!("{key} {value} ({origin})"),
+/// What of a plan can't take effect in a run of so many updates, and so many an epoch; refuses a λ that leaves its range in it.
+pub fn tell_remarks(
+    plan: &Plan,
+    (total, per_epoch): (u64, u64),
+    console: &mut Console,
+) -> Result<()> {
+    if let Some(lambda) = plan.method.lambda() {
+        lambda.check(total)?;
+    }
+    remarks(plan, total, per_epoch).iter().for_each(|line| console.say(line));
+    Ok(())
+}
+
     };
     let shown: Vec<String> = plan.iter().map(show).collect();
     console.tell(&format!("plan: {}", shown.join(", ")))?;

@@ -16,6 +16,8 @@ use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::failure::Usage;
+
 pub use self::layers::Layers;
 pub use self::lines::{method, objective};
 pub use self::plan_file::read_plan;
@@ -163,7 +165,7 @@ pub struct Settings {
     pub optimizer: Option<OptimizerName>,
 
     /// Take the noise of a teacher's gradients off: none, kd, modified or unbiased (method distil), or svrg[:start=EPOCH,every=EPOCHS,
-    /// lambda=SHARE] (method retrain) [default: none]
+    /// lambda=SHARE] (method retrain; epochs count from 0, and start=2,every=2,lambda=1 where they aren't said) [default: none]
     #[arg(long, value_name = "NAME")]
     pub variance_reduction: Option<VarianceReduction>,
 
@@ -350,7 +352,7 @@ pub fn plan(settings: &Settings, default_select_by: SelectBy) -> Result<Plan> {
         patience: s.patience.unwrap_or(d.patience),
         select_by: d.select_by,
     };
-    Ok(plan.check()?)
+    Ok(plan.check().map_err(|error| Usage(error.to_string()))?)
 }
 
 /// Settings with the plan's values filled in: what `run.toml` says.

@@ -28,7 +28,7 @@ use crate::recipe::recipe_of;
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
-use crate::{base, information, kinds, places, steering};
+use crate::{base, information, job, kinds, places, steering};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -223,6 +223,9 @@ impl Updating {
             Some(tokens) => tokens,
             None => self.train_tokens(&start, plan)?,
         };
+        let lengths = train.lengths();
+        let length = (plan.total_steps(&lengths), plan.steps_per_epoch(&lengths));
+        job::tell_remarks(plan, length, console)?;
         let old_weights = match needs.old_weights {
             true => match self.old_weights(plan, console)? {
                 Some(found) => Some(found),

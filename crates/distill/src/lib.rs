@@ -53,6 +53,8 @@ mod freeze;
 
 mod plan;
 
+mod remarks;
+
 mod precision;
 
 mod schedule;
@@ -133,6 +135,7 @@ pub use release::{Finished, Release, finished, finished_provenance, release};
 pub use schedule::Schedule;
 pub use shift::{Shift, ShiftTo, fit_shift};
 pub use spectrum::{Eigen, Matched, add_second_moment, along, eigen, matched};
+pub use remarks::remarks;
 pub use state::{LogEntry, Peer, Projections, State};
 pub use states::{StateTerms, TextVector, VectorLoss, Vectors, check_same_tokens};
 pub use step::{StepReport, step, step_deferring};

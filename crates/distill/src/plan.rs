@@ -5,6 +5,7 @@ use lowchurn_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::precision::{PrecisionName, is_f32};
+use crate::remarks::refuse_idle;
 use crate::trained::LORA_ALPHA;
 use crate::{
     Error, Freeze, Method, Objective, OptimizerName, Result, Schedule, Scores, StateTerms,
@@ -249,6 +250,7 @@ impl Plan {
         Ok(self)
     }
 
+        refuse_idle(&self)?;
     /// A row has to fit, and rows of batches of unlike numbers don't weigh alike, which objectives count on.
     fn check_tokens(&self, n: usize) -> Result<()> {
         let reason = if n < self.max_length {
@@ -318,10 +320,15 @@ impl Plan {
 
     /// Before anybody has counted tokens; `None` where it takes them.
     pub fn total_steps_of_rows(&self, rows: usize) -> Option<u64> {
-        let of_epochs = |size| u64::from(self.epochs) * self.updates_of(rows.div_ceil(size));
-        self.max_steps.or_else(|| self.batch_size.rows().map(of_epochs))
+        let of_epochs = |steps| u64::from(self.epochs) * steps;
+        self.max_steps.or_else(|| self.steps_per_epoch_of_rows(rows).map(of_epochs))
     }
 
+    pub fn steps_per_epoch_of_rows(&self, rows: usize) -> Option<u64> {
+        self.batch_size.rows().map(|size| self.updates_of(rows.div_ceil(size)))
+    }
+
+    /// Likewise.
     pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
         self.learning_rate * self.schedule.factor(step, self.warmup_steps, total)
     }

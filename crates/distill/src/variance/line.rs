@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::VarianceReduction;
+use crate::method::line::Keys;
 
 impl fmt::Display for VarianceReduction {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,31 +27,22 @@ impl FromStr for VarianceReduction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<VarianceReduction, String> {
-        let bad = || format!("{text:?} is no variance reduction; {EXPECTED}");
-        let settings = match text.trim() {
-            "none" => return Ok(VarianceReduction::None),
-            "kd" => return Ok(VarianceReduction::Kd),
-            "modified" => return Ok(VarianceReduction::Modified),
-            "unbiased" => return Ok(VarianceReduction::Unbiased),
-            "svrg" => "",
-            text => text.strip_prefix("svrg:").ok_or_else(bad)?,
+        let mut k = Keys::of(text)?;
+        let found = match k.method {
+            "none" => VarianceReduction::None,
+            "kd" => VarianceReduction::Kd,
+            "modified" => VarianceReduction::Modified,
+            "unbiased" => VarianceReduction::Unbiased,
+            // The code's defaults (papers.md 8.3).
+            "svrg" => VarianceReduction::Svrg {
+                start: k.parsed("start", 2, "an epoch, 0 for the first", |_| true)?,
+                every: k.parsed("every", 2, "at least 1 epoch", |n| *n > 0)?,
+                lambda: k.share("lambda", 1.0)?,
+            },
+            _ => return Err(format!("{text:?} is no variance reduction; {EXPECTED}")),
         };
-        // The code's defaults (papers.md 8.3).
-        let (mut start, mut every, mut lambda) = (2, 2, 1.0);
-        for setting in settings.split(',').filter(|setting| !setting.is_empty()) {
-            let (key, value) = setting.split_once('=').ok_or_else(bad)?;
-            let count = || value.trim().parse::<u64>().map_err(|_| bad());
-            match key.trim() {
-                "start" => start = count()?,
-                "every" => every = count().ok().filter(|every| *every > 0).ok_or_else(bad)?,
-                "lambda" => {
-                    let value = value.trim().parse::<f64>().map_err(|_| bad())?;
-                    lambda = Some(value).filter(|x| (0.0..=1.0).contains(x)).ok_or_else(bad)?;
-                }
-                _ => return Err(bad()),
-            }
-        }
-        Ok(VarianceReduction::Svrg { start, every, lambda })
+        k.end()?;
+        Ok(found)
     }
 }
 

@@ -75,9 +75,10 @@ impl Linear {
         model
     }
 
+    /// Not checked: at λ = 0, where a plan with a reduction is refused, the numbers are known too.
     fn with(&self, method: &str, reduction: &str) -> Plan {
         let (method, variance_reduction) = (method.parse().unwrap(), reduction.parse().unwrap());
-        Plan { method, variance_reduction, ..self.plan.clone() }.check().unwrap()
+        Plan { method, variance_reduction, ..self.plan.clone() }
     }
 
     /// The logits of a teacher of these weights on all rows.

@@ -62,12 +62,41 @@ fn worst(lab: &Lab, model: &str, split: &str) -> f64 {
 #[test]
 fn a_robust_run_keeps_its_objective_and_its_worst_class() {
     let lab = lab();
-    train(&lab, "standard", "");
+    let plain = train(&lab, "standard", "");
+    assert!(
+        !plain.out.contains("worst") && !plain.err.contains("worst"),
+        "{}{}",
+        plain.out,
+        plain.err
+    );
     let flags =
         "--objective robust:every=4,step=0.5 --worst-class-weight 0.75 --select-by worst_class";
     let done = train(&lab, "robust", flags);
-    assert!(done.out.contains("objective robust: 120 of 120 held-out rows steer"), "{}", done.out);
+    let steers = "objective robust: 120 of 120 held-out rows steer, fewest of delivery: 40";
+    assert!(done.out.contains(steers), "{}", done.out);
     assert!(done.err.contains("worst off on held-out rows is "), "{}", done.err);
+    // The number that it selects by stands in each line, and all weights in the log.
+    let scores = &lab.json("robust/eval_results.json")["scores"];
+    let selected = format!("worst class {:.2}%", 100.0 * scores["worst_class"].as_f64().unwrap());
+    assert!(done.out.contains(&format!("{selected} (update ")), "{selected}: {}", done.out);
+    assert!(done.err.contains(&format!("{selected}  best so far")), "{selected}: {}", done.err);
+    let looks: Vec<Value> = lab
+        .lines("robust/metrics.jsonl")
+        .into_iter()
+        .filter(|line| line.get("weights").is_some())
+        .collect();
+    let steps: Vec<u64> = looks.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [4, 8, 12, 16, 20]);
+    for look in &looks {
+        let of = |key: &str| -> Vec<(String, f64)> {
+            let all = look[key].as_object().unwrap().iter();
+            all.map(|(name, value)| (name.clone(), value.as_f64().unwrap())).collect()
+        };
+        let names: Vec<String> = of("weights").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["delivery", "payment", "returns"]);
+        assert_eq!(of("losses").len(), 3);
+        assert!((of("weights").iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-9);
+    }
     let (standard, robust) = (worst(&lab, "standard", "test"), worst(&lab, "robust", "test"));
     assert!(robust > standard + 0.1, "{standard} {robust}");
     let line = "robust:weight=0.75,base=balanced,form=margin,step=0.5,every=4,labels=one-hot,loss=zero-one,rows=1000";
@@ -93,7 +122,8 @@ fn a_robust_run_keeps_its_objective_and_its_worst_class() {
     assert!(other.err.contains("holds a run with another objective"), "{}", other.err);
     // A plain run says nothing of objectives.
     assert!(!lab.text("standard/run.toml").contains("objective"));
-    assert!(!lab.text("standard/trainer_state.json").contains("worst_class"));
+    // What the worst class is stands in its results all the same.
+    assert!(lab.json("standard/eval_results.json")["scores"]["worst_class"].is_number());
     let said = lab.ok("eval --model $T/robust --data $T/data --split test").out;
     assert!(said.contains("worst class: "), "{said}");
 }
@@ -119,7 +149,70 @@ fn students_have_objectives_too() {
         "{}",
         done.err
     );
+    assert!(done.out.contains("  worst group "), "{}", done.out);
+    let groups = &lab.json("grouped/eval_results.json")["scores"]["groups"];
+    assert!(groups["north"].is_number() && groups["south"].is_number(), "{groups}");
     distil("margins", "--objective ada-margin");
+}
+
+/// Rows without a value are a group that has a name, and rows of a group that isn't trained on are told by its name.
+#[test]
+fn rows_without_a_group_are_counted_and_named() {
+    let lab = lab();
+    let without = |name: &str, from: &str, to: &str| {
+        lab.write(name, lab.text(name).replacen(from, to, 20));
+    };
+    without("data/train.jsonl", ",\"shop\":\"north\"", "");
+    without("data/validation.jsonl", ",\"shop\":\"south\"", "");
+    lab.write(
+        "data/validation.jsonl",
+        lab.text("data/validation.jsonl").replacen("north", "west", 7),
+    );
+    let done = train(
+        &lab,
+        "grouped",
+        "--objective robust:every=8 --group-by shop --select-by worst_class",
+    );
+    let expected = "group-by shop: 20 of 216 rows to train on and 20 of 120 held-out rows have no value; they are a group too, \
+                    (none)";
+    assert!(done.err.contains(expected), "{}", done.err);
+    let expected =
+        "7 held-out rows are of groups that no row to train on is of (west); they don't steer";
+    assert!(done.err.contains(expected), "{}", done.err);
+    assert!(
+        done.out.contains("113 of 120 held-out rows steer, fewest of (none): 20"),
+        "{}",
+        done.out
+    );
+    let groups = lab.json("grouped/eval_results.json")["scores"]["groups"].clone();
+    let names: Vec<&String> = groups.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["(none)", "north", "south"]);
+    let worst = groups.as_object().unwrap().values().map(|share| share.as_f64().unwrap());
+    let worst = format!("{:.2}% (update ", 100.0 * worst.fold(1.0, f64::min));
+    assert!(done.out.contains(&worst), "{worst}: {}", done.out);
+}
+
+#[test]
+fn what_hardly_steers_is_said() {
+    let lab = lab();
+    let done = train(&lab, "few", "--objective robust:rows=6,every=30");
+    let few = "of so few rows each moves the loss of delivery by 50 points, so weights follow chance; hold out more of them, or let \
+               more steer (rows=)";
+    assert!(
+        done.out.contains("6 of 120 held-out rows steer, fewest of delivery: 2"),
+        "{}",
+        done.out
+    );
+    assert!(done.err.contains(few), "{}", done.err);
+    let never = "objective robust looks at held-out rows every 30 updates, and the run has 24: its weights stay even, as of \
+                 objective balanced; take a lower every=, or more updates";
+    assert!(done.err.contains(never), "{}", done.err);
+    let plain = TRAIN.replace("--tables $T/tables", "");
+    let rehearsed = lab.ok(&format!(
+        "finetune $T/data {plain} --output $T/other --objective robust:rows=6,every=30 --dry-run"
+    ));
+    assert!(rehearsed.err.contains(never) && rehearsed.err.contains(few), "{}", rehearsed.err);
+    assert!(!lab.path("other").exists());
 }
 
 #[test]
@@ -166,6 +259,13 @@ fn an_update_may_be_robust_and_keep_a_budget() {
     lab.write("later.jsonl", rows(5000, [60, 30, 4]));
     lab.ok("update --base $T/grouped --new $T/later.jsonl --holdout $T/hold.jsonl --tables $T/tables --max-steps 5 --output $T/later");
     assert!(lab.text("later/run.toml").contains("group-by=shop"), "{}", lab.text("later/run.toml"));
+    let late = update.replace("robust:every=5", "robust:every=30");
+    for flags in ["--dry-run", ""] {
+        let done = lab.ok(&format!("{late} --output $T/late {flags}"));
+        let never =
+            "objective robust looks at held-out rows every 30 updates, and the run has 30: ";
+        assert!(done.err.contains(never), "{flags}: {}", done.err);
+    }
 }
 
 #[test]
@@ -301,13 +401,6 @@ fn what_makes_no_sense_is_said() {
         2,
         "objective robust finds its worst class on the rows of the evaluation, and there is none; give an --eval-split",
     );
-    let late = update.replace("robust:every=5", "robust:every=30");
-    for flags in ["--dry-run", ""] {
-        let done = lab.ok(&format!("{late} --output $T/late {flags}"));
-        let never =
-            "objective robust looks at held-out rows every 30 updates, and the run has 30: ";
-        assert!(done.err.contains(never), "{flags}: {}", done.err);
-    }
     check(
         "finetune $T/data TRAIN --output $T/x --worst-class-weight 0.5",
         2,
@@ -328,7 +421,21 @@ fn what_makes_no_sense_is_said() {
         3,
         "objective robust: no held-out row has the label \"payment\", so this class can't be measured; hold out rows of it",
     );
-    check("finetune $T/data TRAIN --output $T/x --objective robust --group-by shp", 3, "shp");
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective robust --group-by shp",
+        3,
+        "data/train.jsonl: no group-by column \"shp\" (columns: id, text, label, shop); did you mean \"shop\"?",
+    );
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective robust --group-by id",
+        2,
+        "group-by id: 216 groups for 216 rows to train on; name a column whose values are shared by many rows",
+    );
+    check(
+        "finetune $T/data TRAIN --output $T/x --objective balanced --worst-class-weight 50%",
+        2,
+        "--worst-class-weight 0.5 is for objective robust, and the objective is balanced; leave it out, or take --objective robust",
+    );
     train(&lab, "model", "");
     check(
         "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",

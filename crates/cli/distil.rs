@@ -155,7 +155,9 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
     if let (Some(path), Some(soft)) = (&args.emit_soft_labels, soft) {
         return emit(path, soft, &ready, &followed, console);
     }
-    let Some(steered) = steering::of_run(&job, &ready, Some(&asked), console)? else {
+    let Some(steered) =
+        steering::of_run(&job, &ready.rows, &ready.base_folder, Some(&asked), console)?
+    else {
         return Ok(INTERRUPTED);
     };
     finetune::train(&job, &run, &ready, Some(&followed), &steered, started, console)

@@ -64,7 +64,8 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     }
     output::check(&job.output)?;
     let mut ready = prepare(&mut job, &[], console)?;
-    let Some(steered) = steering::of_run(&job, &ready, None, console)? else {
+    let Some(steered) = steering::of_run(&job, &ready.rows, &ready.base_folder, None, console)?
+    else {
         return Ok(INTERRUPTED);
     };
     let features = probe::features(&ready, &job, &probe::tables_of(&job), console)?;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use lowchurn_data::Kind;
-use lowchurn_distill::{Event, Scores};
+use lowchurn_distill::{Event, Scores, Steered};
 
 pub use self::downloads::Downloads;
 pub use self::words::{bytes, count, duration, printable};
@@ -44,6 +44,8 @@ const REDRAW: Duration = Duration::from_millis(100);
 pub struct Status {
     /// What rows outside training are gone through for.
     pub evaluating: &'static str,
+    /// Whether the class or group that is worst off stands in the lines of evaluations.
+    pub has_worst: bool,
     phase: Phase,
     step: u64,
     total: u64,
@@ -78,6 +80,7 @@ impl Status {
     pub fn new() -> Status {
         Status {
             evaluating: "evaluating",
+            has_worst: false,
             phase: Phase::Training,
             step: 0,
             total: 0,
@@ -107,7 +110,7 @@ impl Status {
         };
         let began = self.phase_began();
         let stays = is_last && self.screen.ends(began, terminal, is_training);
-        match note(event) {
+        match self.note(event) {
             Some(text) => self.screen.note(&text, out),
             None if stays => self.screen.note(&line(self, terminal.width()), out),
             None if matches!(event, Event::Logged(_)) => {}
@@ -183,6 +186,34 @@ impl Status {
         self.last = elapsed;
     }
 
+    /// What is worth a line that stays.
+    fn note(&self, event: &Event) -> Option<String> {
+        match event {
+            Event::Resumed { step, total } => {
+                Some(format!("going on from step {} of {}", count(*step), count(*total)))
+            }
+            Event::Evaluated { step, scores, is_best } => {
+                let worst = if self.has_worst { worst_of(scores) } else { String::new() };
+                let best = if *is_best { "  best so far" } else { "" };
+                Some(format!("step {}  eval {}{worst}{best}", count(*step), scores_line(scores)))
+            }
+            Event::Churned { step, churn, lambda } => Some(format!(
+                "update {step}: churn {:.2} % on held-out rows, λ {lambda:.3}",
+                100.0 * churn
+            )),
+            Event::Steered { step, worst, all } => all.get(*worst).map(|Steered { name, loss, weight }| {
+                let name = printable(name);
+                format!("update {step}: worst off on held-out rows is {name}, loss {loss:.3}, weight {weight:.3}")
+            }),
+            Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
+            Event::StoppedEarly { step, n_evals } => Some(format!(
+                "stopped early at step {}: {n_evals} evaluations without a gain",
+                count(*step)
+            )),
+            Event::Stepped { .. } | Event::Logged(_) | Event::Evaluating { .. } => None,
+        }
+    }
+
     fn eta(&self) -> Option<Duration> {
         if self.n_updates < ETA_FROM || self.total <= self.step {
             return None;
@@ -245,33 +276,6 @@ fn line(status: &Status, width: usize) -> String {
     fit(fields, width)
 }
 
-/// What is worth a line that stays.
-fn note(event: &Event) -> Option<String> {
-    match event {
-        Event::Resumed { step, total } => {
-            Some(format!("going on from step {} of {}", count(*step), count(*total)))
-        }
-        Event::Evaluated { step, scores, is_best } => {
-            let best = if *is_best { "  best so far" } else { "" };
-            Some(format!("step {}  eval {}{best}", count(*step), scores_line(scores)))
-        }
-        Event::Churned { step, churn, lambda } => Some(format!(
-            "update {step}: churn {:.2} % on held-out rows, λ {lambda:.3}",
-            100.0 * churn
-        )),
-        Event::Steered { step, worst, loss, weight } => Some(format!(
-            "update {step}: worst off on held-out rows is {}, loss {loss:.3}, weight {weight:.3}",
-            printable(worst)
-        )),
-        Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
-        Event::StoppedEarly { step, n_evals } => Some(format!(
-            "stopped early at step {}: {n_evals} evaluations without a gain",
-            count(*step)
-        )),
-        Event::Stepped { .. } | Event::Logged(_) | Event::Evaluating { .. } => None,
-    }
-}
-
 pub fn scores_line(scores: &Scores) -> String {
     let accuracy = scores.accuracy.map(|share| format!("accuracy {:.2}%  ", 100.0 * share));
     let mut text = format!("{}loss {:.4}", accuracy.unwrap_or_default(), scores.loss);
@@ -288,6 +292,17 @@ pub fn scores_line(scores: &Scores) -> String {
         }
     }
     text
+}
+
+/// What stands behind a line of scores where it was asked for: the group that is worst off, else the class's recall.
+pub fn worst_of(scores: &Scores) -> String {
+    match (scores.worst_group(), scores.worst_class) {
+        (Some((name, accuracy)), _) => {
+            format!("  worst group {} {:.2}%", printable(name), 100.0 * accuracy)
+        }
+        (None, Some(recall)) => format!("  worst class {:.2}%", 100.0 * recall),
+        (None, None) => String::new(),
+    }
 }
 
 impl Terminal {
@@ -544,7 +559,7 @@ mod tests {
     #[test]
     fn notes() {
         let check = |event: Event, expected: Option<&str>| {
-            assert_eq!(note(&event).as_deref(), expected, "{event:?}");
+            assert_eq!(Status::new().note(&event).as_deref(), expected, "{event:?}");
         };
         check(
             Event::Resumed { step: 1000, total: 6315 },
@@ -562,6 +577,36 @@ mod tests {
         check(stepped(1, 2), None);
         check(Event::Evaluating { done: 1, rows: 2 }, None);
         check(logged(), None);
+        let one = |name: &str, loss, weight| Steered { name: name.into(), loss, weight };
+        let all = vec![one("late", 0.25, 0.25), one("r\x1bd", 0.5, 0.75)];
+        check(
+            Event::Steered { step: 50, worst: 1, all },
+            Some("update 50: worst off on held-out rows is r\u{fffd}d, loss 0.500, weight 0.750"),
+        );
+    }
+
+    #[test]
+    fn the_worst_class_is_told_where_it_is_asked_for() {
+        let asked = Status { has_worst: true, ..Status::new() };
+        let of = |worst_class, groups: &[(&str, f64)]| {
+            let Event::Evaluated { step, scores, is_best } = evaluated(9) else {
+                panic!("another event")
+            };
+            let groups = groups.iter().map(|(name, share)| (name.to_string(), *share)).collect();
+            let event = Event::Evaluated {
+                step,
+                scores: Scores { worst_class, groups, ..scores },
+                is_best,
+            };
+            let plain = Status::new().note(&event).unwrap();
+            assert!(!plain.contains("worst"), "{plain}");
+            let line = asked.note(&event).unwrap();
+            line.split_once("f1 0.9000").unwrap().1.to_string()
+        };
+        assert_eq!(of(None, &[]), "  best so far");
+        assert_eq!(of(Some(0.225), &[]), "  worst class 22.50%  best so far");
+        let groups = [("Delta", 0.5), ("United", 0.25)];
+        assert_eq!(of(Some(0.1), &groups), "  worst group United 25.00%  best so far");
     }
 
     fn shown(terminal: Terminal, events: &[(f64, Event)]) -> String {

@@ -275,8 +275,9 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,
 
-    /// What makes an evaluation the best: accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class or loss [default: the task's
-    /// metric]; in an update what makes a candidate the best, accuracy or worst_class [default: accuracy]
+    /// What makes an evaluation the best: accuracy, f1, macro_f1, matthews, pearson, spearman, worst_class (with --group-by the worst
+    /// group) or loss [default: the task's metric]; in an update what makes a candidate the best, accuracy or worst_class [default:
+    /// accuracy]
     #[arg(long, alias = "metric_for_best_model", value_parser = parse_select_by, value_name = "METRIC")]
     pub select_by: Option<SelectBy>,
 }

@@ -16,15 +16,14 @@ use lowchurn_distill::{
 use crate::console::Console;
 use crate::data::EvalChoice;
 use crate::failure::Usage;
-use crate::finetune::Ready;
 use crate::found::{self, Teachers};
-use crate::job::Job;
-use crate::progress::count;
+use crate::job::{Job, Rows};
+use crate::progress::{count, printable};
 use crate::settings;
 use crate::updating::Updating;
+
 /// The flag, and as what a column is asked for.
 pub const GROUP_BY: &str = "group-by";
-
 
 /// To be lent to a run's guides; nothing of it without an objective that asks.
 #[derive(Default)]
@@ -78,13 +77,16 @@ pub fn of_update(
     let steered = steered(plan, folder, Some(held), values, console)?;
     let sha256 = |own: String| format!("{}{own}", holdout.sha256);
     let named = steered.named.map(|(name, groups)| (name, sha256(groups)));
-    Ok(Some(Steered { named, ..steered }))
+    // An update evaluates nothing while it trains.
+    let groups = steered.groups.map(|groups| Groups { of_eval: Vec::new(), ..groups });
+    Ok(Some(Steered { named, groups, ..steered }))
 }
 
-/// Of a fine-tuning or distillation. `None` where it was interrupted.
+/// Of a fine-tuning or distillation whose base, with its tokenizer, is in `folder`. `None` where it was interrupted.
 pub fn of_run(
     job: &Job,
-    ready: &Ready,
+    rows: &Rows,
+    folder: &Path,
     asked: Option<&Teachers>,
     console: &mut Console,
 ) -> Result<Option<Steered>> {
@@ -92,7 +94,6 @@ pub fn of_run(
     if plan.objective.is_standard() {
         return Ok(Some(Steered::default()));
     }
-    let rows = &ready.rows;
     let teacher = match (asks_teacher(plan), asked, &rows.eval) {
         (true, Some(asked), Some(eval)) => {
             match found::teacher(asked, eval, &job.hub, &job.compute, console)? {
@@ -103,11 +104,11 @@ pub fn of_run(
         _ => None,
     };
     let values = match plan.objective.group_by() {
-        Some(column) => Some(values_of_run(job, ready, column, console)?),
+        Some(column) => Some(values_of_run(job, rows, column, console)?),
         None => None,
     };
     let held = rows.eval.as_ref().map(|rows| Held { rows, teacher });
-    let steered = steered(plan, &ready.base_folder, held, values, console)?;
+    let steered = steered(plan, folder, held, values, console)?;
     let sha256 = rows.eval.as_ref().map_or("", |eval| &eval.sha256);
     let named = steered.named.map(|(name, groups)| (name, format!("{sha256}{groups}")));
     Ok(Some(Steered { named, ..steered }))
@@ -127,13 +128,14 @@ fn steered(
     console: &mut Console,
 ) -> Result<Steered> {
     let (name, robust) = (plan.objective.name(), plan.objective.robust());
-    let (groups, of_held) = match &values {
-        Some((train, held)) => {
-            let (groups, of_held) = groups(train, held);
-            (Some(groups), Some(of_held))
+    let groups = match (plan.objective.group_by(), &values) {
+        (Some(column), Some((train, held))) => {
+            tell_without_value(column, train, held, console);
+            Some(groups(column, train, held)?)
         }
-        None => (None, None),
+        _ => None,
     };
+    let of_held = groups.as_ref().map(|groups| groups.of_eval.clone());
     let sha256 = values.as_ref().map_or(String::new(), |(train, held)| {
         let all: Vec<&str> = train.iter().chain(held).map(String::as_str).collect();
         format!("+groups {}", sha256_of_text(&all.join("\u{0}")))
@@ -154,11 +156,8 @@ fn steered(
     let usable: Vec<usize> = (0..examples.len())
         .filter(|&row| of_held.as_ref().is_none_or(|groups| groups[row].is_some()))
         .collect();
-    if usable.len() < examples.len() {
-        let n = count((examples.len() - usable.len()) as u64);
-        console.say(&format!(
-            "{n} held-out rows are of groups that no row to train on is of; they don't steer"
-        ));
+    if let (Some(of_held), Some((_, values))) = (&of_held, &values) {
+        tell_strange(of_held, values, console);
     }
     let labels: Vec<Option<u32>> = usable.iter().map(|&row| examples[row].label).collect();
     let usable_groups: Option<Vec<u32>> =
@@ -172,22 +171,103 @@ fn steered(
         groups: usable_groups.map(|groups| picked.iter().map(|&at| groups[at]).collect()),
     };
     steering.check(robust, held.rows.labels.names(), groups.as_ref())?;
+    let names = match &groups {
+        Some(groups) => &groups.names[..],
+        None => held.rows.labels.names(),
+    };
+    let fewest = fewest(&steering, robust.labels, names);
+    let smallest = fewest.map_or(String::new(), |(n, name)| {
+        format!(", fewest of {}: {}", printable(name), count(n as u64))
+    });
     console.tell(&format!(
-        "objective {name}: {} of {} held-out rows steer",
+        "objective {name}: {} of {} held-out rows steer{smallest}",
         count(rows.len() as u64),
         count(examples.len() as u64)
     ))?;
+    if let Some((n, name)) = fewest.filter(|(n, _)| *n < FEW) {
+        console.say(&format!(
+            "of so few rows each moves the loss of {} by {:.0} points, so weights follow chance; hold out more of them, or let more \
+             steer (rows=)",
+            printable(name),
+            100.0 / n as f64
+        ));
+    }
     Ok(Steered { steering: Some(steering), groups, named: Some((held.rows.name.clone(), sha256)) })
 }
 
-/// Groups by name in the order of their names; of a held-out row `None` where no row to train on has its value.
-fn groups(train: &[String], held: &[String]) -> (Groups, Vec<Option<u32>>) {
-    let names: BTreeSet<&String> = train.iter().collect();
-    let names: Vec<String> = names.into_iter().cloned().collect();
-    let place = |value: &String| names.binary_search(value).ok().map(|at| at as u32);
-    let of_row = train.iter().filter_map(place).collect();
-    let of_held = held.iter().map(place).collect();
-    (Groups { names, of_row }, of_held)
+/// Of fewer rows a mean says little.
+const FEW: usize = 10;
+
+/// The class or group that the fewest rows are of. `None` where a teacher says what a row is of, for then each is of all classes.
+fn fewest<'n>(steering: &Steering, by: SteeredBy, names: &'n [String]) -> Option<(usize, &'n str)> {
+    let of_row: Vec<Option<u32>> = match (&steering.groups, by) {
+        (Some(groups), _) => groups.iter().copied().map(Some).collect(),
+        (None, SteeredBy::OneHot) => steering.rows.labels.clone(),
+        (None, SteeredBy::Teacher) => return None,
+    };
+    let n_of = |at: usize| of_row.iter().filter(|of| **of == Some(at as u32)).count();
+    let each = names.iter().enumerate().map(|(at, name)| (n_of(at), name.as_str()));
+    each.min_by_key(|(n, _)| *n)
+}
+
+/// Groups by name in the order of their values, the held-out rows' in the place of the evaluation's.
+///
+/// # Errors
+/// Values that hardly two rows share, as those of an id.
+fn groups(column: &str, train: &[String], held: &[String]) -> Result<Groups> {
+    let values: BTreeSet<&str> = train.iter().map(String::as_str).collect();
+    let values: Vec<&str> = values.into_iter().collect();
+    if 2 * values.len() > train.len() {
+        let (groups, rows) = (count(values.len() as u64), count(train.len() as u64));
+        return Err(Usage(format!(
+            "{GROUP_BY} {column}: {groups} groups for {rows} rows to train on; name a column whose values are shared by many rows"
+        ))
+        .into());
+    }
+    let place = |value: &String| values.binary_search(&value.as_str()).ok().map(|at| at as u32);
+    Ok(Groups {
+        of_row: train.iter().filter_map(place).collect(),
+        of_eval: held.iter().map(place).collect(),
+        names: values.into_iter().map(|value| shown(value).to_string()).collect(),
+    })
+}
+
+/// What a group is called whose rows have no value in the column.
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "(none)" } else { value }
+}
+
+fn tell_without_value(column: &str, train: &[String], held: &[String], console: &mut Console) {
+    let n = |values: &[String]| values.iter().filter(|value| value.is_empty()).count() as u64;
+    let (of_train, of_held) = (n(train), n(held));
+    if of_train + of_held > 0 {
+        console.say(&format!(
+            "{GROUP_BY} {column}: {} of {} rows to train on and {} of {} held-out rows have no value; they are a group too, {}",
+            count(of_train),
+            count(train.len() as u64),
+            count(of_held),
+            count(held.len() as u64),
+            shown("")
+        ));
+    }
+}
+
+/// Held-out rows of groups that nothing is trained on.
+fn tell_strange(of_held: &[Option<u32>], values: &[String], console: &mut Console) {
+    const NAMED: usize = 5;
+    let strange = || of_held.iter().zip(values).filter(|(group, _)| group.is_none());
+    let n = strange().count();
+    if n == 0 {
+        return;
+    }
+    let names: BTreeSet<&str> = strange().map(|(_, value)| shown(value)).collect();
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    let names: Vec<String> = names.into_iter().take(NAMED).map(printable).collect();
+    console.say(&format!(
+        "{} held-out rows are of groups that no row to train on is of ({}{more}); they don't steer",
+        count(n as u64),
+        names.join(", ")
+    ));
 }
 
 fn rows_of_teacher(teacher: &Teacher, rows: &[usize]) -> Teacher {
@@ -198,7 +278,7 @@ fn rows_of_teacher(teacher: &Teacher, rows: &[usize]) -> Teacher {
 /// The column's values of the rows to train on and of the evaluation's.
 fn values_of_run(
     job: &Job,
-    ready: &Ready,
+    rows: &Rows,
     column: &str,
     console: &mut Console,
 ) -> Result<(Vec<String>, Vec<String>)> {
@@ -215,7 +295,7 @@ fn values_of_run(
         EvalChoice::Split(split) => Some(by_id(&split)?),
         EvalChoice::None | EvalChoice::Cut(_) => None,
     };
-    let of = |values: &HashMap<String, String>, rows: &[Example]| -> Result<Vec<String>> {
+    let of = |values: &HashMap<String, String>, examples: &[Example]| -> Result<Vec<String>> {
         let value = |row: &Example| {
             let lacks = || {
                 Usage(format!(
@@ -225,13 +305,13 @@ fn values_of_run(
             };
             Ok(values.get(&row.id).cloned().ok_or_else(lacks)?)
         };
-        rows.iter().map(value).collect()
+        examples.iter().map(value).collect()
     };
-    let held = match &ready.rows.eval {
+    let held = match &rows.eval {
         Some(rows) => of(eval.as_ref().unwrap_or(&train), &rows.examples)?,
         None => Vec::new(),
     };
-    Ok((of(&train, &ready.rows.train.examples)?, held))
+    Ok((of(&train, &rows.train.examples)?, held))
 }
 
 /// Calibration rows with the deployed model's predictions, on which dual ascent measures churn.
@@ -250,9 +330,15 @@ mod tests {
     #[test]
     fn groups_are_those_that_are_trained_on() {
         let values = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (found, held) = groups(&values(&["b", "a", "b", ""]), &values(&["a", "new", "b"]));
-        assert_eq!(found.names, ["", "a", "b"]);
-        assert_eq!(found.of_row, [2, 1, 2, 0]);
-        assert_eq!(held, [Some(1), None, Some(2)]);
+        let train = values(&["b", "a", "b", "", "a", "b"]);
+        let found = groups("shop", &train, &values(&["a", "new", "b"])).unwrap();
+        assert_eq!(found.names, ["(none)", "a", "b"]);
+        assert_eq!(found.of_row, [2, 1, 2, 0, 1, 2]);
+        assert_eq!(found.of_eval, [Some(1), None, Some(2)]);
+        let ids = groups("id", &values(&["1", "2", "3"]), &[]);
+        assert_eq!(
+            ids.unwrap_err().to_string(),
+            "group-by id: 3 groups for 3 rows to train on; name a column whose values are shared by many rows"
+        );
     }
 }

@@ -101,6 +101,7 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
             eval_pearson,
             eval_spearman,
             eval_worst_class,
+            eval_worst_group,
         } => {
             let mut points = vec![("eval/loss", eval_loss)];
             points.extend(eval_accuracy.map(|value| ("eval/accuracy", value)));
@@ -110,6 +111,7 @@ pub fn scalars(entry: &LogEntry) -> (u64, Vec<(&'static str, f64)>) {
             points.extend(eval_pearson.map(|value| ("eval/pearson", value)));
             points.extend(eval_spearman.map(|value| ("eval/spearman", value)));
             points.extend(eval_worst_class.map(|value| ("eval/worst_class", value)));
+            points.extend(eval_worst_group.map(|value| ("eval/worst_group", value)));
             (step, points)
         }
     }
@@ -249,6 +251,7 @@ mod tests {
             eval_pearson: None,
             eval_spearman: None,
             eval_worst_class: None,
+            eval_worst_group: None,
         };
         let expected = vec![("eval/loss", 0.5), ("eval/accuracy", 0.9), ("eval/matthews", 0.8)];
         assert_eq!(scalars(&eval), (8, expected));

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
-use crate::progress::{Status, count, scores_line};
+use crate::progress::{Status, count, scores_line, worst_of};
 use crate::record::{Record, as_json};
 use crate::settings::{self, Settings};
 use crate::{output, signals};
@@ -105,7 +105,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     let there = if training.is_fresh { None } else { finished(output, provenance)? };
     if let Some(done) = there {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
-        tell_scores(&done.release, output, console)?;
+        tell_scores(&done.release, plan, output, console)?;
         let results = json!({
             "event": "finished", "output": output, "metrics": done.release.scores, "train_seconds": 0.0,
             "peak_rss_mib": peak_rss_mib(), "already": true,
@@ -145,6 +145,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
             // The run is worth more than its log, but the log's trouble is told.
             failed = Err(error);
         }
+    status.has_worst = plan.is_of_classes();
     });
     status.end(&mut console.err);
     let outcome = outcome?;
@@ -175,7 +176,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
         "peak_rss_mib": peak_rss_mib(),
     });
     write_json(&output.join("all_results.json"), &results)?;
-    tell_scores(&release, output, console)?;
+    tell_scores(&release, plan, output, console)?;
     console.event(&results);
     Ok(Some(Ended { release, train_seconds }))
 }
@@ -278,7 +279,9 @@ fn set_outputs(model: &mut Classifier, training: &Training) -> Result<()> {
     Ok(())
 }
 
-fn tell_scores(release: &Release, output: &Path, console: &mut Console) -> Result<()> {
-    let scores = release.scores.as_ref().map_or("not evaluated".into(), scores_line);
+fn tell_scores(release: &Release, plan: &Plan, output: &Path, console: &mut Console) -> Result<()> {
+    let worst = |scores| if plan.is_of_classes() { worst_of(scores) } else { String::new() };
+    let line = |scores| scores_line(scores) + &worst(scores);
+    let scores = release.scores.as_ref().map_or("not evaluated".into(), line);
     Ok(console.tell(&format!("{}: {scores} (update {})", output.display(), count(release.step)))?)
 }

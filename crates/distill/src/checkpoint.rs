@@ -446,6 +446,7 @@ mod tests {
                     eval_pearson: f1,
                     eval_spearman: None,
                     eval_worst_class: f1,
+                    eval_worst_group: f1,
                 },
             ],
         }

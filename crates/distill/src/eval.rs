@@ -11,7 +11,7 @@ use lowchurn_models::{Classifier, Input, Mode, is_head};
 use serde::{Deserialize, Serialize};
 
 use crate::loss::term::{log_sum_exp, sigmoid, softplus};
-use crate::{Error, Outputs, Result, Vectors};
+use crate::{Error, Groups, Outputs, Result, Vectors};
 
 /// Logits of every row of a split, in its order.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,9 +40,25 @@ pub struct Scores {
     pub pearson: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spearman: Option<f64>,
-    /// The lowest recall of a class that has rows; where it is asked for, see [`worst_classes`].
+    /// The lowest recall of a class that has rows, of three classes or more, or where it is asked for; see [`worst_classes`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_class: Option<f64>,
+    /// The accuracy of each group that has rows, where the objective groups them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, f64>,
+}
+
+impl Scores {
+    /// The group with the lowest accuracy; the first of equals.
+    pub fn worst_group(&self) -> Option<(&str, f64)> {
+        let each = self.groups.iter().map(|(name, accuracy)| (name.as_str(), *accuracy));
+        each.reduce(|a, b| if b.1 < a.1 { b } else { a })
+    }
+
+    /// Of the worst group where there are groups, else of the worst class.
+    pub fn worst(&self) -> Option<f64> {
+        self.worst_group().map(|(_, accuracy)| accuracy).or(self.worst_class)
+    }
 }
 
 /// The classes that are worst off, by recall.
@@ -164,8 +180,24 @@ pub fn evaluate(predictions: &Predictions, labels: &[Option<u32>]) -> Result<Sco
         accuracy: Some(accuracy),
         f1: Metric::F1.of(&counts),
         matthews: Metric::Matthews.of(&counts),
+        // Of two classes the other scores tell.
+        worst_class: recalls(&counts)
+            .first()
+            .filter(|_| predictions.classes > 2)
+            .map(|worst| worst.0),
         ..Scores::default()
     })
+}
+
+/// (recall, class), the worst first, of classes that have rows.
+fn recalls(counts: &Confusion) -> Vec<(f64, u32)> {
+    let recall = |class: usize| {
+        let of = counts.gold_total(class);
+        (of > 0).then(|| (counts.count(class, class) as f64 / of as f64, class as u32))
+    };
+    let mut recalls: Vec<(f64, u32)> = (0..counts.classes).filter_map(recall).collect();
+    recalls.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: the first of equals stays first
+    recalls
 }
 
 /// The worst classes of predictions against labels, among classes that have rows; `None` without any.
@@ -182,16 +214,30 @@ pub fn worst_classes(
         }
         counts.record(label, predictions.predicted(row));
     }
-    let recall = |class: usize| {
-        let of = counts.gold_total(class);
-        (of > 0).then(|| (counts.count(class, class) as f64 / of as f64, class as u32))
-    };
-    let mut recalls: Vec<(f64, u32)> = (0..predictions.classes).filter_map(recall).collect();
-    recalls.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: the first of equals stays first
+    let recalls = recalls(&counts);
     let Some(&(recall, class)) = recalls.first() else { return Ok(None) };
     let mean = || recalls[..k].iter().map(|(recall, _)| recall).sum::<f64>() / k as f64;
     let mean_of_worst = (k > 0 && recalls.len() > k).then(mean);
     Ok(Some(WorstClasses { class, recall, mean_of_worst, k }))
+}
+
+/// The accuracy of each group that rows with a label are of; rows without a group don't count.
+pub(crate) fn accuracy_by_group(
+    predictions: &Predictions,
+    labels: &[Option<u32>],
+    groups: &Groups,
+) -> BTreeMap<String, f64> {
+    let mut counts = vec![(0u64, 0u64); groups.names.len()];
+    for (row, (label, group)) in labels.iter().zip(&groups.of_eval).enumerate() {
+        let (Some(label), Some(group)) = (label, group) else { continue };
+        let Some((right, n)) = counts.get_mut(*group as usize) else { continue };
+        *right += u64::from(predictions.predicted(row) == *label);
+        *n += 1;
+    }
+    let share = |(name, (right, n)): (&String, &(u64, u64))| {
+        (*n > 0).then(|| (name.clone(), *right as f64 / *n as f64))
+    };
+    groups.names.iter().zip(&counts).filter_map(share).collect()
 }
 
 /// [`evaluate`] of rows of any kind, whose targets are those beside the labels. `outputs` are the model's.
@@ -270,7 +316,7 @@ mod tests {
         assert_eq!(p.predicted(0), 0);
         assert_eq!(p.probabilities(0), [0.5, 0.5]);
         let s = evaluate(&p, &[Some(0), Some(1), None]).unwrap();
-        assert_eq!((s.rows, s.accuracy), (2, Some(0.5)));
+        assert_eq!((s.rows, s.accuracy, s.worst_class), (2, Some(0.5), None));
         let expected = (2f64.ln() + (1.0 + (2f64).exp()).ln()) / 2.0;
         assert!((s.loss - expected).abs() < 1e-9, "{}", s.loss);
         assert!(matches!(evaluate(&p, &[None; 3]), Err(Error::NothingToEvaluate)));
@@ -289,8 +335,33 @@ mod tests {
         let found = of(&labels, 2).unwrap();
         assert_eq!((found.class, found.recall, found.mean_of_worst), (1, 0.0, Some(0.25)));
         assert_eq!(of(&labels, 3).unwrap().mean_of_worst, None);
+        assert_eq!(evaluate(&p, &labels).unwrap().worst_class, Some(0.0));
         assert_eq!(of(&[None; 5], 2), None);
         assert!(worst_classes(&p, &[Some(4)], 2).is_err());
+    }
+
+    #[test]
+    fn accuracy_of_known_groups() {
+        let p = Predictions {
+            classes: 2,
+            logits: vec![1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0],
+        };
+        let labels = [Some(0), Some(1), Some(1), None, Some(0)];
+        let groups = Groups {
+            names: ["x", "y", "z"].map(str::to_string).to_vec(),
+            of_row: Vec::new(),
+            of_eval: vec![Some(0), Some(0), Some(1), Some(2), None],
+        };
+        let scores = Scores {
+            worst_class: Some(0.25),
+            groups: accuracy_by_group(&p, &labels, &groups),
+            ..Scores::default()
+        };
+        let found: Vec<(&str, f64)> =
+            scores.groups.iter().map(|(name, share)| (name.as_str(), *share)).collect();
+        assert_eq!(found, [("x", 0.5), ("y", 1.0)]);
+        assert_eq!((scores.worst_group(), scores.worst()), (Some(("x", 0.5)), Some(0.5)));
+        assert_eq!(Scores { groups: BTreeMap::new(), ..scores }.worst(), Some(0.25));
     }
 
     #[test]

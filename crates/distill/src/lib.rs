@@ -142,7 +142,7 @@ pub use step::{StepReport, step, step_deferring};
 pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,
 };
-pub use train::{Event, Outcome, Run, train};
+pub use train::{Event, Outcome, Run, Steered, train};
 pub use trained::{LORA_ALPHA, Trained, check_trained};
 pub use variance::{Control, VarianceReduction, renew_control};
 pub use weights::{

@@ -130,7 +130,7 @@ pub enum SelectBy {
     MacroF1,
     Pearson,
     Spearman,
-    /// The lowest recall of a class.
+    /// The lowest recall of a class; where the objective groups rows, the lowest accuracy of a group.
     WorstClass,
     Loss,
 }
@@ -145,7 +145,7 @@ impl SelectBy {
             SelectBy::MacroF1 => scores.macro_f1,
             SelectBy::Pearson => scores.pearson,
             SelectBy::Spearman => scores.spearman,
-            SelectBy::WorstClass => scores.worst_class,
+            SelectBy::WorstClass => scores.worst(),
             SelectBy::Loss => Some(scores.loss),
         }
     }
@@ -165,8 +165,8 @@ impl SelectBy {
 }
 
 impl Plan {
-    /// Whether evaluations look at classes one by one: plans of before there were objectives write the scores that they wrote.
-    pub fn scores_classes(&self) -> bool {
+    /// Whether it was asked for the class or group that is worst off.
+    pub fn is_of_classes(&self) -> bool {
         self.select_by == SelectBy::WorstClass || !self.objective.is_standard()
     }
 }
@@ -245,12 +245,12 @@ impl Plan {
             return refuse("max_grad_norm", value, "0 or a positive number");
         }
         self.variance_reduction.check(&self)?;
+        refuse_idle(&self)?;
         self.check_trained_part()?;
         self.states.map(StateTerms::check).transpose()?;
         Ok(self)
     }
 
-        refuse_idle(&self)?;
     /// A row has to fit, and rows of batches of unlike numbers don't weigh alike, which objectives count on.
     fn check_tokens(&self, n: usize) -> Result<()> {
         let reason = if n < self.max_length {
@@ -319,16 +319,16 @@ impl Plan {
     }
 
     /// Before anybody has counted tokens; `None` where it takes them.
-    pub fn total_steps_of_rows(&self, rows: usize) -> Option<u64> {
-        let of_epochs = |steps| u64::from(self.epochs) * steps;
-        self.max_steps.or_else(|| self.steps_per_epoch_of_rows(rows).map(of_epochs))
-    }
-
     pub fn steps_per_epoch_of_rows(&self, rows: usize) -> Option<u64> {
         self.batch_size.rows().map(|size| self.updates_of(rows.div_ceil(size)))
     }
 
     /// Likewise.
+    pub fn total_steps_of_rows(&self, rows: usize) -> Option<u64> {
+        let of_epochs = |steps| u64::from(self.epochs) * steps;
+        self.max_steps.or_else(|| self.steps_per_epoch_of_rows(rows).map(of_epochs))
+    }
+
     pub fn learning_rate_at(&self, step: u64, total: u64) -> f64 {
         self.learning_rate * self.schedule.factor(step, self.warmup_steps, total)
     }

@@ -118,6 +118,8 @@ pub enum LogEntry {
         eval_spearman: Option<f64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         eval_worst_class: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval_worst_group: Option<f64>,
     },
 }
 
@@ -257,6 +259,7 @@ impl Progress {
             eval_pearson: scores.pearson,
             eval_spearman: scores.spearman,
             eval_worst_class: scores.worst_class,
+            eval_worst_group: scores.worst_group().map(|(_, accuracy)| accuracy),
         };
         self.log.push(entry.clone());
         (entry, is_best)

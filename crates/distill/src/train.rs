@@ -9,7 +9,7 @@ use lowchurn_kernels::{awake, sum_of_squares};
 use lowchurn_models::Config;
 
 use crate::checkpoint::{self, remove_checkpoints};
-use crate::eval::predict_from;
+use crate::eval::{accuracy_by_group, predict_from};
 use crate::release::withdraw;
 use crate::states::text_vectors;
 use crate::teacher::in_place_of;
@@ -50,12 +50,11 @@ pub enum Event {
         churn: f64,
         lambda: f64,
     },
-    /// The class or group that is worst off on held-out rows: its mean loss, and its weight from here on.
+    /// A look at held-out rows: each class or group, and which of them is worst off.
     Steered {
         step: u64,
-        worst: String,
-        loss: f64,
-        weight: f64,
+        worst: usize,
+        all: Vec<Steered>,
     },
     Evaluating {
         done: usize,
@@ -75,6 +74,16 @@ pub enum Event {
         n_evals: u32,
     },
 }
+/// A class or group as a look at held-out rows left it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steered {
+    pub name: String,
+    /// The mean over its rows.
+    pub loss: f64,
+    /// From here on.
+    pub weight: f64,
+}
+
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -298,6 +307,9 @@ fn watch_churn(run: &Run, state: &mut State, total: u64, on: &mut dyn FnMut(Even
         return Ok(());
     }
     let device = state.device();
+    if let Some(groups) = guides.groups {
+        scores.groups = accuracy_by_group(&predictions, &rows.labels, groups);
+    }
     let churn = buffer.churn(state.settled()?, plan.eval_batch_size, &device)?;
     state.progress.multiplier = ascend(state.progress.multiplier, churn, max_churn, rate);
     let lambda = lambda.at(state.step, total, state.progress.multiplier);
@@ -326,10 +338,11 @@ fn watch_classes(run: &Run, state: &mut State, on: &mut dyn FnMut(Event)) -> Res
         Some(groups) => &groups.names,
         None => state.model.labels(),
     };
-    let name = names.get(worst).cloned().unwrap_or_default();
-    let (loss, weight) = (losses[worst], weights[worst].exp());
+    let each = names.iter().zip(losses.iter().zip(&weights));
+    let all =
+        each.map(|(name, (&loss, log))| Steered { name: name.clone(), loss, weight: log.exp() });
+    on(Event::Steered { step: state.step, worst, all: all.collect() });
     state.progress.log_weights = weights;
-    on(Event::Steered { step: state.step, worst: name, loss, weight });
     Ok(())
 }
 
@@ -358,7 +371,7 @@ fn evaluate_now(
         outputs.thresholds.clone_from(thresholds);
     }
     let mut scores = evaluate_targets(&predictions, &rows.labels, &rows.targets, &outputs)?;
-    if plan.scores_classes() {
+    if plan.is_of_classes() {
         scores.worst_class =
             worst_classes(&predictions, &rows.labels, 1)?.map(|worst| worst.recall);
     }

@@ -7,12 +7,14 @@ use super::{Base, Form, Objective};
 use crate::loss::Shape;
 use crate::{Error, Guides, Method, Plan, Result, Teacher};
 
-/// The group of each row to train on, where a column makes the groups.
+/// The group of each row, where a column makes the groups.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Groups {
     pub names: Vec<String>,
     /// (N,)
     pub of_row: Vec<u32>,
+    /// Of each row to evaluate on; `None` of one whose group no row to train on is of. Empty without an evaluation.
+    pub of_eval: Vec<Option<u32>>,
 }
 
 /// Sums over the rows to train on.
@@ -323,7 +325,11 @@ pub(super) mod tests {
             &Guides::default(),
             "objective balanced groups rows by \"airline\", and the rows have no such values",
         );
-        let groups = Groups { names: vec!["x".into(), "y".into()], of_row: vec![0, 0, 0] };
+        let groups = Groups {
+            names: vec!["x".into(), "y".into()],
+            of_row: vec![0, 0, 0],
+            of_eval: Vec::new(),
+        };
         let guides = Guides { groups: Some(&groups), ..Guides::default() };
         check(
             "balanced:group-by=airline",

@@ -223,7 +223,8 @@ mod tests {
         );
         rows.teacher = None;
         rows.groups = Some(vec![0, 0]);
-        let groups = Groups { names: vec!["x".into(), "y".into()], of_row: vec![0, 1] };
+        let groups =
+            Groups { names: vec!["x".into(), "y".into()], of_row: vec![0, 1], of_eval: Vec::new() };
         check(
             &rows,
             "robust:group-by=airline",

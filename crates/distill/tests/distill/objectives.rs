@@ -33,6 +33,7 @@ impl Lessons {
             groups: by_group.then(|| Groups {
                 names: vec!["x".into(), "y".into()],
                 of_row: groups(lesson.toy.train.rows()),
+                of_eval: Vec::new(),
             }),
             steering: Some(Steering {
                 teacher: lesson.teacher.as_ref().map(|_| teacher_of(&toy_state(3).model, &held)),
@@ -164,30 +165,22 @@ fn weights_are_raised_where_held_out_rows_go_wrong() {
     let (objective, method) = ("robust:every=2,step=0.7", "retrain");
     let lessons = Lessons::of(objective, method, |plan| plan.epochs = 2);
     let (_, events, state) = lessons.finish();
-    let steered: Vec<(u64, String, f64, f64)> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Steered { step, worst, loss, weight } => {
-                Some((*step, worst.clone(), *loss, *weight))
-            }
-            _ => None,
-        })
-        .collect();
-    let steps: Vec<u64> = steered.iter().map(|(step, ..)| *step).collect();
+    let mut logs = vec![0.5f64.ln(); 2];
+    let mut steps = Vec::new();
+    for event in &events {
+        let Event::Steered { step, worst, all } = event else { continue };
+        steps.push(*step);
+        assert_eq!([&all[0].name, &all[1].name], ["no", "yes"]);
+        let losses: Vec<f64> = all.iter().map(|one| one.loss).collect();
+        assert_eq!(*worst, usize::from(losses[1] > losses[0]), "{all:?}");
+        logs = raise(&logs, &losses, 0.7);
+        for (one, log) in all.iter().zip(&logs) {
+            assert!((one.weight - log.exp()).abs() < 1e-12, "{all:?} {logs:?}");
+        }
+    }
     assert_eq!(steps, [2, 4, 6, 8, 10]);
-    // The first: both classes from one half, the worst one by its own loss.
-    let (_, worst, loss, weight) = &steered[0];
-    let at = usize::from(worst == "yes");
-    let half = 0.5f64.ln();
-    let found = |other: f64| {
-        let losses = if at == 0 { [*loss, other] } else { [other, *loss] };
-        raise(&[half, half], &losses, 0.7)[at].exp()
-    };
-    // The other class's loss isn't told; it is one of the shares of its rows.
-    let held = &lessons.steering.as_ref().unwrap().rows;
-    let n = held.labels.iter().filter(|label| **label == Some(1 - at as u32)).count();
-    let is_found = (0..=n).any(|k| (found(k as f64 / n as f64) - weight).abs() < 1e-12);
-    assert!(is_found, "{steered:?}");
+    let held = |log: (&f64, &f64)| (log.0 - log.1).abs() < 1e-12;
+    assert!(state.progress.log_weights.iter().zip(&logs).all(held), "{logs:?}");
     let sum: f64 = state.progress.log_weights.iter().map(|log| log.exp()).sum();
     assert!((sum - 1.0).abs() < 1e-12);
     let text = std::fs::read(lessons.lesson.toy.run_dir().join("trainer_state.json")).unwrap();
@@ -258,8 +251,11 @@ fn groups_weigh_their_rows() {
         report.unwrap().loss_sum
     };
     // Groups of two rows and six: balanced gains are (1/2)/(1/4) and (1/2)/(3/4).
-    let groups =
-        Groups { names: vec!["x".into(), "y".into()], of_row: vec![0, 0, 1, 1, 1, 1, 1, 1] };
+    let groups = Groups {
+        names: vec!["x".into(), "y".into()],
+        of_row: vec![0, 0, 1, 1, 1, 1, 1, 1],
+        of_eval: Vec::new(),
+    };
     let grouped = Plan { objective: "balanced:group-by=c".parse().unwrap(), ..plan() };
     let guides = Guides { groups: Some(&groups), ..Guides::default() };
     let shares =
@@ -301,7 +297,31 @@ fn what_an_objective_lacks_is_said() {
     assert!(!blind.lesson.toy.run_dir().exists(), "something was written");
 }
 
-/// The lowest recall decides which evaluation is the best, and is in the log; a plain run says nothing of it.
+/// Where rows are grouped, the group with the lowest accuracy decides, and all groups are in the scores.
+#[test]
+fn the_worst_group_can_select() {
+    let mut lessons = Lessons::of("balanced:group-by=channel", "retrain", |plan| {
+        (plan.epochs, plan.select_by) = (3, SelectBy::WorstClass);
+    });
+    let n = lessons.lesson.toy.eval.as_ref().unwrap().rows() as u32;
+    lessons.groups.as_mut().unwrap().of_eval =
+        (0..n).map(|row| (row > 0).then_some(row % 2)).collect();
+    let (outcome, _, state) = lessons.finish();
+    let log = serde_json::to_value(&state.progress.log).unwrap();
+    let worst: Vec<f64> = log
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|line| line.get("eval_worst_group")?.as_f64())
+        .collect();
+    assert_eq!(worst.len(), 3);
+    let Outcome::Finished(release) = outcome else { panic!("{outcome:?}") };
+    let scores = release.scores.unwrap();
+    let best = worst.iter().copied().fold(0.0, f64::max);
+    assert_eq!((scores.groups.len(), scores.worst()), (2, Some(best)));
+}
+
+/// The lowest recall decides which evaluation is the best, and is in the log; a plain run of two classes says nothing of it.
 #[test]
 fn the_worst_class_can_select() {
     let logged = |toy: &Toy| -> Vec<Value> {

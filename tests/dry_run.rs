@@ -36,6 +36,114 @@ fn a_finetuning_that_would_be_refused_is() {
     refused(&lab, &broken, 3, "base/model.safetensors: not a sound safetensors file");
 }
 
+/// What a run would find out when it has read its rows and its teacher, and before it has made a folder.
+#[test]
+fn what_a_training_would_refuse_is_refused_without_it() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/old"));
+    lab.ok("student tiny --layers 1 --output $T/shallow");
+    let line = format!("{SMALL} --output $T/run");
+    refused(
+        &lab,
+        &format!("{line} --objective robust --group-by airline"),
+        3,
+        "no group-by column \"airline\"",
+    );
+    refused(
+        &lab,
+        &format!("{} --objective robust", line.replace("train[40:60]", "none")),
+        2,
+        "objective robust finds its worst class on the rows of the evaluation, and there is none; give an --eval-split",
+    );
+    refused(
+        &lab,
+        &format!("{line} --switch-at 5 --switch-to labels"),
+        2,
+        "--switch-at 5, or --lambda 1..0@5, says how much a teacher weighs, and method retrain has no λ; ",
+    );
+    let distil = line
+        .replace("finetune", "distil")
+        .replace("--model", "--teacher $T/old --tables $T/tables --student");
+    refused(
+        &lab,
+        &format!("{distil} --lambda 0.9*1.2@2"),
+        2,
+        "λ 0.9*1.2@2 is 1.080000 in update 3 of 6, expected a number from 0 to 1",
+    );
+    refused(
+        &lab,
+        &format!("{distil} --lambda 0 --variance-reduction unbiased"),
+        2,
+        "variance reduction unbiased takes λ times the gradient at the teacher's weights off, and λ is 0: ",
+    );
+    refused(
+        &lab,
+        &format!(
+            "{} --variance-reduction unbiased",
+            distil.replace("--student tiny", "--student $T/shallow")
+        ),
+        3,
+        "variance reduction unbiased takes the gradient of the teacher's weights, so the teacher must be of the student's architecture, \
+         sizes and classes: the student has no bert.encoder.layer.1.",
+    );
+    // Two students of one start, refused by the training itself.
+    let twins = line.replace("--model tiny", "--model $T/old");
+    let done = lab.run(&format!("{twins} --method co-distil --dropout 0")).expect(3);
+    assert!(
+        done.error().starts_with("co-distil: both students start from the same weights"),
+        "{}",
+        done.err
+    );
+    assert!(!lab.path("run").exists());
+}
+
+#[test]
+fn what_can_not_take_effect_is_said_before_and_after() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/old"));
+    let check = |line: &str, expected: &str| {
+        for flags in ["--dry-run", ""] {
+            let done = lab.ok(&format!("{line} {flags}"));
+            assert!(done.err.contains(expected), "{line} {flags}: {}", done.err);
+        }
+    };
+    let line = format!("{SMALL} --output $T/run");
+    let never = "takes its first snapshot before epoch 2, counted from 0, and the run has 2: nothing is taken off; ";
+    check(&format!("{line} --variance-reduction svrg"), never);
+    let distil = line
+        .replace("finetune", "distil")
+        .replace("--model", "--teacher $T/old --tables $T/tables --student");
+    check(
+        &format!("{distil} --switch-at 500 --switch-to labels --fresh"),
+        "λ 1..0@500 doesn't switch in 6 updates: it is 1 in all of them; ",
+    );
+    check(
+        &format!(
+            "{} --variance-reduction modified --fresh",
+            distil.replace("--student tiny", "--student $T/old")
+        ),
+        "variance reduction modified: its theory is of plain SGD at a constant rate, and this run has AdamW, a linear schedule, clipped \
+         gradients; ",
+    );
+    let plain = lab.ok(&format!("{SMALL} --output $T/plain --dry-run"));
+    assert_eq!(plain.err, "");
+}
+
+#[test]
+fn all_generations_are_rehearsed() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/old"));
+    let line = SMALL.replace("finetune", "distil").replace("--model", "--teacher $T/old --student");
+    let done = lab.ok(&format!("{line} --generations 3 --output $T/born --dry-run"));
+    for said in [
+        "generation 1 of 3: $T/old\n",
+        "generation 3 of 3: $T/born/generation-2\noutput: $T/born/generation-3\n",
+    ] {
+        assert!(done.out.contains(said), "{said}: {}", done.out);
+    }
+    assert!(!lab.path("born").exists());
+}
+
 fn halve(path: &std::path::Path) {
     let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();

@@ -478,5 +478,5 @@ fn what_makes_no_sense_is_said() {
         2,
         "max class nfr 2% with confidence 0.95 can't be certified on any class: it takes 149 labelled rows",
     );
-    assert!(!lab.path("x").join("config.json").exists());
+    assert!(!lab.path("x").exists());
 }

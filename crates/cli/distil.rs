@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lowchurn_data::{Kind, parse_map};
-use lowchurn_distill::{Combine, Divergence, Lambda, METHODS, Method, Plan, write_soft_labels};
+use lowchurn_distill::{
+    Combine, Divergence, Lambda, METHODS, Method, Plan, check_teacher, write_soft_labels,
+};
 use lowchurn_models::Config;
 use serde_json::json;
 
@@ -54,9 +56,14 @@ fn generations(args: &Distil, n: u32, console: &mut Console) -> Result<u8> {
         let folder = output.join(format!("generation-{at}"));
         generation.run.output = Some(folder.clone());
         console.tell(&format!("generation {at} of {n}: {}", generation.teacher.join(", ")))?;
-        let code = one(&generation, console)?;
-        if code != 0 || args.run.dry_run {
-            return Ok(code);
+        // There is no teacher yet to rehearse with.
+        if args.run.dry_run && at > 1 {
+            console.tell(&format!("output: {}", folder.display()))?;
+        } else {
+            let code = one(&generation, console)?;
+            if code != 0 {
+                return Ok(code);
+            }
         }
         generation.teacher = vec![folder.display().to_string()];
         generation.label_map = None;
@@ -97,14 +104,21 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
         for (name, teacher) in args.teacher.iter().zip(&teachers) {
             if teacher.hub_id().is_none() {
                 let folder = teacher.folder(&job.hub, console)?;
+                if job.base.hub_id().is_none() {
+                    let student = Config::open(&job.base.folder(&job.hub, console)?)?;
+                    check_teacher(job.plan.variance_reduction, &Config::open(&folder)?, &student)?;
+                }
                 found::open_model(&found::describe(name, folder)?, &job.compute)?;
             }
         }
         return dry_run::tell(&mut job, &run, console);
     }
     output::check(&job.output)?;
+    let student = Config::open(&job.base.folder(&job.hub, console)?)?;
     for teacher in &teachers {
-        output::refuse_foreign(&job.output, &teacher.folder(&job.hub, console)?)?;
+        let folder = teacher.folder(&job.hub, console)?;
+        output::refuse_foreign(&job.output, &folder)?;
+        check_teacher(job.plan.variance_reduction, &Config::open(&folder)?, &student)?;
     }
     let mut ready = finetune::prepare(&mut job, &args.unlabelled, console)?;
     ready.weights = WeightsFrom::of(&ready.base_folder);
@@ -126,7 +140,6 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
     else {
         return Ok(INTERRUPTED);
     };
-    let student = Config::open(&ready.base_folder)?;
     let shows = shows::shows(
         &args.teacher,
         train,

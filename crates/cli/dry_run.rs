@@ -21,7 +21,7 @@ use crate::machine::disk_free;
 use crate::progress::{bytes, count};
 use crate::training::{HeadOf, WeightsFrom};
 use crate::updating::Updating;
-use crate::{base, data, kinds, output};
+use crate::{base, data, kinds, output, steering};
 
 pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8> {
     output::check(&job.output)?;
@@ -45,7 +45,7 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
         open_encoder(&job.base.name, folder, TextVector::Mean, &job.compute)?;
     }
     let mut missing = Vec::new();
-    let rows = match rows_here(job, folder.as_deref().zip(config.as_ref()), &offline, console) {
+    let found = match rows_here(job, folder.as_deref().zip(config.as_ref()), &offline, console) {
         Ok(rows) => {
             kinds::settle(job, &rows)?;
             // With a teacher a run depends on its tables too, and with an objective on what steers it, which a dry run doesn't make.
@@ -53,7 +53,7 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
             if let Some(folder) = folder.as_ref().filter(|_| is_plain) {
                 refuse_other_runs(job, args, folder, &rows)?;
             }
-            Some(rows.train.examples.len() as u64)
+            Some(rows)
         }
         // Rows that need no hub: what is wrong with them would stop the run too.
         Err(error) if job.data.remote_files(&job.wanted.train)?.is_empty() => return Err(error),
@@ -62,14 +62,26 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
             if let EvalChoice::Split(split) = job.data.eval_choice(&job.wanted) {
                 missing.extend(job.data.remote_files(&split)?);
             }
-            job.data.promised_rows(&job.wanted)?
+            None
         }
     };
     job::tell_settings(job, console)?;
+    let rows = match &found {
+        Some(rows) => {
+            steering::rehearse(job, rows, folder.as_deref(), console)?;
+            Some(rows.train.examples.len() as u64)
+        }
+        None => job.data.promised_rows(&job.wanted)?,
+    };
     if folder.is_none() {
         missing.extend(job.base.remote_files(&job.hub, console)?);
     }
     let steps = rows.and_then(|rows| job.plan.total_steps_of_rows(rows as usize));
+    if let (Some(rows), Some(steps)) = (rows, steps) {
+        // Where a batch has so many tokens, nothing hangs on the length of an epoch.
+        let per_epoch = job.plan.steps_per_epoch_of_rows(rows as usize).unwrap_or(steps);
+        job::tell_remarks(&job.plan, (steps, per_epoch), console)?;
+    }
     let to_download: u64 = missing.iter().map(|(_, size)| size).sum();
     let memory = memory(job, folder.as_deref(), config.as_ref(), &missing);
 
@@ -77,11 +89,6 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
         0 => "to download: nothing, all is here".to_string(),
         n => format!("to download: {} in {n} files", bytes(to_download)),
     })?;
-    if let (Some(rows), Some(steps)) = (rows, steps) {
-        // Where a batch has so many tokens, nothing hangs on the length of an epoch.
-        let per_epoch = job.plan.steps_per_epoch_of_rows(rows as usize).unwrap_or(steps);
-        job::tell_remarks(&job.plan, (steps, per_epoch), console)?;
-    }
     for (path, size) in &missing {
         console.tell(&format!("  {path}  {}", bytes(*size)))?;
     }
@@ -169,9 +176,13 @@ pub fn of_updating(
             Plan { method: Method::Retrain, label_smoothing: 0.0, seed: 0, ..plan.clone() };
         if told.as_ref() != Some(&shared) {
             job::tell_plan(plan, &updating.layers, &updating.old.name, console)?;
+            if !steering::asks_teacher(plan) {
+                steering::of_update(updating, plan, &start.folder, console)?;
+            }
             told = Some(shared);
         }
         let (steps, rows) = (plan.total_steps(lengths), lengths.len());
+        job::tell_remarks(plan, (steps, plan.steps_per_epoch(lengths)), console)?;
         let (shown_steps, shown_rows) = (count(steps), count(rows as u64));
         console.tell(&format!(
             "would train {name} for {shown_steps} updates on {shown_rows} rows into {}",
@@ -182,7 +193,6 @@ pub fn of_updating(
         }));
     }
     Ok(())
-        job::tell_remarks(plan, (steps, plan.steps_per_epoch(lengths)), console)?;
 }
 
 /// A training that a dry run speaks of.

@@ -80,8 +80,13 @@ pub fn open(args: &Finetune, verb: &Verb, console: &mut Console) -> Result<Job> 
     };
     // Before the hub is asked; which metric it will be doesn't matter for that.
     let checked = settings::plan(settings, SelectBy::Accuracy)?;
-    if checked.patience > 0 && settings.eval_split.as_deref() == Some("none") {
+    let is_judged = settings.eval_split.as_deref() != Some("none");
+    if checked.patience > 0 && !is_judged {
         return Err(Usage("patience needs an evaluation, but eval_split is none".into()).into());
+    }
+    if checked.objective.robust().is_some() && !is_judged {
+        let said = "objective robust finds its worst class on the rows of the evaluation, and there is none; give an --eval-split";
+        return Err(Usage(said.into()).into());
     }
     let device = settings.device.as_deref().unwrap_or("auto");
     let compute = Compute::open(device, checked.precision, console)?;
@@ -319,11 +324,6 @@ pub fn tell_settings(job: &Job, console: &mut Console) -> Result<()> {
     tell_plan(&job.plan, &job.layers, &job.base.name, console)
 }
 
-pub fn tell_plan(plan: &Plan, layers: &Layers, base: &str, console: &mut Console) -> Result<()> {
-    let Value::Object(plan) = serde_json::to_value(plan)? else { return Ok(()) };
-    let show = |(key, value): (&String, &Value)| match layers.origin(key) {
-        "default" => format!("{key} {value}"),
-        origin => format!("{key} {value} ({origin})"),
 /// What of a plan can't take effect in a run of so many updates, and so many an epoch; refuses a λ that leaves its range in it.
 pub fn tell_remarks(
     plan: &Plan,
@@ -337,6 +337,11 @@ pub fn tell_remarks(
     Ok(())
 }
 
+pub fn tell_plan(plan: &Plan, layers: &Layers, base: &str, console: &mut Console) -> Result<()> {
+    let Value::Object(plan) = serde_json::to_value(plan)? else { return Ok(()) };
+    let show = |(key, value): (&String, &Value)| match layers.origin(key) {
+        "default" => format!("{key} {value}"),
+        origin => format!("{key} {value} ({origin})"),
     };
     let shown: Vec<String> = plan.iter().map(show).collect();
     console.tell(&format!("plan: {}", shown.join(", ")))?;

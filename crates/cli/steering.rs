@@ -114,7 +114,24 @@ pub fn of_run(
     Ok(Some(Steered { named, ..steered }))
 }
 
-fn asks_teacher(plan: &Plan) -> bool {
+/// Says what [`of_run`] would, as far as it goes without a teacher's scores, and without the base where it isn't here yet.
+pub fn rehearse(
+    job: &Job,
+    rows: &Rows,
+    folder: Option<&Path>,
+    console: &mut Console,
+) -> Result<()> {
+    match (folder, job.plan.objective.group_by()) {
+        (Some(folder), _) if !asks_teacher(&job.plan) => {
+            of_run(job, rows, folder, None, console).map(drop)
+        }
+        (_, Some(column)) => values_of_run(job, rows, column, console).map(drop),
+        (_, None) => Ok(()),
+    }
+}
+
+/// Whether a teacher scores the rows that steer.
+pub fn asks_teacher(plan: &Plan) -> bool {
     plan.objective.robust().is_some_and(|robust| robust.labels == SteeredBy::Teacher)
 }
 
@@ -145,12 +162,7 @@ fn steered(
         let named = column.map(|column| (format!("column {column} of the rows"), sha256));
         return Ok(Steered { steering: None, groups, named });
     };
-    let Some(held) = held else {
-        return Err(Usage(format!(
-            "objective {name} finds its worst class on the rows of the evaluation, and there is none; give an --eval-split"
-        ))
-        .into());
-    };
+    let Some(held) = held else { return Ok(Steered { steering: None, groups, named: None }) };
     // Held-out rows of groups that nothing is trained on say nothing that training could mend.
     let examples = &held.rows.examples;
     let usable: Vec<usize> = (0..examples.len())

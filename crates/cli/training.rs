@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use lowchurn_data::{Encoded, Rng};
 use lowchurn_distill::{
-    Guides, Method, Outcome, Outputs, Plan, Provenance, Release, Run, State, Threshold,
+    Guides, Method, Outcome, Outputs, Plan, Provenance, Release, Run, State, Threshold, check,
     find_latest, finished, shrink_perturb, train, write_file, write_json,
 };
 use lowchurn_models::{Classifier, Config, Head, Params, has_weights, is_head};
@@ -99,6 +99,19 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     let Training { provenance, output, .. } = training;
     let plan = &provenance.plan;
     output::refuse_foreign(output, &training.start.folder)?;
+    let what = Run {
+        provenance,
+        train: training.train,
+        eval: training.eval,
+        guides: training.guides,
+        dir: output,
+        tokenizer_from: &training.start.folder,
+    };
+    // What is refused leaves no folder behind.
+    let started_early = match output.exists() {
+        true => None,
+        false => Some(start(training, &what, console)?),
+    };
     fs::create_dir_all(output)
         .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(output)?;
@@ -118,7 +131,10 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     if !training.is_fresh {
         find_latest(output, provenance)?;
     }
-    let mut state = start(training, console)?;
+    let mut state = match started_early {
+        Some(state) => state,
+        None => start(training, &what, console)?,
+    };
     if training.is_fresh {
         output::start_over(output)?;
     }
@@ -129,15 +145,8 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     let begun = Instant::now();
     signals::work_begins();
     let mut status = Status::new();
+    status.has_worst = plan.is_of_classes();
     let mut failed = Ok(());
-    let what = Run {
-        provenance,
-        train: training.train,
-        eval: training.eval,
-        guides: training.guides,
-        dir: output,
-        tokenizer_from: &training.start.folder,
-    };
     let outcome = train(&what, &mut state, &signals::STOP, &mut |event| {
         status.show(&event, begun.elapsed(), &console.terminal, &mut console.err);
         console.event(&as_json(&event));
@@ -145,7 +154,6 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
             // The run is worth more than its log, but the log's trouble is told.
             failed = Err(error);
         }
-    status.has_worst = plan.is_of_classes();
     });
     status.end(&mut console.err);
     let outcome = outcome?;
@@ -181,8 +189,8 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
     Ok(Some(Ended { release, train_seconds }))
 }
 
-/// The state before the first update.
-fn start(training: &Training, console: &mut Console) -> Result<State> {
+/// The state before the first update, of a run that nothing speaks against.
+fn start(training: &Training, run: &Run, console: &mut Console) -> Result<State> {
     let plan = &training.provenance.plan;
     let model = model(training, 0, console)?;
     let model = match (plan.method, training.guides.old_weights) {
@@ -195,10 +203,12 @@ fn start(training: &Training, console: &mut Console) -> Result<State> {
         _ => model,
     };
     let state = State::new(model)?;
-    match plan.method {
-        Method::CoDistil { .. } => Ok(state.with_peer(self::model(training, 1, console)?)?),
-        _ => Ok(state),
-    }
+    let state = match plan.method {
+        Method::CoDistil { .. } => state.with_peer(self::model(training, 1, console)?)?,
+        _ => state,
+    };
+    check(run, &state)?;
+    Ok(state)
 }
 
 /// The start's weights; `index` tells the heads of two students apart.

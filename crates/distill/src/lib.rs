@@ -97,11 +97,14 @@ mod spectrum;
 
 mod directions;
 
+mod check;
+
 mod train;
 
 mod error;
 mod files;
 
+pub use check::check;
 pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
 pub use directions::{Reading, Way, directions, readings, start_of, way};
 pub use error::{Error, Result};
@@ -132,10 +135,10 @@ pub use precision::{PrecisionName, precision_if_set};
 pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{Finished, Release, finished, finished_provenance, release};
+pub use remarks::remarks;
 pub use schedule::Schedule;
 pub use shift::{Shift, ShiftTo, fit_shift};
 pub use spectrum::{Eigen, Matched, add_second_moment, along, eigen, matched};
-pub use remarks::remarks;
 pub use state::{LogEntry, Peer, Projections, State};
 pub use states::{StateTerms, TextVector, VectorLoss, Vectors, check_same_tokens};
 pub use step::{StepReport, step, step_deferring};
@@ -144,7 +147,7 @@ pub use teacher::{
 };
 pub use train::{Event, Outcome, Run, Steered, train};
 pub use trained::{LORA_ALPHA, Trained, check_trained};
-pub use variance::{Control, VarianceReduction, renew_control};
+pub use variance::{Control, VarianceReduction, check_teacher, renew_control};
 pub use weights::{
     OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,
     mixout, save_fisher, shrink_perturb, soup,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::{Batch, Encoded, Targets, collate, epoch_order};
 use lowchurn_kernels::{awake, sum_of_squares};
-use lowchurn_models::Config;
 
 use crate::checkpoint::{self, remove_checkpoints};
 use crate::eval::{accuracy_by_group, predict_from};
@@ -15,8 +14,8 @@ use crate::states::text_vectors;
 use crate::teacher::in_place_of;
 use crate::variance::{check_control, renew_control};
 use crate::{
-    Error, Guides, Lambda, LogEntry, Method, Outputs, Plan, Provenance, Release, Result, Scores,
-    Shares, State, StepReport, TextVector, Threshold, TrainOnly, Vectors, ascend, bounded,
+    Error, Guides, Lambda, LogEntry, Outputs, Plan, Provenance, Release, Result, Scores, State,
+    StepReport, TextVector, Threshold, TrainOnly, Vectors, ascend, bounded, check,
     evaluate_targets, predict, raise, release, step_deferring, tuned_thresholds, worst_classes,
 };
 
@@ -74,6 +73,7 @@ pub enum Event {
         n_evals: u32,
     },
 }
+
 /// A class or group as a look at held-out rows left it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steered {
@@ -83,7 +83,6 @@ pub struct Steered {
     /// From here on.
     pub weight: f64,
 }
-
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -113,14 +112,7 @@ pub fn train(
     on: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
     let plan = &run.provenance.plan;
-    check_rows(run, &state.model.config)?;
-    run.guides.check(&plan.method, run.train.rows(), state.model.labels().len())?;
-    run.guides.check_objective(&plan.objective, state.model.labels())?;
-    if let (Ok(dir), Ok(base)) = (run.dir.canonicalize(), run.tokenizer_from.canonicalize())
-        && dir == base
-    {
-        return Err(Error::OverBase { path: run.dir.into() });
-    }
+    let shares = check(run, state)?;
     let models =
         std::iter::once(&mut state.model).chain(state.peer.iter_mut().map(|p| &mut p.model));
     for model in models {
@@ -130,26 +122,20 @@ pub fn train(
         config.attention_dropout = p as f32;
         config.classifier_dropout = p as f32;
     }
-    refuse_twins(plan, state)?;
     state.train_parts(plan)?;
-    run.guides.shown.check(plan, &state.model.config, run.train.rows())?;
     state.project(plan, &run.guides.shown)?;
     let made = features_of(run, state)?;
     let near = in_place_of(run.guides.teacher, &plan.method, &run.train.labels)?;
     let guides = Guides { neighbours: near.as_ref(), ..with_features(run, made.as_ref()) };
-    check_control(plan, &guides, run.train, state)?;
+    check_control(plan, &guides, run.train, state)?; // again, of the part that is trained
     let lengths = run.train.lengths();
     let (per_epoch, total) = (plan.steps_per_epoch(&lengths), plan.total_steps(&lengths));
-    if let Some(lambda) = plan.method.lambda() {
-        lambda.check(total)?;
-    }
     let device = state.device();
     if let Some((path, manifest)) = checkpoint::find_latest(run.dir, run.provenance)? {
         checkpoint::load(run.dir, &path, &manifest, plan, &guides, state)?;
         on(Event::Resumed { step: state.step, total });
     }
     withdraw(run.dir)?;
-    let shares = Shares::of(plan, run.train, &run.guides, state.model.labels())?;
     let guides = Guides { shares: shares.as_ref(), ..guides };
     if plan.keep_checkpoints && state.step == 0 {
         save_now(run, state, total, 0.0, on)?; // where the run starts
@@ -229,57 +215,6 @@ fn with_features<'r>(run: &Run<'r>, made: Option<&'r Features>) -> Guides<'r> {
     }
 }
 
-/// Two students of the same weights get the same gradients, unless dropout tells them apart.
-fn refuse_twins(plan: &Plan, state: &State) -> Result<()> {
-    let (Method::CoDistil { .. }, Some(peer)) = (plan.method, &state.peer) else { return Ok(()) };
-    let config = &state.model.config;
-    let dropouts = [config.hidden_dropout, config.attention_dropout, config.classifier_dropout];
-    if dropouts.iter().any(|p| *p > 0.0)
-        || state.model.params.fingerprint()? != peer.model.params.fingerprint()?
-    {
-        return Ok(());
-    }
-    let reason = "co-distil: both students start from the same weights, and without dropout they stay the same; set \
-                  dropout above 0, or start cold, where each has a head of its own";
-    Err(Error::Method { reason: reason.into() })
-}
-
-/// What would otherwise stop the run hours later: rows that can't be learnt from, or not by this model.
-fn check_rows(run: &Run, config: &Config) -> Result<()> {
-    if run.train.rows() == 0 {
-        return Err(Error::NothingToTrainOn);
-    }
-    let needs = run.provenance.plan.method.needs();
-    let has_teacher = needs.teacher || needs.states;
-    let unlabelled = run.train.labels.iter().position(Option::is_none);
-    if let Some(row) = unlabelled.filter(|_| !has_teacher) {
-        return Err(Error::Unlabelled { id: run.train.ids[row].clone() });
-    }
-    if run.eval.is_some_and(|rows| rows.labels.iter().all(Option::is_none)) {
-        return Err(Error::NothingToEvaluate);
-    }
-    let classes = config.labels.len();
-    let (plan, outputs) = (&run.provenance.plan, Outputs::of(config)?);
-    outputs.check(plan, classes)?;
-    for rows in [Some(run.train), run.eval].into_iter().flatten() {
-        if rows.targets.kind() != outputs.kind && rows.labels.iter().any(Option::is_some) {
-            let (model, rows) = (outputs.kind.name(), rows.targets.kind().name());
-            return Err(Error::OtherKind { model, rows });
-        }
-        for row in 0..rows.rows() {
-            let width = rows.length(row);
-            if width == 0 {
-                return Err(Error::EmptyRow { id: rows.ids[row].clone() });
-            }
-            config.check_width(width)?;
-            if let Some(label) = rows.labels[row].filter(|label| *label as usize >= classes) {
-                return Err(Error::LabelIndex { row, label, classes });
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The batches behind update `index` of an epoch.
 fn batches(
     plan: &Plan,
@@ -307,9 +242,6 @@ fn watch_churn(run: &Run, state: &mut State, total: u64, on: &mut dyn FnMut(Even
         return Ok(());
     }
     let device = state.device();
-    if let Some(groups) = guides.groups {
-        scores.groups = accuracy_by_group(&predictions, &rows.labels, groups);
-    }
     let churn = buffer.churn(state.settled()?, plan.eval_batch_size, &device)?;
     state.progress.multiplier = ascend(state.progress.multiplier, churn, max_churn, rate);
     let lambda = lambda.at(state.step, total, state.progress.multiplier);
@@ -374,6 +306,9 @@ fn evaluate_now(
     if plan.is_of_classes() {
         scores.worst_class =
             worst_classes(&predictions, &rows.labels, 1)?.map(|worst| worst.recall);
+    }
+    if let Some(groups) = guides.groups {
+        scores.groups = accuracy_by_group(&predictions, &rows.labels, groups);
     }
     let (entry, is_best) =
         state.progress.log_evaluation(state.step, epoch, &scores, thresholds, plan);

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 use lowchurn_data::{Batch, Encoded, collate, eval_order};
 use lowchurn_kernels::{Gradient, awake, backward};
-use lowchurn_models::{Classifier, Input, Mode, Params};
+use lowchurn_models::{Classifier, Config, Input, Mode, Params, is_head, parameter_shapes};
 use serde::{Deserialize, Serialize};
 
 use crate::loss::{Against, row_losses};
@@ -300,6 +300,51 @@ impl Guides<'_> {
     }
 }
 
+/// Whether a teacher's weights can be θ, as far as configs tell, whatever the classes.
+pub fn check_teacher(
+    reduction: VarianceReduction,
+    teacher: &Config,
+    student: &Config,
+) -> Result<()> {
+    if !reduction.needs_teacher_weights() {
+        return Ok(());
+    }
+    let shapes = |config: &Config| -> BTreeMap<String, Vec<usize>> {
+        parameter_shapes(config).into_iter().filter(|(name, _)| !is_head(name)).collect()
+    };
+    refuse_other_shapes(reduction, &shapes(teacher), &shapes(student))?;
+    let (theirs, own) = (teacher.heads, student.heads);
+    if theirs != own {
+        let reason = format!("it has {theirs} attention heads, the student {own}");
+        return Err(Error::OtherArchitecture { name: reduction.to_string(), reason });
+    }
+    Ok(())
+}
+
+fn refuse_other_shapes(
+    reduction: VarianceReduction,
+    teacher: &BTreeMap<String, Vec<usize>>,
+    student: &BTreeMap<String, Vec<usize>>,
+) -> Result<()> {
+    let refuse =
+        |reason: String| Err(Error::OtherArchitecture { name: reduction.to_string(), reason });
+    for (name, expected) in student {
+        match teacher.get(name) {
+            None => return refuse(format!("it has no {name}")),
+            Some(found) if found != expected => {
+                return refuse(format!(
+                    "its {name} has shape {found:?}, the student's {expected:?}"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    match teacher.keys().find(|name| !student.contains_key(*name)) {
+        Some(name) => refuse(format!("the student has no {name}")),
+        None => Ok(()),
+    }
+}
+
 /// Whether θ can be the teacher's: the student's names and shapes, labels in every row, and, where the last layer alone is
 /// trained, the student's encoder.
 pub(crate) fn check_control(
@@ -318,30 +363,19 @@ pub(crate) fn check_control(
     if !reduction.needs_teacher_weights() {
         return Ok(());
     }
-    let name = reduction.to_string();
     let Some(teacher) = guides.teacher_weights else {
         return Err(Error::MethodNeeds {
             method: "distil",
             what: "the teacher's weights for its variance reduction",
         });
     };
-    let refuse = |reason: String| Err(Error::OtherArchitecture { name: name.clone(), reason });
-    for (name, var) in &state.model.params.0 {
-        match teacher.params.get(name) {
-            None => return refuse(format!("it has no {name}")),
-            Some(tensor) if tensor.dims() != var.dims() => {
-                let (found, expected) = (tensor.dims(), var.dims());
-                return refuse(format!(
-                    "its {name} has shape {found:?}, the student's {expected:?}"
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    if let Some(name) = teacher.params.keys().find(|name| !state.model.params.0.contains_key(*name))
-    {
-        return refuse(format!("the student has no {name}"));
-    }
+    let shapes =
+        |tensors: &mut dyn Iterator<Item = (&String, &Tensor)>| -> BTreeMap<String, Vec<usize>> {
+            tensors.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
+        };
+    let own = &state.model.params.0;
+    let own = shapes(&mut own.iter().map(|(name, var)| (name, var.as_tensor())));
+    refuse_other_shapes(reduction, &shapes(&mut teacher.params.iter()), &own)?;
     if guides.features.is_none() {
         return Ok(());
     }
@@ -353,10 +387,11 @@ pub(crate) fn check_control(
         };
         let flat = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         if flat(tensor)? != flat(var)? {
-            return refuse(format!(
+            let reason = format!(
                 "the last layer alone is trained, and the teacher's {name} isn't the student's: it has to be a probe of the same \
                  encoder"
-            ));
+            );
+            return Err(Error::OtherArchitecture { name: reduction.to_string(), reason });
         }
     }
     Ok(())
@@ -382,6 +417,11 @@ mod tests {
         for text in ["", "saga"] {
             check(text, &format!("{text:?} is no variance reduction; {}", line::EXPECTED));
         }
+        check("svrg:every=0", "svrg: every is \"0\", expected at least 1 epoch");
+        check("svrg:lambda=2", "svrg: lambda is \"2\", expected a number from 0 to 1");
+        check("svrg:start=x", "svrg: start is \"x\", expected an epoch, 0 for the first");
+        check("svrg:zz=1", "svrg: unknown setting zz; it takes start, every, lambda");
+        check("kd:lambda=1", "kd: unknown setting lambda; it takes none");
     }
 
     #[test]

@@ -99,7 +99,6 @@ fn another_update_in_the_same_folder() {
         ("--init cold", "start: warm, now cold"),
         ("--old none", "training data: "),
         ("--old-holdout $T/old.jsonl --old none --new $T/old.jsonl", "training data: "),
-        ("--max-churn 30%", "budget: none, now max-churn 0.3, confidence 0.95"),
         ("--lambda 0.5", ""),
     ] {
         let done = lab.run(&format!("{line} {flags}")).expect(2);
@@ -110,6 +109,13 @@ fn another_update_in_the_same_folder() {
         }
         assert!(lab.tree("shop-v2") == before, "{flags}: something was changed");
     }
+    let done = lab.run(&format!("{line} --max-churn 30%")).expect(2);
+    assert_eq!(
+        done.error(),
+        "$T/shop-v2 holds an update with another budget: none, now max-churn 0.3, confidence 0.95; --choose-again chooses among its \
+         trained models, --fresh trains them anew, or choose another --output"
+    );
+    assert!(lab.tree("shop-v2") == before);
     let done = lab.ok(&line);
     says(&done, "$T/shop-v2 is finished; --fresh starts over");
     assert!(lab.tree("shop-v2") == before);
@@ -127,5 +133,43 @@ fn another_update_in_the_same_folder() {
     assert_eq!(
         done.error(),
         "$T/shop-old holds a run that isn't this update's; choose another --output, or --fresh to start over here"
+    );
+}
+
+/// Another budget for the same trainings: nothing is trained twice, and the certificate says what these rows answered before.
+#[test]
+fn a_budget_that_is_moved_chooses_again() {
+    let lab = deployed();
+    let line = UPDATE.replace("--interpolate none", "--interpolate 0.5");
+    let line = format!("{line} --new $T/new.jsonl --holdout $T/held.jsonl --method retrain");
+    lab.run(&format!("{line} --max-churn 5%"));
+    let first = report(&lab, "shop-v2")["certificate"].clone();
+    let trained = lab.tree("shop-v2/candidates");
+    let again = format!("{line} --max-churn 90% --choose-again");
+    let done = lab.ok(&again);
+    assert!(lab.tree("shop-v2/candidates") == trained, "trained again");
+    assert!(!lab.path("shop-v3").exists());
+    let moved = report(&lab, "shop-v2")["certificate"].clone();
+    assert_eq!(moved["verdict"], "PASS", "{first} {moved}");
+    let note = "these rows have answered before, to max-churn 0.05, confidence 0.95; whoever moves a limit until it is met errs more \
+                often than the confidence says";
+    assert!(moved["notes"].as_array().unwrap().iter().any(|found| found == note), "{moved}");
+    says(&done, &format!("  note: {note}"));
+    // It is the folder's update now, and a choice of before needs the same word.
+    says(
+        &lab.ok(&again.replace(" --choose-again", " --output $T/shop-v2")),
+        "$T/shop-v2 is finished; --fresh starts over",
+    );
+    lab.run(&format!("{line} --max-churn 5% --output $T/shop-v2")).expect(2);
+    // One that was never asked says the same of these models, but for the note.
+    lab.ok(&format!("{line} --max-churn 90% --output $T/straight"));
+    assert!(lab.read("straight/model.safetensors") == lab.read("shop-v2/model.safetensors"));
+    assert_eq!(report(&lab, "straight")["certificate"]["checks"], moved["checks"]);
+    // Another training is another run.
+    let done = lab.run(&format!("{again} --seed 7 --output $T/shop-v2")).expect(2);
+    assert!(
+        done.error().starts_with("$T/shop-v2 holds a run with another seed"),
+        "{}",
+        done.error()
     );
 }

@@ -289,6 +289,7 @@ pub fn provenance(job: &Job, base_folder: &Path, rows: &Rows, plan: Plan) -> Res
         eval_sha256: eval.map_or_else(String::new, |eval| eval.sha256.clone()),
         old: None,
         teacher: None,
+        old_rows: None,
         share_of_old: None,
         buffer: None,
         labels: rows.train.labels.names().to_vec(),

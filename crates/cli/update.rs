@@ -83,12 +83,15 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     let made_from = update_record::made_from(&updating, args, &methods, console)?;
     let output = match &args.output {
         Some(output) => output.clone(),
-        None => update_record::next_name(&args.deployed.base, &made_from)?,
+        None => update_record::next_name(&args.deployed.base, &made_from, args.choose_again)?,
     };
     output::check(&output)?;
     output::refuse_foreign(&output, &updating.old.folder)?;
+    let mut earlier = Vec::new();
     if !args.fresh {
-        let there = update_record::look(&output)?;
+        let there;
+        (there, earlier) =
+            update_record::again(update_record::look(&output)?, &made_from, args.choose_again);
         update_record::refuse_other(&output, &there, &made_from)?;
         if let Some(report) = update_record::finished_report(&output, &there)? {
             return tell_finished(&report, &output, console);
@@ -110,7 +113,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         let _ = fs::remove_dir_all(output.join("candidates"));
         output::start_over(&output)?;
     }
-    update_record::write(&output, &made_from)?;
+    update_record::write(&output, &made_from, &earlier)?;
     // Only a budget chooses among them.
     let shares = if budget.is_some() { shares } else { Vec::new() };
     let mut trials = Vec::new();
@@ -129,7 +132,13 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     }
     // Of trials that change as much the walk takes the first: the one nearest to the old model.
     trials.sort_by(|a, b| b.share.total_cmp(&a.share));
-    let (chosen, certificate) = choose(&updating, &trials, budget.as_ref())?;
+    let (chosen, mut certificate) = choose(&updating, &trials, budget.as_ref())?;
+    if let (Some(certificate), false) = (&mut certificate, earlier.is_empty()) {
+        certificate.notes.push(format!(
+            "these rows have answered before, to {}; whoever moves a limit until it is met errs more often than the confidence says",
+            earlier.join(" and to ")
+        ));
+    }
     let trial = &trials[chosen];
     let looks = looks_at_rows(&updating, budget.as_ref(), &methods);
     let calibrating = updating.rows.holdout.examples.iter().zip(&updating.is_calibration);

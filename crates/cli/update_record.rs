@@ -21,6 +21,18 @@ use crate::{base, device};
 
 const FILE: &str = "update.json";
 
+/// What decides which of the trained models is taken, and not how they are trained.
+const OF_CHOICE: [&str; 5] = [
+    "budget",
+    "interpolation",
+    "list of methods",
+    "list of slice columns",
+    "values of slice columns",
+];
+
+/// Budgets that a choice in this folder went by before the one that its update went by.
+const EARLIER: &str = "earlier budgets";
+
 /// (what, value), in the order in which differences are told.
 pub type MadeFrom = Vec<(String, String)>;
 
@@ -157,6 +169,41 @@ pub fn look(output: &Path) -> Result<There> {
     })
 }
 
+/// With `choose_again` a finished update that differs in its choice alone is gone on with, since its models are trained. Beside it the
+/// budgets that these rows have answered.
+pub fn again(there: There, now: &MadeFrom, choose_again: bool) -> (There, Vec<String>) {
+    let (There::Begun(found) | There::Finished(found)) = &there else { return (there, Vec::new()) };
+    let earlier = found.iter().filter(|(what, _)| what == EARLIER);
+    let mut earlier: Vec<String> = earlier.map(|(_, budget)| budget.clone()).collect();
+    let differs = differences(found, now);
+    let is_of_choice = !differs.is_empty() && differs.iter().all(|(what, ..)| is_choice(what));
+    match there {
+        There::Finished(found) if choose_again && is_of_choice => {
+            let answered = found.iter().filter(|(what, is)| what == "budget" && is != "none");
+            earlier.extend(answered.map(|(_, budget)| budget.clone()));
+            (There::Begun(found), earlier)
+        }
+        there => (there, earlier),
+    }
+}
+
+fn is_choice(what: &str) -> bool {
+    OF_CHOICE.contains(&what)
+}
+
+/// (what, then, now): what is at its default may be left out, on either side.
+fn differences(found: &MadeFrom, now: &MadeFrom) -> Vec<(String, Option<String>, Option<String>)> {
+    let of = |all: &MadeFrom, what: &String| {
+        all.iter().find(|(key, _)| key == what).map(|(_, is)| is.clone())
+    };
+    let gone = found.iter().filter(|(what, _)| what != EARLIER && of(now, what).is_none());
+    let keys = now.iter().chain(gone).map(|(what, _)| what.clone());
+    keys.map(|what| (of(found, &what), of(now, &what), what))
+        .filter(|(then, now, _)| then != now)
+        .map(|(then, now, what)| (what, then, now))
+        .collect()
+}
+
 /// Refuses a folder with the result of another run; says what differs.
 pub fn refuse_other(output: &Path, there: &There, now: &MadeFrom) -> Result<()> {
     let found = match there {
@@ -170,18 +217,22 @@ pub fn refuse_other(output: &Path, there: &There, now: &MadeFrom) -> Result<()> 
         }
         There::Finished(found) => found,
     };
-    let was = |what: &String| found.iter().find(|(key, _)| key == what).map(|(_, is)| is.as_str());
-    let is_now = |what: &String| now.iter().any(|(key, _)| key == what);
-    // What is at its default may be left out, on either side.
-    let changed = now.iter().find(|(what, is)| was(what) != Some(is));
-    let gone = found.iter().find(|(what, _)| !is_now(what));
-    let (what, is) = match (changed, gone) {
-        (Some((what, is)), _) => (what, is.as_str()),
-        (None, Some((what, _))) => (what, "not set"),
-        (None, None) => return Ok(()),
-    };
-    let (found, expected) = (short(was(what).unwrap_or("not set")), short(is));
-    Err(DistilError::OtherRun { path: output.into(), what: what.clone(), found, expected }.into())
+    let differs = differences(found, now);
+    // What can't be chosen again is told first.
+    let first = differs.iter().find(|(what, ..)| !is_choice(what)).or(differs.first());
+    let Some((what, then, now)) = first else { return Ok(()) };
+    let shown = |is: &Option<String>| is.as_deref().map_or("not set".into(), short);
+    let (then, now) = (shown(then), shown(now));
+    if is_choice(what) {
+        let output = output.display();
+        return Err(Usage(format!(
+            "{output} holds an update with another {what}: {then}, now {now}; --choose-again chooses among its trained models, --fresh \
+             trains them anew, or choose another --output"
+        ))
+        .into());
+    }
+    let (path, what) = (output.into(), what.clone());
+    Err(DistilError::OtherRun { path, what, found: then, expected: now }.into())
 }
 
 /// The report of this very update, where it is finished and its files are as they were.
@@ -194,14 +245,19 @@ pub fn finished_report(output: &Path, there: &There) -> Result<Option<Report>> {
     Ok(Some(Report::read(&path)?))
 }
 
-pub fn write(output: &Path, made_from: &MadeFrom) -> Result<()> {
+/// Takes the manifest of an earlier choice away first: nothing here is finished from now on.
+pub fn write(output: &Path, made_from: &MadeFrom, earlier: &[String]) -> Result<()> {
     fs::create_dir_all(output)
         .with_context(|| format!("{}: can't be written", output.display()))?;
-    Ok(write_json(&output.join(FILE), made_from)?)
+    let _ = fs::remove_file(output.join("manifest.json"));
+    let earlier = earlier.iter().map(|budget| (EARLIER.to_string(), budget.clone()));
+    let all: MadeFrom = made_from.iter().cloned().chain(earlier).collect();
+    Ok(write_json(&output.join(FILE), &all)?)
 }
 
-/// `runs/x` → `runs/x-v2` → `runs/x-v3`: the first that isn't there yet, or that holds this very update.
-pub fn next_name(base: &str, now: &MadeFrom) -> Result<PathBuf> {
+/// `runs/x` → `runs/x-v2` → `runs/x-v3`: the first that isn't there yet, or that holds this very update, or where it is
+/// chosen again one with the same trainings.
+pub fn next_name(base: &str, now: &MadeFrom, choose_again: bool) -> Result<PathBuf> {
     let local = beside(base);
     let versioned = local.rsplit_once("-v");
     let versioned = versioned.and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
@@ -212,7 +268,10 @@ pub fn next_name(base: &str, now: &MadeFrom) -> Result<PathBuf> {
     loop {
         let path = PathBuf::from(format!("{stem}-v{n}"));
         let is_ours = match look(&path)? {
-            There::Begun(found) | There::Finished(found) => found == *now,
+            There::Begun(found) | There::Finished(found) => {
+                let differs = differences(&found, now);
+                differs.iter().all(|(what, ..)| choose_again && is_choice(what))
+            }
             There::OtherRun => false,
             There::Nothing => is_free(&path),
         };
@@ -244,11 +303,11 @@ mod tests {
         let base = lab.path().join("sst2").display().to_string();
         fs::create_dir_all(&base).unwrap();
         let next = |base: &str, seed| {
-            let path = next_name(base, &made(seed)).unwrap();
+            let path = next_name(base, &made(seed), false).unwrap();
             path.file_name().unwrap().to_string_lossy().into_owned()
         };
         assert_eq!(next(&base, 1), "sst2-v2");
-        write(&lab.path().join("sst2-v2"), &made(1)).unwrap();
+        write(&lab.path().join("sst2-v2"), &made(1), &[]).unwrap();
         assert_eq!(next(&base, 2), "sst2-v2", "refused before it began");
         fs::create_dir_all(lab.path().join("sst2-v2/candidates")).unwrap();
         assert_eq!((next(&base, 1), next(&base, 2)), ("sst2-v2".into(), "sst2-v3".into()));
@@ -258,8 +317,37 @@ mod tests {
         assert_eq!(next(&base, 2), "sst2-v4");
         fs::create_dir_all(lab.path().join("sst2-v7")).unwrap();
         assert_eq!(next(&lab.path().join("sst2-v7").display().to_string(), 1), "sst2-v8");
-        let hub = next_name("nobody/nothing-like-this-v2", &made(1)).unwrap();
+        let hub = next_name("nobody/nothing-like-this-v2", &made(1), false).unwrap();
         assert_eq!(hub, Path::new("runs/nothing-like-this-v3"));
+    }
+
+    #[test]
+    fn a_choice_is_made_again_where_nothing_else_differs() {
+        let with = |budget: &str| {
+            let mut all = made(1);
+            all.push(("budget".into(), budget.into()));
+            all
+        };
+        let lab = tempfile::tempdir().unwrap();
+        let here = lab.path();
+        write(here, &with("max-churn 0.01"), &["max-churn 0.005".into()]).unwrap();
+        fs::write(here.join("manifest.json"), "{}").unwrap();
+        let again = |now: &MadeFrom, asked| again(look(here).unwrap(), now, asked);
+        let (there, earlier) = again(&with("max-churn 0.02"), true);
+        assert!(matches!(there, There::Begun(_)));
+        assert_eq!(earlier, ["max-churn 0.005", "max-churn 0.01"]);
+        // The very same is finished, and knows what it answered before; another training is another run.
+        let (there, earlier) = again(&with("max-churn 0.01"), true);
+        assert!(matches!(there, There::Finished(_)));
+        assert_eq!(refuse_other(here, &there, &with("max-churn 0.01")).ok(), Some(()));
+        assert_eq!(earlier, ["max-churn 0.005"]);
+        assert!(matches!(again(&made(2), true).0, There::Finished(_)));
+        assert!(matches!(again(&with("max-churn 0.02"), false).0, There::Finished(_)));
+        write(here, &with("max-churn 0.02"), &[]).unwrap();
+        assert!(
+            !here.join("manifest.json").exists(),
+            "half of a choice isn't taken for a whole one"
+        );
     }
 
     #[test]
@@ -276,7 +364,7 @@ mod tests {
             refusal(1),
             Err("$T holds a run that isn't this update's; choose another --output, or --fresh to start over here".into())
         );
-        write(here, &made(1)).unwrap();
+        write(here, &made(1), &[]).unwrap();
         assert_eq!((refusal(1), refusal(2)), (Ok(()), Ok(())), "nothing is finished yet");
         fs::write(here.join("manifest.json"), "{}").unwrap();
         assert_eq!(refusal(1), Ok(()));
@@ -292,7 +380,8 @@ mod tests {
         };
         let end = "choose another output folder, or --fresh to start over here";
         assert_eq!(refusal_of(more.clone()), format!("precision: not set, now \"bf16\"; {end}"));
-        write(here, &more).unwrap();
+        write(here, &more, &[]).unwrap();
+        fs::write(here.join("manifest.json"), "{}").unwrap();
         assert_eq!(refusal_of(made(1)), format!("precision: \"bf16\", now not set; {end}"));
         fs::write(here.join(FILE), "[").unwrap();
         let error = look(here).unwrap_err().to_string();

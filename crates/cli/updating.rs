@@ -258,6 +258,8 @@ impl Updating {
             HeadOf::Seed => "",
             HeadOf::Base | HeadOf::Grown => "+head",
         };
+        // Fisher information is of old rows.
+        let is_ewc = matches!(plan.method, Method::Ewc { .. });
         let old_named =
             |is_used: bool| is_used.then(|| (self.old.name.clone(), self.old.sha256.clone()));
         let provenance = Provenance {
@@ -270,6 +272,7 @@ impl Updating {
             eval_sha256: String::new(),
             old: old_named(needs.old_weights),
             teacher: teacher.map(|(_, named)| named.clone()),
+            old_rows: (needs.old_rows || is_ewc).then_some(self.rows.n_old),
             share_of_old: None,
             buffer: steered.named.clone().or(holdout),
             labels: self.rows.train.labels.names().to_vec(),

@@ -276,6 +276,11 @@ pub struct Update {
     /// Remove what is in the output folder and start over
     #[arg(long)]
     pub fresh: bool,
+
+    /// Choose again, by another budget, among the models that are trained in the output folder; what isn't there is trained. The
+    /// certificate says what these rows answered before
+    #[arg(long, conflicts_with = "fresh")]
+    pub choose_again: bool,
 }
 
 #[derive(clap::Args)]

@@ -14,6 +14,7 @@ use lowchurn_models::{
 
 use crate::checkpoint::{MODEL, checkpoints};
 use crate::spectrum::{Eigen, add_second_moment, along, eigen};
+use crate::states::known::texts_of;
 use crate::{Error, Result};
 
 /// A layer and the weights that read its inputs.
@@ -80,6 +81,10 @@ pub fn directions(
             };
             let Some(read) = read else { continue };
             let values = read.flatten_all()?.to_vec1::<f32>()?; // (N·C)
+            let values = match reading.hidden {
+                Some(_) => of_tokens(values, &texts_of(&states.sequences), width),
+                None => values,
+            };
             *n += values.len() / width;
             add_second_moment(sum, &values, width);
         }
@@ -91,6 +96,15 @@ pub fn directions(
         eigen(&sum, width)
     };
     Ok(sums.into_iter().map(mean).collect())
+}
+
+/// Vectors of tokens alone: a device's batch has some of padding too.
+fn of_tokens(values: Vec<f32>, texts: &[(usize, usize)], width: usize) -> Vec<f32> {
+    if texts.iter().map(|(_, n)| n * width).sum::<usize>() == values.len() {
+        return values;
+    }
+    let of = |&(start, n): &(usize, usize)| &values[start * width..(start + n) * width];
+    texts.iter().flat_map(of).copied().collect()
 }
 
 /// A run's checkpoints: by update, how far each reading's weights are from where the run started, along its directions.
@@ -150,5 +164,23 @@ fn difference(
             Ok(pairs.map(|(now, start)| f64::from(*now) - f64::from(*start)).collect())
         }
         _ => Err(Error::OtherWeights { path: path.into(), name: name.into(), width }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lowchurn_kernels::Sequences;
+
+    use super::*;
+
+    #[test]
+    fn padding_is_nobodys_input() {
+        let lengths = [1, 3, 2];
+        let padded = texts_of(&Sequences::padded(&lengths, 3).unwrap());
+        let values: Vec<f32> = (0..18).map(|x| x as f32).collect(); // (3·3, 2)
+        let expected = [0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].map(|x| x as f32);
+        assert_eq!(of_tokens(values, &padded, 2), expected);
+        let packed = texts_of(&Sequences::packed(&lengths, 3).unwrap());
+        assert_eq!(of_tokens(expected.to_vec(), &packed, 2), expected);
     }
 }

@@ -24,6 +24,9 @@ pub struct Provenance {
     /// Names of the teachers and the hash over their tables' fingerprints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<(String, String)>,
+    /// How many of the training rows come first as old ones, where that decides something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_rows: Option<usize>,
     /// The weights are share·old + (1 − share)·trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_of_old: Option<f64>,
@@ -82,6 +85,10 @@ pub fn refuse_other_run(path: &Path, found: &Provenance, expected: &Provenance) 
             };
             return other(what, name(old_name, old_hash), name(new_name, new_hash));
         }
+    }
+    if found.old_rows != expected.old_rows {
+        let show = |n: Option<usize>| n.map_or("not set".into(), |n| n.to_string());
+        return other("number of old rows", show(found.old_rows), show(expected.old_rows));
     }
     if found.labels != expected.labels {
         return other("label set", found.labels.join(", "), expected.labels.join(", "));

@@ -4,7 +4,7 @@
 //! Terms on tokens hold a teacher's states against the student's token by token, so both need the same tokens; the teacher is
 //! asked in every update anew, for its states are too many to keep. A vector a text needs neither, and is kept in a table.
 
-mod known;
+pub(crate) mod known;
 mod losses;
 mod relation;
 #[cfg(test)]

@@ -393,6 +393,7 @@ fn runs_of_other_guides() {
         &with(&|p| p.buffer = Some(("rows.jsonl".into(), "0".repeat(64)))),
         "held-out rows: rows.jsonl (ffffffffffff), now rows.jsonl (000000000000)",
     );
+    check(&full, &with(&|p| p.old_rows = Some(3)), "number of old rows: not set, now 3");
     check(
         &full,
         &with(&|p| p.plan.method = "distil:lambda=0.9".parse().unwrap()),

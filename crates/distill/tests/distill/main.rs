@@ -220,6 +220,7 @@ pub fn provenance(plan: Plan) -> Provenance {
         eval_sha256: "e".repeat(64),
         old: None,
         teacher: None,
+        old_rows: None,
         share_of_old: None,
         buffer: None,
         labels: labels(),

@@ -202,10 +202,12 @@ fn gradients(
     let logits = (0..tokens.rows() * classes).map(|i| (i % 7) as f32 * 0.3 - 0.9).collect();
     let teacher = Teacher { logits, known: vec![true; classes], said: Vec::new() };
     let batches = &order[..order.len().min(what.steps)];
+    let all = student.params.names().map(str::to_string).collect();
     // In turn, a batch at a time: a shared machine is another one some seconds later.
     let mut in_updates = |weights: Option<&OldWeights>| -> Result<f64> {
         let measuring = Measuring {
             student: &student,
+            trained: &all,
             teacher: &teacher,
             weights,
             rows: tokens,

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use lowchurn_data::{BatchSize, Encoded, encode, epoch_order};
 use lowchurn_distill::{
-    Divergence, Event, GradientReport, Lambda, Measuring, Method, OldWeights, Teacher, caveats,
-    gradient_noise, write_json,
+    Divergence, Event, GradientReport, Lambda, Measuring, Method, OldWeights, SelectBy, Teacher,
+    caveats, gradient_noise, trained_names, write_json,
 };
 use serde_json::json;
 
@@ -49,7 +49,9 @@ pub fn tell(
         ))
         .into());
     }
+    let plan = crate::settings::plan(&before, SelectBy::Loss)?;
     let model = open_model(student.model, compute)?;
+    let trained = trained_names(&plan, &model.config)?;
     let encoder = encoder_of(&model.config, &student.model.folder)?;
     let tokens: Encoded = encode(&encoder, examples, student.model.max_length)?;
     // Only batches of as many rows are as noisy as each other.
@@ -79,6 +81,7 @@ pub fn tell(
     let method = crate::settings::method(&before)?;
     let measuring = Measuring {
         student: &model,
+        trained: &trained,
         teacher: &told,
         weights: weights.as_ref(),
         rows: &tokens,

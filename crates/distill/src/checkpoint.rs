@@ -307,6 +307,17 @@ pub fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The update whose weights lie at the top of a finished run's folder, and how many updates the run was to have; `None` of another
+/// folder.
+pub fn kept_update(run: &Path) -> Result<Option<(u64, u64)>> {
+    let Some(manifest) = read_manifest(run)? else { return Ok(None) };
+    let path = run.join(TRAINER_STATE);
+    let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let state: Value = serde_json::from_slice(&text)
+        .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
+    Ok(state["max_steps"].as_u64().map(|total| (manifest.step, total)))
+}
+
 /// Removes all checkpoints but those of the given steps, and what an interrupted save left. Folders without a manifest
 /// are somebody else's and stay.
 pub fn remove_checkpoints(run: &Path, keep: &[u64]) -> Result<()> {

@@ -15,7 +15,7 @@ use lowchurn_models::{
 use crate::checkpoint::{MODEL, checkpoints};
 use crate::spectrum::{Eigen, add_second_moment, along, eigen};
 use crate::states::known::texts_of;
-use crate::{Error, Result};
+use crate::{Error, Moment, Result};
 
 /// A layer and the weights that read its inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +125,15 @@ pub fn start_of(run: &Path) -> Result<PathBuf> {
         Some((0, path)) if all.len() > 1 => Ok(path.clone()),
         _ => Err(Error::NoCheckpoints { run: run.into(), found: all.len() }),
     }
+}
+
+/// The last checkpoint that a run of `total` updates kept of before a moment, with its update; `None` where there is none of after the
+/// first update.
+pub fn last_before(run: &Path, at: Moment, total: u64) -> Result<Option<(u64, PathBuf)>> {
+    let all = checkpoints(run)?;
+    // A checkpoint has seen `step` updates, the last of which is number `step` − 1.
+    let is_before = |step: u64| step > 0 && !at.is_past(step - 1, total);
+    Ok(all.into_iter().rfind(|(step, _)| is_before(*step)))
 }
 
 /// See [`Way`]. Reads the weights of each checkpoint once.

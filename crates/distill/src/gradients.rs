@@ -3,14 +3,15 @@
 //! Of a batch, a = ∇ of the mean cross-entropy to labels at the student's weights, b the teacher's part of distillation's gradient:
 //! its residual through the student, J(x)ᵀ(p(θ) − y). Distillation at weight λ and T = 1 descends a − λ·b. Both are taken without
 //! dropout. Where the teacher has the student's architecture, its own gradient J(θ)ᵀ(p(θ) − y) can be measured beside it; the two
-//! are the same for a linear model, and the cosine says how far they are apart for another.
+//! are the same for a linear model, and the cosine says how far they are apart for another. Only what was trained is measured: a
+//! linear probe is linear, whatever stands still below it.
 //!
 //! A batch costs one forward pass and two backward ones, where training has one of each and the optimizer's; the teacher's own
 //! gradients a pass of both kinds more, so they are taken of every sixteenth batch. `just bench` says what that is in updates.
 
 mod caveats;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
 use lowchurn_data::{Encoded, collate};
@@ -22,7 +23,7 @@ use crate::loss::term::log_softmax;
 use crate::variance::label_losses;
 use crate::{Error, Grads, OldWeights, Plan, Result, SelectBy, Teacher};
 
-pub use caveats::caveats;
+pub use caveats::{FEW_BATCHES, caveats};
 
 /// Means over batches of products of two gradients a and b.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ pub struct GradientReport {
     pub rows: usize,
     /// In use.
     pub lambda: f64,
+    /// Weights of the student that aren't measured.
+    pub numbers_left_out: usize,
     /// With the teacher's residual through the student.
     pub groups: Vec<GroupNoise>,
     /// With the teacher's own gradients, over `own_batches` of the batches; nothing where it has another architecture.
@@ -80,7 +83,9 @@ pub struct GradientReport {
 #[derive(Clone, Copy)]
 pub struct Measuring<'m> {
     pub student: &'m Classifier,
-    /// Its logits on the rows.
+    /// Its parameters that were trained, by name; see [`crate::trained_names`].
+    pub trained: &'m BTreeSet<String>,
+    /// With its logits on the rows.
     pub teacher: &'m Teacher,
     /// For its own gradients.
     pub weights: Option<&'m OldWeights>,
@@ -264,7 +269,8 @@ pub fn gradient_noise(
     measuring: &Measuring,
     on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<GradientReport>> {
-    let &Measuring { student, teacher, weights, rows, batches, lambda, device } = measuring;
+    let &Measuring { student, trained, teacher, weights, rows, batches, lambda, device } =
+        measuring;
     let refuse = |reason: String| Err(Error::Method { reason });
     if batches.len() < 2 {
         return refuse(format!(
@@ -286,6 +292,8 @@ pub fn gradient_noise(
     }
     let plan = Plan::default_with(SelectBy::Loss);
     let theirs = weights.map(|weights| theirs(student, weights)).transpose()?;
+    let measured = part_of(&student.params, trained);
+    let of_theirs = theirs.as_ref().map(|theirs| part_of(theirs, trained));
     let (mut residual, mut own) = (Sums::default(), Sums::default());
     let (mut cosines, mut label_cosines) = (Vec::new(), Vec::new());
     for (n, batch) in batches.iter().enumerate() {
@@ -294,7 +302,11 @@ pub fn gradient_noise(
         let size = batch.rows.len() as f64;
         let mean = |losses: Tensor| -> Result<Tensor> { Ok((losses.sum_all()? / size)?) };
         let logits_at = |params: &Params| -> Result<Tensor> {
-            let tensors = params.tensors().map(|(name, t)| (name.to_string(), t.clone()));
+            // Below the lowest part that was trained nothing is computed backwards.
+            let tensors = params.0.iter().map(|(name, var)| match trained.contains(name) {
+                true => (name.clone(), var.as_tensor().clone()),
+                false => (name.clone(), var.as_detached_tensor()),
+            });
             Ok(student.forward_with(&tensors.collect(), &input, Mode::Eval)?) // (B, K)
         };
         let of = |params: &Params, mut found: Gradients| -> Result<Grads> {
@@ -305,14 +317,16 @@ pub fn gradient_noise(
         awake(|| -> Result<()> {
             let logits = logits_at(&student.params)?; // (B, K)
             let labels = mean(label_losses(&plan, rows, &batch, &logits)?)?;
-            let a = of(&student.params, backward_keeping(&labels)?)?;
+            let a = of(&measured, backward_keeping(&labels)?)?;
             let towards = residuals(teacher, rows, &batch.rows, device)?; // (B, K)
             let told = mean((&logits * &towards)?.sum(1)?)?;
-            let b = of(&student.params, backward(&told)?)?;
-            let theirs = theirs.as_ref().filter(|_| n.is_multiple_of(own_every(batches.len())));
-            if let Some(theirs) = theirs {
+            let b = of(&measured, backward(&told)?)?;
+            let is_own = n.is_multiple_of(own_every(batches.len()));
+            if let (Some(theirs), Some(measured)) = (&theirs, &of_theirs)
+                && is_own
+            {
                 let labels = mean(label_losses(&plan, rows, &batch, &logits_at(theirs)?)?)?;
-                let c = of(theirs, backward(&labels)?)?;
+                let c = of(measured, backward(&labels)?)?;
                 let (ab, bb, bc) = (dot(&a, &b)?, dot(&b, &b)?, dot(&b, &c)?);
                 let with_own = own.add(a.clone(), c)?;
                 let residual = Products { aa: with_own.aa, bb, ab };
@@ -329,12 +343,22 @@ pub fn gradient_noise(
         batches: batches.len(),
         rows: batches.iter().map(Vec::len).sum(),
         lambda,
+        numbers_left_out: numbers(&student.params) - numbers(&measured),
         groups: residual.groups(student, lambda)?,
         own: own.groups(student, lambda)?,
         own_batches: own.batches,
         cosines,
         label_cosines,
     }))
+}
+
+fn part_of(params: &Params, names: &BTreeSet<String>) -> Params {
+    let named = params.0.iter().filter(|(name, _)| names.contains(*name));
+    Params(named.map(|(name, var)| (name.clone(), var.clone())).collect())
+}
+
+fn numbers(params: &Params) -> usize {
+    params.0.values().map(|var| var.elem_count()).sum()
 }
 
 /// p(θ) − y of each row, (B, K): what it is multiplied by the logits' Jacobian to.

@@ -105,8 +105,8 @@ mod error;
 mod files;
 
 pub use check::check;
-pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
-pub use directions::{Reading, Way, directions, readings, start_of, way};
+pub use checkpoint::{ADAPTER, Manifest, find_latest, kept_update, remove_checkpoints};
+pub use directions::{Reading, Way, directions, last_before, readings, start_of, way};
 pub use error::{Error, Result};
 pub use eval::{
     Predictions, Scores, WorstClasses, evaluate, evaluate_targets, predict, worst_classes,
@@ -116,7 +116,9 @@ pub use files::{
     write as write_file, write_json, write_with,
 };
 pub use freeze::{Freeze, TrainOnly};
-pub use gradients::{GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise};
+pub use gradients::{
+    FEW_BATCHES, GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise,
+};
 pub use guides::{Buffer, Guides, Shown};
 pub use lambda::{Lambda, Moment, ascend};
 pub use loss::{
@@ -146,7 +148,7 @@ pub use teacher::{
     Combine, Fingerprint, Scoring, Table, Teacher, table_file_name, teacher_key, write_soft_labels,
 };
 pub use train::{Event, Outcome, Run, Steered, train};
-pub use trained::{LORA_ALPHA, Trained, check_trained};
+pub use trained::{LORA_ALPHA, Trained, check_trained, trained_names};
 pub use variance::{Control, VarianceReduction, check_teacher, renew_control};
 pub use weights::{
     OldWeights, Pull, add_pull, distance, fisher, interpolate, interpolate_fisher, load_fisher,

@@ -46,6 +46,14 @@ pub fn check_trained(plan: &Plan, config: &Config) -> Result<()> {
     names(plan, config).map(|_| ())
 }
 
+/// The parameters of a model that a plan trains. A matrix with an adapter is one of them, and its factors aren't.
+///
+/// # Errors
+/// As [`check_trained`].
+pub fn trained_names(plan: &Plan, config: &Config) -> Result<BTreeSet<String>> {
+    Ok(names(plan, config)?.reached)
+}
+
 /// The names behind a plan's words.
 struct Names {
     reached: BTreeSet<String>,

@@ -5,7 +5,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowchurn_data::collate;
-use lowchurn_distill::{Event, Way, directions, eigen, readings, start_of, way};
+use lowchurn_distill::{
+    Event, Way, directions, eigen, kept_update, last_before, readings, start_of, way,
+};
 use lowchurn_models::{Config, Input, Mode, Wanted};
 
 use crate::{CPU, Toy, checkpoints, golden_folder, names, toy_rows, toy_state};
@@ -47,6 +49,23 @@ fn checkpoints_stay_and_change_nothing() {
     plain.finish();
     assert_eq!(steps(&kept), [0, 2, 4, 6]);
     assert!(steps(&plain).is_empty());
+    let before = |toy: &Toy, at: &str| {
+        last_before(&toy.run_dir(), at.parse().unwrap(), 6).unwrap().map(|(step, _)| step)
+    };
+    for (at, expected) in [
+        ("50%", Some(2)),
+        ("5", Some(4)),
+        ("4", Some(4)),
+        ("3", Some(2)),
+        ("1", None),
+        ("100%", Some(6)),
+    ] {
+        assert_eq!(before(&kept, at), expected, "{at}");
+    }
+    assert_eq!(before(&plain, "50%"), None);
+    let (step, total) = kept_update(&plain.run_dir()).unwrap().unwrap();
+    assert!(total == 6 && (1..=6).contains(&step), "{step} of {total}");
+    assert_eq!(kept_update(&plain.run_dir().join("none")).unwrap(), None);
     let weights = |toy: &Toy| files(toy).remove("model.safetensors").unwrap();
     assert!(weights(&kept) == weights(&plain));
     let said = start_of(&plain.run_dir()).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! Gradients with a control taken off, on whole models: a snapshot's first step, the same bytes across kills and threads, what is
 //! measured of them, and what is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Tensor, Var};
@@ -9,6 +9,7 @@ use lowchurn_data::{BatchSize, Encoded};
 use lowchurn_distill::{
     Event, Guides, Measuring, Method, OldWeights, OptimizerName, Outcome, Plan, Schedule, SelectBy,
     State, Teacher, TrainOnly, VarianceReduction, gradient_noise, predict, renew_control, step,
+    trained_names,
 };
 use lowchurn_models::{Classifier, Params};
 use tempfile::TempDir;
@@ -255,8 +256,10 @@ fn measured_gradients_are_those_of_updates() {
     let weights = OldWeights::copy_of(&old.params).unwrap();
     let teacher = lesson.teacher.as_ref().unwrap();
     let batches: Vec<Vec<u32>> = vec![vec![0, 4, 9], vec![2, 3], vec![7, 1, 5, 6]];
+    let trained: BTreeSet<String> = student.params.names().map(str::to_string).collect();
     let measuring = Measuring {
         student: &student,
+        trained: &trained,
         teacher,
         weights: Some(&weights),
         rows,
@@ -345,6 +348,55 @@ fn measured_gradients_are_those_of_updates() {
         "the teacher's own gradients: its bert.pooler.dense.bias is missing or of another shape, so it isn't of the student's \
          architecture"
     );
+}
+
+/// A probe is linear in what it trains: of that the teacher's gradient through the student is the teacher's own, though the whole
+/// model's isn't.
+#[test]
+fn of_a_probe_both_of_a_teachers_gradients_are_one() {
+    let lesson = Lesson::of("distil:lambda=0.3", |_| {});
+    let rows = &lesson.toy.train;
+    let old = old_model();
+    let student = clone(&old.params);
+    for end in ["weight", "bias"] {
+        let var = &student.params.0[&format!("classifier.{end}")];
+        var.set(&(var.as_tensor() * 0.5).unwrap()).unwrap();
+    }
+    let weights = OldWeights::copy_of(&old.params).unwrap();
+    let plan = Plan { train_only: Some(TrainOnly::LastLayer), ..crate::plan() };
+    let last = trained_names(&plan, &student.config).unwrap();
+    let batches: Vec<Vec<u32>> = vec![vec![0, 4, 9], vec![2, 3, 8], vec![7, 1, 5]];
+    let teacher = teacher_of(&old, rows);
+    let measuring = Measuring {
+        student: &student,
+        trained: &last,
+        teacher: &teacher,
+        weights: Some(&weights),
+        rows,
+        batches: &batches,
+        lambda: 0.3,
+        device: &CPU,
+    };
+    let report = gradient_noise(&measuring, &mut |_| true).unwrap().unwrap();
+    assert!(
+        report.cosines.iter().all(|cosine| (cosine - 1.0).abs() < 1e-6),
+        "{:?}",
+        report.cosines
+    );
+    let names: Vec<&str> = report.groups.iter().map(|group| group.group.as_str()).collect();
+    assert_eq!(names, ["all", "head"]);
+    let of = |names: &BTreeSet<String>| -> usize {
+        names.iter().map(|name| student.params.0[name].elem_count()).sum()
+    };
+    let all: BTreeSet<String> = student.params.names().map(str::to_string).collect();
+    assert_eq!(report.groups[0].numbers, of(&last));
+    assert_eq!(report.numbers_left_out, of(&all) - of(&last));
+    let (through, own) = (&report.groups[0].noise, &report.own[0].noise);
+    assert!(through.teacher > 0.0 && own.teacher > 0.0);
+    let whole = Measuring { trained: &all, ..measuring };
+    let report = gradient_noise(&whole, &mut |_| true).unwrap().unwrap();
+    assert_eq!(report.numbers_left_out, 0);
+    assert!(report.cosines.iter().any(|cosine| *cosine < 0.999), "{:?}", report.cosines);
 }
 
 #[test]

@@ -76,6 +76,23 @@ fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
         done.out
     );
 
+    let switch = models["diagnosis"]["switch"]["said"].as_str().unwrap();
+    let said = "the student's loss was switched after 50% of its updates, from λ 1 to λ 0; at update 2, before that, the slope is ";
+    assert!(switch.starts_with(said), "{switch}");
+    assert!(done.out.contains(&format!("switch: {switch}")), "{}", done.out);
+    assert!(models["diagnosis"]["switch"]["kept"][1]["line"]["slope"].is_f64());
+    let done = lab.ok(&format!(
+        "diagnose {pair} --data tickets:train[40:60] --directions 300 --output $T/many"
+    ));
+    let many = report(&lab, "many");
+    let used =
+        many["diagnosis"]["directions"]["layers"][0]["eigenvalues"].as_array().unwrap().len();
+    let said = format!(
+        "; of the 300 directions asked for there are {used}; 20 rows span at most as many of the head's {used} directions, and the \
+         others are anyone's: give more rows, or ask for fewer"
+    );
+    assert!(used < 300 && done.out.contains(&said), "{used} {}", done.out);
+
     // The same from files, to the last digit.
     for name in ["teacher", "student"] {
         for (rows, part) in [("train[40:140]", "test"), ("train[:40]", "train")] {
@@ -107,8 +124,114 @@ fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
     let line = "diagnose --teacher $T/teacher --student $T/teacher --data tickets:train[40:60] --output $T/same";
     lab.ok(line);
     let same = report(&lab, "same");
-    let slope = same["diagnosis"]["parts"][0]["all"]["line"]["slope"].as_f64().unwrap();
+    let part = &same["diagnosis"]["parts"][0];
+    let slope = part["all"]["line"]["slope"].as_f64().unwrap();
     assert!((slope - 1.0).abs() < 1e-12, "{slope}");
+    assert_eq!(part["finding"], "alike");
+    assert!(part["said"].as_str().unwrap().ends_with("; the two say the same of every row"));
+}
+
+/// With the lab's folder as messages have it.
+fn plain(lab: &Lab, value: &Value) -> String {
+    value.to_string().replace(&lab.root().display().to_string(), "$T")
+}
+
+#[test]
+fn rows_that_a_side_was_trained_on_are_told_apart() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/teacher"));
+    let distil = SMALL.replacen("finetune", "distil", 1);
+    lab.ok(&format!("{distil} --teacher $T/teacher --tables $T/tables --output $T/student"));
+    let pair = "diagnose --teacher $T/teacher --student $T/student --output $T/out";
+    let check = |rows: &str, said: &str, expected: &[(&str, u64)]| {
+        let done = lab.ok(&format!("{pair} {rows}"));
+        assert!(done.err.contains(said), "{rows}: {}", done.err);
+        let report = report(&lab, "out");
+        let parts = report["diagnosis"]["parts"].as_array().unwrap();
+        let found: Vec<(&str, u64)> = parts
+            .iter()
+            .map(|part| (part["rows_of"].as_str().unwrap(), part["rows"].as_u64().unwrap()))
+            .collect();
+        assert_eq!(found, expected, "{rows}");
+        let notes = plain(&lab, &report["alignment"]);
+        assert!(notes.contains(said), "{rows}: {notes}");
+    };
+    let seen =
+        |n: u64, of: u64| format!("{n} of {of} rows have a text that $T/student was trained on");
+    check(
+        "--data tickets:train[20:60]",
+        &format!("tickets:train[20:60]: {}; they are left out", seen(20, 40)),
+        &[("test", 20)],
+    );
+    check(
+        "--data tickets:train[:40]",
+        &format!("{}; no row is new to both, so these are called training rows", seen(40, 40)),
+        &[("train", 40)],
+    );
+    check(
+        "--data tickets:train[40:60] --train-data tickets:train[30:50]",
+        &format!("tickets:train[30:50]: {}; the others are left out", seen(10, 20)),
+        &[("test", 20), ("train", 10)],
+    );
+    let refused = |rows: &str, said: &str| {
+        let done = lab.run(&format!("{pair} {rows}")).expect(2);
+        assert_eq!(done.error(), said, "{rows}");
+    };
+    refused(
+        "--data tickets:train[:40] --train-data tickets:train[:40]",
+        "--train-data: tickets:train[:40] has the texts of --data; name the rows that the student was trained on, or leave it out",
+    );
+    refused(
+        "--data tickets:train[40:60] --train-data tickets:train[60:80]",
+        "on the training rows: no row of tickets:train[60:80] has a text that $T/student was trained on, which is \
+         tickets:train[:40]; name those, or leave it out",
+    );
+}
+
+#[test]
+fn rows_of_a_class_that_a_side_lacks_are_left_out() {
+    let lab = Lab::new();
+    lab.ok(&format!("{SMALL} --output $T/all"));
+    let row = |id: usize, label: &str| {
+        json!({ "id": format!("r{id}"), "text": format!("about my order, number {id}"), "label": label })
+            .to_string()
+            + "\n"
+    };
+    let rows = |labels: &[&str], n: usize| -> String {
+        (0..n).map(|id| row(id, labels[id % labels.len()])).collect()
+    };
+    lab.write("two.jsonl", rows(&["payment", "returns"], 24));
+    lab.ok(
+        "finetune $T/two.jsonl --model tiny --eval-split none --batch-size 8 --max-length 32 --max-steps 3 --output $T/two",
+    );
+    let new = |labels: &[&str]| rows(labels, 12).replace("about", "it is about");
+    lab.write("new.jsonl", new(&["payment", "warranty", "returns"]));
+    lab.write("lacking.jsonl", new(&["warranty"]));
+    lab.write("odd.jsonl", new(&["payment", "Returns"]));
+    let pair = "diagnose --teacher $T/two --student $T/all --output $T/out";
+    let done = lab.ok(&format!("{pair} --data $T/new.jsonl"));
+    let said = "4 of 12 rows are of a class that $T/two lacks (warranty); they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
+    let report = report(&lab, "out");
+    assert_eq!(report["diagnosis"]["parts"][0]["rows"], 8);
+    assert!(plain(&lab, &report["alignment"]).contains(said));
+    let check = |line: &str, said: &str| {
+        let done = lab.run(line).expect(3);
+        assert!(done.error().contains(said), "{}", done.error());
+    };
+    check(
+        &format!("{pair} --data $T/lacking.jsonl"),
+        ": no row has a class that both models know; $T/two lacks warranty; give rows of other classes, or say what its own became with \
+         --label-map",
+    );
+    check(
+        &format!("{pair} --data $T/odd.jsonl"),
+        ": Returns is no class of $T/two (payment, returns) nor of $T/all (",
+    );
+    check(
+        "diagnose --teacher $T/all --student $T/two --output $T/out --data $T/new.jsonl",
+        "$T/all has labels that $T/two doesn't: ",
+    );
 }
 
 #[test]

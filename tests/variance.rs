@@ -25,6 +25,35 @@ fn a_probe_scores_its_rows_once_and_moves_the_last_layer() {
     assert_eq!(fs::read_dir(lab.path("tables")).unwrap().count(), 2); // of train and of eval
     let again = lab.run("eval --model $T/run-1 --data tickets --split train[40:60]");
     assert_eq!(again.code, Some(0), "{}", again.err);
+
+    // What a probe trains is linear in its weights, so a teacher's gradient through it is the teacher's own.
+    let done = lab.run(
+        "diagnose --teacher $T/run-1 --student $T/run-2 --data tickets:train[40:60] --gradients 2 --output $T/diagnosis",
+    );
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(
+        done.out.contains("gradients: 2 batches, 16 test rows of tickets:train[40:60]; "),
+        "{}",
+        done.out
+    );
+    assert!(done.out.contains("2 of the batches: cosine 1.000 in the median"), "{}", done.out);
+    assert!(done.out.contains("report.md, flips.jsonl, gradients.json)"), "{}", done.out);
+    assert!(!done.out.contains("isn't linear"), "{}", done.out);
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(lab.path("diagnosis/report.json")).unwrap()).unwrap();
+    let noise = &report["diagnosis"]["gradients"];
+    let names: Vec<&str> = noise["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names, &noise["rows"]), (vec!["all", "head"], &16.into()));
+    let measured = "weights that were trained (the student";
+    for name in ["report.html", "report.md"] {
+        let text = fs::read_to_string(lab.path("diagnosis").join(name)).unwrap();
+        assert!(text.contains(measured) && text.contains("radients of the student"), "{name}");
+    }
 }
 
 #[test]
@@ -49,8 +78,8 @@ fn controls_and_generations_run_and_are_measured() {
     let plan = fs::read_to_string(lab.path("born/generation-2/manifest.json")).unwrap();
     assert!(plan.contains("born/generation-1"), "{plan}");
     ok(
-        "diagnose --teacher $T/old --student $T/born/generation-2 --data tickets:train[:60] --gradients 4 --max-length 32 \
-         --output $T/diagnosis",
+        "diagnose --teacher $T/old --student $T/born/generation-2 --data tickets:train[40:60] --train-data tickets:train[:40] \
+         --gradients 4 --max-length 32 --output $T/diagnosis",
     );
     let said = fs::read(lab.path("diagnosis/gradients.json")).unwrap();
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
@@ -64,6 +93,8 @@ fn controls_and_generations_run_and_are_measured() {
         caveats.contains("AdamW divides") && caveats.contains("4 batches are few"),
         "{caveats}"
     );
+    assert!(caveats.contains("the teacher's own gradients are of 2 batches alone"), "{caveats}");
+    assert_eq!((&said["rows_of"], &said["data"]), (&"train".into(), &"tickets:train[:40]".into()));
 }
 
 #[test]
@@ -125,6 +156,6 @@ fn what_cannot_be_is_refused() {
     check(
         "diagnose --teacher $T/old --student $T/old --data tickets:train[:60] --gradients 9 --max-length 32 --output $T/no",
         2,
-        "--gradients 9: 60 rows are 7 whole batches of 8; expected from 2 to 7",
+        "--gradients 9: 20 rows are 2 whole batches of 8; expected from 2 to 2",
     );
 }

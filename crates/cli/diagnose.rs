@@ -2,22 +2,27 @@
 //!
 //! For single-label tasks: of a set of labels or a number there is no predicted class to be sure of.
 
+mod rows;
+mod training;
+
+use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, Fit, Interval, Logits, Part, Report, RowsOf, Side, compare, deviations, diagnosis, part,
+    Asked, Fit, Interval, Logits, Pair, Part, Report, RowsOf, Side, Switch, compare, deviations,
+    diagnosis, part, switch_ahead_said, switch_said,
 };
-use lowchurn_data::table::Format;
-use lowchurn_data::{Example, Kind, Labels, Split, parse_map, read_predictions};
+use lowchurn_data::{Kind, parse_map};
 use lowchurn_hub::Hub;
 use serde_json::json;
 
+use self::rows::{Rows, Trained, labels_of, of_file, says};
 use crate::args::Diagnose;
 use crate::console::Console;
 use crate::device::{self, Compute};
-use crate::eval::{self, score};
 use crate::failure::{INTERRUPTED, Usage};
+use crate::found::Found;
 use crate::machine::peak_rss_mib;
 use crate::progress::{count, printable};
 use crate::reporting::{self, Told, both_texts, default_output, provenance_of};
@@ -25,13 +30,15 @@ use crate::served::Form;
 use crate::sides::{self, Source};
 use crate::{directions, gradients, kinds, output, places};
 
-/// What one model says of rows, and what is known of the rows besides.
-struct Rows {
-    logits: Logits,
+/// Both sides on the same rows.
+struct Both {
+    pair: Pair,
+    part: Part,
+    teacher: Logits,
+    student: Logits,
+    /// Where a model was asked.
+    rows: Option<Rows>,
     data: String,
-    data_sha256: Option<String>,
-    /// (N,), of a model alone.
-    examples: Vec<Example>,
 }
 
 pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
@@ -47,59 +54,83 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
         .clone()
         .unwrap_or_else(|| default_output(("diagnose", "diagnosis"), names, is_model));
     output::check(&output)?;
+    let precision = device::precision(args.scoring.bf16);
+    let compute = Compute::open(&args.scoring.device, precision, console)?;
 
-    let told = rows(&teacher, args.data.as_deref(), args.split.as_deref(), args, console)?;
-    let says = rows(&student, args.data.as_deref(), args.split.as_deref(), args, console)?;
-    let (pair, points) = deviations(&told.logits, &says.logits, &map)?;
-    let of_test = (RowsOf::Test, told.data.as_str());
-    let mut parts = vec![part(of_test, &pair, &points, args.quantile, args.confidence)?];
-    if let Some((teacher, student)) = trained_on(args, &teacher, &student, &hub, console)? {
-        let data = args.train_data.as_deref();
-        let told = rows(&teacher, data, None, args, console).context("on the training rows")?;
-        let says = rows(&student, data, None, args, console).context("on the training rows")?;
-        let (pair, points) = deviations(&told.logits, &says.logits, &map)?;
-        let of_train = (RowsOf::Train, told.data.as_str());
-        parts.push(part(of_train, &pair, &points, args.quantile, args.confidence)?);
+    let on_training_rows = trained_on(args, &teacher, &student, &hub, console)?;
+    let sources = [&teacher, &student];
+    let read = |data: Option<&String>, split: Option<&str>, console: &mut Console| {
+        data.map(|data| rows::read(data, split, sources, args, &hub, console)).transpose()
+    };
+    let of_test = read(args.data.as_ref(), args.split.as_deref(), console)?;
+    let of_train = read(args.train_data.as_ref(), None, console).context("on the training rows")?;
+    if let (Some(train), Some(test)) = (&of_train, &of_test)
+        && train.has_the_texts_of(test)
+    {
+        return Err(Usage(format!(
+            "--train-data: {} has the texts of --data; name the rows that the student was trained on, or leave it out",
+            train.name
+        ))
+        .into());
     }
+    let trained = Trained::of((&teacher, &student), &hub, console);
+    let asked = (args, &map[..], &compute);
+    let mut both = on((&teacher, &student), of_test, asked, console, &mut |rows, console| {
+        rows.leave_out_seen(names, &trained, console);
+        Ok(())
+    })?;
+    let on_train = match &on_training_rows {
+        Some((teacher, student)) => {
+            let keep = &mut |rows: &mut Rows, console: &mut Console| {
+                rows.keep_seen(names.1, &trained, console)
+            };
+            let found = on((teacher, student), of_train, asked, console, keep);
+            Some(found.context("on the training rows")?)
+        }
+        None => None,
+    };
 
-    let mut diagnosis = diagnosis(parts, args.quantile);
+    let training = training::of(teacher.model(), student.model());
+    let parts = [Some(&both), on_train.as_ref()].into_iter().flatten();
+    let parts = parts.map(|both| both.part.clone()).collect();
+    let mut diagnosis = diagnosis(parts, args.quantile, &training);
+    diagnosis.switch = switched(&student, &both, asked, console)?;
     if let Some(count) = args.directions {
-        let (Some(teacher), Some(student)) = (teacher.model(), student.model()) else {
-            let said = "--directions needs the folders of two runs, not their predictions";
-            return Err(Usage(said.into()).into());
-        };
-        let precision = device::precision(args.scoring.bf16);
-        let compute = Compute::open(&args.scoring.device, precision, console)?;
-        let pair = (teacher, student);
+        let (pair, rows) = models((&teacher, &student), &both, ("directions", "runs"))?;
         diagnosis.directions =
-            Some(directions::of(pair, &told.examples, count, &compute, console)?);
+            Some(directions::of(pair, &rows.examples, count, &compute, console)?);
     }
     if let Some(n) = args.gradients {
-        let (Some(of_teacher), Some(of_student)) = (teacher.model(), student.model()) else {
-            let said = "--gradients needs the folders of two models, not their predictions";
-            return Err(Usage(said.into()).into());
+        let on = on_train.as_ref().unwrap_or(&both);
+        let ((of_teacher, of_student), rows) =
+            models((&teacher, &student), on, ("gradients", "models"))?;
+        let measured = gradients::On {
+            rows_of: rows.rows_of,
+            data: &rows.name,
+            examples: &rows.examples_of(&of_student.labels),
+            teacher_says: &on.teacher.logits,
         };
-        let precision = device::precision(args.scoring.bf16);
-        let compute = Compute::open(&args.scoring.device, precision, console)?;
-        let sides = (
-            &gradients::Side { model: of_teacher, logits: &told.logits.logits },
-            &gradients::Side { model: of_student, logits: &says.logits.logits },
-        );
-        if gradients::tell(sides, &says.examples, n, &compute, &output, console)?.is_none() {
-            return Ok(INTERRUPTED);
-        }
+        let found =
+            gradients::tell((of_teacher, of_student), &measured, n, &compute, &output, console)?;
+        let Some(found) = found else { return Ok(INTERRUPTED) };
+        diagnosis.gradients = Some(found);
     }
-    let texts: Vec<String> = told.examples.iter().map(both_texts).collect();
+    let mut notes = trained.notes;
+    for both in [Some(&both), on_train.as_ref()].into_iter().flatten() {
+        notes.extend(both.rows.iter().flat_map(|rows| rows.notes.clone()));
+    }
+    both.pair.alignment.extend(notes);
+    let texts = texts(&both);
     let asked = Asked { confidence: args.confidence, ..Asked::default() };
     let mut report = reporting::report(Told {
         title: format!("{} → {}", args.teacher, args.student),
-        old: side(&teacher, &told),
-        new: side(&student, &says),
-        data: &told.data,
-        data_sha256: told.data_sha256.clone(),
-        comparison: compare(&pair, &asked)?,
-        pair: &pair,
-        texts: (!texts.is_empty()).then_some(&texts[..]),
+        old: side(&teacher, &both.teacher),
+        new: side(&student, &both.student),
+        data: &both.data,
+        data_sha256: both.rows.as_ref().map(|rows| rows.sha256.clone()),
+        comparison: compare(&both.pair, &asked)?,
+        pair: &both.pair,
+        texts: texts.as_deref(),
         certificate: None,
         rows_chose: None,
         nearest: Default::default(),
@@ -113,6 +144,87 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
     reporting::write(&report, &output)?;
     tell(&report, &output, console)?;
     Ok(0)
+}
+
+type Wanted<'a> = (&'a Diagnose, &'a [(String, String)], &'a Compute);
+
+/// Lets both sides say what they say of the rows, but for those whose class one of them lacks and those that `choose` takes out.
+fn on(
+    (teacher, student): (&Source, &Source),
+    mut rows: Option<Rows>,
+    (args, map, compute): Wanted,
+    console: &mut Console,
+    choose: &mut dyn FnMut(&mut Rows, &mut Console) -> Result<()>,
+) -> Result<Both> {
+    let (told, said) = (of_file(teacher)?, of_file(student)?);
+    if let Some(rows) = &mut rows {
+        let sides = [
+            (&args.teacher[..], labels_of(teacher, told.as_ref())),
+            (&args.student[..], labels_of(student, said.as_ref())),
+        ];
+        rows.leave_out_classes(sides, map, console)?;
+        choose(rows, console)?;
+    }
+    let told = says(teacher, told, rows.as_ref(), args, compute, console)?;
+    let said = says(student, said, rows.as_ref(), args, compute, console)?;
+    let (pair, points) = deviations(&told, &said, map)?;
+    let data = rows.as_ref().map_or(format!("rows of {}", told.name), |rows| rows.name.clone());
+    // Files of training rows are what they are called.
+    let is_train_file = rows.is_none() && args.teacher_train.as_deref() == Some(&told.name);
+    let of_files = if is_train_file { RowsOf::Train } else { RowsOf::Test };
+    let rows_of = rows.as_ref().map_or(of_files, |rows| rows.rows_of);
+    let part = part((rows_of, &data), &pair, &points, args.quantile, args.confidence)?;
+    Ok(Both { pair, part, teacher: told, student: said, rows, data })
+}
+
+/// A loss that was switched in the middle, with the slope of before it where the run kept a checkpoint from there.
+fn switched(
+    student: &Source,
+    both: &Both,
+    (args, map, compute): Wanted,
+    console: &mut Console,
+) -> Result<Option<Switch>> {
+    let Some(found) = student.model() else { return Ok(None) };
+    let Some(switched) = training::switched(found) else { return Ok(None) };
+    let at = switched.at.to_string();
+    let (before, after) = switched.lambdas;
+    if let (Some(step), Some(total)) = (switched.ahead_of, switched.total) {
+        let said = switch_ahead_said(&at, switched.lambdas, (step, total));
+        return Ok(Some(Switch { at, before, after, kept: None, said }));
+    }
+    let kept = match (switched.before(found), &both.rows) {
+        (Some((step, earlier)), Some(rows)) => {
+            let said = rows::score(&earlier, rows, args.scoring.batch_size, compute, console)?;
+            let (pair, points) = deviations(&both.teacher, &said, map)?;
+            let of = (rows.rows_of, both.data.as_str());
+            Some((step, part(of, &pair, &points, args.quantile, args.confidence)?.all))
+        }
+        _ => None,
+    };
+    let said = switch_said(&at, switched.lambdas, kept.as_ref(), &both.part.all);
+    Ok(Some(Switch { at, before, after, kept, said }))
+}
+
+/// What needs two models, with the rows that they were asked about.
+fn models<'b>(
+    (teacher, student): (&'b Source, &'b Source),
+    both: &'b Both,
+    (flag, what): (&str, &str),
+) -> Result<((&'b Found, &'b Found), &'b Rows)> {
+    match (teacher.model(), student.model(), &both.rows) {
+        (Some(teacher), Some(student), Some(rows)) => Ok(((teacher, student), rows)),
+        _ => Err(Usage(format!("--{flag} needs the folders of two {what}, not their predictions"))
+            .into()),
+    }
+}
+
+/// By row of the pair.
+fn texts(both: &Both) -> Option<Vec<String>> {
+    let rows = both.rows.as_ref()?;
+    let by_id: HashMap<&str, String> =
+        rows.examples.iter().map(|row| (row.id.as_str(), both_texts(row))).collect();
+    let text = |id: &String| by_id.get(id.as_str()).cloned().unwrap_or_default();
+    Some(both.pair.ids.iter().map(text).collect())
 }
 
 /// A model or files, of one class a row.
@@ -179,104 +291,8 @@ fn trained_on(
     Ok(Some((teacher, student)))
 }
 
-fn rows(
-    source: &Source,
-    data: Option<&str>,
-    split: Option<&str>,
-    args: &Diagnose,
-    console: &mut Console,
-) -> Result<Rows> {
-    match (source, data) {
-        (Source::Files { name, paths, .. }, _) => {
-            let data = format!("rows of {name}");
-            Ok(Rows { logits: read(name, paths)?, data, data_sha256: None, examples: Vec::new() })
-        }
-        (Source::Model(found, _), Some(data)) => {
-            let scored = score(
-                &eval::Asked {
-                    model: &found.name,
-                    data,
-                    split,
-                    labels: Labels::IfPresent,
-                    scoring: &args.scoring,
-                    threshold: None,
-                    label_map: None,
-                    output: None,
-                },
-                console,
-            )?;
-            let examples = &scored.split.examples;
-            let logits = Logits {
-                name: found.name.clone(),
-                labels: scored.labels,
-                ids: examples.iter().map(|row| row.id.clone()).collect(),
-                gold: examples.iter().map(|row| row.label).collect(),
-                logits: scored.predictions.logits,
-            };
-            let Split { name, sha256, examples, .. } = scored.split;
-            Ok(Rows { logits, data: name, data_sha256: Some(sha256), examples })
-        }
-        (Source::Model(found, _), None) => {
-            Err(Usage(format!("{} is a model; say which rows to score it on", found.name)).into())
-        }
-    }
-}
-
-/// Predictions with logits, as `predict --logits` writes them.
-fn read(name: &str, paths: &[std::path::PathBuf]) -> Result<Logits> {
-    let mut all = Logits { name: name.into(), ..Logits::default() };
-    for path in paths {
-        if Format::of(path)? != Format::JsonLines {
-            bail!(
-                "{}: logits are read from JSON lines, as lowchurn predict --logits writes them",
-                path.display()
-            );
-        }
-        for row in read_predictions(path)? {
-            let labels: Vec<String> = row.scores.into_iter().map(|(label, _)| label).collect();
-            if all.ids.is_empty() {
-                all.labels = labels;
-            } else if all.labels != labels {
-                bail!(
-                    "{}: row {:?} has scores of {}, and the rows before it of {}; a file is of one model",
-                    path.display(),
-                    row.id,
-                    labels.join(", "),
-                    all.labels.join(", ")
-                );
-            }
-            let Some(logits) = row.logits else {
-                bail!(
-                    "{}: row {:?} has no logits, and probabilities are too coarse to tell how sure a model is; write them with \
-                     lowchurn predict --logits",
-                    path.display(),
-                    row.id
-                );
-            };
-            let class = |gold: String| {
-                let at = all.labels.iter().position(|label| *label == gold);
-                at.map(|at| at as u32).with_context(|| {
-                    format!(
-                        "{}: row {:?} has the true class {gold:?}, which isn't one of the model's ({})",
-                        path.display(),
-                        row.id,
-                        all.labels.join(", ")
-                    )
-                })
-            };
-            all.gold.push(row.gold.map(class).transpose()?);
-            all.ids.push(row.id);
-            all.logits.extend(logits);
-        }
-    }
-    if all.ids.is_empty() {
-        bail!("{name}: no rows in it");
-    }
-    Ok(all)
-}
-
-fn side(source: &Source, rows: &Rows) -> Side {
-    let Logits { name, labels, .. } = &rows.logits;
+fn side(source: &Source, says: &Logits) -> Side {
+    let Logits { name, labels, .. } = says;
     Side { name: name.clone(), sha256: Some(source.sha256().into()), labels: labels.clone() }
 }
 
@@ -287,17 +303,24 @@ fn tell(report: &Report, output: &Path, console: &mut Console) -> Result<()> {
             console.tell(&line)?;
         }
     }
+    if let Some(switch) = &diagnosis.switch {
+        console.tell(&format!("switch: {}", switch.said))?;
+    }
     if let Some(directions) = &diagnosis.directions {
         console.tell(&format!("directions: {}", directions.said))?;
     }
     console.tell(&format!("what to do: {}", diagnosis.advice))?;
     let path = output.join("report.html");
-    console
-        .tell(&format!("report: {} (and report.json, report.md, flips.jsonl)", path.display()))?;
+    let more = if diagnosis.gradients.is_some() { ", gradients.json" } else { "" };
+    console.tell(&format!(
+        "report: {} (and report.json, report.md, flips.jsonl{more})",
+        path.display()
+    ))?;
     let parts = diagnosis.parts.iter().map(|part| Part { points: Vec::new(), ..part.clone() });
     console.event(&json!({
         "event": "finished", "output": output, "report": output.join("report.json"),
-        "parts": parts.collect::<Vec<_>>(), "advice": diagnosis.advice, "directions": diagnosis.directions, "peak_rss_mib": peak_rss_mib(),
+        "parts": parts.collect::<Vec<_>>(), "advice": diagnosis.advice, "directions": diagnosis.directions,
+        "switch": diagnosis.switch, "peak_rss_mib": peak_rss_mib(),
     }));
     Ok(())
 }
@@ -336,6 +359,9 @@ fn line(name: &str, fit: &Fit) -> String {
         None => format!("{value:.3} (no interval)"),
     };
     let slope = fit.line.map_or("–".into(), |line| with(line.slope, &line.interval));
-    let mean = with(fit.mean_deviation, &fit.mean_interval);
+    let mean = match fit.rows {
+        0 => "–".into(),
+        _ => with(fit.mean_deviation, &fit.mean_interval),
+    };
     format!("  {name:<14} {:>8}  {slope:<26} {mean}", count(fit.rows))
 }

@@ -85,6 +85,17 @@ pub fn of(
             ratio,
         });
     }
-    let said = directions_said(&layers);
+    let width = found.iter().map(|eigen| eigen.values.len()).max().unwrap_or(0);
+    let mut said = directions_said(&layers);
+    if count > width {
+        said += &format!("; of the {count} directions asked for there are {width}");
+    }
+    let used = count.min(width);
+    if rows < used {
+        said += &format!(
+            "; {rows} rows span at most as many of the head's {used} directions, and the others are anyone's: give more rows, or ask for \
+             fewer"
+        );
+    }
     Ok(Directions { teacher_steps: told.steps, student_steps: says.steps, layers, said })
 }

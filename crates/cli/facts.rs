@@ -76,7 +76,7 @@ pub fn read(
 }
 
 /// Rows whose classes are the models', else the data's own: those are aligned by name later on.
-fn read_rows(
+pub fn read_rows(
     data: &Data,
     split: &str,
     wishes: &Wishes,

@@ -4,56 +4,62 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowchurn_data::{BatchSize, Encoded, encode, epoch_order};
+use lowchurn_churn::{Cosines, GradientNoise, PartNoise, RowsOf};
+use lowchurn_data::{BatchSize, Example, epoch_order};
 use lowchurn_distill::{
-    Divergence, Event, GradientReport, Lambda, Measuring, Method, OldWeights, SelectBy, Teacher,
-    caveats, gradient_noise, trained_names, write_json,
+    Divergence, Event, FEW_BATCHES, Freeze, GradientReport, GroupNoise, Lambda, Measuring, Method,
+    OldWeights, Plan, SelectBy, Teacher, TrainOnly, caveats, gradient_noise, trained_names,
+    write_json,
 };
 use serde_json::json;
 
 use crate::console::Console;
 use crate::device::Compute;
 use crate::failure::Usage;
-use crate::found::{Found, encoder_of, open_model};
-use crate::progress::Status;
-use crate::{rows, signals};
+use crate::found::{Found, open_model, tokens_of};
+use crate::progress::{Status, count, printable};
+use crate::{rows, settings, signals};
 
-/// A model, and its logits (N·K) on the rows.
-pub struct Side<'s> {
-    pub model: &'s Found,
-    pub logits: &'s [f32],
+/// The rows that are measured on.
+pub struct On<'s> {
+    pub rows_of: RowsOf,
+    pub data: &'s str,
+    /// With the student's classes.
+    pub examples: &'s [Example],
+    /// The teacher's logits (N·K) on them.
+    pub teacher_says: &'s [f32],
 }
 
-/// Measures `n` batches of the student's own size at its own λ, tells what was found, and writes `gradients.json`. Where the
-/// teacher has the student's architecture its own gradients are measured too. `None` where it was interrupted.
+/// Measures `n` batches of the student's own size at its own λ, of the weights that it was trained in, tells what was found, and writes
+/// `gradients.json`. Where the teacher has the student's architecture its own gradients are measured too. `None` where it was
+/// interrupted.
 pub fn tell(
-    (teacher, student): (&Side, &Side),
-    examples: &[lowchurn_data::Example],
+    (teacher, student): (&Found, &Found),
+    on: &On,
     n: usize,
     compute: &Compute,
     output: &Path,
     console: &mut Console,
-) -> Result<Option<()>> {
-    let before = rows::settings_of(&student.model.folder)?;
-    if teacher.model.labels != student.model.labels {
-        let (theirs, own) = (teacher.model.labels.join(", "), student.model.labels.join(", "));
+) -> Result<Option<GradientNoise>> {
+    let before = rows::settings_of(&student.folder)?;
+    if teacher.labels != student.labels {
+        let (theirs, own) = (teacher.labels.join(", "), student.labels.join(", "));
         return Err(Usage(format!(
             "--gradients needs both models' classes in one order: the teacher's are {theirs}, the student's {own}"
         ))
         .into());
     }
-    if let Some(row) = examples.iter().find(|row| row.label.is_none()) {
+    if let Some(row) = on.examples.iter().find(|row| row.label.is_none()) {
         return Err(Usage(format!(
             "--gradients: row {} has no label, and gradients are of labels",
             row.id
         ))
         .into());
     }
-    let plan = crate::settings::plan(&before, SelectBy::Loss)?;
-    let model = open_model(student.model, compute)?;
+    let plan = settings::plan(&before, SelectBy::Loss)?;
+    let model = open_model(student, compute)?;
     let trained = trained_names(&plan, &model.config)?;
-    let encoder = encoder_of(&model.config, &student.model.folder)?;
-    let tokens: Encoded = encode(&encoder, examples, student.model.max_length)?;
+    let tokens = tokens_of(student, &model.config, on.examples)?;
     // Only batches of as many rows are as noisy as each other.
     let size = before.batch_size.and_then(BatchSize::rows).unwrap_or(32);
     let (seed, rows_of) = (before.seed.unwrap_or(42), BatchSize::Rows(size));
@@ -68,17 +74,16 @@ pub fn tell(
     }
     whole.truncate(n);
     let told = Teacher {
-        logits: teacher.logits.to_vec(),
-        known: vec![true; teacher.model.labels.len()],
+        logits: on.teacher_says.to_vec(),
+        known: vec![true; teacher.labels.len()],
         said: Vec::new(),
     };
-    let theirs = open_model(teacher.model, compute)?;
+    let theirs = open_model(teacher, compute)?;
     let shapes = |params: &lowchurn_models::Params| -> Vec<(String, Vec<usize>)> {
         params.tensors().map(|(name, t)| (name.to_string(), t.dims().to_vec())).collect()
     };
     let is_alike = shapes(&theirs.params) == shapes(&model.params);
     let weights = is_alike.then(|| OldWeights::of(&theirs.params));
-    let method = crate::settings::method(&before)?;
     let measuring = Measuring {
         student: &model,
         trained: &trained,
@@ -86,7 +91,7 @@ pub fn tell(
         weights: weights.as_ref(),
         rows: &tokens,
         batches: &whole,
-        lambda: lambda_of(&method),
+        lambda: lambda_of(&plan.method),
         device: &compute.device,
     };
     let begun = Instant::now();
@@ -100,18 +105,75 @@ pub fn tell(
     });
     status.end(&mut console.err);
     let Some(report) = report? else { return Ok(None) };
-    let mut caveats = caveats(&report, before.optimizer.unwrap_or_default());
-    caveats.extend(of_training(&method, before.objective.as_deref()));
-    for line in lines(&report, is_alike).iter().chain(&caveats) {
-        console.tell(&format!("gradients: {line}"))?;
+    let mut said: Vec<String> = left_out(&report, &plan).into_iter().collect();
+    said.extend(caveats(&report, plan.optimizer));
+    said.extend(of_training(&plan.method, before.objective.as_deref()));
+    for line in lines(&report, on, is_alike).iter().chain(&said) {
+        console.tell(&format!("gradients: {}", printable(line)))?;
     }
+    let noise = noise(&report, on, said);
     let said = json!({
-        "event": "gradients", "seconds": begun.elapsed().as_secs_f64(), "report": report, "caveats": caveats,
+        "event": "gradients", "seconds": begun.elapsed().as_secs_f64(), "data": on.data, "rows_of": on.rows_of, "report": report,
+        "caveats": noise.said,
     });
     std::fs::create_dir_all(output)?;
     write_json(&output.join("gradients.json"), &said)?;
     console.event(&said);
-    Ok(Some(()))
+    Ok(Some(noise))
+}
+
+/// What of the student stood still, and isn't measured; and what is instead of low-rank factors.
+fn left_out(report: &GradientReport, plan: &Plan) -> Option<String> {
+    if report.numbers_left_out == 0 {
+        return None;
+    }
+    let measured = report.groups.first().map_or(0, |all| all.numbers);
+    let flags = [
+        plan.train_only.map(|only| match only {
+            TrainOnly::Biases => "train_only biases".to_string(),
+            TrainOnly::LastLayer => "train_only last-layer".to_string(),
+        }),
+        (plan.freeze != Freeze::default()).then(|| format!("freeze {}", plan.freeze)),
+        plan.lora_rank.map(|rank| format!("lora_rank {rank}")),
+    ];
+    let flags: Vec<String> = flags.into_iter().flatten().collect();
+    let whole = match plan.lora_rank {
+        Some(_) => "; matrices with adapters are measured whole, not by their factors",
+        None => "",
+    };
+    Some(format!(
+        "measured are the {} of {} weights that were trained (the student's run has {}){whole}",
+        count(measured as u64),
+        count((measured + report.numbers_left_out) as u64),
+        flags.join(", ")
+    ))
+}
+
+fn noise(report: &GradientReport, on: &On, said: Vec<String>) -> GradientNoise {
+    let part = |group: &GroupNoise| PartNoise {
+        name: group.group.clone(),
+        numbers: group.numbers as u64,
+        variance: group.variance,
+        square: group.noise.student,
+        lambda_hat: group.lambda_hat,
+        lambda_hat_centred: group.lambda_hat_centred,
+        rho2_centred: group.rho2_centred,
+        left: group.measured_ratio,
+        left_at_best: group.predicted_ratio,
+    };
+    GradientNoise {
+        rows_of: on.rows_of,
+        data: on.data.into(),
+        batches: report.batches as u64,
+        rows: report.rows as u64,
+        lambda: report.lambda,
+        parts: report.groups.iter().map(part).collect(),
+        own: report.own.first().map(part),
+        own_batches: report.own_batches as u64,
+        cosines: report.cosines.clone(),
+        label_cosines: report.label_cosines.clone(),
+        said,
+    }
 }
 
 /// The one weight that it was trained with; 0.5 where there is none, which [`of_training`] says.
@@ -149,11 +211,15 @@ fn of_training(method: &Method, objective: Option<&str>) -> Vec<String> {
 }
 
 /// Part by part: the variance, the best λ, and what it leaves.
-fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
-    let shown = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.3}"));
+fn lines(report: &GradientReport, on: &On, is_alike: bool) -> Vec<String> {
+    let shown = |x| digits(x, report.batches);
+    let rows_of = match on.rows_of {
+        RowsOf::Test => "test",
+        RowsOf::Train => "training",
+    };
     let mut lines = vec![format!(
-        "{} batches, {} rows; left: the share of the variance at λ {}, measured, and at the best λ as ρ² predicts it",
-        report.batches, report.rows, report.lambda
+        "{} batches, {} {rows_of} rows of {}; left: the share of the variance at λ {}, measured, and at the best λ as ρ² predicts it",
+        report.batches, report.rows, on.data, report.lambda
     )];
     for group in &report.groups {
         lines.push(format!(
@@ -171,9 +237,12 @@ fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
     }
     match is_alike {
         true => lines.extend(report.own.first().map(|all| {
+            let shown = |x| digits(x, report.own_batches);
             format!(
-                "with the teacher's own gradients, of {} of the batches: λ̂ {} (centred {}), ρ² {}; left {} at λ {}",
+                "with the teacher's own gradients, of {} of the batches: cosine {} in the median; λ̂ {} (centred {}), ρ² {}; left {} at \
+                 λ {}",
                 report.own_batches,
+                digits(Cosines::of(&report.cosines).map(|found| found.median), FEW_BATCHES),
                 shown(all.lambda_hat),
                 shown(all.lambda_hat_centred),
                 shown(all.rho2_centred),
@@ -188,9 +257,26 @@ fn lines(report: &GradientReport, is_alike: bool) -> Vec<String> {
     lines
 }
 
+/// As many as so many batches carry.
+fn digits(x: Option<f64>, batches: usize) -> String {
+    let digits = match batches {
+        0..8 => 1,
+        8..FEW_BATCHES => 2,
+        _ => 3,
+    };
+    x.map_or("–".into(), |x| format!("{x:.digits$}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_batches_have_few_digits() {
+        let shown = [2, 7, 8, 29, 30].map(|batches| digits(Some(0.70549), batches));
+        assert_eq!(shown, ["0.7", "0.7", "0.71", "0.71", "0.705"]);
+        assert_eq!(digits(None, 30), "–");
+    }
 
     #[test]
     fn what_the_student_was_trained_by_is_said() {

@@ -15,6 +15,13 @@ def fit(fit):
     }
 
 
+def finding(fit):
+    """By the interval alone, which the page counts; the program asks for a size too."""
+    if fit["low"] is None:
+        return "no_slope" if fit["slope"] is None else "undecided"
+    return "exaggerates" if fit["low"] > 1 else "softens" if fit["high"] < 1 else "undecided"
+
+
 def part(part):
     rate = lambda name: (part[name] or {}).get("value")
     return {
@@ -22,7 +29,7 @@ def part(part):
         "teacher": rate("teacher_accuracy"),
         "student": rate("student_accuracy"),
         "agreement": rate("agreement"),
-        "finding": part["finding"],
+        "finding": finding(fit(part["all"])),
         "all": fit(part["all"]),
         "lowest": fit(part["low"]),
         "highest": fit(part["high"]),

@@ -270,7 +270,7 @@ defs["part"] = record(
         "rows": COUNT,
         **{name: ref("fit") for name in ("all", "low", "high")},
         "quarters": array(ref("fit")),
-        "finding": {"enum": ["exaggerates", "softens", "undecided", "no_slope"]},
+        "finding": {"enum": ["exaggerates", "softens", "alike", "undecided", "no_slope"]},
         "said": TEXT,
         "points": array(fixed(NUMBER, NUMBER)),
     },
@@ -295,10 +295,37 @@ defs["layer"] = record(
 defs["directions"] = record(
     "", {"teacher_steps": array(COUNT), "student_steps": array(COUNT), "layers": array(ref("layer")), "said": TEXT}
 )
+defs["part_noise"] = record(
+    "Gradients of a part of the model: a of the labels' loss, b the teacher's part; lambda_hat makes E|a - lambda b|^2 least.",
+    {"name": TEXT, "numbers": COUNT, "variance": NUMBER, "square": NUMBER},
+    {name: NUMBER for name in ("lambda_hat", "lambda_hat_centred", "rho2_centred", "left", "left_at_best")},
+)
+defs["gradients"] = record(
+    "How noisy the student's gradients are, batch by batch; `parts` begins with the whole.",
+    {
+        "rows_of": {"enum": ["test", "train"]},
+        "data": TEXT,
+        "batches": COUNT,
+        "rows": COUNT,
+        "lambda": SHARE,
+        "parts": array(ref("part_noise")),
+        "own_batches": COUNT,
+        "cosines": array(NUMBER),
+        "label_cosines": array(NUMBER),
+        "said": array(TEXT),
+    },
+    {"own": ref("part_noise")},
+)
+defs["switch"] = record(
+    "A loss that was switched in the middle of the run: the teacher's weight before and after, and all test rows by the last checkpoint "
+    "of before.",
+    {"at": TEXT, "before": SHARE, "after": SHARE, "said": TEXT},
+    {"kept": fixed(COUNT, ref("fit"))},
+)
 defs["diagnosis"] = record(
     "Old is the teacher, new the student.",
     {"quantile": SHARE, "parts": array(ref("part")), "advice": TEXT},
-    {"directions": ref("directions")},
+    {"directions": ref("directions"), "gradients": ref("gradients"), "switch": ref("switch")},
 )
 root = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",

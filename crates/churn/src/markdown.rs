@@ -2,7 +2,7 @@
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
 use crate::html::{amount, bounds, limit, rows_chose, sentence};
-use crate::{Certificate, Flip, FlipKind, Report, Slice};
+use crate::{Certificate, Cosines, Flip, FlipKind, GradientNoise, Report, Slice};
 
 const FLIPS_SHOWN: usize = 10;
 const SLICES_SHOWN: usize = 3;
@@ -114,7 +114,9 @@ fn measures(report: &Report) -> String {
             let gaps = part.class_gaps.as_ref().map(|gaps| gaps.said.as_str());
             [part.said.as_str()].into_iter().chain(gaps)
         });
-        let said: Vec<&str> = said.chain([diagnosis.advice.as_str()]).collect();
+        let switch = diagnosis.switch.as_ref().map(|switch| switch.said.as_str());
+        let said = said.chain(switch).chain([diagnosis.advice.as_str()]).map(str::to_string);
+        let said: Vec<String> = said.chain(diagnosis.gradients.as_ref().map(gradients)).collect();
         out.push_str(&format!("| student and teacher | {} |\n", markdown_cell(&said.join(". "))));
     }
     out.push_str(&worst_classes(report));
@@ -128,6 +130,47 @@ fn measures(report: &Report) -> String {
         ));
     }
     out
+}
+
+/// The whole model's, in the same cell as there is no room for another line; report.html has its parts and a histogram.
+fn gradients(noise: &GradientNoise) -> String {
+    let mut said = vec![format!(
+        "gradients of the student: {} batches, {} of {}, λ {}",
+        count(noise.batches),
+        rows(noise.rows),
+        noise.data,
+        noise.lambda
+    )];
+    let shown = format::number;
+    said.extend(noise.parts.first().map(|all| {
+        format!(
+            "variance {:.2e} of E‖a‖² {:.2e}; λ̂ {} (centred {}), ρ² {}; left {} at λ, {} at the best",
+            all.variance,
+            all.square,
+            shown(all.lambda_hat),
+            shown(all.lambda_hat_centred),
+            shown(all.rho2_centred),
+            shown(all.left),
+            shown(all.left_at_best)
+        )
+    }));
+    let of = [
+        ("labels’ gradient and distillation’s", &noise.label_cosines),
+        ("distillation’s and that with the teacher’s own", &noise.cosines),
+    ];
+    for (name, cosines) in of {
+        said.extend(Cosines::of(cosines).map(|found| {
+            format!(
+                "cosine of the {name}, least, median and most of {} batches: {:.3}, {:.3}, {:.3}",
+                count(cosines.len() as u64),
+                found.least,
+                found.median,
+                found.most
+            )
+        }));
+    }
+    said.extend(noise.said.iter().cloned());
+    said.join(". ")
 }
 
 /// Lowest recalls and the highest NFR of a class.

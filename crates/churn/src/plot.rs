@@ -24,7 +24,7 @@ mod frontier;
 mod rates;
 mod scores;
 
-pub(crate) use deviation::{deviation, ways};
+pub(crate) use deviation::{cosines, deviation, ways};
 pub(crate) use frontier::{frontier, series_names};
 pub(crate) use rates::{Bar, rates};
 pub(crate) use scores::{reliability, shift};

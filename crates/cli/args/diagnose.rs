@@ -16,7 +16,7 @@ pub struct Diagnose {
     #[arg(long, value_name = "DIR|ID|FILE.jsonl")]
     pub student: String,
 
-    /// Rows that neither was trained on; models are scored on them
+    /// Rows that neither was trained on; models are scored on them. Those that one was trained on by its record are left out
     #[arg(long, value_name = "TASK|DATASET|FILE")]
     pub data: Option<String>,
 
@@ -53,8 +53,8 @@ pub struct Diagnose {
     #[arg(long, value_name = "N")]
     pub directions: Option<usize>,
 
-    /// How noisy the student's gradients are on the rows, and what the teacher takes away of it, over so many batches of the rows
-    /// that its own had (32 where those went by tokens); each costs two passes, and a third where the teacher has the student's architecture
+    /// How noisy the student's gradients are on the rows (of --train-data, where that is given), and what the teacher takes away of it,
+    /// over so many batches of the rows that its own had (32 where those went by tokens), in the weights that it was trained in; each costs two passes, and a third where the teacher has the student's architecture
     #[arg(long, value_name = "N")]
     pub gradients: Option<usize>,
 

@@ -6,7 +6,7 @@ use lowchurn_data::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::Pair;
-use crate::format::{number, p_value, rows};
+use crate::format::{NONE, number, p_value, rows};
 
 /// The errors of all classes of a teacher, over the rows with a true class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,6 +157,15 @@ impl Found {
     }
 }
 
+/// A p from draws can't be lower than one of them all, and where it is that low it is a bound.
+pub(crate) fn p_shown(p: Option<f64>) -> String {
+    match p {
+        None => NONE.to_string(),
+        Some(p) if p <= 1.0 / (DRAWS + 1) as f64 => format!("≤ {}", p_value(p)),
+        Some(p) => p_value(p),
+    }
+}
+
 fn said(worst: &ClassGap, is_off: bool) -> String {
     let of = format!(
         "{} ({}): normalised calibration error {}, by chance {}, p {}",
@@ -164,7 +173,7 @@ fn said(worst: &ClassGap, is_off: bool) -> String {
         rows(worst.rows),
         number(worst.gap),
         number(worst.by_chance),
-        p_value(worst.p.unwrap_or(1.0)),
+        p_shown(worst.p),
     );
     if is_off {
         format!(
@@ -270,7 +279,7 @@ mod tests {
         let gap = rare.gap.unwrap();
         assert!((gap - of(0.01 * n, 0.1 * rest)).abs() < 1e-6, "{gap}");
         let words = format!(
-            "the teacher's scores are furthest off for rare ({n} rows): normalised calibration error {:.3}, by chance {:.3}, p 0.0025; a \
+            "the teacher's scores are furthest off for rare ({n} rows): normalised calibration error {:.3}, by chance {:.3}, p ≤ 0.0025; a \
              robust student learns that error, so give the teacher more rows of this class",
             gap,
             rare.by_chance.unwrap()

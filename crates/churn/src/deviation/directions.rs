@@ -35,20 +35,25 @@ pub fn geometric_mean(ratios: &[Option<f64>]) -> Option<f64> {
     (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
 }
 
+/// A ratio as near to 1 as this is shown as 1.00.
+const SAME: f64 = 0.005;
+
 /// In words, by how many of the layers are above 1.
 pub fn directions_said(layers: &[Layer]) -> String {
     let ratios: Vec<f64> = layers.iter().filter_map(|layer| layer.ratio).collect();
     if ratios.is_empty() {
         return "no layer has gone along its first direction in both runs".into();
     }
-    let n = ratios.iter().filter(|ratio| **ratio > 1.0).count();
+    let n = ratios.iter().filter(|ratio| **ratio > 1.0 + SAME).count();
+    let n_below = ratios.iter().filter(|ratio| **ratio < 1.0 - SAME).count();
     let all = ratios.len();
     let logs = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / all as f64;
-    let how = match n {
-        n if n == all => {
+    let how = match (n, n_below) {
+        (0, 0) => "both keep to the top directions alike",
+        (n, _) if n == all => {
             "the student keeps more to the top directions, so gradient descent's bias to them is exaggerated"
         }
-        0 => "the student keeps less to the top directions than the teacher did",
+        (_, n) if n == all => "the student keeps less to the top directions than the teacher did",
         _ => "the layers don't agree",
     };
     format!(
@@ -85,6 +90,11 @@ mod tests {
             &[Some(0.5), Some(0.5)],
             "0.50 times as far along the others (0 of 2 layers above 1): the student keeps less",
         );
+        check(
+            &[Some(1.0), Some(1.001)],
+            "1.00 times as far along the others (0 of 2 layers above 1): both keep to the top directions alike",
+        );
+        check(&[Some(0.5), Some(1.0)], "(0 of 2 layers above 1): the layers don't agree");
         check(&[Some(0.5), Some(2.0), None], "(1 of 2 layers above 1): the layers don't agree");
         check(&[None], "no layer has gone along its first direction in both runs");
         assert_eq!(geometric_mean(&[Some(2.0), None, Some(0.5), Some(0.0)]), Some(1.0));

@@ -158,15 +158,41 @@ fn too_few_rows_and_constant_logits_say_so() {
         &[1.0, 2.0, 3.0, 4.0],
         &[2.5; 4],
         Finding::Softens,
-        "4 test rows: slope 0.000 (0.000 to 0.000); the student softens the teacher's confidence: it is more even, less sure where \
-         the teacher is sure or surer where it is unsure",
+        "4 test rows: slope 0.000 (0.000 to 0.000); the student softens the teacher's confidence",
     );
     assert_eq!(of(&[2.0], &[3.0]).crossing, None);
     // The same line: it crosses nowhere, and the same model deviates from itself by nothing.
     let same = of(&[1.0, 2.0, 4.0], &[1.0, 2.0, 4.0]);
-    assert_eq!(
-        (same.crossing, same.all.mean_deviation, same.finding),
-        (None, 0.0, Finding::Undecided)
+    assert_eq!((same.crossing, same.all.mean_deviation, same.finding), (None, 0.0, Finding::Alike));
+    assert!(same.said.ends_with("; the two say the same of every row"), "{}", same.said);
+    let advice = diagnosis(vec![same], 0.5, &Training::default()).advice;
+    assert_eq!(advice, "These rows give no reason to change how the student is trained.");
+    // y = 0.9·x + 1 meets y = x at 10, where no row is.
+    let far = of(&[1.0, 2.0, 4.0, 5.0], &[1.9, 2.8, 4.6, 5.5]);
+    assert_eq!((far.crossing, far.finding), (None, Finding::Softens));
+}
+
+#[test]
+fn a_slope_as_near_to_1_as_makes_no_difference_is_no_finding() {
+    let check = |push: f64, shift: f64, words: &str| {
+        let (x, y) = pushed(push, shift);
+        let found = of(&x, &y);
+        assert_eq!(found.finding, Finding::Alike, "{}", found.said);
+        let line = found.all.line.unwrap();
+        let low = line.interval.unwrap().low;
+        assert!(low > 1.0, "sure as it is: {}", found.said);
+        assert!(found.said.ends_with(words), "{}", found.said);
+    };
+    let near = "no further from 1 than 0.05, which doesn't matter";
+    check(0.02, 0.0, &format!("{near}: the student is as sure as the teacher"));
+    check(0.02, 1.0, &format!("{near}, but the student is surer in the mean (+1.00)"));
+    check(0.02, -1.0, &format!("{near}, but the student is less sure in the mean (−1.00)"));
+    // Surely above 1; but whether far enough the rows don't say.
+    let (x, y) = pushed(0.049, 0.0);
+    let said = of(&x, &y).said;
+    assert!(
+        said.ends_with("more rows would say whether it is far enough from it to matter"),
+        "{said}"
     );
 }
 
@@ -188,7 +214,7 @@ fn exaggeration_is_named_and_advised_on() {
         for words in words {
             assert!(found.said.contains(words), "{}", found.said);
         }
-        let said = diagnosis(vec![found], 0.5).advice;
+        let said = diagnosis(vec![found], 0.5, &Training::default()).advice;
         assert!(said.starts_with(advice), "{said}");
     };
     let (under, over) = ("low-confidence underfitting, −", "high-confidence overfitting, +");
@@ -200,11 +226,20 @@ fn exaggeration_is_named_and_advised_on() {
     );
     check(0.3, -1.0, &[under], "To follow the teacher where it is unsure, raise T or train");
     check(0.3, 1.0, &[over], "To follow the teacher where it is sure, raise T or stop");
-    check(0.03, 0.0, &["the student slightly exaggerates"], "To follow");
-    check(-0.3, 0.0, &["the student softens"], "To follow the teacher more closely, train");
-    let nothing = diagnosis(vec![of(&[1.0], &[2.0])], 0.5).advice;
+    let closer = "To follow the teacher more closely, train the student longer.";
+    let (less, more) = ("less sure where the teacher is sure (−", "surer where it is unsure (+");
+    check(
+        -0.3,
+        0.0,
+        &["the student softens the teacher's confidence: it is less", less, more],
+        closer,
+    );
+    check(-0.3, 1.0, &["confidence: it is surer where it is unsure (+1.4"], closer);
+    check(-0.3, -1.0, &["confidence: it is less sure where the teacher is sure (−1.4"], closer);
+    let advice_on = |part: Part| diagnosis(vec![part], 0.5, &Training::default()).advice;
+    let nothing = advice_on(of(&[1.0], &[2.0]));
     assert_eq!(nothing, "Nothing can be said of these rows; take others, or more.");
-    let few = diagnosis(vec![of(&[1.0, 2.0], &[2.0, 2.0])], 0.5).advice;
+    let few = advice_on(of(&[1.0, 2.0], &[2.0, 2.0]));
     assert!(few.starts_with("These rows give no reason to change"), "{few}");
 }
 
@@ -220,7 +255,8 @@ fn a_teacher_that_does_not_fit_its_rows_sends_to_the_labels() {
         part((rows_of, "rows"), &pair, &points, 0.5, 0.95).unwrap()
     };
     let advice = |wrong| {
-        diagnosis(vec![part_of(RowsOf::Test, 0), part_of(RowsOf::Train, wrong)], 0.5).advice
+        let parts = vec![part_of(RowsOf::Test, 0), part_of(RowsOf::Train, wrong)];
+        diagnosis(parts, 0.5, &Training::default()).advice
     };
     let said = "Of the rows that it was trained on the teacher has 90.00% right, so labels may add what it doesn't know: for accuracy try \
                 a lower λ, or finish on them (--switch-at 75% --switch-to labels).";
@@ -233,6 +269,75 @@ fn a_teacher_that_does_not_fit_its_rows_sends_to_the_labels() {
         "{}",
         advice(0)
     );
+    let of_one = |last_lambda| {
+        let taught = Taught::By { last_lambda, temperature: Temperature::Free };
+        let training = Training { taught, ..Training::default() };
+        let parts = vec![part_of(RowsOf::Test, 0), part_of(RowsOf::Train, 40)];
+        diagnosis(parts, 0.5, &training).advice
+    };
+    assert!(of_one(Some(0.5)).ends_with(said) && of_one(None).ends_with(said));
+    let finished = "the teacher has 90.00% right; what it doesn't know the student has from the labels, on which it finished.";
+    assert!(of_one(Some(0.0)).ends_with(finished), "{}", of_one(Some(0.0)));
+}
+
+#[test]
+fn what_cannot_be_done_or_was_done_is_not_advised() {
+    let alone = Taught::Alone("retrain".into());
+    let by = |last_lambda: f64, held: Option<&str>| Taught::By {
+        last_lambda: Some(last_lambda),
+        temperature: held.map_or(Temperature::Free, |why| Temperature::Held(why.into())),
+    };
+    let held = Some("variance reduction unbiased holds T at 1");
+    let check = |(push, shift): (f64, f64), taught: &Taught, epochs: (u32, u32), advice: &str| {
+        let (x, y) = pushed(push, shift);
+        let training = Training {
+            taught: taught.clone(),
+            student_epochs: Some(epochs.0),
+            teacher_epochs: Some(epochs.1),
+        };
+        let said = diagnosis(vec![of(&x, &y)], 0.5, &training).advice;
+        assert!(said.starts_with(advice), "{said}\nexpected: {advice}");
+    };
+    let (exaggerated, softened, under, over) = ((0.3, 0.0), (-0.3, 0.0), (0.3, -1.0), (0.3, 1.0));
+    let nobody = "The student followed no teacher (method retrain), so neither T nor λ had a part in this; to bring it nearer, let it \
+                  follow this one: lowchurn distil DATA --teacher TEACHER.";
+    check(exaggerated, &alone, (3, 3), nobody);
+    check(softened, &alone, (3, 3), nobody);
+    let closely = "To follow the teacher more closely, ";
+    check(exaggerated, &by(0.5, None), (3, 3), &format!("{closely}raise T."));
+    let why = "(variance reduction unbiased holds T at 1)";
+    check(exaggerated, &by(0.5, held), (3, 3), &format!("{closely}raise λ {why}."));
+    check(
+        exaggerated,
+        &by(0.0, held),
+        (3, 3),
+        &format!("{closely}finish on the labels later {why}."),
+    );
+    check(
+        exaggerated,
+        &by(1.0, held),
+        (3, 3),
+        &format!(
+            "Nothing is known here that would make the student follow the teacher more closely {why}."
+        ),
+    );
+    check(
+        under,
+        &by(0.5, held),
+        (3, 3),
+        "To follow the teacher where it is unsure, train the student longer.",
+    );
+    check(under, &by(0.5, None), (9, 3), "To follow the teacher where it is unsure, raise T.");
+    check(
+        over,
+        &by(0.5, held),
+        (3, 3),
+        "To follow the teacher where it is sure, stop the student earlier.",
+    );
+    check(softened, &by(0.5, None), (3, 3), &format!("{closely}train the student longer."));
+    check(softened, &by(0.5, None), (9, 3), &format!("{closely}raise T."));
+    let longer = "(variance reduction unbiased holds T at 1; it was trained for 9 epochs, the teacher for 3)";
+    check(softened, &by(0.5, held), (9, 3), &format!("{closely}raise λ {longer}."));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The scatter of a teacher's confidence against its student's, with the fitted line and y = x.
 
-use plotters::prelude::{Circle, Color, PathElement, Text};
+use plotters::prelude::{Circle, Color, PathElement, Rectangle, Text};
 use plotters::style::text_anchor::HPos;
 
 use super::{Axes, GRID, LIMIT, MUTED, NEW, OLD, WIDTH, anchored, chart, draw};
@@ -90,8 +90,62 @@ pub(crate) fn ways(layer: &Layer) -> String {
     })
 }
 
+/// Batches by a cosine, from −1 to 1 in equal bins: two kinds of it, side by side in each bin.
+pub(crate) fn cosines(of_labels: &[f64], of_own: &[f64]) -> String {
+    let (labels, own) = (binned(of_labels), binned(of_own));
+    let highest = labels.iter().chain(&own).copied().max().unwrap_or(0).max(1) as f64;
+    draw("Batches by the cosine between two gradients", (WIDTH / 2, 520), |area| {
+        let axes = Axes {
+            x: -1.0..1.0,
+            y: 0.0..highest * 1.06,
+            x_name: "cosine",
+            y_name: "batches",
+            x_tick: tick,
+            y_tick: tick,
+            y_ticks: 6,
+            left: 120,
+            right: 44,
+        };
+        let mut on = chart(area, &axes)?;
+        for (bins, color, from) in [(labels, NEW, 0.08), (own, OLD, 0.54)] {
+            let filled = bins.iter().enumerate().filter(|(_, batches)| **batches > 0);
+            on.draw_series(filled.map(|(bin, batches)| {
+                let left = -1.0 + BIN * (bin as f64 + from);
+                Rectangle::new([(left, *batches as f64), (left + BIN * 0.38, 0.0)], color.filled())
+            }))?;
+        }
+        Ok(())
+    })
+}
+
+const COSINE_BINS: usize = 20;
+const BIN: f64 = 2.0 / COSINE_BINS as f64;
+
+fn binned(cosines: &[f64]) -> [u64; COSINE_BINS] {
+    let mut bins = [0; COSINE_BINS];
+    // Rounding may leave a cosine beyond 1.
+    for cosine in cosines.iter().filter(|cosine| cosine.is_finite()) {
+        let bin = ((cosine.clamp(-1.0, 1.0) + 1.0) / BIN) as usize;
+        bins[bin.min(COSINE_BINS - 1)] += 1;
+    }
+    bins
+}
+
 fn tick(x: &f64) -> String {
     let digits = format!("{x:.1}");
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     if digits == "-0" { "0".into() } else { digits.replace('-', "−") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cosine_has_a_bin() {
+        let bins = binned(&[-1.0, -0.95, 0.0, 0.99, 1.0, 1.0 + 1e-9, f64::NAN]);
+        let found: Vec<(usize, u64)> =
+            bins.into_iter().enumerate().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(found, [(0, 2), (10, 1), (19, 3)]);
+    }
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use lowchurn_churn::{Cosines, GradientNoise, PartNoise, RowsOf};
+use lowchurn_churn::{Cosines, GradientNoise, PartNoise, RowsOf, of_batches};
 use lowchurn_data::{BatchSize, Example, epoch_order};
 use lowchurn_distill::{
-    Divergence, Event, FEW_BATCHES, Freeze, GradientReport, GroupNoise, Lambda, Measuring, Method,
-    OldWeights, Plan, SelectBy, Teacher, TrainOnly, caveats, gradient_noise, trained_names,
-    write_json,
+    Divergence, Event, Freeze, GradientReport, GroupNoise, Lambda, Measuring, Method, OldWeights,
+    Plan, SelectBy, Teacher, TrainOnly, caveats, gradient_noise, trained_names, write_json,
 };
 use serde_json::json;
 
@@ -212,7 +211,7 @@ fn of_training(method: &Method, objective: Option<&str>) -> Vec<String> {
 
 /// Part by part: the variance, the best λ, and what it leaves.
 fn lines(report: &GradientReport, on: &On, is_alike: bool) -> Vec<String> {
-    let shown = |x| digits(x, report.batches);
+    let shown = |x| of_batches(x, report.batches as u64);
     let rows_of = match on.rows_of {
         RowsOf::Test => "test",
         RowsOf::Train => "training",
@@ -237,12 +236,12 @@ fn lines(report: &GradientReport, on: &On, is_alike: bool) -> Vec<String> {
     }
     match is_alike {
         true => lines.extend(report.own.first().map(|all| {
-            let shown = |x| digits(x, report.own_batches);
+            let shown = |x| of_batches(x, report.own_batches as u64);
             format!(
-                "with the teacher's own gradients, of {} of the batches: cosine {} in the median; λ̂ {} (centred {}), ρ² {}; left {} at \
+                "with the teacher's own gradients, of {} of the batches: cosine {:.3} in the median; λ̂ {} (centred {}), ρ² {}; left {} at \
                  λ {}",
                 report.own_batches,
-                digits(Cosines::of(&report.cosines).map(|found| found.median), FEW_BATCHES),
+                Cosines::of(&report.cosines).map_or(0.0, |found| found.median),
                 shown(all.lambda_hat),
                 shown(all.lambda_hat_centred),
                 shown(all.rho2_centred),
@@ -257,26 +256,9 @@ fn lines(report: &GradientReport, on: &On, is_alike: bool) -> Vec<String> {
     lines
 }
 
-/// As many as so many batches carry.
-fn digits(x: Option<f64>, batches: usize) -> String {
-    let digits = match batches {
-        0..8 => 1,
-        8..FEW_BATCHES => 2,
-        _ => 3,
-    };
-    x.map_or("–".into(), |x| format!("{x:.digits$}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn few_batches_have_few_digits() {
-        let shown = [2, 7, 8, 29, 30].map(|batches| digits(Some(0.70549), batches));
-        assert_eq!(shown, ["0.7", "0.7", "0.71", "0.71", "0.705"]);
-        assert_eq!(digits(None, 30), "–");
-    }
 
     #[test]
     fn what_the_student_was_trained_by_is_said() {

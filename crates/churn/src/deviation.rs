@@ -21,7 +21,7 @@ mod words;
 pub(crate) use class_gaps::p_shown;
 pub use class_gaps::{ClassGap, ClassGaps};
 pub use directions::{Directions, Layer, directions_said, geometric_mean};
-pub use gradients::{Cosines, GradientNoise, PartNoise};
+pub use gradients::{Cosines, GradientNoise, PartNoise, of_batches};
 pub use switch::{Switch, switch_ahead_said, switch_said};
 pub use training::{Taught, Temperature, Training};
 

@@ -2,7 +2,7 @@
 
 use crate::format::{self, count, cut, gain, markdown_cell, percent, percent_or_none, rate, rows};
 use crate::html::{amount, bounds, limit, rows_chose, sentence};
-use crate::{Certificate, Cosines, Flip, FlipKind, GradientNoise, Report, Slice};
+use crate::{Certificate, Cosines, Flip, FlipKind, GradientNoise, Report, Slice, of_batches};
 
 const FLIPS_SHOWN: usize = 10;
 const SLICES_SHOWN: usize = 3;
@@ -141,7 +141,7 @@ fn gradients(noise: &GradientNoise) -> String {
         noise.data,
         noise.lambda
     )];
-    let shown = format::number;
+    let shown = |value| of_batches(value, noise.batches);
     said.extend(noise.parts.first().map(|all| {
         format!(
             "variance {:.2e} of E‖a‖² {:.2e}; λ̂ {} (centred {}), ρ² {}; left {} at λ, {} at the best",

@@ -23,7 +23,7 @@ use crate::loss::term::log_softmax;
 use crate::variance::label_losses;
 use crate::{Error, Grads, OldWeights, Plan, Result, SelectBy, Teacher};
 
-pub use caveats::{FEW_BATCHES, caveats};
+pub use caveats::caveats;
 
 /// Means over batches of products of two gradients a and b.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

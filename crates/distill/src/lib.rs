@@ -116,9 +116,7 @@ pub use files::{
     write as write_file, write_json, write_with,
 };
 pub use freeze::{Freeze, TrainOnly};
-pub use gradients::{
-    FEW_BATCHES, GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise,
-};
+pub use gradients::{GradientReport, GroupNoise, Measuring, Noise, caveats, gradient_noise};
 pub use guides::{Buffer, Guides, Shown};
 pub use lambda::{Lambda, Moment, ascend};
 pub use loss::{

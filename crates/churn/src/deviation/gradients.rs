@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::RowsOf;
+use crate::format::NONE;
 
 /// Of a batch, a is the gradient of the labels' loss and b the teacher's part of distillation's, which descends a − λ·b.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,17 @@ pub struct Cosines {
     pub most: f64,
 }
 
+/// With as many digits as a ratio of variances over so many batches carries.
+pub fn of_batches(value: Option<f64>, batches: u64) -> String {
+    let digits = match batches {
+        0..8 => 1,
+        8..30 => 2,
+        _ => 3,
+    };
+    let value = value.filter(|value| value.is_finite());
+    value.map_or(NONE.into(), |value| format!("{value:.digits$}").replace('-', "−"))
+}
+
 impl Cosines {
     pub fn of(values: &[f64]) -> Option<Cosines> {
         let mut sorted = values.to_vec();
@@ -65,6 +77,16 @@ impl Cosines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_batches_have_few_digits() {
+        let shown = [2, 7, 8, 29, 30].map(|batches| of_batches(Some(-0.70549), batches));
+        assert_eq!(shown, ["−0.7", "−0.7", "−0.71", "−0.71", "−0.705"]);
+        assert_eq!(
+            (of_batches(None, 30), of_batches(Some(f64::NAN), 30)),
+            ("–".into(), "–".into())
+        );
+    }
 
     #[test]
     fn cosines_are_summed_up() {

@@ -4,7 +4,8 @@ use super::table::{Cell, Head, Order, count, markup, none, number, table, text};
 use crate::deviation::p_shown;
 use crate::format::{self, escape, rate};
 use crate::{
-    ClassGaps, Directions, Fit, GradientNoise, Interval, Part, PartNoise, Report, RowsOf, plot,
+    ClassGaps, Directions, Fit, GradientNoise, Interval, Part, PartNoise, Report, RowsOf,
+    of_batches, plot,
 };
 
 pub(super) fn diagnosis(report: &Report) -> String {
@@ -53,7 +54,7 @@ pub(super) fn diagnosis(report: &Report) -> String {
 
 fn gradients(noise: &GradientNoise) -> String {
     let mut out = format!(
-        "<p>Gradients of the student, over {} batches of {} of the {}, <bdi>{}</bdi>: a is the labels’, b the teacher’s part, and distillation descends a − λ·b, here at λ {}.</p>\n",
+        "<p>Gradients of the student, over {} batches, {}, of the {} <bdi>{}</bdi>: a is the labels’, b the teacher’s part, and distillation descends a − λ·b, here at λ {}.</p>\n",
         format::count(noise.batches),
         format::rows(noise.rows),
         name(noise.rows_of).to_lowercase(),
@@ -79,7 +80,10 @@ fn gradients(noise: &GradientNoise) -> String {
         Head::Number("variance left at λ"),
         Head::Number("and at the best"),
     ];
-    let cells = |part: &PartNoise, name: &str| {
+    let cells = |part: &PartNoise, name: &str, batches: u64| {
+        let known = |value: Option<f64>| {
+            value.map_or(none(), |value| number(value, of_batches(Some(value), batches)))
+        };
         let small = |value: f64| number(value, format!("{value:.2e}").replace('-', "−"));
         vec![
             text(name),
@@ -94,11 +98,14 @@ fn gradients(noise: &GradientNoise) -> String {
         ]
     };
     let mut lines: Vec<Vec<Cell>> =
-        noise.parts.iter().map(|part| cells(part, &part.name)).collect();
-    let own = noise
-        .own
-        .as_ref()
-        .map(|own| cells(own, &format!("with the teacher’s own ({} batches)", noise.own_batches)));
+        noise.parts.iter().map(|part| cells(part, &part.name, noise.batches)).collect();
+    let own = noise.own.as_ref().map(|own| {
+        cells(
+            own,
+            &format!("with the teacher’s own ({} batches)", noise.own_batches),
+            noise.own_batches,
+        )
+    });
     lines.extend(own);
     out + &table("Noise of the student’s gradients", &heads, &lines, Order::Fixed)
 }

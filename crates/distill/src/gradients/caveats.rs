@@ -4,7 +4,7 @@ use crate::OptimizerName;
 use crate::gradients::{GradientReport, GroupNoise};
 
 /// Variances of fewer batches are rough.
-pub const FEW_BATCHES: usize = 30;
+const FEW_BATCHES: usize = 30;
 /// Of λ̂, as far as rounding goes and nobody cares: half of the second digit.
 const ROUNDING: f64 = 0.005;
 

@@ -96,8 +96,9 @@ pub fn leave_out(
     let examples = examples.unwrap_or_default();
     known.extend(trained(&examples, train.as_ref(), &args.new));
     known.extend(trained(&examples, train_of_old.as_ref(), &args.old));
-    if let Some(new) = new.model() {
-        known.extend(chosen_by(&examples, new)?);
+    // Two forms of one model were chosen together.
+    if let Some(model) = new.model().filter(|_| old.sha256() != new.sha256()) {
+        known.extend(chosen_by(&examples, model)?);
     }
     let (pair, rows_chose) = among(whole, known, console);
     notes.extend(chosen::said_of_repeats(facts.examples_of(&pair).iter().flatten()));

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, ChurnAtAccuracy, Names, Pair, Point, Predicted, Rate, RunPoint, Side, Unmatched,
-    churn_at_cold_accuracy, churn_of_runs, compare, cost_curves, frontier_svg, paired_difference,
-    points, seed_floor,
+    Asked, ChurnAtAccuracy, Estimate, Names, Pair, Point, Predicted, Rate, RunPoint, Side,
+    Unmatched, churn_at_cold_accuracy, churn_of_runs, compare, cost_curves, frontier_svg,
+    paired_difference, points, seed_floor,
 };
 use lowchurn_distill::{write_file, write_json};
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ fn differences(runs: &[RunPoint], points: &[Point]) -> Vec<Difference> {
     others.filter_map(difference).collect()
 }
 
-/// Churn of each setting with its interval over rows and seeds; without those of one seed, and those whose predictions aren't here.
+/// Churn of each setting with its interval over rows and seeds, of one seed over rows; without those whose predictions aren't here.
 fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<ChurnInterval>> {
     let mut found = Vec::new();
     for point in points {
@@ -136,11 +136,24 @@ fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<Churn
         let pairs: Option<Vec<Pair>> =
             of_point.map(|(dir, file)| pair(dir, file.point.seed)).collect::<Result<_>>()?;
         let Some(pairs) = pairs else { continue };
-        if let Some(churn) = churn_of_runs(&pairs, 0.95)? {
-            found.push(ChurnInterval { setting: Setting::of(point), churn });
-        }
+        let is_over_seeds = pairs.len() > 1;
+        let churn = match &pairs[..] {
+            [one] => of_rows(one),
+            pairs => churn_of_runs(pairs, 0.95)?,
+        };
+        found.extend(churn.map(|churn| ChurnInterval {
+            setting: Setting::of(point),
+            churn,
+            is_over_seeds,
+        }));
     }
     Ok(found)
+}
+
+fn of_rows(run: &Pair) -> Option<Estimate> {
+    let flips = run.flips();
+    let rate = Rate::new(flips.changed, flips.rows, 0.95)?;
+    Some(Estimate { value: rate.value, interval: rate.interval })
 }
 
 fn is_of(run: &RunPoint, point: &Point) -> bool {

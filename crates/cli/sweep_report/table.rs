@@ -32,12 +32,14 @@ pub struct Difference {
     pub difference: PairedDifference,
 }
 
-/// Mean churn over seeds; the interval is of 95 %, over rows and seeds together, see [`lowchurn_churn::churn_of_runs`].
+/// Mean churn over seeds; the interval is of 95 %, over rows and seeds together (see [`lowchurn_churn::churn_of_runs`]), and of one
+/// seed over rows alone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChurnInterval {
     #[serde(flatten)]
     pub setting: Setting,
     pub churn: Estimate,
+    pub is_over_seeds: bool,
 }
 
 impl Setting {
@@ -91,7 +93,8 @@ fn of_points(told: &Told) -> Vec<String> {
         let found = told.intervals.iter().find(|found| found.setting == Setting::of(p));
         let interval = found.map_or(String::new(), |found| {
             let interval = &found.churn.interval;
-            format!("{:.2} to {:.2}", 100.0 * interval.low, 100.0 * interval.high)
+            let over = if found.is_over_seeds { "" } else { ", rows alone" };
+            format!("{:.2} to {:.2}{over}", 100.0 * interval.low, 100.0 * interval.high)
         });
         lines.push(format!(
             "| {} | {} | {} | {seeds} | {} | {} | {interval} | {} | {} |",
@@ -175,19 +178,30 @@ mod tests {
                 baseline: Setting::of(&points[0]),
                 difference: paired_difference(&runs, &points[1], &points[0]).unwrap(),
             }],
-            intervals: vec![ChurnInterval {
-                setting,
-                churn: Estimate {
-                    value: 0.06,
-                    interval: Interval { low: 0.035, high: 0.085, confidence: 0.95 },
+            intervals: vec![
+                ChurnInterval {
+                    setting,
+                    churn: Estimate {
+                        value: 0.06,
+                        interval: Interval { low: 0.035, high: 0.085, confidence: 0.95 },
+                    },
+                    is_over_seeds: true,
                 },
-            }],
+                ChurnInterval {
+                    setting: Setting::of(&points[0]),
+                    churn: Estimate {
+                        value: 0.11,
+                        interval: Interval { low: 0.09, high: 0.13, confidence: 0.95 },
+                    },
+                    is_over_seeds: false,
+                },
+            ],
             points: &points,
             at_cold: &[],
         };
         let text = markdown(&told);
         for line in [
-            "| retrain | cold |  | 2 | 91.00 ± 1.00 | 11.00 ± 1.00 |  | 5.50 ± 0.50 |  |",
+            "| retrain | cold |  | 2 | 91.00 ± 1.00 | 11.00 ± 1.00 | 9.00 to 13.00, rows alone | 5.50 ± 0.50 |  |",
             "| distil | cold | λ 0.5 | 2 | 92.00 ± 1.00 | 6.00 ± 2.00 | 3.50 to 8.50 | 3.00 ± 1.00 | yes |",
             "Less retrain cold, in points, over the seeds that both have:",
             "| distil cold λ 0.5 | 2 | +1.00 ± 0.00 | -5.00 ± 1.00 | -2.50 ± 0.50 |",

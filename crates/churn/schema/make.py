@@ -276,6 +276,7 @@ defs["part"] = record(
     },
     {
         **{name: ref("rate") for name in ("teacher_accuracy", "student_accuracy", "agreement")},
+        "accuracy_p": NUMBER,
         "crossing": NUMBER,
         "spearman": NUMBER,
         "class_gaps": ref("class_gaps"),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use lowchurn_data::{Rng, correlation};
 use serde::{Deserialize, Serialize};
 
+use crate::interval::mcnemar;
 use crate::slope::{Line, line, mean_of};
 use crate::{Error, Interval, Pair, Predicted, Rate, Result, Unmatched};
 
@@ -78,6 +79,10 @@ pub struct Part {
     pub rows: u64,
     pub teacher_accuracy: Option<Rate>,
     pub student_accuracy: Option<Rate>,
+    /// Mid-p of McNemar's test of the two: how often rows tell them so far apart that are right equally often. `None` without true
+    /// classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_p: Option<f64>,
     /// Share of rows on which both predict the same class.
     pub agreement: Option<Rate>,
     pub all: Fit,
@@ -251,12 +256,14 @@ pub fn part(
         let of = said.iter().zip(&pair.gold).filter_map(|(said, gold)| Some(*said == (*gold)?));
         count(&mut of.into_iter())
     };
+    let flips = pair.flips();
     let mut part = Part {
         rows_of,
         data: data.into(),
         rows: n as u64,
         teacher_accuracy: judged(&pair.old),
         student_accuracy: judged(&pair.new),
+        accuracy_p: (flips.labelled > 0).then(|| mcnemar(flips.negative, flips.positive).mid),
         agreement: count(&mut pair.old.iter().zip(&pair.new).map(|(a, b)| a == b)),
         low: fit(0, cut),
         high: fit(cut, n),

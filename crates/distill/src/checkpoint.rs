@@ -27,7 +27,7 @@ const PEER_FACTORS: &str = "peer_factors.safetensors";
 const PROJECTIONS: &str = "projections.safetensors";
 const PROJECTION_MOMENTS: &str = "projections_optimizer.safetensors";
 const CONTROL: &str = "control.safetensors";
-const TRAINER_STATE: &str = "trainer_state.json";
+pub const TRAINER_STATE: &str = "trainer_state.json";
 const FORMAT: u32 = 1;
 
 /// The one folder that a release has, and what lies in it.
@@ -305,17 +305,6 @@ pub fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// The update whose weights lie at the top of a finished run's folder, and how many updates the run was to have; `None` of another
-/// folder.
-pub fn kept_update(run: &Path) -> Result<Option<(u64, u64)>> {
-    let Some(manifest) = read_manifest(run)? else { return Ok(None) };
-    let path = run.join(TRAINER_STATE);
-    let text = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let state: Value = serde_json::from_slice(&text)
-        .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
-    Ok(state["max_steps"].as_u64().map(|total| (manifest.step, total)))
 }
 
 /// Removes all checkpoints but those of the given steps, and what an interrupted save left. Folders without a manifest

@@ -105,7 +105,7 @@ mod error;
 mod files;
 
 pub use check::check;
-pub use checkpoint::{ADAPTER, Manifest, find_latest, kept_update, remove_checkpoints};
+pub use checkpoint::{ADAPTER, Manifest, find_latest, remove_checkpoints};
 pub use directions::{Reading, Way, directions, last_before, readings, start_of, way};
 pub use error::{Error, Result};
 pub use eval::{
@@ -134,7 +134,7 @@ pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
 pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
-pub use release::{Finished, Release, finished, finished_provenance, release};
+pub use release::{Finished, Release, finished, finished_provenance, kept_update, release};
 pub use remarks::remarks;
 pub use schedule::Schedule;
 pub use shift::{Shift, ShiftTo, fit_shift};

@@ -9,8 +9,8 @@ use lowchurn_models::{
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{
-    self, ADAPTER, ADAPTER_FILES, MANIFEST, MODEL, check_files, load_best, move_over,
-    read_manifest, remove_if_there, write_manifest, write_trainer_state,
+    self, ADAPTER, ADAPTER_FILES, MANIFEST, MODEL, TRAINER_STATE, check_files, load_best,
+    move_over, read_manifest, remove_if_there, write_manifest, write_trainer_state,
 };
 use crate::provenance::{Provenance, refuse_other_run};
 use crate::trained::{LORA_ALPHA, targets};
@@ -178,6 +178,17 @@ pub fn finished(run: &Path, provenance: &Provenance) -> Result<Option<Finished>>
         Error::Checkpoint { path, reason } => Error::Release { path, reason },
         error => error,
     })
+}
+
+/// The update whose weights lie at the top of a finished run's folder, and how many updates the run was to have; `None` of another
+/// folder.
+pub fn kept_update(run: &Path) -> Result<Option<(u64, u64)>> {
+    let Some(manifest) = read_manifest(run)? else { return Ok(None) };
+    let path = run.join(TRAINER_STATE);
+    let text = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let state: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
+    Ok(state["max_steps"].as_u64().map(|total| (manifest.step, total)))
 }
 
 #[cfg(test)]

@@ -269,6 +269,14 @@ fn a_teacher_that_does_not_fit_its_rows_sends_to_the_labels() {
         "{}",
         advice(0)
     );
+    // Where rows don't tell which of them is right more often, nothing follows from it.
+    let told = part_of(RowsOf::Test, 0);
+    assert!(told.accuracy_p.unwrap() < 0.05, "{told:?}");
+    let unclear =
+        diagnosis(vec![Part { accuracy_p: Some(0.38), ..told }], 0.5, &Training::default());
+    let said_so =
+        " of the rows, which don't tell which of them is right more often (McNemar's mid-p 0.38).";
+    assert!(unclear.advice.ends_with(said_so), "{}", unclear.advice);
     let of_one = |last_lambda| {
         let taught = Taught::By { last_lambda, temperature: Temperature::Free };
         let training = Training { taught, ..Training::default() };

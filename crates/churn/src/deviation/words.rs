@@ -201,25 +201,29 @@ fn more_of_the_teacher(taught: &Taught) -> Option<&'static str> {
     }
 }
 
-/// Whether the deviation is for the better.
+/// Whether the deviation is for the better, where rows tell.
 fn worth(part: &Part) -> String {
-    let (Some(teacher), Some(student)) = (part.teacher_accuracy, part.student_accuracy) else {
+    let (Some(teacher), Some(student), Some(p)) =
+        (part.teacher_accuracy, part.student_accuracy, part.accuracy_p)
+    else {
         return String::new();
     };
-    let (is, so) = match student.count.cmp(&teacher.count) {
-        std::cmp::Ordering::Less => ("less", "so the deviation isn't for the better"),
-        std::cmp::Ordering::Equal => ("as", "so the deviation costs no accuracy here"),
-        std::cmp::Ordering::Greater => {
-            ("more", "so where accuracy is the aim and churn isn't, leave it")
-        }
+    let both = format!("{} and {}", percent(student.value), percent(teacher.value));
+    if p > UNCLEAR {
+        return format!(
+            " Student and teacher are right in {both} of the rows, which don't tell which of them is right more often (McNemar's mid-p \
+             {p:.2})."
+        );
+    }
+    let (is, so) = match student.count > teacher.count {
+        true => ("more", "so where accuracy is the aim and churn isn't, leave it"),
+        false => ("less", "so the deviation isn't for the better"),
     };
-    let than = if is == "as" { "as" } else { "than" };
-    format!(
-        " The student is {is} often right {than} the teacher ({} and {}), {so}.",
-        percent(student.value),
-        percent(teacher.value)
-    )
+    format!(" The student is {is} often right than the teacher ({both}), {so}.")
 }
+
+/// Rows tell no two models apart by chance more often than this.
+const UNCLEAR: f64 = 0.05;
 
 /// A teacher that doesn't fit its labels can't tell them to the student either.
 fn labels(parts: &[Part], training: &Training) -> String {

@@ -267,9 +267,19 @@ fn rows_that_chose_the_new_model_dont_certify_the_repair() {
         lab.run(&format!("{line} --max-churn 90% --holdout $T/data/validation.jsonl")).expect(2);
     let said = " certification rows chose the checkpoint of $T/new, so nothing can be certified on them; give others with --holdout";
     assert!(done.error().ends_with(said), "{}", done.err);
-    // Without a budget nothing is certified, and they measure.
+    // Without a budget nothing is certified, and they measure. All of them chose then, whatever was fitted by some.
     lab.ok(&format!("{line} --holdout $T/data/validation.jsonl"));
     assert_eq!(lab.json("r/curve.json")["measured_rows"], 200);
+    lab.ok(&format!("{line} --fresh --refit bias --holdout $T/hold.jsonl"));
+    let done = lab
+        .ok("compare $T/old $T/r --data $T/hold.jsonl --nearest 0 --max-churn 90% --output $T/c");
+    assert!(
+        done.err.contains(
+            "400 of 400 rows chose the share of the old weights of $T/r, so they can fail it"
+        ),
+        "{}",
+        done.err
+    );
     let done = lab.ok(&format!("{line} --fresh --max-churn 90% --holdout $T/hold.jsonl"));
     assert!(
         done.err.contains(" certification rows chose the checkpoint of $T/new; they are left out"),

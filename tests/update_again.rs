@@ -149,6 +149,11 @@ fn a_budget_that_is_moved_chooses_again() {
     let done = lab.ok(&again);
     assert!(lab.tree("shop-v2/candidates") == trained, "trained again");
     assert!(!lab.path("shop-v3").exists());
+    // Killed before the report of the new choice was there: the old one isn't told for it.
+    let whole = report(&lab, "shop-v2");
+    fs::remove_file(lab.path("shop-v2/report.json")).unwrap();
+    lab.ok(&again.replace(" --choose-again", " --output $T/shop-v2"));
+    assert_eq!(report(&lab, "shop-v2")["certificate"], whole["certificate"]);
     let moved = report(&lab, "shop-v2")["certificate"].clone();
     assert_eq!(moved["verdict"], "PASS", "{first} {moved}");
     let note = "these rows have answered before, to max-churn 0.05, confidence 0.95; whoever moves a limit until it is met errs more \

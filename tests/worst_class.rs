@@ -315,6 +315,7 @@ fn a_post_shift_is_a_model_like_any_other() {
     );
     let held = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/measured"));
     assert!(held.err.contains("which it isn't fitted on:\n  as it is: accuracy "), "{}", held.err);
+    let held_said = held.err.clone();
     let held = measured(&held);
     assert_eq!(held["is_fitted"], json!(false));
     let accuracy = |model| eval(&lab, model, "test")["metrics"]["accuracy"].as_f64().unwrap();
@@ -351,6 +352,8 @@ fn a_post_shift_is_a_model_like_any_other() {
     assert!((cost("nfr") - nfr(None)).abs() < 1e-9);
     let worst = WORDS.map(|(name, _)| nfr(Some(name)));
     assert!((cost("worst_class_nfr") - worst.into_iter().fold(0.0, f64::max)).abs() < 1e-9);
+    let of_worst = format!(", at most {:.2} % of a class: ", 100.0 * cost("worst_class_nfr"));
+    assert!(cost("nfr") == 0.0 || held_said.contains(&of_worst), "{of_worst}: {held_said}");
     let manifest = lab.json("shifted/manifest.json");
     assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
     assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);

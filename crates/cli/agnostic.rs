@@ -8,6 +8,7 @@ use lowchurn_data::{LabelSet, Labels, NewClasses, Split, encode};
 use lowchurn_distill::{Guides, Provenance};
 
 use crate::args::{Distil, Finetune};
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
@@ -98,6 +99,7 @@ pub fn distil(
             ..job::provenance(&job, &folder, &rows, plan.clone())?
         },
         settings: settings::resolved(&job::settled(&job), &plan)?,
+        chose: Chosen::default(),
         output: &job.output,
         train: &tokens,
         eval: None,

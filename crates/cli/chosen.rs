@@ -24,8 +24,11 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    pub fn new<'r>(what: &str, rows: impl IntoIterator<Item = &'r Example>) -> Chosen {
-        Chosen { what: what.into(), rows: keys(rows).into_iter().collect() }
+    /// Those of the rows that chose. All are given, since of rows with one text each is known by its place among them.
+    pub fn new(what: &str, rows: &[Example], chose: impl Fn(usize) -> bool) -> Chosen {
+        let keys = keys(rows).into_iter().enumerate();
+        let rows = keys.filter(|(row, _)| chose(*row)).map(|(_, key)| key).collect();
+        Chosen { what: what.into(), rows }
     }
 
     /// With what the models were chosen by that this one is made of.
@@ -111,6 +114,9 @@ mod tests {
         let all = keys(&rows);
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), 4);
         assert_eq!(keys(&rows[1..]), [&all[1], &all[0], &all[3]].map(String::clone));
+        // The second row of a text stays the second where the first didn't choose.
+        let chosen = Chosen::new("the weights", &rows, |row| row == 2);
+        assert_eq!(chosen.rows.into_iter().collect::<Vec<_>>(), [all[2].clone()]);
         // printf '1\0a\0' | sha256sum
         assert_eq!(all[0], "58525f5331809fa6cde78056d788b65f");
     }
@@ -125,8 +131,9 @@ mod tests {
         };
         let (one, two) = (folder("one"), folder("two"));
         assert_eq!(read(&one).unwrap(), None);
-        Chosen::new("the checkpoint", &[row("a", None)]).write(&one).unwrap();
-        let both = Chosen::new("the shift", &[row("b", None)]).with(&[&one, &two]).unwrap();
+        Chosen::new("the checkpoint", &[row("a", None)], |_| true).write(&one).unwrap();
+        let both =
+            Chosen::new("the shift", &[row("b", None)], |_| true).with(&[&one, &two]).unwrap();
         both.write(&two).unwrap();
         assert_eq!(read(&two).unwrap().map(|found| found.rows.len()), Some(2));
         Chosen::default().write(&one).unwrap();

@@ -132,7 +132,8 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
         pair: &both.pair,
         texts: texts.as_deref(),
         certificate: None,
-        rows_chose: None,
+        rows_chose: (both.part.rows_of == RowsOf::Train)
+            .then(|| "the weights of a side, which was trained on them".into()),
         nearest: Default::default(),
         frontier: Vec::new(),
         provenance: provenance_of(

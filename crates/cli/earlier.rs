@@ -104,15 +104,22 @@ pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
     })
 }
 
-/// Whether one model's record has every source of the other's.
+/// Whether one model's record has all rows of the other's.
 pub fn names_all_of(folder: &Path, other: &Path) -> Result<bool> {
     let sources = |folder: &Path| -> Result<Vec<Source>> {
         let Record { data, new, seen } = Record::of(&settings_of(folder)?);
-        let plain = |source| Source { sha256: None, held_out_fraction: None, ..source };
-        Ok(data.into_iter().chain(new).chain(seen).map(plain).collect())
+        Ok(data.into_iter().chain(new).chain(seen).collect())
     };
     let named = sources(folder)?;
-    Ok(sources(other)?.iter().all(|source| named.contains(source)))
+    Ok(sources(other)?.iter().all(|source| named.iter().any(|named| has_all_of(named, source))))
+}
+
+/// Whose file is another one since, that is told where it is read.
+fn has_all_of(source: &Source, other: &Source) -> bool {
+    let plain =
+        |source: &Source| Source { sha256: None, held_out_fraction: None, ..source.clone() };
+    let cut = source.held_out_fraction;
+    plain(source) == plain(other) && (cut.is_none() || cut == other.held_out_fraction)
 }
 
 /// The rows that a model was trained on, in the order in which the next update reads them; `None` where its folder doesn't say.
@@ -324,6 +331,21 @@ mod tests {
         // One class only, or none.
         assert_ne!(fingerprint(&rows[..1], &names(&["a", "b"])).unwrap(), of(&["a", "b"]));
         fingerprint(&rows[2..], &names(&["a", "b"])).unwrap();
+    }
+
+    #[test]
+    fn what_was_cut_off_is_not_named() {
+        let source = |held_out_fraction| Source {
+            data: "a.csv".into(),
+            held_out_fraction,
+            ..Source::default()
+        };
+        let has = |a, b| has_all_of(&source(a), &source(b));
+        assert!(has(None, None) && has(Some(0.2), Some(0.2)) && has(None, Some(0.2)));
+        // The other was trained on the cut.
+        assert!(!has(Some(0.2), None) && !has(Some(0.2), Some(0.1)));
+        let other = Source { data: "b.csv".into(), ..source(None) };
+        assert!(!has_all_of(&source(None), &other));
     }
 
     #[test]

@@ -133,6 +133,10 @@ pub fn train(
                 ..provenance
             },
             settings: settings::resolved(&job::settled(job), &plan)?,
+            chose: match chooses(&plan, ready, steered) {
+                true => ready.chose.clone(),
+                false => Chosen::default(),
+            },
             output: &output,
             train: &ready.train_tokens,
             eval: ready.eval_tokens.as_ref(),
@@ -150,15 +154,7 @@ pub fn train(
             is_fresh: args.fresh,
         };
         match training::run(&training, started, console)? {
-            Some(run) => {
-                let chose = if chooses(&plan, ready, steered) {
-                    ready.chose.clone()
-                } else {
-                    Chosen::default()
-                };
-                chose.write(&output)?;
-                ended.push(run);
-            }
+            Some(run) => ended.push(run),
             None => return Ok(INTERRUPTED),
         }
         started = Instant::now();
@@ -201,7 +197,8 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     seen.extend(followed);
     job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
     let features = Features::default();
-    let chose = Chosen::new("the checkpoint", rows.eval.iter().flat_map(|eval| &eval.examples));
+    let examples = rows.eval.as_ref().map_or(&[][..], |eval| &eval.examples);
+    let chose = Chosen::new("the checkpoint", examples, |_| true);
     Ok(Ready { base_folder, weights, rows, train_tokens, eval_tokens, features, chose })
 }
 

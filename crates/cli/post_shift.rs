@@ -282,8 +282,9 @@ fn write(
     let model = Classifier::open(folder, Head::FromCheckpoint, &Device::Cpu)?.0;
     let params = shift.rescaling.fold(&model.params)?;
     save(output, &model.config, &params, folder)?;
-    let fitted = scored.split.examples.iter().filter(|row| row.label.is_some());
-    Chosen::new("the shift", fitted).with(&[folder])?.write(output)?;
+    let examples = &scored.split.examples;
+    let fitted = |row: usize| examples[row].label.is_some();
+    Chosen::new("the shift", examples, fitted).with(&[folder])?.write(output)?;
     // What the next update reads: the rows, the length and the recipe of the model that this one is made of.
     let run = folder.join("run.toml");
     let text = match run.is_file() {

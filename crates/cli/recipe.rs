@@ -103,9 +103,53 @@ pub fn recipe_of(before: &Settings) -> Settings {
     }
 }
 
+/// Without what is said anew: a flag of the objective takes the place of the base's, and weights of classes and an objective that
+/// weighs them exclude each other.
+pub fn without_typed(recipe: Settings, typed: &Settings) -> Settings {
+    let replaced =
+        [("weight=", typed.worst_class_weight.is_some()), ("group-by=", typed.group_by.is_some())];
+    let stays = |part: &&str| !replaced.iter().any(|(key, is)| *is && part.starts_with(key));
+    let objective = recipe.objective.as_deref().map(|line| match line.split_once(':') {
+        None => line.to_string(),
+        Some((name, rest)) => {
+            let rest: Vec<&str> = rest.split(',').filter(stays).collect();
+            if rest.is_empty() { name.to_string() } else { format!("{name}:{}", rest.join(",")) }
+        }
+    });
+    Settings {
+        objective: objective.filter(|_| typed.class_weights.is_none()),
+        class_weights: recipe.class_weights.clone().filter(|_| typed.objective.is_none()),
+        ..recipe
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_takes_the_place_of_what_the_base_says() {
+        let recipe = Settings {
+            objective: Some("robust:weight=1,every=5,group-by=shop".into()),
+            class_weights: Some("balanced".into()),
+            ..Settings::default()
+        };
+        let with = |typed: Settings| {
+            let left = without_typed(recipe.clone(), &typed);
+            (left.objective.unwrap_or_default(), left.class_weights.unwrap_or_default())
+        };
+        let (line, balanced) =
+            ("robust:weight=1,every=5,group-by=shop".to_string(), "balanced".to_string());
+        assert_eq!(with(Settings::default()), (line, balanced.clone()));
+        let weight = Settings { worst_class_weight: Some(0.5), ..Settings::default() };
+        assert_eq!(with(weight), ("robust:every=5,group-by=shop".into(), balanced.clone()));
+        let group = Settings { group_by: Some("city".into()), ..Settings::default() };
+        assert_eq!(with(group), ("robust:weight=1,every=5".into(), balanced));
+        let weights = Settings { class_weights: Some("a=2".into()), ..Settings::default() };
+        assert_eq!(with(weights).0, "");
+        let objective = Settings { objective: Some("balanced".into()), ..Settings::default() };
+        assert_eq!(with(objective).1, "");
+    }
 
     #[test]
     fn a_part_and_its_rate_are_not_taken_over() {

@@ -94,7 +94,7 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     // Its manifest first, so that a kill in between leaves no half of it believed.
     let _ = fs::remove_file(output.join("manifest.json"));
     lowchurn_distill::write_json(&output.join("curve.json"), &record)?;
-    let written = write_model(&models, &weights, chosen, &holdout, &output)?;
+    let written = write_model(&models, &weights, chosen, &holdout, certificate.is_some(), &output)?;
     write_report(args, &models, &holdout, chosen, certificate.clone(), &made_from, &written)?;
     write_manifest(&written, chosen, &made_from, code)?;
     console.tell(&why)?;

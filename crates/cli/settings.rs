@@ -100,6 +100,7 @@ pub struct Settings {
     /// Rows that it has learnt and that no later run reads to train on: those that followed a teacher alone, and those of the
     /// weights that it started from
     #[arg(skip)]
+    #[serde(alias = "unlabelled")]
     pub seen: Option<Vec<Source>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]

@@ -14,6 +14,7 @@ use lowchurn_distill::{
 use lowchurn_models::{Classifier, Config, Head, Params, has_weights, is_head};
 use serde_json::json;
 
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::machine::peak_rss_mib;
@@ -28,6 +29,8 @@ pub struct Training<'t> {
     pub provenance: Provenance,
     /// For `run.toml`.
     pub settings: Settings,
+    /// Rows that choose or steer.
+    pub chose: Chosen,
     pub start: Start,
     pub output: &'t Path,
     pub train: &'t Encoded,
@@ -124,6 +127,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
             "peak_rss_mib": peak_rss_mib(), "already": true,
         });
         output::sweep(output, &results, plan.keep_checkpoints)?;
+        training.chose.write(output)?; // of a program that didn't yet
         console.event(&results);
         return Ok(Some(Ended { release: done.release, train_seconds: 0.0 }));
     }
@@ -139,6 +143,7 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
         output::start_over(output)?;
     }
     write_file(&output.join("run.toml"), settings::to_toml(&training.settings)?.as_bytes())?;
+    training.chose.write(output)?;
 
     let mut record = Record::open(output)?;
     let setup_seconds = started.elapsed().as_secs_f64();

@@ -141,9 +141,8 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     }
     let trial = &trials[chosen];
     let looks = looks_at_rows(&updating, budget.as_ref(), &methods);
-    let calibrating = updating.rows.holdout.examples.iter().zip(&updating.is_calibration);
-    let calibrating = calibrating.filter(|(_, is)| looks && **is).map(|(row, _)| row);
-    Chosen::new("the weights", calibrating).write(&output)?;
+    let chose = |row: usize| looks && updating.is_calibration[row];
+    Chosen::new("the weights", &updating.rows.holdout.examples, chose).write(&output)?;
     write_model(&updating, trial, args.init, &output)?;
     let rows = match looks {
         true => certification_rows(&updating),

@@ -179,8 +179,10 @@ pub fn again(there: There, now: &MadeFrom, choose_again: bool) -> (There, Vec<St
     let is_of_choice = !differs.is_empty() && differs.iter().all(|(what, ..)| is_choice(what));
     match there {
         There::Finished(found) if choose_again && is_of_choice => {
-            let answered = found.iter().filter(|(what, is)| what == "budget" && is != "none");
-            earlier.extend(answered.map(|(_, budget)| budget.clone()));
+            let answered = found.iter().filter(|(what, _)| what == "budget");
+            let name =
+                |budget: &str| if budget == "none" { "no budget" } else { budget }.to_string();
+            earlier.extend(answered.map(|(_, budget)| name(budget)));
             (There::Begun(found), earlier)
         }
         there => (there, earlier),
@@ -245,11 +247,13 @@ pub fn finished_report(output: &Path, there: &There) -> Result<Option<Report>> {
     Ok(Some(Report::read(&path)?))
 }
 
-/// Takes the manifest of an earlier choice away first: nothing here is finished from now on.
+/// Takes what an earlier choice says away first: nothing here is finished from now on, and no report is another's.
 pub fn write(output: &Path, made_from: &MadeFrom, earlier: &[String]) -> Result<()> {
     fs::create_dir_all(output)
         .with_context(|| format!("{}: can't be written", output.display()))?;
-    let _ = fs::remove_file(output.join("manifest.json"));
+    for name in ["manifest.json", "report.json", "report.html", "report.md", "flips.jsonl"] {
+        let _ = fs::remove_file(output.join(name));
+    }
     let earlier = earlier.iter().map(|budget| (EARLIER.to_string(), budget.clone()));
     let all: MadeFrom = made_from.iter().cloned().chain(earlier).collect();
     Ok(write_json(&output.join(FILE), &all)?)

@@ -16,6 +16,7 @@ use lowchurn_models::{Classifier, Config, check_vocabulary};
 
 use crate::args::{Deployed, Ensemble, Init};
 use crate::certification::calibration_rows;
+use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::device::{self, Compute};
 use crate::failure::Usage;
@@ -24,7 +25,7 @@ use crate::found::{
     tokens_of,
 };
 use crate::progress::count;
-use crate::recipe::recipe_of;
+use crate::recipe::{recipe_of, without_typed};
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
@@ -74,7 +75,7 @@ pub fn read(
     // Which methods are trained is the verb's to say.
     let typed = Settings { method: None, lambda: None, temperature: None, ..typed.clone() };
     let layers = Layers::default()
-        .over(&recipe_of(&before), &format!("{}/run.toml", args.base))?
+        .over(&without_typed(recipe_of(&before), &typed), &format!("{}/run.toml", args.base))?
         .over(&typed, "typed")?;
     let checked = Settings { variance_reduction: None, ..layers.settings.clone() }; // of no method yet
     let precision = settings::plan(&checked, SelectBy::Accuracy)?.precision;
@@ -247,19 +248,12 @@ impl Updating {
         let held = &self.rows.holdout;
         let holdout = needs.buffer.then(|| (held.name.clone(), held.sha256.clone()));
         let teacher = self.teacher.as_ref().filter(|_| needs.teacher);
-        let base = base::find(
-            "--model",
-            match start.head {
-                HeadOf::Seed => self.encoder.as_deref().unwrap_or_default(),
-                HeadOf::Base | HeadOf::Grown => &self.old.name,
-            },
-        )?;
-        let how = match start.head {
-            HeadOf::Seed => "",
-            HeadOf::Base | HeadOf::Grown => "+head",
+        let (from, how) = match start.head {
+            HeadOf::Seed => (self.encoder.as_deref().unwrap_or_default(), ""),
+            HeadOf::Base | HeadOf::Grown => (&self.old.name[..], "+head"),
         };
-        // Fisher information is of old rows.
-        let is_ewc = matches!(plan.method, Method::Ewc { .. });
+        let base = base::find("--model", from)?;
+        let is_ewc = matches!(plan.method, Method::Ewc { .. }); // whose Fisher information is of old rows
         let old_named =
             |is_used: bool| is_used.then(|| (self.old.name.clone(), self.old.sha256.clone()));
         let provenance = Provenance {
@@ -280,8 +274,12 @@ impl Updating {
             lowchurn_version: env!("CARGO_PKG_VERSION").into(),
         };
         let settings = self.settings(plan, init)?;
+        let is_steered = buffer.is_some() || steered.steering.is_some();
         let training = Training {
             settings,
+            chose: Chosen::new("the weights", &held.examples, |row| {
+                is_steered && self.is_calibration[row]
+            }),
             provenance,
             start,
             output,

@@ -1,14 +1,14 @@
 //! The mean churn of runs that differ by their seed, on the same rows: how far off it may be, over seeds and rows together.
 
 use crate::slope::student_t;
-use crate::{Error, Estimate, Interval, Pair, Result};
+use crate::{Error, Estimate, Interval, Pair, Result, clopper_pearson};
 
 /// Mean churn over S runs on the same N rows, with an interval for other seeds and other rows.
 ///
-/// half² = t²(S − 1)·s²/S + t²(N − 1)·r²/N, s² the variance of the runs' churn, r² that of the rows' share of runs in which they
-/// change. A t for each part holds the confidence however few runs there are and whichever part is the larger (Banerjee 1960, for
-/// the sum of two means); the percentile bootstrap over two runs covers half of what it says. `None` of fewer than two runs or
-/// rows: one run says nothing of other seeds.
+/// Each end is √(t²(S − 1)·s²/S + d²) from the mean, s² the variance of the runs' churn and d how far the exact interval of as many
+/// changed rows among N reaches: that of one run, for the same rows may change in all of them. A t for the seeds' part holds the
+/// confidence however few there are and whichever part is the larger (Banerjee 1960, for the sum of two means); the percentile
+/// bootstrap over two runs covers half of what it says. `None` of fewer than two runs: one says nothing of other seeds.
 ///
 /// # Errors
 /// Where the runs hold different rows.
@@ -19,23 +19,20 @@ pub fn churn_of_runs(runs: &[Pair], confidence: f64) -> Result<Option<Estimate>>
         return Err(Error::RunsDiffer { first, second });
     }
     let (s, n) = (runs.len(), first.rows());
-    if s < 2 || n < 2 {
+    if s < 2 || n == 0 {
         return Ok(None);
     }
-    let changed = |row: usize| runs.iter().filter(|run| run.judged(row).is_changed).count();
-    let of_rows: Vec<f64> = (0..n).map(|row| changed(row) as f64 / s as f64).collect();
     let of_runs: Vec<f64> = runs.iter().map(|run| run.flips().changed as f64 / n as f64).collect();
     let value = of_runs.iter().sum::<f64>() / s as f64;
-    let half = (part(&of_runs, value, confidence) + part(&of_rows, value, confidence)).sqrt();
-    let (low, high) = ((value - half).max(0.0), (value + half).min(1.0));
+    let squares: f64 = of_runs.iter().map(|churn| (churn - value).powi(2)).sum();
+    let of_seeds =
+        student_t(s as u64 - 1, confidence).powi(2) * squares / (s as f64 - 1.0) / s as f64;
+    let changed: u64 = runs.iter().map(|run| run.flips().changed).sum(); // in a run on average between whole rows
+    let exact = |rows: u64| clopper_pearson(rows, n as u64, confidence);
+    let end = |of_rows: f64| (of_seeds + (of_rows - value).powi(2)).sqrt();
+    let low = (value - end(exact(changed / s as u64).low)).max(0.0);
+    let high = (value + end(exact(changed.div_ceil(s as u64)).high)).min(1.0);
     Ok(Some(Estimate { value, interval: Interval { low, high, confidence } }))
-}
-
-/// t²·s²/n of values around their mean.
-fn part(values: &[f64], mean: f64, confidence: f64) -> f64 {
-    let n = values.len() as f64;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    student_t(values.len() as u64 - 1, confidence).powi(2) * squares / (n - 1.0) / n
 }
 
 #[cfg(test)]
@@ -62,18 +59,19 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // Churn of 0.1, 0.2 and 0.3: s = 0.1, t of 2 degrees 4.3027; rows change in 3, 2, 1 or none of the three runs.
+        // Churn of 0.1, 0.2 and 0.3: s = 0.1, t of 2 degrees 4.3027; 200 of 1,000 rows are 0.2262 at most.
         let runs = [first_of_ten(1), first_of_ten(2), first_of_ten(3)];
         let found = churn_of_runs(&runs, 0.95).unwrap().unwrap();
-        let rows: f64 =
-            [1.0, 2.0 / 3.0, 1.0 / 3.0].iter().map(|m: &f64| 100.0 * (m - 0.2).powi(2)).sum();
-        let r2 = (rows + 700.0 * 0.04) / 999.0;
-        let half = (4.302_65f64.powi(2) * 0.01 / 3.0 + 1.962_34f64.powi(2) * r2 / 1000.0).sqrt();
+        let of_rows = clopper_pearson(200, 1000, 0.95).high - 0.2;
+        let half = (4.302_65f64.powi(2) * 0.01 / 3.0 + of_rows * of_rows).sqrt();
         assert!((found.value - 0.2).abs() < 1e-12);
         assert!((found.interval.high - 0.2 - half).abs() < 1e-5, "{:?} {half}", found.interval);
         assert_eq!(found.interval.low, 0.0, "no churn is below 0");
         assert_eq!(churn_of_runs(&runs[..1], 0.95).unwrap(), None);
         assert_eq!(churn_of_runs(&[], 0.95).unwrap(), None);
+        // Runs that agree say no more of other rows than one does.
+        let none = churn_of_runs(&[first_of_ten(0), first_of_ten(0)], 0.95).unwrap().unwrap();
+        assert_eq!(none.interval, clopper_pearson(0, 1000, 0.95));
         let error = churn_of_runs(&[run([true]), run([true, false])], 0.95).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -85,23 +83,38 @@ mod tests {
     #[test]
     fn the_interval_holds_what_it_says_of_few_seeds() {
         let rows = 200;
-        for (runs, spread) in [(2u32, 0.3), (3, 0.3), (5, 0.3), (2, 0.0), (5, 0.0)] {
+        let cases = [0.1, 0.02, 0.01].into_iter().flat_map(|churn| {
+            [(2u32, 0.3), (3, 0.3), (5, 0.3), (2, 0.0), (5, 0.0)]
+                .map(|(runs, spread)| (churn, runs, spread))
+        });
+        for ((churn, runs, spread), is_shared) in
+            cases.flat_map(|case| [(case, false), (case, true)])
+        {
             let missed = |i: &u64| {
                 let mut rng = Rng::stream(5, "sweeps", *i);
-                // A row's own churn, uniform up to a fifth; a seed's takes more or less of it, a tenth in the mean.
-                let own: Vec<f64> = (0..rows).map(|_| 0.2 * rng.uniform()).collect();
+                // A row's own churn is uniform up to twice the mean, or it is a row that changes or not in every run; a seed's takes
+                // more or less of it.
+                let own: Vec<f64> = (0..rows)
+                    .map(|_| match is_shared {
+                        true => f64::from(u8::from(rng.uniform() < churn)),
+                        false => 2.0 * churn * rng.uniform(),
+                    })
+                    .collect();
                 let of_seed: Vec<Pair> = (0..runs)
                     .map(|_| {
-                        let by = 1.0 + spread * rng.normal();
+                        let by = if is_shared { 1.0 } else { 1.0 + spread * rng.normal() };
                         run(own.iter().map(|p| rng.uniform() < p * by).collect::<Vec<_>>())
                     })
                     .collect();
                 let interval = churn_of_runs(&of_seed, 0.95).unwrap().unwrap().interval;
-                !(interval.low..=interval.high).contains(&0.1)
+                !(interval.low..=interval.high).contains(&churn)
             };
             let n = (0..1000).filter(missed).count();
             // 50 are allowed, and 50 of a thousand come out as up to 70 in 998 of a thousand draws.
-            assert!(n <= 70, "{runs} runs that differ by {spread}: {n} of 1000 missed");
+            assert!(
+                n <= 70,
+                "churn {churn}, {runs} runs that differ by {spread}, {is_shared}: {n} of 1000 missed"
+            );
         }
     }
 }

@@ -42,12 +42,16 @@ pub fn tell(
         });
     }
     if let Some(cost) = cost(scored, &shift.rescaling.bias) {
+        let worst = match cost.worst {
+            (_, 0.0) => String::new(),
+            (name, nfr) => {
+                format!(", at most {:.2} % of a class: {}", 100.0 * nfr, printable(name))
+            }
+        };
         console.tell(&format!(
-            "  its cost: churn {:.2} %, negative flips {:.2} %, most of them in {} ({:.2} % of its rows)",
+            "  its cost: churn {:.2} %, negative flips {:.2} %{worst}",
             100.0 * cost.churn,
             100.0 * cost.nfr,
-            printable(cost.worst.0),
-            100.0 * cost.worst.1
         ))?;
         event["cost"] = json!({
             "churn": cost.churn, "nfr": cost.nfr, "worst_class": cost.worst.0, "worst_class_nfr": cost.worst.1,

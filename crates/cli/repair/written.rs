@@ -16,8 +16,10 @@ use crate::args::Repair;
 use crate::base;
 use crate::chosen::{self, Chosen};
 use crate::console::Console;
+use crate::earlier::{self, Record};
 use crate::failure::Usage;
 use crate::reporting::{self, Told};
+use crate::rows::settings_of;
 use crate::settings::{self, Settings};
 
 /// The exit code of the same repair where it is in the folder already; another one there is an error, and one that was
@@ -76,6 +78,7 @@ pub fn write_model(
     weights: &Weights,
     chosen: &Tried,
     holdout: &Holdout,
+    is_certified: bool,
     output: &Path,
 ) -> Result<Written> {
     let model = between(weights, chosen.alpha, chosen.by)?;
@@ -86,23 +89,42 @@ pub fn write_model(
     let new = &models.new[0];
     save(output, &model.config, &params, &new.folder)?;
     // What the next update reads: the rows, the length and the recipe of the model that this one is made of.
-    let run = new.folder.join("run.toml");
-    let text = match run.is_file() {
-        true => fs::read(&run).with_context(|| run.display().to_string())?,
-        false => {
-            let max_length = Some(new.max_length);
-            settings::to_toml(&Settings { max_length, ..Settings::default() })?.into_bytes()
-        }
-    };
-    write_file(&output.join("run.toml"), &text)?;
+    write_file(&output.join("run.toml"), &run_of(models)?)?;
     let folders: Vec<&Path> = models.new.iter().map(|new| new.folder.as_path()).collect();
-    let chose: &[u32] =
-        if holdout.calibration.is_empty() { &holdout.measuring } else { &holdout.calibration };
-    let rows = chose.iter().map(|row| &holdout.split.examples[*row as usize]);
-    Chosen::new("the share of the old weights", rows).with(&folders)?.write(output)?;
+    // Without a budget the rows that measure choose too.
+    let chose = |row: usize| {
+        let row = row as u32;
+        !is_certified && holdout.measuring.contains(&row) || holdout.calibration.contains(&row)
+    };
+    Chosen::new("the share of the old weights", &holdout.split.examples, chose)
+        .with(&folders)?
+        .write(output)?;
     let names = model_files(output)?;
     let distance = distance(&weights.old.params, &params)?;
     Ok(Written { folder: output.into(), names, distance })
+}
+
+/// The first new model's, with what the others that are mixed in have learnt besides.
+fn run_of(models: &Models) -> Result<Vec<u8>> {
+    let new = &models.new[0];
+    let run = new.folder.join("run.toml");
+    if !run.is_file() {
+        let max_length = Some(new.max_length);
+        let plain = Settings { max_length, ..Settings::default() };
+        return Ok(settings::to_toml(&plain)?.into_bytes());
+    }
+    let mut seen = Vec::new();
+    for other in models.new[1..].iter().chain([&models.old]) {
+        if !earlier::names_all_of(&new.folder, &other.folder)? {
+            seen.extend(Record::of(&settings_of(&other.folder)?).left_behind().seen);
+        }
+    }
+    if seen.is_empty() {
+        return fs::read(&run).with_context(|| run.display().to_string());
+    }
+    let own = settings_of(&new.folder)?;
+    let seen = own.seen.clone().into_iter().flatten().chain(seen).collect();
+    Ok(settings::to_toml(&Settings { seen: Some(seen), ..own })?.into_bytes())
 }
 
 /// The names of a model's files in a folder, ascending: those that its manifest lists.

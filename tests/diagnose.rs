@@ -244,6 +244,12 @@ fn exaggeration_is_named() {
     let last: Value = serde_json::from_str(done.out.lines().last().unwrap()).unwrap();
     assert_eq!(last["parts"][0]["finding"], "exaggerates");
     assert!(lab.path("diagnose-t-s/report.html").exists());
+    let refused = lab.run("gate diagnose-t-s/report.json --max-churn 99%").expect(2);
+    assert!(
+        refused.error().starts_with("diagnose-t-s/report.json: a report of diagnose, "),
+        "{}",
+        refused.err
+    );
     let done = lab.ok("diagnose --teacher t.jsonl --student s.jsonl --quantile 0.25");
     for words in [
         "200 test rows: slope 1.498 (1.493 to 1.502)",

@@ -151,6 +151,10 @@ fn a_release_knows_those_before_it() {
     }
     assert_eq!(report["n_flips"], history["since"][2]["flips"]["changed"]);
     assert!(lab.text("v3/history/report.html").contains("id=\"history\""));
+    let refused = lab.run("gate $T/v3/history/report.json --max-churn 99%").expect(2);
+    let said = "$T/v3/history/report.json: a report of history, among whose rows may be some that chose a model; for a verdict make one with \
+                compare";
+    assert_eq!(refused.error(), said);
 
     // The same from files of predictions, in an order that is said.
     for name in ["v1", "v2", "v3"] {

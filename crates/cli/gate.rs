@@ -69,6 +69,13 @@ pub fn judged(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certi
 /// The report's own, or one by the limits that were given now over its own.
 fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Certificate> {
     let shown = path.display();
+    let of = [("history", report.history.is_some()), ("diagnose", report.diagnosis.is_some())];
+    if let Some((verb, _)) = of.iter().find(|(_, is)| *is) {
+        return Err(Usage(format!(
+            "{shown}: a report of {verb}, among whose rows may be some that chose a model; for a verdict make one with compare"
+        ))
+        .into());
+    }
     if flags.golden.is_some() {
         return Err(Usage(
             "--golden: a report doesn't hold the ids of rows that didn't change; give it to compare or update".into(),

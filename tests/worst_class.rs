@@ -1,63 +1,11 @@
-//! Objectives and post-shifting from outside, on a small problem with a long tail: a word decides the class, and one class has few
-//! rows.
+//! Objectives from outside, on a small problem with a long tail.
 
+#[path = "util/long_tail.rs"]
+mod long_tail;
 mod util;
 
-use std::fs;
-
-use serde_json::{Value, json};
-use util::{Done, Lab};
-
-const WORDS: [(&str, [&str; 3]); 3] = [
-    ("delivery", ["late", "courier", "parcel"]),
-    ("returns", ["refund", "return", "swap"]),
-    ("payment", ["charged", "invoice", "card"]),
-];
-const OPENINGS: [&str; 5] = ["hello", "please help", "hi there", "it is about", "urgent"];
-const ENDS: [&str; 4] = ["today", "thanks", "for my order", "once more"];
-
-/// So many rows of each class, with a shop; ids and texts from `start` on.
-fn rows(start: usize, counts: [usize; 3]) -> String {
-    let line = |class: usize, n: usize| {
-        let at = start + n;
-        let (label, words) = WORDS[class];
-        let text = format!("{} {} {} {at}", OPENINGS[at * 3 % 5], words[at % 3], ENDS[at % 4]);
-        let shop = ["north", "south"][at / 3 % 2];
-        json!({ "id": format!("{label}-{at}"), "text": text, "label": label, "shop": shop })
-    };
-    let all = (0..3).flat_map(|class| (0..counts[class]).map(move |n| (class, n)));
-    all.map(|(class, n)| format!("{}\n", line(class, n))).collect()
-}
-
-const TRAIN: &str = "--model tiny --batch-size 16 --max-length 16 --dropout 0 --learning-rate 5e-4 --max-steps 24 \
-                     --eval-steps 1000 --tables $T/tables";
-
-/// `data` has a long tail to train on and even rows to evaluate on; `new` and `hold` are for updates.
-fn lab() -> Lab {
-    let lab = Lab::new();
-    fs::create_dir(lab.path("data")).unwrap();
-    lab.write("data/train.jsonl", rows(0, [150, 60, 6]));
-    lab.write("data/validation.jsonl", rows(1000, [40, 40, 40]));
-    lab.write("data/test.jsonl", rows(2000, [40, 40, 40]));
-    lab.write("new.jsonl", rows(3000, [90, 40, 4]));
-    lab.write("hold.jsonl", rows(4000, [110, 110, 110]));
-    lab
-}
-
-fn train(lab: &Lab, output: &str, flags: &str) -> Done {
-    let plain = TRAIN.replace("--tables $T/tables", "");
-    lab.ok(&format!("finetune $T/data {plain} --output $T/{output} {flags}"))
-}
-
-/// What `eval --json` says at its end.
-fn eval(lab: &Lab, model: &str, split: &str) -> Value {
-    let done = lab.ok(&format!("--json eval --model $T/{model} --data $T/data --split {split}"));
-    serde_json::from_str(done.out.lines().last().unwrap()).unwrap()
-}
-
-fn worst(lab: &Lab, model: &str, split: &str) -> f64 {
-    eval(lab, model, split)["worst_class"]["recall"].as_f64().unwrap()
-}
+use long_tail::*;
+use serde_json::Value;
 
 #[test]
 fn a_robust_run_keeps_its_objective_and_its_worst_class() {
@@ -269,127 +217,6 @@ fn an_update_may_be_robust_and_keep_a_budget() {
 }
 
 #[test]
-fn a_post_shift_is_a_model_like_any_other() {
-    let lab = lab();
-    train(&lab, "model", "");
-    let shift =
-        "post-shift $T/model --data $T/data --split validation --trained-on $T/data/train.jsonl";
-    let before = worst(&lab, "model", "validation");
-    let done = lab.ok(&format!("--json {shift} --output $T/shifted"));
-    let said: Value = serde_json::from_str(done.out.lines().last().unwrap()).unwrap();
-    let after = worst(&lab, "shifted", "validation");
-    assert!(after > before, "{before} {after}");
-    // The folder predicts what was told of it.
-    let errors = said["errors_after"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap());
-    assert!((1.0 - errors.fold(0.0, f64::max) - after).abs() < 1e-9);
-    assert!(
-        (said["bias"].as_array().unwrap().iter().map(|b| b.as_f64().unwrap()).sum::<f64>()).abs()
-            < 1e-9
-    );
-    // Which rows the numbers are of, and that accuracy may pay for it, stands beside them.
-    let measured = |done: &Done| {
-        let events = done.json();
-        events.into_iter().find(|event| event["event"] == "measured").unwrap()
-    };
-    let fitted = measured(&done);
-    assert_eq!((&fitted["is_fitted"], &fitted["data"]), (&json!(true), &json!("data:validation")));
-    assert!((fitted["after"]["worst_recall"].as_f64().unwrap() - after).abs() < 1e-9);
-    assert!(
-        done.err.contains("which it is fitted on, so that it looks better than elsewhere"),
-        "{}",
-        done.err
-    );
-    // Rows that it is fitted on are none of those that it isn't.
-    let both = lab.text("data/validation.jsonl") + &lab.text("data/test.jsonl");
-    let n = lab.lines("data/validation.jsonl").len();
-    lab.write("both.jsonl", both.replace("\"id\": \"", "\"id\": \"b"));
-    let mixed = lab.ok(&format!("{shift} --holdout $T/both.jsonl --output $T/mixed"));
-    assert!(mixed.err.contains(&format!("{n} of ")), "{}", mixed.err);
-    assert!(mixed.err.contains("have a text that the shift is fitted on; they are left out"));
-    let same =
-        lab.run(&format!("{shift} --holdout $T/data/validation.jsonl --output $T/same")).expect(2);
-    assert!(
-        same.error().starts_with("--holdout: ") && same.error().ends_with("; name others"),
-        "{}",
-        same.err
-    );
-    let held = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/measured"));
-    assert!(held.err.contains("which it isn't fitted on:\n  as it is: accuracy "), "{}", held.err);
-    let held_said = held.err.clone();
-    let held = measured(&held);
-    assert_eq!(held["is_fitted"], json!(false));
-    let accuracy = |model| eval(&lab, model, "test")["metrics"]["accuracy"].as_f64().unwrap();
-    for (model, key) in [("model", "before"), ("measured", "after")] {
-        assert!(
-            (held[key]["accuracy"].as_f64().unwrap() - accuracy(model)).abs() < 1e-9,
-            "{model}"
-        );
-        let recall = worst(&lab, model, "test");
-        assert!((held[key]["worst_recall"].as_f64().unwrap() - recall).abs() < 1e-9, "{model}");
-    }
-    // What those that are served notice.
-    let says = |model: &str| {
-        let data = "--data $T/data --split test";
-        lab.ok(&format!("predict --model $T/{model} {data} --output $T/{model}.jsonl"));
-        let said = |row: &Value| row["label"].as_str().unwrap().to_string();
-        lab.lines(&format!("{model}.jsonl")).iter().map(said).collect::<Vec<_>>()
-    };
-    let (old, new) = (says("model"), says("measured"));
-    let changed = old.iter().zip(&new).filter(|(old, new)| old != new).count() as f64;
-    assert!((held["cost"]["churn"].as_f64().unwrap() - changed / old.len() as f64).abs() < 1e-9);
-    let labels: Vec<String> = lab
-        .lines("data/test.jsonl")
-        .iter()
-        .map(|row| row["label"].as_str().unwrap().to_string())
-        .collect();
-    let nfr = |class: Option<&str>| {
-        let rows = (0..labels.len()).filter(|row| class.is_none_or(|name| labels[*row] == name));
-        let lost =
-            rows.clone().filter(|row| old[*row] == labels[*row] && new[*row] != labels[*row]);
-        lost.count() as f64 / rows.count() as f64
-    };
-    let cost = |key: &str| held["cost"][key].as_f64().unwrap();
-    assert!((cost("nfr") - nfr(None)).abs() < 1e-9);
-    let worst = WORDS.map(|(name, _)| nfr(Some(name)));
-    assert!((cost("worst_class_nfr") - worst.into_iter().fold(0.0, f64::max)).abs() < 1e-9);
-    let of_worst = format!(", at most {:.2} % of a class: ", 100.0 * cost("worst_class_nfr"));
-    assert!(cost("nfr") == 0.0 || held_said.contains(&of_worst), "{of_worst}: {held_said}");
-    let manifest = lab.json("shifted/manifest.json");
-    assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
-    assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);
-    let tree = lab.tree("shifted");
-    let again = lab.ok(&format!("{shift} --output $T/shifted"));
-    assert!(again.out.contains("is finished") || again.err.contains("is finished"));
-    assert!(lab.tree("shifted") == tree);
-    // It is measured again without being made again.
-    let again = lab.ok(&format!("--json {shift} --holdout $T/data/test.jsonl --output $T/shifted"));
-    assert_eq!(measured(&again)["after"], held["after"]);
-    assert!(lab.tree("shifted") == tree);
-    let other = lab.run(&format!("{shift} --max-length 8 --output $T/shifted")).expect(2);
-    assert!(other.err.contains("holds another post-shift"), "{}", other.err);
-    // The rows that it is fitted on certify nothing of it.
-    let compare = "compare $T/model $T/shifted --nearest 0 --max-churn 90% --output $T/c";
-    let done = lab.ok(&format!("{compare} --data $T/data --split validation"));
-    assert!(
-        done.err.contains(
-            " rows chose the shift of $T/shifted, so they can fail it and certify nothing"
-        ),
-        "{}",
-        done.err
-    );
-    assert_eq!(lab.json("c/report.json")["certificate"]["verdict"], "INCONCLUSIVE");
-    let other = lab.run(&format!("{shift} --objective balanced --output $T/shifted"));
-    assert_eq!(other.code, Some(2));
-    assert!(other.err.contains("holds another post-shift"), "{}", other.err);
-    lab.ok(&format!("{shift} --objective balanced --output $T/shifted --fresh"));
-    // It may be updated as any model.
-    lab.ok(
-        "update --base $T/shifted --new $T/new.jsonl --holdout $T/hold.jsonl --tables $T/tables --max-steps 2 --interpolate none \
-         --output $T/next",
-    );
-}
-
-#[test]
 fn what_makes_no_sense_is_said() {
     let lab = lab();
     lab.write("narrow/train.jsonl", rows(0, [30, 30, 10]));
@@ -440,36 +267,6 @@ fn what_makes_no_sense_is_said() {
         "--worst-class-weight 0.5 is for objective robust, and the objective is balanced; leave it out, or take --objective robust",
     );
     train(&lab, "model", "");
-    check(
-        "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",
-        3,
-        "--data $T/narrow/validation.jsonl: post-shift: no row of those that tell the classes' shares has the label \"payment\"",
-    );
-    check(
-        "post-shift $T/model --data $T/data --split test --worst-class-weight 2 --output $T/x",
-        2,
-        "invalid value '2' for '--worst-class-weight <SHARE>': expected a share such as 2% or 0.02",
-    );
-    check(
-        "post-shift $T/model --data $T/data --split test --step 0 --output $T/x",
-        2,
-        "--step 0: expected a number above 0",
-    );
-    check(
-        "post-shift $T/model --data $T/data --split test --rounds 0 --output $T/x",
-        2,
-        "--rounds 0: expected at least 1",
-    );
-    check(
-        "post-shift $T/model --data $T/data --split test --objective balanced --base standard --output $T/x",
-        2,
-        "--base is of the search for the worst class, and --objective balanced searches nothing; leave one of them out",
-    );
-    check(
-        "post-shift $T/model --data $T/data/train.jsonl --output $T/x",
-        2,
-        "rows of train:train have a text that $T/model was trained on; name others",
-    );
     lab.write("more.jsonl", "{\"id\": \"m1\", \"text\": \"where is it\"}\n");
     check(
         "distil $T/data TRAIN --teacher $T/model --unlabelled $T/more.jsonl --objective robust --group-by shop --output $T/x",

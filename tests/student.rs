@@ -38,6 +38,12 @@ fn a_student_of_some_layers_and_words_follows_its_teacher() {
         "{}",
         done.out
     );
+    // What the weights have learnt goes with them, and makes no run of the folder.
+    let learnt = lab.text("start/run.toml");
+    assert!(learnt.contains("[[seen]]") && learnt.contains("rows.jsonl"), "{learnt}");
+    let over = format!("finetune $T/rows.jsonl --model tiny {TRAIN} --output $T/start");
+    let refused = lab.run(&over).expect(2);
+    assert_eq!(refused.error(), "$T/start holds a model that is no run's; choose another --output");
     let line = format!(
         "distil $T/rows.jsonl --teacher $T/teacher --student $T/start {TRAIN} --max-steps 6 --hidden-weight 1 --attention-weight 0.1 \
          --relation-weight 1 --relation-heads 8 --vector-weight 1 --tables $T/tables --output $T/small"
@@ -83,9 +89,13 @@ fn a_small_encoder_comes_of_texts_alone() {
     let tree = lab.tree("base");
     assert!(lab.ok(line).out.contains("is finished"));
     assert!(lab.tree("base") == tree);
+    // All texts are in its record, and what is trained from it knows them.
+    let count = |run: &str, what: &str| lab.text(&format!("{run}/run.toml")).matches(what).count();
+    assert_eq!((count("base", "[[seen]]"), count("base", "texts.csv")), (1, 1));
     lab.ok(&format!(
         "finetune $T/rows.jsonl --model $T/base {TRAIN} --max-steps 2 --output $T/run"
     ));
+    assert_eq!((count("run", "[[seen]]"), count("run", "texts.csv")), (2, 1));
     // As a student with labels, too; a model without a head teaches no logits.
     let headless = lab
         .run(&format!(

@@ -10,10 +10,11 @@ use lowchurn_distill::{Guides, Provenance};
 use crate::args::{Distil, Finetune};
 use crate::chosen::Chosen;
 use crate::console::Console;
+use crate::earlier::{learnt_by, source_of};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
 use crate::reader::{Part, Reader, unique};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, Source};
 use crate::training::{self, HeadOf, Start, Training, WeightsFrom};
 use crate::{distil, finetune, output, shows};
 
@@ -78,7 +79,15 @@ pub fn distil(
     let folder = job.base.folder(&job.hub, console)?;
     let (config, encoder) = job::open_base(&job, &folder)?;
     job::tell_settings(&job, console)?;
-    let rows = texts(&sources, &job, console)?;
+    let (rows, read) = texts(&sources, &job, console)?;
+    let weights = WeightsFrom::of(&folder);
+    let mut seen = match weights {
+        WeightsFrom::Folder => learnt_by(&folder)?,
+        WeightsFrom::Seed => Vec::new(),
+    };
+    // The first is the run's data.
+    seen.extend(read.into_iter().skip(1));
+    job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
     let tokens = encode(&encoder, &rows.train.examples, job.plan.max_length)?;
     finetune::tell_tokens(&tokens, None, &job.plan, console)?;
     let Some(shows) =
@@ -92,7 +101,7 @@ pub fn distil(
             folder: folder.clone(),
             labels: rows.train.labels.names().to_vec(),
             head: rows.head,
-            weights: WeightsFrom::of(&folder),
+            weights,
         },
         provenance: Provenance {
             teacher: Some((args.teacher.join(", "), shows.keys.join(" "))),
@@ -113,8 +122,8 @@ pub fn distil(
     }
 }
 
-/// The texts of all sources; rows that hold the same text count as often as they are there.
-fn texts(sources: &[String], job: &Job, console: &mut Console) -> Result<Rows> {
+/// The texts of all sources, and what it takes to read each again; rows that hold the same text count as often as they are there.
+fn texts(sources: &[String], job: &Job, console: &mut Console) -> Result<(Rows, Vec<Source>)> {
     let labels: Vec<String> = CLASSES.iter().map(|name| name.to_string()).collect();
     let mut reader = Reader {
         wishes: job.wanted.wishes.clone(),
@@ -129,8 +138,9 @@ fn texts(sources: &[String], job: &Job, console: &mut Console) -> Result<Rows> {
     for source in sources {
         parts.push(reader.read(source, None, "train", Labels::Ignored, console)?);
     }
+    let read = parts.iter().map(|part| source_of(part, &labels)).collect::<Result<_>>()?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
     let train = Split::new(&name, unique(parts), LabelSet::new(labels)?);
-    Ok(Rows { train, eval: None, head: HeadOf::Seed })
+    Ok((Rows { train, eval: None, head: HeadOf::Seed }, read))
 }

@@ -104,6 +104,11 @@ pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
     })
 }
 
+/// What the weights of a folder have learnt: a run's, or those of a smaller model that was made of one.
+pub fn learnt_by(folder: &Path) -> Result<Vec<Source>> {
+    Ok(Record::of(&settings_of(folder)?).left_behind().seen)
+}
+
 /// Whether one model's record has all rows of the other's.
 pub fn names_all_of(folder: &Path, other: &Path) -> Result<bool> {
     let sources = |folder: &Path| -> Result<Vec<Source>> {

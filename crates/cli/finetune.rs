@@ -13,13 +13,12 @@ use serde_json::json;
 use crate::args::Finetune;
 use crate::chosen::Chosen;
 use crate::console::Console;
-use crate::earlier::Record;
+use crate::earlier::learnt_by;
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
 use crate::machine::peak_rss_mib;
 use crate::probe::Features;
 use crate::progress::count;
-use crate::rows::settings_of;
 use crate::settings::Settings;
 use crate::shows::Shows;
 use crate::steering::{self, Steered};
@@ -191,7 +190,7 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
     let weights = WeightsFrom::asked(&job.layers.settings, &base_folder)?;
     let mut seen = match weights {
-        WeightsFrom::Folder => Record::of(&settings_of(&base_folder)?).left_behind().seen,
+        WeightsFrom::Folder => learnt_by(&base_folder)?,
         WeightsFrom::Seed => Vec::new(),
     };
     seen.extend(followed);

@@ -12,6 +12,8 @@ use lowchurn_distill::{
 use serde_json::Value;
 
 use crate::failure::Usage;
+use crate::rows::settings_of;
+use crate::settings::Settings;
 
 /// Refuses a folder that can't be written, before anything is downloaded or computed. Leaves nothing behind: a command
 /// that fails for another reason has made no folder.
@@ -94,7 +96,11 @@ pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
         .into());
     }
     let is_there = |name: &str| output.join(name).exists();
-    if !is_there("run.toml") && (is_there("config.json") || is_there("model.safetensors")) {
+    // What `student` made has a record of what its weights had learnt, and no run.
+    let is_student =
+        |run: Settings| run.seen.is_some() && Settings { seen: None, ..run } == Settings::default();
+    let is_run = is_there("run.toml") && !settings_of(output).is_ok_and(is_student);
+    if !is_run && (is_there("config.json") || is_there("model.safetensors")) {
         let output = output.display();
         return Err(Usage(format!(
             "{output} holds a model that is no run's; choose another --output"

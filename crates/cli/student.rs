@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use crate::args::Student;
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::earlier::learnt_by;
 use crate::failure::Usage;
 use crate::progress::count;
 use crate::reader::Reader;
+use crate::settings::{self, Settings};
 use crate::{base, output, places, signals};
 
 pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
@@ -75,6 +77,11 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
     }
     if let Some(positions) = args.positions {
         set_longest(to, positions)?;
+    }
+    let seen = if is_resized { Vec::new() } else { learnt_by(&from)? };
+    if !seen.is_empty() {
+        let record = settings::to_toml(&Settings { seen: Some(seen), ..Settings::default() })?;
+        lowchurn_distill::write_file(&to.join("run.toml"), record.as_bytes())?;
     }
     tell(args, &config, layers.as_deref(), to, console)?;
     Ok(0)

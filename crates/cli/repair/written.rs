@@ -116,7 +116,7 @@ fn run_of(models: &Models) -> Result<Vec<u8>> {
     let mut seen = Vec::new();
     for other in models.new[1..].iter().chain([&models.old]) {
         if !earlier::names_all_of(&new.folder, &other.folder)? {
-            seen.extend(Record::of(&settings_of(&other.folder)?).left_behind().seen);
+            seen.extend(earlier::learnt_by(&other.folder)?);
         }
     }
     if seen.is_empty() {

@@ -106,6 +106,15 @@ fn a_student_is_diagnosed_from_its_models_and_from_its_predictions() {
          --student-train $T/student-train.jsonl --output $T/files",
     );
     let files = report(&lab, "files");
+    // A file and a model, with the rows that the model is to be scored on.
+    lab.ok(
+        "diagnose --teacher $T/teacher-test.jsonl --student $T/student --data tickets:train[40:140] --train-data tickets:train[:40] \
+         --teacher-train $T/teacher-train.jsonl --output $T/mixed",
+    );
+    let mixed = report(&lab, "mixed");
+    for (at, part) in files["diagnosis"]["parts"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(part["all"], mixed["diagnosis"]["parts"][at]["all"], "part {at}");
+    }
     for (part, other) in parts.iter().zip(files["diagnosis"]["parts"].as_array().unwrap()) {
         for key in [
             "all",
@@ -348,9 +357,19 @@ fn what_cannot_be_diagnosed_says_why() {
     let said = "sets.jsonl:1: isn't a prediction (unknown field `labels`";
     assert!(done.error().starts_with(said), "{}", done.error());
     check(
+        &format!("{t} {s} --teacher-train t.jsonl"),
+        2,
+        "s.jsonl is a file, so its predictions of the training rows are needed too: --student-train FILE.jsonl",
+    );
+    check(
         &format!("{t} {s} --train-data tickets"),
         2,
-        "t.jsonl is a file, so its predictions of the training rows are needed too: --teacher-train FILE.jsonl",
+        "--train-data tickets: both sides are predictions already, and no model is there to be scored on it; leave it out",
+    );
+    check(
+        &format!("{t} {s} --gradients 2"),
+        2,
+        "--gradients needs the folders of two models, not their predictions",
     );
 }
 
@@ -405,6 +424,12 @@ fn models_of_other_kinds_and_rows_that_are_not_named_are_refused() {
     );
     check(
         "diagnose --teacher $T/model --student $T/model --data tickets:train[:9] --teacher-train $T/t.jsonl --student-train $T/t.jsonl",
+        &format!(
+            "{model} is a model; say which of its training rows to score it on with --train-data"
+        ),
+    );
+    check(
+        "diagnose --teacher $T/model --student $T/model --data tickets:train[:9] --train-data tickets:train[9:20] --teacher-train $T/t.jsonl",
         &format!("--teacher-train: {model} is a model, which is scored on --train-data"),
     );
     let config = lab.text("model/config.json");

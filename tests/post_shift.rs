@@ -4,6 +4,8 @@
 mod long_tail;
 mod util;
 
+use std::fs;
+
 use long_tail::{WORDS, eval, lab, rows, train, worst};
 use serde_json::{Value, json};
 use util::Done;
@@ -129,6 +131,49 @@ fn a_post_shift_is_a_model_like_any_other() {
     );
 }
 
+/// The classes' shares are those of the rows that the model was trained on, and even rows to fit on say nothing of them.
+#[test]
+fn shares_are_of_the_rows_that_were_trained_on() {
+    let lab = lab();
+    train(&lab, "model", "");
+    let bias = |output: &str| lab.json(&format!("{output}/shift.json"))["bias"].clone();
+    let shift = "post-shift $T/model --data $T/data --split validation --objective balanced";
+    let named = lab.ok(&format!("{shift} --trained-on $T/data/train.jsonl --output $T/named"));
+    assert!(named.out.contains("shares of the classes: of train:train\n"), "{}", named.out);
+    let own = lab.ok(&format!("{shift} --output $T/own"));
+    let said = "shares of the classes: of rows that $T/model was trained on\n";
+    assert!(own.out.contains(said), "{}", own.out);
+    assert_eq!(bias("own"), bias("named"));
+    // A record of numbers that aren't one a class is no shift.
+    let record = lab.text("own/manifest.json");
+    let mut other: Value = serde_json::from_str(&record).unwrap();
+    for key in ["bias", "errors_before", "errors_after"] {
+        other["post_shift"][key] = json!([0.1, 0.2, 0.3, 0.1, 0.1]);
+    }
+    lab.write("own/manifest.json", other.to_string());
+    let again = format!("{shift} --holdout $T/data/test.jsonl --output $T/own");
+    let broken = lab.run(&again).expect(3);
+    assert!(
+        broken.error().ends_with("its numbers aren't one a class, of 3; --fresh starts over here"),
+        "{}",
+        broken.error()
+    );
+    lab.write("own/manifest.json", record);
+    lab.ok(&again);
+    // Of a model that says nothing of its rows, those to fit on are all there is.
+    fs::remove_file(lab.path("model/run.toml")).unwrap();
+    let unknown = lab.ok(&format!("{shift} --output $T/unknown"));
+    assert!(
+        unknown.out.contains(
+            "shares of the classes: of data:validation, since its record names no row that it was trained on; --trained-on does\n"
+        ),
+        "{}",
+        unknown.out
+    );
+    assert!(unknown.out.contains("the classes' shares are even, so there is nothing to shift by"));
+    assert_eq!(bias("unknown"), json!([0.0, 0.0, 0.0]));
+}
+
 #[test]
 fn what_can_not_be_shifted_is_said() {
     let lab = lab();
@@ -140,9 +185,15 @@ fn what_can_not_be_shifted_is_said() {
     };
     train(&lab, "model", "");
     check(
+        "post-shift $T/model --data $T/data --split validation --trained-on $T/narrow/validation.jsonl --output $T/x",
+        3,
+        "--data $T/data, --trained-on $T/narrow/validation.jsonl: post-shift: no row of those that tell the classes' shares has the \
+         label \"payment\"",
+    );
+    check(
         "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",
         3,
-        "--data $T/narrow/validation.jsonl: post-shift: no row of those that tell the classes' shares has the label \"payment\"",
+        "--data $T/narrow/validation.jsonl: post-shift: no row has the label \"payment\", so its errors can't be measured",
     );
     check(
         "post-shift $T/model --data $T/data --split test --worst-class-weight 2 --output $T/x",

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, Fit, Interval, Logits, Pair, Part, Report, RowsOf, Side, Switch, compare, deviations,
-    diagnosis, part, switch_ahead_said, switch_said,
+    Asked, Diagnosis, Fit, Interval, Logits, Pair, Part, Report, RowsOf, Side, Switch, compare,
+    deviations, diagnosis, part, switch_ahead_said, switch_said,
 };
 use lowchurn_data::{Kind, parse_map};
 use lowchurn_hub::Hub;
@@ -57,75 +57,50 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
     let precision = device::precision(args.scoring.bf16);
     let compute = Compute::open(&args.scoring.device, precision, console)?;
 
-    let on_training_rows = trained_on(args, &teacher, &student, &hub, console)?;
-    let sources = [&teacher, &student];
-    let read = |data: Option<&String>, split: Option<&str>, console: &mut Console| {
-        data.map(|data| rows::read(data, split, sources, args, &hub, console)).transpose()
-    };
-    let of_test = read(args.data.as_ref(), args.split.as_deref(), console)?;
-    let of_train = read(args.train_data.as_ref(), None, console).context("on the training rows")?;
-    if let (Some(train), Some(test)) = (&of_train, &of_test)
-        && train.has_the_texts_of(test)
-    {
-        return Err(Usage(format!(
-            "--train-data: {} has the texts of --data; name the rows that the student was trained on, or leave it out",
-            train.name
-        ))
-        .into());
-    }
-    let trained = Trained::of((&teacher, &student), &hub, console);
-    let asked = (args, &map[..], &compute);
-    let mut both = on((&teacher, &student), of_test, asked, console, &mut |rows, console| {
-        rows.leave_out_seen(names, &trained, console);
-        Ok(())
-    })?;
-    let on_train = match &on_training_rows {
-        Some((teacher, student)) => {
-            let keep = &mut |rows: &mut Rows, console: &mut Console| {
-                rows.keep_seen(names.1, &trained, console)
-            };
-            let found = on((teacher, student), of_train, asked, console, keep);
-            Some(found.context("on the training rows")?)
-        }
-        None => None,
-    };
-
+    let (sides, asked) = ((&teacher, &student), (args, &map[..], &compute));
+    let (both, on_train) = read(sides, asked, &hub, console)?;
     let training = training::of(teacher.model(), student.model());
     let parts = [Some(&both), on_train.as_ref()].into_iter().flatten();
     let parts = parts.map(|both| both.part.clone()).collect();
     let mut diagnosis = diagnosis(parts, args.quantile, &training);
     diagnosis.switch = switched(&student, &both, asked, console)?;
-    if let Some(count) = args.directions {
-        let (pair, rows) = models((&teacher, &student), &both, ("directions", "runs"))?;
+    if let (Some(count), Some(rows)) = (args.directions, &both.rows) {
+        let pair = models(sides, DIRECTIONS)?;
         diagnosis.directions =
             Some(directions::of(pair, &rows.examples, count, &compute, console)?);
     }
-    if let Some(n) = args.gradients {
-        let on = on_train.as_ref().unwrap_or(&both);
-        let ((of_teacher, of_student), rows) =
-            models((&teacher, &student), on, ("gradients", "models"))?;
+    let on = on_train.as_ref().unwrap_or(&both);
+    if let (Some(n), Some(rows)) = (args.gradients, &on.rows) {
+        let pair = models(sides, GRADIENTS)?;
         let measured = gradients::On {
             rows_of: rows.rows_of,
             data: &rows.name,
-            examples: &rows.examples_of(&of_student.labels),
+            examples: &rows.examples_of(&pair.1.labels),
             teacher_says: &on.teacher.logits,
         };
-        let found =
-            gradients::tell((of_teacher, of_student), &measured, n, &compute, &output, console)?;
-        let Some(found) = found else { return Ok(INTERRUPTED) };
-        diagnosis.gradients = Some(found);
+        match gradients::tell(pair, &measured, n, &compute, &output, console)? {
+            Some(found) => diagnosis.gradients = Some(found),
+            None => return Ok(INTERRUPTED),
+        }
     }
-    let mut notes = trained.notes;
-    for both in [Some(&both), on_train.as_ref()].into_iter().flatten() {
-        notes.extend(both.rows.iter().flat_map(|rows| rows.notes.clone()));
-    }
-    both.pair.alignment.extend(notes);
-    let texts = texts(&both);
+    let report = report(sides, &both, diagnosis, args)?;
+    reporting::write(&report, &output)?;
+    tell(&report, &output, console)?;
+    Ok(0)
+}
+
+fn report(
+    (teacher, student): (&Source, &Source),
+    both: &Both,
+    diagnosis: Diagnosis,
+    args: &Diagnose,
+) -> Result<Report> {
+    let texts = texts(both);
     let asked = Asked { confidence: args.confidence, ..Asked::default() };
-    let mut report = reporting::report(Told {
+    let report = reporting::report(Told {
         title: format!("{} → {}", args.teacher, args.student),
-        old: side(&teacher, &both.teacher),
-        new: side(&student, &both.student),
+        old: side(teacher, &both.teacher),
+        new: side(student, &both.student),
         data: &both.data,
         data_sha256: both.rows.as_ref().map(|rows| rows.sha256.clone()),
         comparison: compare(&both.pair, &asked)?,
@@ -141,10 +116,54 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
             &[("label map", &args.label_map), ("training rows", &args.train_data)],
         ),
     });
-    report.diagnosis = Some(diagnosis);
-    reporting::write(&report, &output)?;
-    tell(&report, &output, console)?;
-    Ok(0)
+    Ok(Report { diagnosis: Some(diagnosis), ..report })
+}
+
+/// Both sides on the rows of `--data`, and on those that the student was trained on, where they are given. What is known of the rows
+/// is in the first one's alignment.
+fn read(
+    sides: (&Source, &Source),
+    asked: Wanted,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<(Both, Option<Both>)> {
+    let ((teacher, student), args) = (sides, asked.0);
+    let on_training_rows = trained_on(args, teacher, student, hub, console)?;
+    let read = |data: Option<&String>, split: Option<&str>, console: &mut Console| {
+        data.map(|data| rows::read(data, split, [teacher, student], args, hub, console)).transpose()
+    };
+    let of_test = read(args.data.as_ref(), args.split.as_deref(), console)?;
+    let of_train = read(args.train_data.as_ref(), None, console).context("on the training rows")?;
+    if let (Some(train), Some(test)) = (&of_train, &of_test)
+        && train.has_the_texts_of(test)
+    {
+        return Err(Usage(format!(
+            "--train-data: {} has the texts of --data; name the rows that the student was trained on, or leave it out",
+            train.name
+        ))
+        .into());
+    }
+    let trained = Trained::of(sides, hub, console);
+    let names = (args.teacher.as_str(), args.student.as_str());
+    let mut both = on(sides, of_test, asked, console, &mut |rows, console| {
+        rows.leave_out_seen(names, &trained, console);
+        Ok(())
+    })?;
+    let on_train = match &on_training_rows {
+        Some((teacher, student)) => {
+            let keep = &mut |rows: &mut Rows, console: &mut Console| {
+                rows.keep_seen(names.1, &trained, console)
+            };
+            let found = on((teacher, student), of_train, asked, console, keep);
+            Some(found.context("on the training rows")?)
+        }
+        None => None,
+    };
+    let notes = [Some(&both), on_train.as_ref()].into_iter().flatten();
+    let notes = notes.flat_map(|both| both.rows.iter().flat_map(|rows| rows.notes.clone()));
+    let notes: Vec<String> = trained.notes.into_iter().chain(notes).collect();
+    both.pair.alignment.extend(notes);
+    Ok((both, on_train))
 }
 
 type Wanted<'a> = (&'a Diagnose, &'a [(String, String)], &'a Compute);
@@ -206,16 +225,21 @@ fn switched(
     Ok(Some(Switch { at, before, after, kept, said }))
 }
 
-/// What needs two models, with the rows that they were asked about.
+/// A flag that needs two models, and what they are there.
+type OfModels = (&'static str, &'static str);
+const DIRECTIONS: OfModels = ("--directions", "runs");
+const GRADIENTS: OfModels = ("--gradients", "models");
+
 fn models<'b>(
     (teacher, student): (&'b Source, &'b Source),
-    both: &'b Both,
-    (flag, what): (&str, &str),
-) -> Result<((&'b Found, &'b Found), &'b Rows)> {
-    match (teacher.model(), student.model(), &both.rows) {
-        (Some(teacher), Some(student), Some(rows)) => Ok(((teacher, student), rows)),
-        _ => Err(Usage(format!("--{flag} needs the folders of two {what}, not their predictions"))
-            .into()),
+    (flag, what): OfModels,
+) -> Result<(&'b Found, &'b Found)> {
+    match (teacher.model(), student.model()) {
+        (Some(teacher), Some(student)) => Ok((teacher, student)),
+        _ => {
+            Err(Usage(format!("{flag} needs the folders of two {what}, not their predictions"))
+                .into())
+        }
     }
 }
 
@@ -245,17 +269,30 @@ fn check(args: &Diagnose, teacher: &Source, student: &Source) -> Result<()> {
         let confidence = args.confidence;
         return Err(lowchurn_churn::Error::ConfidenceOutside { confidence }.into());
     }
-    let models = [(&args.teacher, teacher), (&args.student, student)];
-    let model = models.iter().find(|(_, source)| source.model().is_some()).map(|(name, _)| *name);
-    match (model, &args.data) {
-        (Some(name), None) => {
-            Err(Usage(format!("{name} is a model; say which rows to score it on with --data"))
-                .into())
+    if args.directions.is_some() {
+        models((teacher, student), DIRECTIONS)?;
+    }
+    if args.gradients.is_some() {
+        models((teacher, student), GRADIENTS)?;
+    }
+    let sides = [(&args.teacher, teacher), (&args.student, student)];
+    let model = sides.iter().find(|(_, source)| source.model().is_some()).map(|(name, _)| *name);
+    let has_train_file = args.teacher_train.is_some() || args.student_train.is_some();
+    let refuse = |reason: String| Err(Usage(reason).into());
+    let is_for_a_model = |flag: &str, data: &String| {
+        format!(
+            "{flag} {data}: both sides are predictions already, and no model is there to be scored on it; leave it out"
+        )
+    };
+    match (model, &args.data, &args.train_data) {
+        (Some(name), None, _) => {
+            refuse(format!("{name} is a model; say which rows to score it on with --data"))
         }
-        (None, Some(data)) => Err(Usage(format!(
-            "--data {data}: both sides are predictions already, and no model is there to be scored on it; leave it out"
-        ))
-        .into()),
+        (Some(name), _, None) if has_train_file => refuse(format!(
+            "{name} is a model; say which of its training rows to score it on with --train-data"
+        )),
+        (None, Some(data), _) => refuse(is_for_a_model("--data", data)),
+        (None, None, Some(data)) => refuse(is_for_a_model("--train-data", data)),
         _ => Ok(()),
     }
 }

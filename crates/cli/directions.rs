@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Directions, Layer, directions_said, geometric_mean};
-use lowchurn_data::{Example, encode};
+use lowchurn_data::{Example, Rng, encode};
 use lowchurn_distill::{Event, Way, directions, matched, readings, start_of, way};
 use lowchurn_models::{Classifier, Head, is_head};
 
@@ -18,7 +18,7 @@ use crate::progress::Status;
 /// Rows that the directions are taken from; more change them little.
 const ROWS: usize = 1000;
 
-/// The first `count` directions of each layer, from the first rows of the data.
+/// The first `count` directions of each layer, from rows of the data that are drawn: files are often sorted by class.
 pub fn of(
     (teacher, student): (&Found, &Found),
     examples: &[Example],
@@ -49,8 +49,7 @@ pub fn of(
         }
     }
     let encoder = encoder_of(&model.config, &start)?;
-    let examples = &examples[..examples.len().min(ROWS)];
-    let tokens = encode(&encoder, examples, teacher.max_length)?;
+    let tokens = encode(&encoder, &drawn(examples), teacher.max_length)?;
     let readings = readings(&model.config)?;
     let (begun, rows) = (Instant::now(), tokens.rows());
     let mut status = Status::new();
@@ -98,4 +97,42 @@ pub fn of(
         );
     }
     Ok(Directions { teacher_steps: told.steps, student_steps: says.steps, layers, said })
+}
+
+/// [`ROWS`] of the rows at most, in their order, the same ones of the same number.
+fn drawn(examples: &[Example]) -> Vec<Example> {
+    let mut rows: Vec<u32> = (0..examples.len() as u32).collect();
+    if rows.len() > ROWS {
+        Rng::stream(0, "directions", 0).shuffle(&mut rows);
+        rows.truncate(ROWS);
+        rows.sort_unstable();
+    }
+    rows.into_iter().map(|row| examples[row as usize].clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_sorted_by_class_are_drawn_from_all_of_it() {
+        let example = |row: usize| Example {
+            id: row.to_string(),
+            text: String::new(),
+            pair: None,
+            label: None,
+            target: None,
+        };
+        let of = |n: usize| -> Vec<usize> {
+            let examples: Vec<Example> = (0..n).map(example).collect();
+            drawn(&examples).iter().map(|row| row.id.parse().unwrap()).collect()
+        };
+        assert_eq!(of(7), (0..7).collect::<Vec<_>>());
+        let found = of(25_000);
+        assert_eq!(found.len(), ROWS);
+        assert!(found.is_sorted());
+        // Half of 1,000 to within five standard deviations, √250 = 16 each.
+        let of_first_class = found.iter().filter(|row| **row < 12_500).count();
+        assert!((421..=579).contains(&of_first_class), "{of_first_class}");
+    }
 }

@@ -8,7 +8,8 @@ use lowchurn_churn::{Cosines, GradientNoise, PartNoise, RowsOf, of_batches};
 use lowchurn_data::{BatchSize, Example, epoch_order};
 use lowchurn_distill::{
     Divergence, Event, Freeze, GradientReport, GroupNoise, Lambda, Measuring, Method, OldWeights,
-    Plan, SelectBy, Teacher, TrainOnly, caveats, gradient_noise, trained_names, write_json,
+    Plan, SelectBy, Teacher, TeacherRows, TrainOnly, caveats, gradient_noise, trained_names,
+    write_json,
 };
 use serde_json::json;
 
@@ -17,6 +18,7 @@ use crate::device::Compute;
 use crate::failure::Usage;
 use crate::found::{Found, open_model, tokens_of};
 use crate::progress::{Status, count, printable};
+use crate::settings::Settings;
 use crate::{rows, settings, signals};
 
 /// The rows that are measured on.
@@ -106,7 +108,7 @@ pub fn tell(
     let Some(report) = report? else { return Ok(None) };
     let mut said: Vec<String> = left_out(&report, &plan).into_iter().collect();
     said.extend(caveats(&report, plan.optimizer));
-    said.extend(of_training(&plan.method, before.objective.as_deref()));
+    said.extend(of_training(&plan.method, &before));
     for line in lines(&report, on, is_alike).iter().chain(&said) {
         console.tell(&format!("gradients: {}", printable(line)))?;
     }
@@ -183,8 +185,8 @@ fn lambda_of(method: &Method) -> f64 {
     }
 }
 
-/// Where the student was trained by something else than what is measured: cross-entropy with one weight λ, at T = 1.
-fn of_training(method: &Method, objective: Option<&str>) -> Vec<String> {
+/// Where the student was trained by something else than what is measured: (1 − λ)·label + λ·teacher on every row, with one λ, at T = 1.
+fn of_training(method: &Method, before: &Settings) -> Vec<String> {
     let mut said = Vec::new();
     match method.lambda() {
         Some(Lambda::Constant(_)) => {}
@@ -196,12 +198,30 @@ fn of_training(method: &Method, objective: Option<&str>) -> Vec<String> {
             method.name()
         )),
     }
-    if let Method::Distil { temperature, divergence, .. } = method
-        && (*temperature != 1.0 || *divergence != Divergence::Kl)
-    {
-        said.push("the student was trained at another T or with another divergence; measured is KL at T = 1".into());
+    let is_measured = match *method {
+        Method::Distil { temperature, divergence, rows: TeacherRows::All, .. } => {
+            temperature == 1.0 && matches!(divergence, Divergence::Kl | Divergence::MixedLabel)
+        }
+        _ => method.lambda().is_none(),
+    };
+    if !is_measured {
+        said.push(format!(
+            "the student was trained by {method}; measured is the plain mixture of label and teacher on every row, at T = 1"
+        ));
     }
-    if let Some(objective) = objective.filter(|objective| *objective != "standard") {
+    let smoothing = before.label_smoothing.filter(|smoothing| *smoothing > 0.0);
+    let others = [
+        smoothing.map(|smoothing| format!("label_smoothing {smoothing}")),
+        before.class_weights.as_ref().map(|_| "class_weights".to_string()),
+    ];
+    let others: Vec<String> = others.into_iter().flatten().collect();
+    if !others.is_empty() {
+        said.push(format!(
+            "the student was trained with {}; measured are the labels as they are",
+            others.join(" and ")
+        ));
+    }
+    if let Some(objective) = before.objective.as_ref().filter(|name| *name != "standard") {
         said.push(format!(
             "the student was trained with the objective {objective}; measured is the mean over rows"
         ));
@@ -262,13 +282,47 @@ mod tests {
 
     #[test]
     fn what_the_student_was_trained_by_is_said() {
-        let said = |method: &str, objective: Option<&str>| {
-            of_training(&method.parse().unwrap(), objective)
+        let plain = Settings::default();
+        let said = |method: &str| of_training(&method.parse().unwrap(), &plain);
+        for measured in ["distil:lambda=0.3", "distil:lambda=0.3,divergence=mixed-label"] {
+            assert_eq!(said(measured), Vec::<String>::new());
+        }
+        assert_eq!(
+            said("retrain"),
+            ["the student's method, retrain, has no λ; shares are told at 0.5"]
+        );
+        assert!(said("distil:lambda=0.9..0.1")[0].contains("λ changed"));
+        for other in [
+            "distil:lambda=0.3,temperature=4",
+            "distil:lambda=0.3,rows=better",
+            "anchor:lambda=0.3",
+            "focal:lambda=0.3",
+            "knn-smoothing:alpha=0.3,beta=0,k=10",
+        ] {
+            let found = said(other);
+            assert!(
+                found[0].starts_with(&format!(
+                    "the student was trained by {}:",
+                    other.split(':').next().unwrap()
+                )),
+                "{found:?}"
+            );
+            assert_eq!(found.len(), 1, "{found:?}");
+        }
+        let distil = "distil:lambda=0.3".parse().unwrap();
+        let of = |settings: Settings| of_training(&distil, &settings);
+        let smoothed = Settings {
+            label_smoothing: Some(0.1),
+            class_weights: Some("balanced".parse().unwrap()),
+            ..Settings::default()
         };
-        assert_eq!(said("distil:lambda=0.3", Some("standard")), Vec::<String>::new());
-        assert!(said("retrain", None)[0].contains("retrain, has no λ; shares are told at 0.5"));
-        assert!(said("distil:lambda=0.9..0.1", None)[0].contains("λ changed"));
-        assert!(said("distil:lambda=0.3,temperature=4", None)[0].contains("another T"));
-        assert!(said("distil:lambda=0.3", Some("robust"))[0].contains("the objective robust"));
+        assert_eq!(
+            of(smoothed),
+            [
+                "the student was trained with label_smoothing 0.1 and class_weights; measured are the labels as they are"
+            ]
+        );
+        let robust = Settings { objective: Some("robust".into()), ..Settings::default() };
+        assert!(of(robust)[0].contains("the objective robust"));
     }
 }

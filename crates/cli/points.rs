@@ -180,7 +180,7 @@ mod tests {
             seed,
             accuracy: 0.9,
             churn: 0.1,
-            nfr: 0.0,
+            ..RunPoint::default()
         };
         let file = PointFile { point, flips: Flips::default(), made_from, train_seconds: 1.0 };
         fs::write(dir.join("point.json"), serde_json::to_vec(&file).unwrap()).unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_data::{Example, Kind, LabelSet, Labels};
+use lowchurn_data::{Example, Kind, LabelSet, Labels, Split};
 use lowchurn_distill::{
     Base, Rescaling, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
 };
@@ -62,9 +62,9 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let trained = train.as_ref().map(seen::texts).unwrap_or_default();
     let was_trained = format!("{} was trained on", args.model);
     leave_out("--data", &mut scored, &trained, &was_trained, console)?;
-    let (shares, shares_from) = shares(args, &scored, console)?;
+    let (shares, shares_from) = shares(args, &scored, train.as_ref(), console)?;
     let made_from = with(made_from, "trained_on", shares_from);
-    let there = if args.fresh { None } else { done(&output, &made_from)? };
+    let there = if args.fresh { None } else { done(&output, &made_from, scored.labels.len())? };
     let is_done = there.is_some();
     if is_done && args.holdout.is_none() {
         console.tell(&format!("{} is finished; --fresh starts over", output.display()))?;
@@ -88,7 +88,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
         }
         None => None,
     };
-    tell(&scored, held.as_ref(), &shift, console)?;
+    tell(&scored, held.as_ref(), (to, &shift), console)?;
     if is_done {
         console.tell(&format!("{} was finished: its shift is measured", output.display()))?;
         return Ok(0);
@@ -160,11 +160,17 @@ fn default_output(model: &str) -> PathBuf {
     }
 }
 
-/// (K,) of the rows that the model was trained on, where they are named, and what they are.
-fn shares(args: &PostShift, scored: &Scored, console: &mut Console) -> Result<(Vec<f64>, Value)> {
-    let (split, sha256) = match &args.trained_on {
-        None => (scored.split.clone(), None),
-        Some(text) => {
+/// (K,) of the rows that the model was trained on, and what they are: those that are named, else those of its own record, else the
+/// rows to fit on.
+fn shares(
+    args: &PostShift,
+    scored: &Scored,
+    train: Option<&Split>,
+    console: &mut Console,
+) -> Result<(Vec<f64>, Value)> {
+    let is_labelled = |train: &&Split| train.examples.iter().any(|row| row.label.is_some());
+    let (examples, sha256, said) = match (&args.trained_on, train.filter(is_labelled)) {
+        (Some(text), _) => {
             let hub = places::hub()?;
             let data = data::open(text, &hub, console)?;
             let names = data.split_names();
@@ -173,16 +179,27 @@ fn shares(args: &PostShift, scored: &Scored, console: &mut Console) -> Result<(V
             let wishes = wishes(&args.scoring, Kind::SingleLabel);
             let known = LabelSet::of_outputs(scored.labels.clone())?;
             let rows = data.read(&split, &wishes, Labels::Required, Some(&known), &hub, console)?;
-            let sha256 = rows.sha256.clone();
-            (rows, Some(sha256))
+            (rows.examples, Some(rows.sha256), rows.name)
+        }
+        (None, Some(train)) => {
+            let said = format!("rows that {} was trained on", args.model);
+            (train.examples.clone(), Some(train.sha256.clone()), said)
+        }
+        (None, None) => {
+            let said = format!(
+                "{}, since its record names no row that it was trained on; --trained-on does",
+                scored.split.name
+            );
+            (scored.split.examples.clone(), None, said)
         }
     };
     let mut counts = vec![0.0; scored.labels.len()];
-    for label in split.examples.iter().filter_map(|row| row.label) {
+    for label in examples.iter().filter_map(|row| row.label) {
         if let Some(count) = counts.get_mut(label as usize) {
             *count += 1.0;
         }
     }
+    console.tell(&format!("shares of the classes: of {said}"))?;
     Ok((prior(&counts), json!({ "name": args.trained_on, "sha256": sha256 })))
 }
 
@@ -215,7 +232,7 @@ fn leave_out(
 }
 
 /// This very shift, where it is in the folder; another model there is an error.
-fn done(output: &Path, made_from: &Value) -> Result<Option<Shift>> {
+fn done(output: &Path, made_from: &Value, classes: usize) -> Result<Option<Shift>> {
     let path = output.join("manifest.json");
     if !path.exists() {
         // What a shift that was stopped while it wrote has left begins anew.
@@ -245,9 +262,10 @@ fn done(output: &Path, made_from: &Value) -> Result<Option<Shift>> {
     };
     let shift =
         of_record().with_context(|| format!("{}: --fresh starts over here", path.display()))?;
-    if shift.rescaling.bias.len() != shift.errors_before.len() {
+    let all = [&shift.rescaling.bias, &shift.errors_before, &shift.errors_after];
+    if all.iter().any(|of| of.len() != classes || of.iter().any(|x| !x.is_finite())) {
         anyhow::bail!(
-            "{}: its numbers aren't one a class; --fresh starts over here",
+            "{}: its numbers aren't one a class, of {classes}; --fresh starts over here",
             path.display()
         );
     }

@@ -198,9 +198,7 @@ fn point(
         init: init.into(),
         setting: said,
         seed,
-        accuracy: 0.0,
-        churn: 0.0,
-        nfr: 0.0,
+        ..RunPoint::default()
     };
     let point = run(setting.method_name(), setting.init_name(), setting.said());
     let seconds = ended.train_seconds;

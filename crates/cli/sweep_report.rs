@@ -83,8 +83,10 @@ fn write_if_other(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console) -> Result<()> {
     let runs: Vec<RunPoint> = all.iter().map(|(_, file)| file.point.clone()).collect();
     let points = points(&runs);
-    let cold = points.iter().find(|point| point.method == "retrain" && point.init == "cold");
-    let at_cold = cold.map(|cold| churn_at_cold_accuracy(&points, cold)).unwrap_or_default();
+    let is_cold = |point: &&Point| point.method == "retrain" && point.init == "cold";
+    // The plain one where there is one, else the first of those that train a part.
+    let cold = points.iter().filter(is_cold).min_by_key(|point| !point.setting.is_empty());
+    let at_cold = cold.map(|cold| churn_at_cold_accuracy(&runs, &points, cold)).unwrap_or_default();
     let told = table::Told {
         differences: differences(&runs, &points),
         intervals: intervals(all, &points)?,
@@ -103,10 +105,12 @@ pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console)
     let table = table::markdown(&told);
     write_file(&output.join("frontier.md"), table.as_bytes())?;
     console.tell(table.trim_end())?;
-    let floor = cold_floor(all)?;
+    let of_cold: Vec<&(PathBuf, PointFile)> =
+        all.iter().filter(|(_, file)| cold.is_some_and(|cold| cold.has(&file.point))).collect();
+    let floor = cold_floor(&of_cold)?;
     let svg = frontier_svg(&points, floor.map(|rate| rate.value));
     write_file(&output.join("frontier.svg"), svg.as_bytes())?;
-    if let Some(path) = report(output, all, &points, &at_cold, floor)? {
+    if let Some(path) = report(output, all, &points, (&at_cold, &of_cold, floor))? {
         console.tell(&format!("report: {}", path.display()))?;
     }
     console.event(&json!({
@@ -132,7 +136,7 @@ fn differences(runs: &[RunPoint], points: &[Point]) -> Vec<Difference> {
 fn intervals(all: &[(PathBuf, PointFile)], points: &[Point]) -> Result<Vec<ChurnInterval>> {
     let mut found = Vec::new();
     for point in points {
-        let of_point = all.iter().filter(|(_, file)| is_of(&file.point, point));
+        let of_point = all.iter().filter(|(_, file)| point.has(&file.point));
         let pairs: Option<Vec<Pair>> =
             of_point.map(|(dir, file)| pair(dir, file.point.seed)).collect::<Result<_>>()?;
         let Some(pairs) = pairs else { continue };
@@ -154,10 +158,6 @@ fn of_rows(run: &Pair) -> Option<Estimate> {
     let flips = run.flips();
     let rate = Rate::new(flips.changed, flips.rows, 0.95)?;
     Some(Estimate { value: rate.value, interval: rate.interval })
-}
-
-fn is_of(run: &RunPoint, point: &Point) -> bool {
-    run.method == point.method && run.init == point.init && run.setting == point.setting
 }
 
 /// Where the sweep of a point's folder keeps the deployed model's predictions of a seed; `None` where it doesn't.
@@ -190,11 +190,10 @@ fn report(
     output: &Path,
     all: &[(PathBuf, PointFile)],
     points: &[Point],
-    at_cold: &[ChurnAtAccuracy],
-    floor: Option<Rate>,
+    (at_cold, of_cold, floor): (&[ChurnAtAccuracy], &[&(PathBuf, PointFile)], Option<Rate>),
 ) -> Result<Option<PathBuf>> {
     let Some(point) = shown(points, at_cold) else { return Ok(None) };
-    let Some((dir, file)) = all.iter().find(|(_, file)| is_of(&file.point, point)) else {
+    let Some((dir, file)) = all.iter().find(|(_, file)| point.has(&file.point)) else {
         return Ok(None);
     };
     let seed = file.point.seed;
@@ -210,7 +209,7 @@ fn report(
         .into_iter()
         .map(|name| (name.clone(), rows.iter().map(|row| value(row, name)).collect()))
         .collect();
-    let retrain = all.iter().find(|(_, file)| is_cold(&file.point) && file.point.seed == seed);
+    let retrain = of_cold.iter().find(|(_, file)| file.point.seed == seed);
     let asked = Asked {
         texts: Some(&texts),
         slice_columns: &columns,
@@ -256,14 +255,9 @@ fn report(
     Ok(Some(output.join("report.html")))
 }
 
-fn is_cold(run: &RunPoint) -> bool {
-    run.method == "retrain" && run.init == "cold"
-}
-
 /// Churn between cold retrains that differ by their seed alone.
-fn cold_floor(all: &[(PathBuf, PointFile)]) -> Result<Option<Rate>> {
-    let runs = all.iter().filter(|(_, file)| is_cold(&file.point));
-    let runs = runs.map(|(dir, _)| read(&dir.join("predictions.jsonl")));
+fn cold_floor(of_cold: &[&(PathBuf, PointFile)]) -> Result<Option<Rate>> {
+    let runs = of_cold.iter().map(|(dir, _)| read(&dir.join("predictions.jsonl")));
     let runs = runs.collect::<Result<Vec<_>>>()?;
     Ok(seed_floor(&runs, None, 0.95)?)
 }

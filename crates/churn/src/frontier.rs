@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 /// One run of one setting and seed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunPoint {
     /// `retrain`, `distil`, `interpolate`, …
     pub method: String,
@@ -14,6 +14,9 @@ pub struct RunPoint {
     /// The rest that tells settings of a method apart: `λ 0.5 T 1`.
     pub setting: String,
     pub seed: u64,
+    /// Of an ensemble the seeds of its models, of which `seed` is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<u64>,
     pub accuracy: f64,
     pub churn: f64,
     pub nfr: f64,
@@ -33,7 +36,8 @@ pub struct Point {
     pub init: String,
     pub setting: String,
     pub seeds: Vec<u64>,
-    /// Seeds that other settings have and this one hasn't: its mean isn't over the same runs.
+    /// Seeds that other settings have and this one hasn't: its mean isn't over the same runs, so it is on no frontier and no curve,
+    /// and attains nothing. An ensemble takes its seeds together and lacks none.
     #[serde(default)]
     pub missing_seeds: Vec<u64>,
     pub accuracy: Mean,
@@ -71,6 +75,13 @@ pub struct CostCurve {
     pub costs: Vec<(f64, f64)>,
 }
 
+impl Point {
+    /// Whether a run is one of its seeds'.
+    pub fn has(&self, run: &RunPoint) -> bool {
+        (&self.method, &self.init, &self.setting) == (&run.method, &run.init, &run.setting)
+    }
+}
+
 impl Mean {
     /// Mean and s / √n of the values, s with n − 1; `None` of no values.
     pub fn of(values: &[f64]) -> Option<Mean> {
@@ -88,7 +99,7 @@ impl Mean {
 /// Runs grouped by method, init and setting, in the order in which these come first; the frontier is marked.
 ///
 /// A run that is listed twice in all its numbers (shards that overlap) counts once. The frontier: sorted by churn, those
-/// with an accuracy above all before (papers.md §5.7).
+/// with an accuracy above all before (papers.md §5.7), among those that have all seeds.
 pub fn points(runs: &[RunPoint]) -> Vec<Point> {
     let mut groups: Vec<Vec<&RunPoint>> = Vec::new();
     for run in runs {
@@ -118,7 +129,10 @@ fn point(group: &[&RunPoint], all_seeds: &BTreeSet<u64>) -> Option<Point> {
         method: first.method.clone(),
         init: first.init.clone(),
         setting: first.setting.clone(),
-        missing_seeds: all_seeds.difference(&seeds).copied().collect(),
+        missing_seeds: match first.members.is_empty() {
+            true => all_seeds.difference(&seeds).copied().collect(),
+            false => Vec::new(),
+        },
         seeds: seeds.into_iter().collect(),
         accuracy: mean(|run| run.accuracy)?,
         churn: mean(|run| run.churn)?,
@@ -128,7 +142,8 @@ fn point(group: &[&RunPoint], all_seeds: &BTreeSet<u64>) -> Option<Point> {
 }
 
 fn mark_frontier(points: &mut [Point]) {
-    let mut order: Vec<usize> = (0..points.len()).collect();
+    let is_whole = |&at: &usize| points[at].missing_seeds.is_empty();
+    let mut order: Vec<usize> = (0..points.len()).filter(is_whole).collect();
     order.sort_by(|&a, &b| {
         let (a, b) = (&points[a], &points[b]);
         let by_churn = a.churn.value.total_cmp(&b.churn.value);
@@ -144,7 +159,8 @@ fn mark_frontier(points: &mut [Point]) {
     }
 }
 
-/// Mean ± s.e. of setting − baseline over the seeds that both ran with; `None` where they share none.
+/// Mean ± s.e. of setting − baseline over the seeds that both ran with; `None` where they share none. An ensemble is held against the
+/// mean of the baseline's runs with its models' seeds.
 ///
 /// Runs of one seed share data and order, so that their difference varies less than the two means do.
 pub fn paired_difference(
@@ -152,14 +168,20 @@ pub fn paired_difference(
     setting: &Point,
     baseline: &Point,
 ) -> Option<PairedDifference> {
-    let of = |point: &Point, seed: u64| {
-        let name = (&point.method, &point.init, &point.setting);
-        runs.iter().find(|run| (&run.method, &run.init, &run.setting) == name && run.seed == seed)
-    };
-    let both = |seed: &u64| Some((of(setting, *seed)?, of(baseline, *seed)?));
-    let pairs: Vec<(&RunPoint, &RunPoint)> = setting.seeds.iter().filter_map(both).collect();
+    let of_baseline: Vec<&RunPoint> = runs.iter().filter(|run| baseline.has(run)).collect();
+    let mut pairs: Vec<(&RunPoint, Vec<&RunPoint>)> = Vec::new();
+    for &seed in &setting.seeds {
+        let Some(run) = runs.iter().find(|run| setting.has(run) && run.seed == seed) else {
+            continue;
+        };
+        let seeds = if run.members.is_empty() { &[run.seed][..] } else { &run.members[..] };
+        let with = |seed: &u64| of_baseline.iter().find(|other| other.seed == *seed).copied();
+        pairs.extend(seeds.iter().map(with).collect::<Option<Vec<_>>>().map(|with| (run, with)));
+    }
     let mean = |value: fn(&RunPoint) -> f64| {
-        Mean::of(&pairs.iter().map(|(new, old)| value(new) - value(old)).collect::<Vec<f64>>())
+        let of_all =
+            |old: &[&RunPoint]| old.iter().map(|run| value(run)).sum::<f64>() / old.len() as f64;
+        Mean::of(&pairs.iter().map(|(new, old)| value(new) - of_all(old)).collect::<Vec<f64>>())
     };
     Some(PairedDifference {
         seeds: pairs.iter().map(|(run, _)| run.seed).collect(),
@@ -169,16 +191,25 @@ pub fn paired_difference(
     })
 }
 
-/// For each method and init: among settings whose mean accuracy is at least that of the cold retrain, the one with the
-/// lowest mean churn (papers.md §5.7; "not attained" is `None`, never the nearest).
+/// For each method and init: among settings whose accuracy is at least that of the cold retrain, in the mean over the same seeds,
+/// the one with the lowest mean churn (papers.md §5.7; "not attained" is `None`, never the nearest).
 ///
 /// Settings are chosen by the means that are reported, so the lowest of many is a little too low; choose on other rows
 /// where that matters.
-pub fn churn_at_cold_accuracy(points: &[Point], cold: &Point) -> Vec<ChurnAtAccuracy> {
+pub fn churn_at_cold_accuracy(
+    runs: &[RunPoint],
+    points: &[Point],
+    cold: &Point,
+) -> Vec<ChurnAtAccuracy> {
+    // Shares of rows are equal up to their rounding.
+    let is_as_accurate = |point: &&Point| {
+        paired_difference(runs, point, cold).is_some_and(|gain| gain.accuracy.value > -1e-12)
+    };
     let methods = methods(points);
     let made = methods.into_iter().map(|(method, init)| {
         let attained = of_method(points, method, init)
-            .filter(|point| point.accuracy.value >= cold.accuracy.value)
+            .filter(|point| point.missing_seeds.is_empty())
+            .filter(is_as_accurate)
             .min_by(|a, b| a.churn.value.total_cmp(&b.churn.value));
         let (method, init) = (method.to_owned(), init.to_owned());
         ChurnAtAccuracy { method, init, attained: attained.cloned() }
@@ -189,6 +220,7 @@ pub fn churn_at_cold_accuracy(points: &[Point], cold: &Point) -> Vec<ChurnAtAccu
 /// cost(a) = a·(1 − accuracy) + (1 − a)·churn at a = 0, 1/steps, … 1; a method and init is taken at its best setting for each
 /// a. The last curve, without a name, is the lower envelope of all (papers.md §5.7).
 pub fn cost_curves(points: &[Point], steps: usize) -> Vec<CostCurve> {
+    let whole = |point: &&Point| point.missing_seeds.is_empty();
     let curve = |method: &str, init: &str, of: &[&Point]| {
         let costs = (0..=steps.max(1)).map(|i| {
             let a = i as f64 / steps.max(1) as f64;
@@ -198,11 +230,12 @@ pub fn cost_curves(points: &[Point], steps: usize) -> Vec<CostCurve> {
         CostCurve { method: method.to_owned(), init: init.to_owned(), costs: costs.collect() }
     };
     let methods = methods(points);
-    let of_methods = methods.into_iter().map(|(method, init)| {
-        curve(method, init, &of_method(points, method, init).collect::<Vec<&Point>>())
+    let of_methods = methods.into_iter().filter_map(|(method, init)| {
+        let of: Vec<&Point> = of_method(points, method, init).filter(whole).collect();
+        (!of.is_empty()).then(|| curve(method, init, &of))
     });
-    let all: Vec<&Point> = points.iter().collect();
-    let envelope = (!points.is_empty()).then(|| curve("", "", &all));
+    let all: Vec<&Point> = points.iter().filter(whole).collect();
+    let envelope = (!all.is_empty()).then(|| curve("", "", &all));
     of_methods.chain(envelope).collect()
 }
 

@@ -154,6 +154,7 @@ fn measured() -> Report {
             accuracy: 0.8 + n as f64 / 100.0,
             churn: 0.02 + n as f64 / 100.0,
             nfr: 0.01,
+            ..RunPoint::default()
         })
         .collect();
     Report {
@@ -616,6 +617,7 @@ fn the_frontier_is_a_file_of_its_own() {
         accuracy: 0.9,
         churn,
         nfr: 0.01,
+        ..RunPoint::default()
     };
     let points = points(&[of("retrain", 0.1), of("a<b", 0.05)]);
     let svg = lowchurn_churn::frontier_svg(&points, Some(0.04));

@@ -29,11 +29,11 @@ pub struct Diagnose {
     pub train_data: Option<String>,
 
     /// The same as predictions, where TEACHER is a file
-    #[arg(long, value_name = "FILE.jsonl", requires = "student_train")]
+    #[arg(long, value_name = "FILE.jsonl")]
     pub teacher_train: Option<String>,
 
     /// And where STUDENT is one
-    #[arg(long, value_name = "FILE.jsonl", requires = "teacher_train")]
+    #[arg(long, value_name = "FILE.jsonl")]
     pub student_train: Option<String>,
 
     /// The share of rows, from the teacher's least sure, whose slope is told apart as low

@@ -27,7 +27,8 @@ pub struct PostShift {
     #[arg(long, value_name = "DATA")]
     pub holdout: Option<String>,
 
-    /// Rows whose shares of labels are those that the model was trained on; only labels are read [default: those of --data]
+    /// Rows whose shares of labels are those that the model was trained on; only labels are read [default: those that its own record
+    /// names, else those of --data]
     #[arg(long, value_name = "DATA")]
     pub trained_on: Option<String>,
 

@@ -302,7 +302,7 @@ pub struct Sweep {
     #[arg(long, value_name = "GRID")]
     pub temperature: Option<String>,
 
-    /// Grid of label smoothing: a retrain each, cold
+    /// Grid of label smoothing: a retrain each, from each start
     #[arg(long, value_name = "GRID")]
     pub smoothing: Option<String>,
 

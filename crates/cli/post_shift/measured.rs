@@ -1,7 +1,7 @@
 //! What a shift does to rows: accuracy and the worst class before and after, and who pays.
 
 use anyhow::Result;
-use lowchurn_distill::Shift;
+use lowchurn_distill::{Shift, ShiftTo};
 use serde_json::json;
 
 use crate::console::Console;
@@ -12,7 +12,7 @@ use crate::progress::{count, printable};
 pub fn tell(
     fitted: &Scored,
     held: Option<&Scored>,
-    shift: &Shift,
+    (to, shift): (ShiftTo, &Shift),
     console: &mut Console,
 ) -> Result<()> {
     let which = match held {
@@ -59,7 +59,10 @@ pub fn tell(
     }
     console.event(&event);
     if shift.rescaling.bias.iter().all(|bias| *bias == 0.0) {
-        console.tell("  no shift is better than none; the model stays as it is")?;
+        console.tell(match to {
+            ShiftTo::Balanced => "  the classes' shares are even, so there is nothing to shift by; the model stays as it is",
+            ShiftTo::Robust { .. } => "  no shift is better than none; the model stays as it is",
+        })?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::args::Repair;
 use crate::base;
 use crate::chosen::{self, Chosen};
 use crate::console::Console;
-use crate::earlier::{self, Record};
+use crate::earlier;
 use crate::failure::Usage;
 use crate::reporting::{self, Told};
 use crate::rows::settings_of;

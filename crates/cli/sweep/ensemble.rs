@@ -69,9 +69,8 @@ pub fn points(
             init: init.into(),
             setting: format!("of {size}"),
             seed: seeds[0],
-            accuracy: 0.0,
-            churn: 0.0,
-            nfr: 0.0,
+            members: seeds,
+            ..RunPoint::default()
         };
         write_point(&dir, updating, mean(members)?, point, &made_from, 0.0, console)?;
     }

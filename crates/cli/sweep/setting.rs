@@ -28,6 +28,12 @@ impl Setting {
         }
     }
 
+    /// Where a method has its own start, the flag's makes no other.
+    fn is_as(&self, other: &Setting) -> bool {
+        let of = |setting: &Setting| (setting.method, setting.smoothing, setting.init_name());
+        of(self) == of(other) && self.part == other.part
+    }
+
     /// Whether it is the retrain that the others are held against.
     pub fn is_plain_retrain(&self) -> bool {
         self.method == Method::Retrain && self.smoothing.is_none() && self.part == Part::default()
@@ -75,6 +81,8 @@ impl Setting {
         let plain = |c: char| match c {
             'λ' => "l".to_string(),
             'α' => "a".to_string(),
+            // `1..0@50%` and `1..0@50` are two schedules.
+            '%' => "pc".to_string(),
             c if c.is_ascii_alphanumeric() || c == '.' => c.to_string(),
             _ => "-".to_string(),
         };
@@ -96,14 +104,20 @@ pub fn settings(args: &Sweep, plan: &Settings) -> Result<Vec<Setting>> {
         ([], None) => vec!["retrain".into(), "distil".into()],
         (typed, _) => typed.to_vec(),
     };
-    let lambdas = typed("--lambda", &args.lambda.clone().or(plan.lambda.clone()), (0.0, 1.0))?;
+    let lambdas = match (&args.lambda, &plan.lambda) {
+        // A plan may have a schedule, too, which the method reads.
+        (None, plan @ Some(text)) => {
+            grid_of("lambda", plan, (0.0, 1.0)).unwrap_or_else(|_| vec![text.clone()])
+        }
+        (typed, _) => grid_of("--lambda", typed, (0.0, 1.0))?,
+    };
     let temperature = args.temperature.clone().or(plan.temperature.map(|t| t.to_string()));
-    let temperatures = typed("--temperature", &temperature, (f64::MIN_POSITIVE, f64::MAX))?;
-    let smoothings = typed("--smoothing", &args.smoothing, (0.0, 1.0))?;
+    let temperatures = grid_of("--temperature", &temperature, (f64::MIN_POSITIVE, f64::MAX))?;
+    let smoothings = values("--smoothing", &args.smoothing, (0.0, 1.0))?;
     let parts = parts(&args.trained, plan)?;
     let mut all: Vec<Setting> = Vec::new();
     let mut add = |setting: Setting| {
-        let is_there = all.iter().any(|known| known.folder() == setting.folder());
+        let is_there = all.iter().any(|known| known.is_as(&setting));
         if !is_there {
             all.push(setting);
         }
@@ -130,16 +144,21 @@ pub fn settings(args: &Sweep, plan: &Settings) -> Result<Vec<Setting>> {
 }
 
 /// The values of a grid; none where it wasn't typed.
-fn typed(flag: &str, text: &Option<String>, bounds: (f64, f64)) -> Result<Vec<f64>> {
+fn values(flag: &str, text: &Option<String>, bounds: (f64, f64)) -> Result<Vec<f64>> {
     text.as_deref().map_or(Ok(Vec::new()), |text| grid::grid(flag, text, bounds))
+}
+
+/// As a method's line has them.
+fn grid_of(flag: &str, text: &Option<String>, bounds: (f64, f64)) -> Result<Vec<String>> {
+    Ok(values(flag, text, bounds)?.iter().map(f64::to_string).collect())
 }
 
 /// A method at every λ and T of the grids that it has and doesn't set itself. Without a grid it keeps its own default.
 fn spread(
     line: &str,
     plain: &Method,
-    lambdas: &[f64],
-    temperatures: &[f64],
+    lambdas: &[String],
+    temperatures: &[String],
 ) -> Result<Vec<Method>> {
     // They have one, but no other.
     let is_exact_at_one = matches!(
@@ -152,7 +171,7 @@ fn spread(
     for (key, values) in [("lambda=", lambdas), ("temperature=", temperatures)] {
         let is_fixed = key == "temperature=" && is_exact_at_one;
         if has(key) && !sets(key) && !is_fixed && !values.is_empty() {
-            let with = |line: &String, value: &f64| {
+            let with = |line: &String, value: &String| {
                 let mark = if line.contains(':') { ',' } else { ':' };
                 format!("{line}{mark}{key}{value}")
             };
@@ -165,7 +184,10 @@ fn spread(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::args::{Args, Verb};
 
     #[test]
     fn a_setting_is_said_as_it_was_typed() {
@@ -180,10 +202,36 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_there_once_and_each_in_a_folder_of_its_own() {
+        let lists = |line: &str, plan: Option<&str>| {
+            let words = format!("lowchurn sweep --base b --new n {line}");
+            let Verb::Sweep(args) = Args::parse_from(words.split(' ')).verb else { panic!() };
+            let plan = Settings { lambda: plan.map(String::from), ..Settings::default() };
+            let all = settings(&args, &plan).map_err(|error| error.to_string())?;
+            Ok::<_, String>(all.iter().map(Setting::folder).collect::<Vec<_>>())
+        };
+        let percent = "--init cold --method distil:lambda=1..0@50% --method distil:lambda=1..0@50";
+        assert_eq!(
+            lists(percent, None).unwrap(),
+            ["distil-cold-l-1..0-50pc", "distil-cold-l-1..0-50"]
+        );
+        // From either start it is one training.
+        let shrink = "--method shrink-perturb --method shrink-perturb:shrink=0.4";
+        assert_eq!(lists(shrink, None).unwrap().len(), 1, "{:?}", lists(shrink, None));
+        assert_eq!(
+            lists("--init cold --method distil", Some("1..0@50%")).unwrap(),
+            ["distil-cold-l-1..0-50pc"]
+        );
+        let two = lists("--init cold --method distil", Some("0.1,0.3")).unwrap();
+        assert_eq!(two, ["distil-cold-l-0.1", "distil-cold-l-0.3"]);
+    }
+
+    #[test]
     fn grids_are_for_what_was_typed_and_can_be_set() {
         let check = |line: &str, lambdas: &[f64], temperatures: &[f64], expected: &[&str]| {
             let plain = line.parse().unwrap();
-            let found = spread(line, &plain, lambdas, temperatures).unwrap();
+            let texts = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>();
+            let found = spread(line, &plain, &texts(lambdas), &texts(temperatures)).unwrap();
             let expected: Vec<Method> = expected.iter().map(|line| line.parse().unwrap()).collect();
             assert_eq!(found, expected, "{line}");
         };

@@ -163,6 +163,7 @@ mod tests {
             accuracy,
             churn,
             nfr: churn / 2.0,
+            ..RunPoint::default()
         };
         let runs = [
             run("retrain", "", 1, 0.90, 0.10),

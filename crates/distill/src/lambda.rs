@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `1..0@50%`, `0.7*0.9@100`, `churn<=0.02` or `churn<=0.02~5@25`.
+/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `1..0@50%`, `0.7*0.9@100`, `0.7*1.047@100<=0.9`, `churn<=0.02` or `churn<=0.02~5@25`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Lambda {
@@ -23,11 +23,13 @@ pub enum Lambda {
         from: f64,
         to: f64,
     },
-    /// Multiplied by `factor` every so many updates: the code of Safaryan et al. 2023 (papers.md 8.3) has 0.9 and 1.047, an epoch each.
+    /// Multiplied by `factor` every so many updates, up to `most`: the code of Safaryan et al. 2023 (papers.md 8.3) has 0.9, and 1.047
+    /// up to 0.9 or 1, an epoch each.
     Geometric {
         from: f64,
         factor: f64,
         every: u64,
+        most: Option<f64>,
     },
     /// One value before a moment, another from it on. From 1 to 0 it is a loss switched from the teacher to the labels, from
     /// 0 to 1 the other way (papers.md 6.7).
@@ -107,8 +109,9 @@ impl Lambda {
                 let done = (step as f64 / last).min(1.0);
                 to + (from - to) * 0.5 * (1.0 + (PI * done).cos())
             }
-            Lambda::Geometric { from, factor, every } => {
-                from * factor.powf((step / every.max(1)) as f64)
+            Lambda::Geometric { from, factor, every, most } => {
+                let grown = from * factor.powf((step / every.max(1)) as f64);
+                most.map_or(grown, |most| grown.min(most))
             }
             Lambda::Switch { after, at, .. } if at.is_past(step, total) => after,
             Lambda::Switch { before, .. } => before,
@@ -158,7 +161,10 @@ impl fmt::Display for Lambda {
             Lambda::Constant(value) => write!(out, "{value}"),
             Lambda::Linear { from, to } => write!(out, "{from}..{to}"),
             Lambda::Cosine { from, to } => write!(out, "{from}..{to}~cosine"),
-            Lambda::Geometric { from, factor, every } => write!(out, "{from}*{factor}@{every}"),
+            Lambda::Geometric { from, factor, every, most } => {
+                write!(out, "{from}*{factor}@{every}")?;
+                most.map_or(Ok(()), |most| write!(out, "<={most}"))
+            }
             Lambda::Switch { before, after, at } => write!(out, "{before}..{after}@{at}"),
             Lambda::Budget { max_churn, rate, every } => {
                 write!(out, "churn<={max_churn}~{rate}@{every}")
@@ -167,7 +173,7 @@ impl fmt::Display for Lambda {
     }
 }
 
-const EXPECTED: &str = "expected a number from 0 to 1, FROM..TO[~cosine], BEFORE..AFTER@STEP, BEFORE..AFTER@SHARE%, FROM*FACTOR@UPDATES or churn<=LIMIT[~RATE][@EVERY]";
+const EXPECTED: &str = "expected a number from 0 to 1, FROM..TO[~cosine], BEFORE..AFTER@STEP, BEFORE..AFTER@SHARE%, FROM*FACTOR@UPDATES[<=MOST] or churn<=LIMIT[~RATE][@EVERY]";
 
 impl FromStr for Lambda {
     type Err = String;
@@ -189,9 +195,17 @@ impl FromStr for Lambda {
         }
         if let Some((from, factor)) = text.split_once('*') {
             let (factor, every) = factor.split_once('@').ok_or_else(bad)?;
+            let (every, most) = match every.split_once("<=") {
+                Some((every, most)) => (every, Some(share(most)?)),
+                None => (every, None),
+            };
             let factor = number(factor).filter(|factor| *factor > 0.0).ok_or_else(bad)?;
             let every = count(every).ok().filter(|every| *every > 0).ok_or_else(bad)?;
-            return Ok(Lambda::Geometric { from: share(from)?, factor, every });
+            let from = share(from)?;
+            return match most {
+                Some(most) if most < from => Err(bad()),
+                most => Ok(Lambda::Geometric { from, factor, every, most }),
+            };
         }
         let Some((from, to)) = text.split_once("..") else {
             return share(text).map(Lambda::Constant);
@@ -239,6 +253,7 @@ mod tests {
             "0..1@29%",
             "1..0@12.5%",
             "0.7*0.9@100",
+            "0.7*1.047@100<=0.9",
             "churn<=0.02~5@25",
         ] {
             assert_eq!(text.parse::<Lambda>().unwrap().to_string(), text);
@@ -255,6 +270,9 @@ mod tests {
             "0.7*0.9",
             "0.7*0@5",
             "0.7*0.9@0",
+            "0.7*1.047@5<=1.1",
+            "0.7*1.047@5<=0.6",
+            "0.7*1.047@5<=",
             "1.2*0.9@5",
             "1..0@101%",
             "1..0@-1%",
@@ -284,6 +302,8 @@ mod tests {
         close(at("0.7*0.9@4", 3), 0.7);
         close(at("0.7*0.9@4", 4), 0.63);
         close(at("0.7*0.9@4", 9), 0.567);
+        close(at("0.7*1.1@4<=0.8", 4), 0.77);
+        close(at("0.7*1.1@4<=0.8", 9), 0.8); // 0.847 without
         // Of 11 updates: 5.5 is 6, and 0 and 100 are the ends.
         assert_eq!((at("1..0@50%", 5), at("1..0@50%", 6)), (1.0, 0.0));
         assert_eq!((at("0..1@0%", 0), at("0..1@100%", 10)), (1.0, 0.0));
@@ -293,7 +313,9 @@ mod tests {
     #[test]
     fn a_schedule_that_leaves_the_range_is_refused_with_value_and_update() {
         let check = |text: &str, total| text.parse::<Lambda>().unwrap().check(total);
-        for text in ["0.5", "0.9..0.1", "1..0@3", "0..1~cosine", "0.7*0.9@1", "churn<=0.1"] {
+        for text in
+            ["0.5", "0.9..0.1", "1..0@3", "0..1~cosine", "0.7*0.9@1", "churn<=0.1", "0.7*1.2@1<=1"]
+        {
             assert!(check(text, 1000).is_ok(), "{text}");
         }
         // 0.7·1.2² = 1.008, from the 21st update on.

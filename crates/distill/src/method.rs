@@ -176,6 +176,11 @@ impl Method {
         }
     }
 
+    /// Whether it changes what the layers below the last one make of a row, in an update.
+    pub fn changes_vectors(&self) -> bool {
+        matches!(self, Method::Mixup { .. } | Method::Mixout { .. } | Method::CoDistil { .. })
+    }
+
     /// Refuses a method that has no meaning for a kind of task, and says for which it has and which the kind has.
     ///
     /// The teacher's term of labels that hold by themselves is binary, and of a number the squared error: see `loss/kinds.rs`.

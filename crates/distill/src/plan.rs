@@ -282,6 +282,17 @@ impl Plan {
         if !(alpha > 0.0 && alpha.is_finite()) {
             return refuse("lora_alpha", alpha.to_string(), "a number above 0");
         }
+        if self.train_only == Some(TrainOnly::LastLayer) {
+            // The vectors that it reads are made once, and no update runs what is below.
+            if self.method.changes_vectors() {
+                let expected = "another one where the last layer alone is trained: this one changes what the layers below it make of a row";
+                return refuse("method", self.method.to_string(), expected);
+            }
+            if self.states.is_some() {
+                let expected = "more of the model where a teacher's states are followed: they are made below the last layer";
+                return refuse("train_only", TrainOnly::LastLayer.name().into(), expected);
+            }
+        }
         match self.lora_rank {
             Some(0) => refuse("lora_rank", "0".into(), "at least 1"),
             Some(_) if self.train_only.is_some() => {
@@ -458,6 +469,26 @@ mod tests {
             },
             "method is shrink-perturb:shrink=0.4,perturb=0.1, expected another one beside lora_rank: an adapter belongs \
              to a base that can be named, and this one starts from a mixture",
+        );
+        let probe = Plan {
+            train_only: Some(TrainOnly::LastLayer),
+            ..Plan::default_with(SelectBy::Accuracy)
+        };
+        for method in ["mixup:alpha=0.2", "mixout:p=0.5", "co-distil:beta=0.5,warmup=0"] {
+            let plan = Plan { method: method.parse().unwrap(), ..probe.clone() };
+            assert_eq!(
+                plan.check().unwrap_err().to_string(),
+                format!(
+                    "method is {method}, expected another one where the last layer alone is trained: this one changes what the \
+                     layers below it make of a row"
+                )
+            );
+        }
+        let states = Some(StateTerms { vector_weight: 1.0, ..StateTerms::default() });
+        assert_eq!(
+            Plan { states, ..probe }.check().unwrap_err().to_string(),
+            "train_only is last-layer, expected more of the model where a teacher's states are followed: they are made below the \
+             last layer"
         );
         assert!(Plan::default_with(SelectBy::Loss).check().is_ok());
     }

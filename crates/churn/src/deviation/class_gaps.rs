@@ -103,8 +103,10 @@ pub(super) fn class_gaps(pair: &Pair, confidence: f64) -> Option<ClassGaps> {
     });
     let classes: Vec<ClassGap> = classes.collect();
     let known = || classes.iter().filter_map(|class| Some((class, class.gap?, class.p?)));
+    // No p is below that of being above all draws.
+    let limit = (1.0 - confidence).max(1.0 / (DRAWS + 1) as f64);
     let off = known()
-        .filter(|(.., p)| *p <= 1.0 - confidence)
+        .filter(|(.., p)| *p <= limit)
         .reduce(|top, next| if next.1 > top.1 { next } else { top });
     let (worst, ..) =
         off.or_else(|| known().reduce(|top, next| if next.2 < top.2 { next } else { top }))?;
@@ -273,6 +275,9 @@ mod tests {
         let off = class_gaps(&pair(&NAMES, &scores, &gold), 0.95).unwrap();
         let rare = &off.classes[2];
         assert_eq!((off.worst.as_str(), rare.p), ("rare", Some(0.0025)));
+        // 399 draws tell nothing rarer than 1 in 400, so that is what a higher confidence is judged by.
+        let surer = class_gaps(&pair(&NAMES, &scores, &gold), 0.999).unwrap();
+        assert_eq!(surer.said, off.said);
         // 1 − s_0/s in the lower bin and as much in the other.
         let of = |gold: f64, other: f64| 2.0 * (1.0 - gold / (gold + other));
         let (n, rest) = (rare.rows as f64, 3000.0 - rare.rows as f64);

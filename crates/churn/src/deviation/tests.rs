@@ -258,7 +258,7 @@ fn a_teacher_that_does_not_fit_its_rows_sends_to_the_labels() {
         let parts = vec![part_of(RowsOf::Test, 0), part_of(RowsOf::Train, wrong)];
         diagnosis(parts, 0.5, &Training::default()).advice
     };
-    let said = "Of the rows that it was trained on the teacher has 90.00% right, so labels may add what it doesn't know: for accuracy try \
+    let said = "Of the student's training rows the teacher has 90.00% right, so labels may add what it doesn't know: for accuracy try \
                 a lower λ, or finish on them (--switch-at 75% --switch-to labels).";
     assert!(advice(40).ends_with(said), "{}", advice(40));
     assert!(!advice(4).contains("labels"), "{}", advice(4));

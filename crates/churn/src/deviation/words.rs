@@ -6,7 +6,7 @@ use crate::slope::Line;
 
 /// A mean that differs from 0 by less is no finding: it moves a probability by 2.5 points at most.
 const SHIFTS: f64 = 0.1;
-/// Of the rows that it was trained on; from here on a teacher is said to have fitted its labels.
+/// Of the student's training rows; from here on a teacher is said to have fitted its labels.
 const FITTED: f64 = 0.99;
 
 /// Words of one part.
@@ -239,8 +239,5 @@ fn labels(parts: &[Part], training: &Training) -> String {
             ", so labels may add what it doesn't know: for accuracy try a lower λ, or finish on them (--switch-at 75% --switch-to labels)"
         }
     };
-    format!(
-        " Of the rows that it was trained on the teacher has {} right{what}.",
-        percent(rate.value)
-    )
+    format!(" Of the student's training rows the teacher has {} right{what}.", percent(rate.value))
 }

@@ -62,16 +62,34 @@ fn the_margin_loss_of_the_papers() {
     assert_close(&[weighted.value - entropy], &[expected], 1e-8, "E3 weighted");
 }
 
-/// At softmax(z) ∝ c·p the margin loss has no gradient.
+/// At softmax(z/T) ∝ c·p, of the teacher's p at T, neither form of the loss has a gradient; of labels it is softmax(z) that follows c.
 #[test]
 fn the_minimum_follows_the_gains() {
     let (p, c) = ([0.8, 0.15, 0.05], [0.4, 1.0, 2.5]);
-    let z: Vec<f64> = p.iter().zip(&c).map(|(p, c): (&f64, &f64)| (p * c).ln() + 3.0).collect();
-    let teacher = logits_of(&p);
-    let row = row(&z, (&teacher, &[true; 3]), None, 1.0);
-    let shape = Shape::Margins(c.iter().map(|c: &f64| c.ln()).collect());
-    let found = shaped_row_loss(&"distil".parse().unwrap(), &row, &shape);
-    assert!(found.gradient.iter().all(|g| g.abs() < 1e-12), "{:?}", found.gradient);
+    let shapes =
+        [Shape::Margins(c.iter().map(|c: &f64| c.ln()).collect()), Shape::Classes(c.to_vec())];
+    for temperature in [1.0, 4.0] {
+        let at = |times: f64| -> Vec<f64> {
+            p.iter().zip(&c).map(|(p, c): (&f64, &f64)| times * (p * c).ln() + 3.0).collect()
+        };
+        let z = at(temperature);
+        let teacher: Vec<f64> = p.iter().map(|p: &f64| temperature * p.ln()).collect();
+        let method: Method = format!("distil:temperature={temperature}").parse().unwrap();
+        for shape in &shapes {
+            let row = row(&z, (&teacher, &[true; 3]), None, 1.0);
+            let found = shaped_row_loss(&method, &row, shape).gradient;
+            assert!(found.iter().all(|g| g.abs() < 1e-12), "T {temperature} {shape:?}: {found:?}");
+        }
+        // The labels' gradients, weighted by how often each label comes, cancel at T 1's place whatever T is.
+        let z = at(1.0);
+        let mut sum = [0.0; 3];
+        for (label, share) in p.iter().enumerate() {
+            let row = row(&z, (&teacher, &[true; 3]), Some(label), 0.0);
+            let found = shaped_row_loss(&method, &row, &shapes[0]).gradient;
+            sum.iter_mut().zip(found).for_each(|(sum, g)| *sum += share * g);
+        }
+        assert!(sum.iter().all(|g| g.abs() < 1e-12), "T {temperature}, labels: {sum:?}");
+    }
 }
 
 struct Drawn {

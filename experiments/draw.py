@@ -1,6 +1,6 @@
 """Random rows of a data set of the hub as files of JSON lines, {"id", "text", "label"}: each row in one of them at most.
 
-    python3 experiments/draw.py stanfordnlp/sst2 data/train-00000-of-00001.parquet OUT --text sentence --seed 42 old=1000 new=1000
+    python3 experiments/draw.py stanfordnlp/sst2 data/train-00000-of-00001.parquet OUT --text sentence --names negative,positive old=1000 new=1000
 
 The seed alone decides which rows. Files of another shard or split are drawn from by calling it again. HF_ENDPOINT names another hub.
 """

@@ -1,16 +1,20 @@
 """RESULTS.md and plots of experiments from their lines: python3 experiments/tables.py [NAME...]; --check says which are not so.
 
 An experiment is a folder with run.sh, results.jsonl (one line a run) and page.py, whose `page(lines, folder)` returns the text of
-RESULTS.md and writes its plots with `plot`. The standard library is enough. Nothing here measures; every number is from the lines.
+RESULTS.md and writes its plots with `plot`. page.py may also have, for the last section, `commands(lines)`, the command lines that make
+exactly these lines; `missing(lines)`, what a declared size has beyond them; `is_small(line)`, whether it is of the small size.
+The standard library is enough. Nothing here measures; every number is from the lines.
 """
 
 import html
 import importlib.util
 import json
 import math
+import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -46,7 +50,20 @@ def line(key: str, seconds: float, version: str, said: str) -> str:
     if not isinstance(found, dict):
         raise SystemExit(f"{key}: the last line is {last[:200]!r}, expected an object of JSON")
     found.pop("output", None)  # a folder of whoever ran it
-    return json.dumps({"key": key, "seconds": round(seconds, 1), "version": version, **found}, ensure_ascii=False)
+    return json.dumps({"key": key, "seconds": round(seconds, 1), "version": version, "machine": machine(), **found}, ensure_ascii=False)
+
+
+def machine() -> dict:
+    """What this runs on: cores, threads where they were limited, the processor where Linux names it."""
+    found: dict[str, object] = {"cores": os.cpu_count()}
+    if threads := os.environ.get("RAYON_NUM_THREADS"):
+        found["threads"] = int(threads) if threads.isdigit() else threads
+    try:
+        cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return found
+    named = re.search(r"^model name\s*: (.+)$", cpus, re.MULTILINE)
+    return found | ({"processor": named[1].strip()} if named else {})
 
 
 # Numbers and tables.
@@ -82,19 +99,80 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
-def made_by(lines: list[dict], name: str) -> str:
-    """The last section of every page: commands, versions, seeds, seconds."""
+def listed(seeds: list[int]) -> str:
+    """`1, 2, 42 to 61`: three and more in a row by their ends."""
+    rows: list[list[int]] = []
+    for seed in sorted(seeds):
+        if rows and seed == rows[-1][-1] + 1:
+            rows[-1].append(seed)
+        else:
+            rows.append([seed])
+    return ", ".join(f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+
+
+def minutes(lines: list[dict]) -> str:
+    return counted(round(sum(line["seconds"] for line in lines) / 60), "minute")
+
+
+def exactly(command: str, declared: list[str], lines: list[dict]) -> list[str]:
+    """The command that makes those of the declared keys that have a line, by `KEYS` where that isn't all of them."""
+    there = {line["key"] for line in lines}
+    kept, missing = ([key for key in declared if (key in there) == is_kept] for is_kept in (True, False))
+    if not kept:
+        return []
+    sign, named = ("!", missing) if len(missing) <= len(kept) else ("@", kept)
+    return [f"KEYS='{sign}({'|'.join(named)})' {command}" if missing else command]
+
+
+def made_by(lines: list[dict], name: str, page: object = None) -> str:
+    """The last section of every page: commands, versions, seeds, seconds, machines; `page` is the module of its page.py."""
     if not lines:
         return "No run is kept yet.\n"
-    versions = sorted({line["version"] for line in lines})
+    of = lambda what, otherwise: getattr(page, what, otherwise)
     in_key = (re.search(r"\bseed[= ](\d+)", line["key"]) for line in lines if "seed" not in line)
-    seeds = sorted({line["seed"] for line in lines if "seed" in line} | {int(found[1]) for found in in_key if found})
-    said = f"{counted(len(lines), 'run')} of {', '.join(versions)}; {sum(line['seconds'] for line in lines) / 60:.0f} minutes together"
-    said += f"; seeds {', '.join(map(str, seeds))}" if seeds else ""
-    return (
-        f"{said}.\n\nTo make them again: `just experiment {name}`, or its small size with `--small`; what has its line in `results.jsonl` is not made\n"
-        f"again, and variables at the head of `run.sh` name single runs of either. `just results` makes this page of the lines.\n"
+    seeds = {line["seed"] for line in lines if "seed" in line} | {int(found[1]) for found in in_key if found}
+    said = f"- {counted(len(lines), 'run')}, {minutes(lines)} together" + (f"; seeds {listed(list(seeds))}" if seeds else "")
+    parts = [f"{said}.\n- Program: {by_version(lines)}.\n- Machine: {by_machine(lines)}.\n"]
+    own = of("commands", lambda lines: [])(lines)
+    if own:
+        parts.append("These commands make these lines and no others:\n")
+        parts.append("```sh\n" + "\n".join(own) + "\n```\n")
+    small = [line for line in lines if of("is_small", lambda line: False)(line)]
+    sizes = f"`just experiment {name}` makes the full size, with `--small` the small one"
+    sizes += f" ({counted(len(small), 'line')} of the above, {minutes(small)} by their seconds)" if small else ""
+    parts.append(
+        f"{sizes}. What has its line in `results.jsonl` is\nnot made again: `RESULTS=FILE` in front starts from another file. "
+        "`just results` makes this page of the lines.\n"
     )
+    if hasattr(page, "missing"):
+        without = of("missing", None)(lines)
+        parts.append("Of the full size these have no line yet:\n" if without else "No line of the full size is missing.\n")
+        parts += ["\n".join(f"- {one}" for one in without) + "\n"] if without else []
+    return "\n".join(parts)
+
+
+def by_version(lines: list[dict]) -> str:
+    named = lambda version: version if " at " in version else f"{version} of a commit that was not recorded"
+    return "; ".join(f"{counted(n, 'run')} of {named(version)}" for version, n in most_first([line["version"] for line in lines]))
+
+
+def by_machine(lines: list[dict]) -> str:
+    said = []
+    for found, n in most_first([json.dumps(line.get("machine", {}), sort_keys=True) for line in lines]):
+        one = json.loads(found)
+        if not one:
+            said.append(
+                f"{counted(n, 'run')} without a note of it, on two cores that often had other work and were paused, so minutes are no\n"
+                "  measure of speed"
+            )
+            continue
+        threads = f", RAYON_NUM_THREADS={one['threads']}" if "threads" in one else ""
+        said.append(f"{counted(n, 'run')} on {counted(one['cores'] or 0, 'core')} of {one.get('processor', 'a processor without a name')}{threads}")
+    return "; ".join(said)
+
+
+def most_first(values: list[str]) -> list[tuple[str, int]]:
+    return sorted(Counter(values).items(), key=lambda one: (-one[1], one[0]))
 
 
 # Plots.
@@ -226,15 +304,26 @@ def experiments() -> list[str]:
     return sorted(folder.parent.name for folder in HERE.glob("*/page.py"))
 
 
+def page_of(name: str) -> object:
+    """The module of a page.py, which may import what lies beside it. Two experiments may have modules of one name, so these are forgotten."""
+    folder = HERE / name
+    spec = importlib.util.spec_from_file_location(f"page_of_{name.replace('-', '_')}", folder / "page.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    spec.loader.exec_module(module)
+    sys.path.remove(str(folder))
+    for other, found in list(sys.modules.items()):
+        if Path(getattr(found, "__file__", None) or "").parent == folder:
+            del sys.modules[other]
+    return module
+
+
 def write(name: str, folder: Path) -> None:
     """The page and the plots of an experiment, into a folder."""
-    at = HERE / name / "page.py"
-    spec = importlib.util.spec_from_file_location(f"page_of_{name.replace('-', '_')}", at)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = page_of(name)
     results = HERE / name / "results.jsonl"
     lines = read(results) if results.exists() else []
-    text = module.page(lines, folder).rstrip() + f"\n\n## How it was made\n\n{made_by(lines, name)}"
+    text = module.page(lines, folder).rstrip() + f"\n\n## How it was made\n\n{made_by(lines, name, module)}"
     (folder / "RESULTS.md").write_text(text, encoding="utf-8")
 
 

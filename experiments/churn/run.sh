@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Paper 1's protocol (2106.02654; papers.md 5.6) on text: 1,000 rows for the deployed model with 100 for early stopping, 1,000 more for its
+# Paper 1's protocol (2106.02654) on text: 1,000 rows for the deployed model with 100 for early stopping, 1,000 more for its
 # successor, judged on 2,000 others, all drawn anew with each seed; of a task whose name ends in -5k five times as many but for the last.
-# Every baseline of papers.md 5.5, each part of them a sweep and a line; `tuned` has the rest of each one's grid.
+# Every baseline of the paper and some more, each part of them a sweep and a line; `tuned` has the rest of each one's grid. The paper's own
+# grids weren't at hand: these are ours, some of them as in published code.
 # The successor's head and order are of another seed than the deployed model's. All rows are from the training file, so IMDb's and AG
 # News's own test splits aren't touched.
 #   run.sh --small   the shipped encoder, two seeds of SST-2 and AG News, without `tuned` and `seven`
@@ -30,7 +31,7 @@ draw() {
     [[ $1 != *-5k ]] || times=5
     case ${1%-5k} in
         sst2) from+=(stanfordnlp/sst2 data/train-00000-of-00001.parquet "$3" --text sentence --names negative,positive) ;;
-        ag_news) from+=(local-subset/ag_news_20k data/train-00000-of-00001.parquet "$3" --names World,Sports,Business,Sci/Tech) ;;
+        ag_news) from+=("$ag_news" data/train-00000-of-00001.parquet "$3" --names World,Sports,Business,Sci/Tech) ;;
         imdb) from+=(stanfordnlp/imdb plain_text/train-00000-of-00001.parquet "$3" --names neg,pos) ;;
     esac
     "${from[@]}" --seed "$2" train=$((1000 * times)) validation=$((100 * times)) new=$((1000 * times)) test=2000
@@ -91,7 +92,7 @@ cold=$(methods retrain distil distil:divergence=logit-mse,lambda=0.1 distil:dive
     anchor-rcp:lambda=0.5,eta=0.5 anchor-rcp:lambda=0.8,eta=0.6 anchor-rcp:lambda=0.8,eta=0.6,smoothed=true mixup:alpha=0.2 \
     bi-tempered:t1=0.7,t2=2 bi-tempered:t1=0.3,t2=4 confidence-penalty:beta=0.1 entropy-minimisation:alpha=0.1 co-distil:beta=0.5 \
     shrink-perturb:shrink=0.4,perturb=0.1)
-# What of the grids of papers.md 5.5 isn't in `cold` and `near` (of k-NN smoothing β up to 0.5 and k up to 100), and the constraint on
+# What of the grids isn't in `cold` and `near` (of k-NN smoothing β up to 0.5 and k up to 100), and the constraint on
 # churn itself.
 tuned=$(
     methods distil:lambda=churn\<=0.05 distil:lambda=churn\<=0.1 distil:divergence=logit-mse,lambda=0.01 \

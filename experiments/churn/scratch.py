@@ -1,6 +1,6 @@
 """An encoder of a config and a vocabulary, without weights: scratch.py TEXTS.parquet OUT
 
-As near to papers.md 5.6 (a tutorial's transformer: 20,000 words, 200 tokens, width 32, one block of two heads, mean over tokens) as
+As near to a Keras tutorial's transformer on IMDb (20,000 words, 200 tokens, width 32, one block of two heads, mean over tokens) as
 an architecture of the program comes: ModernBERT in that size. The vocabulary is the words of the training file by their number,
 lower-case, without punctuation and markup. Needs `tokenizers` and `pyarrow`.
 """

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from statistics import mean, stdev, variance
+from statistics import correlation, mean, stdev, variance
 
 CONFIDENCE = 0.95
 
@@ -25,12 +25,14 @@ def interval(values: list[float]) -> Interval:
 
 
 def ratio_of_variances(a: list[float], b: list[float]) -> Interval:
-    """var(a)/var(b) by F, as if the two were independent and normal; runs of one seed share rows, which makes it too wide rather than
-    too narrow."""
-    middle = variance(a) / variance(b) if variance(b) > 0.0 else math.inf
-    tail = (1.0 - CONFIDENCE) / 2.0
-    n, m = len(a) - 1, len(b) - 1
-    return Interval(middle, middle / f_quantile(1.0 - tail, n, m), middle / f_quantile(tail, n, m))
+    """var(a)/var(b) of pairs that are normal together; needs three. By Pitman and Morgan: at a true ratio θ the sums a + √θ·b and the
+    differences a - √θ·b are uncorrelated, and the interval has the θ where their correlation isn't told from none."""
+    if not (variance(a) and variance(b)):
+        return Interval(variance(a) / variance(b) if variance(b) else math.inf, 0.0, math.inf)
+    middle, n = variance(a) / variance(b), len(a) - 2
+    k = 1.0 + 2.0 * (1.0 - correlation(a, b) ** 2) * student(n) ** 2 / n
+    apart = math.sqrt(k * k - 1.0)
+    return Interval(middle, middle * (k - apart), middle * (k + apart))
 
 
 def slope(points: list[tuple[float, float]]) -> float:

@@ -84,12 +84,14 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     }
     fs::write(here.join("run.sh"), RUN).unwrap();
     fs::write(here.join("page.py"), PAGE).unwrap();
-    let run = |flag: &str| {
+    let run_of = |keys: &str, flag: &str| {
         let mut command = Command::new("bash");
         command.arg("experiments/try/run.sh").args(Some(flag).filter(|flag| !flag.is_empty()));
+        command.env("KEYS", keys);
         command.env("LOWCHURN", env!("CARGO_BIN_EXE_lowchurn")).env_remove("RUNS");
         command.env_remove("RESULTS").current_dir(tree.path()).output().unwrap()
     };
+    let run = |flag: &str| run_of("", flag);
     let ran = || fs::read_to_string(tree.path().join("ran")).unwrap();
 
     let done = run("--small");
@@ -99,12 +101,15 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     assert!(text(&done).contains("seed 8 failed"), "{}", text(&done));
     assert_eq!((done.status.code(), ran().as_str()), (Some(1), "5\n7\n"));
     assert!(text(&run("--smal")).contains("--smal is unknown"));
+    let done = run_of("!(seed 8)", "");
+    assert!(done.status.success() && ran() == "5\n7\n", "{}", text(&done));
 
     let results = here.join("results.jsonl");
     let lines = fs::read_to_string(&results).unwrap();
     assert_eq!(lines.lines().count(), 2, "{lines}");
     assert!(lines.starts_with("{\"key\": \"seed 5\", \"seconds\": 0."), "{lines}");
     assert!(lines.contains("\"version\": \"lowchurn ") && lines.contains("\"accuracy\": 0.5}"));
+    assert!(lines.contains("\"machine\": {\"cores\": "), "{lines}");
 
     assert!(!tables(tree.path(), &["--check"]).status.success());
     let made = tables(tree.path(), &[]);
@@ -129,8 +134,9 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
 /// F, by scipy.stats (t.ppf(0.975, 4), f.ppf(0.975, 4, 9), f.ppf(0.025, 4, 9)).
 const CHECKED: &str = r#"
 import json, sys
+from statistics import correlation
 sys.path[:0] = ["experiments", "experiments/churn"]
-import page, statistic
+import claims, made, page, statistic
 
 def close(a, b):
     assert abs(a - b) < 1e-7, (a, b)
@@ -157,8 +163,32 @@ close(statistic.student(4), 2.7764451051977934)
 close(statistic.f_quantile(0.975, 4, 9), 4.7180784581281925)
 close(statistic.f_quantile(0.025, 4, 9), 0.11230047780266185)
 close(statistic.interval([1.0, 2.0, 3.0, 4.0, 5.0]).high, 3.0 + 2.7764451051977934 * (2.5 / 5) ** 0.5)
-close(statistic.ratio_of_variances([0.0, 2.0], [0.0, 1.0]).middle, 4.0)
+# At both ends of the interval sums and differences are just told to be correlated, by t with three degrees of freedom.
+a, b = [1.0, 4.0, 2.0, 8.0, 5.0], [0.5, 1.0, 1.5, 3.0, 1.0]
+ratio = statistic.ratio_of_variances(a, b)
+close(ratio.middle, 7.5 / 0.925)
+for end in (ratio.low, ratio.high):
+    r = correlation(*([x + sign * end**0.5 * y for x, y in zip(a, b)] for sign in (1, -1)))
+    close(abs(r) * (3 / (1 - r * r)) ** 0.5, statistic.student(3))
 close(statistic.slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0)
+
+# A verdict counts what its cases say; one of too few seeds says nothing.
+def said(*cases):
+    return claims.verdict(claims.LESS, [claims.Case("", statistic.Interval((low + high) / 2, low, high), n, [], costly) for low, high, n, costly in cases])
+
+assert said((-2, -1, 5, False), (-3, -1, 5, False), (1, 2, 4, False)) == "reproduced: ahead in 2 of 2, too few seeds in 1 more"
+assert said((1, 2, 5, False), (1, 3, 5, True)) == "not reproduced: ahead in 0 of 2, behind in 2"
+assert said((-2, -1, 5, False), (-2, -1, 5, True)) == "undecided: ahead in 1 of 2, less churn for clearly less accuracy in 1"
+assert said((-2, -1, 5, False)) == "undecided: ahead in 1 of 1"
+
+# Commands name the runs that have a line, each once.
+runs = [("tiny", task, part, seed) for task in ("sst2", "ag_news") for part in ("cold", "warm") for seed in range(42, 45)]
+runs += [("minilm-l6", "sst2", part, seed) for part in ("cold", "warm") for seed in (42, 44)] + [("tiny", "sst2", "seven", 43)]
+assert made.commands([dict(zip(("encoder", "data", "part", "seed"), run)) for run in runs]) == [
+    'TASKS="sst2 ag_news" ENCODERS="tiny:$(seq -s, 42 44)" PARTS="cold warm" just experiment churn',
+    'TASKS="sst2" ENCODERS="tiny:43" PARTS="seven" just experiment churn',
+    'TASKS="sst2" ENCODERS="minilm-l6:42,44" PARTS="cold warm" just experiment churn',
+]
 "#;
 
 #[test]

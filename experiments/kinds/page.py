@@ -14,6 +14,23 @@ JUDGED_BY = {
     "go_emotions": ("sets of 28 labels", "f1", "micro F1"),
 }
 
+# What run.sh makes; the small size has one seed and no PyTorch.
+SMALL = ["mrpc", "trec", "stsb", "banking77", "clinc_oos", "go_emotions, seed 42"]
+FULL = SMALL[:-1] + [f"{what}, seed {seed}" for seed in (42, 43, 44) for what in ("go_emotions", "go_emotions in PyTorch")]
+
+
+def commands(lines: list[dict]) -> list[str]:
+    return tables.exactly("just experiment kinds", FULL, lines)
+
+
+def missing(lines: list[dict]) -> list[str]:
+    there = {line["key"] for line in lines}
+    return [key for key in FULL if key not in there]
+
+
+def is_small(line: dict) -> bool:
+    return line["key"] in SMALL
+
 
 def page(lines: list[dict], folder) -> str:
     by_key = {line["key"]: line for line in lines}

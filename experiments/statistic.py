@@ -35,6 +35,13 @@ def ratio_of_variances(a: list[float], b: list[float]) -> Interval:
     return Interval(middle, middle * (k - apart), middle * (k + apart))
 
 
+def mcnemar(lost: int, won: int) -> float:
+    """How likely counts as far apart are where losing and winning a row are alike: exact, both sides."""
+    n = lost + won
+    tail = sum(math.comb(n, k) for k in range(min(lost, won) + 1)) / 2**n
+    return min(1.0, 2.0 * tail)
+
+
 def slope(points: list[tuple[float, float]]) -> float:
     """Of the least-squares line."""
     x, y = (mean(point[axis] for point in points) for axis in (0, 1))

@@ -141,8 +141,8 @@ def made_by(lines: list[dict], name: str, page: object = None) -> str:
     sizes = f"`just experiment {name}` makes the full size, with `--small` the small one"
     sizes += f" ({counted(len(small), 'line')} of the above, {minutes(small)} by their seconds)" if small else ""
     parts.append(
-        f"{sizes}. What has its line in `results.jsonl` is\nnot made again: `RESULTS=FILE` in front starts from another file. "
-        "`just results` makes this page of the lines.\n"
+        f"{sizes}.\nWhat has its line in `results.jsonl` is not made again; `RESULTS=FILE` in front starts from another file. `just results` makes this page\n"
+        "of the lines.\n"
     )
     if hasattr(page, "missing"):
         without = of("missing", None)(lines)

@@ -170,6 +170,7 @@ close(ratio.middle, 7.5 / 0.925)
 for end in (ratio.low, ratio.high):
     r = correlation(*([x + sign * end**0.5 * y for x, y in zip(a, b)] for sign in (1, -1)))
     close(abs(r) * (3 / (1 - r * r)) ** 0.5, statistic.student(3))
+close(statistic.mcnemar(2, 9), golden["A3_mcnemar_exact"]["p_two_sided"])
 close(statistic.slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0)
 
 # A verdict counts what its cases say; one of too few seeds says nothing.

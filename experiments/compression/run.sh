@@ -4,34 +4,41 @@
 source "$(dirname "$0")/../lib.sh"
 hub
 
-rows='train[:12000]'
-[ -n "$small" ] || rows=train
+mark= rows='train[:12000]'
+# Runs of the full size have keys and folders of their own.
+[ -n "$small" ] || mark="full " rows=train out=$out/full
 data=(sst2 --train-split "$rows" --bf16 --max-length 64 --epochs 2 --seed 42)
 teacher=$out/teacher
 students=(--teacher "$teacher" --tables "$out/tables")
 
+# The teacher of all; its line may be there from another machine, and its folder not.
+taught() {
+    [ -f "$teacher/manifest.json" ] || lowchurn finetune "${data[@]}" --model minilm-l6 --learning-rate 1e-4 --output "$teacher"
+}
 measured() { # FOLDER: a line of its scores on the validation rows, beside the teacher's
     "$python" experiments/compression/measure.py "$binary" "$1" "$teacher" "$rows"
 }
 fine_tuned() {
-    lowchurn finetune "${data[@]}" --model minilm-l6 --learning-rate 1e-4 --output "$teacher" &&
-        measured "$teacher"
+    taught && measured "$teacher"
 }
 student() { # NAME START FLAG...
     local folder=$out/$1 start=$2
     shift 2
-    lowchurn distil "${data[@]}" "${students[@]}" --student "$start" --output "$folder" "$@" &&
+    taught && lowchurn distil "${data[@]}" "${students[@]}" --student "$start" --output "$folder" "$@" &&
         measured "$folder"
 }
-cut() { # LAYERS: what a student of so many layers starts from
-    [ -e "$out/start-$1/config.json" ] || lowchurn student "$teacher" --layers "$1" --output "$out/start-$1" >&2
+smaller() { # NAME LAYERS FLAG...: a student that starts from some of the teacher's layers
+    local name=$1 layers=$2 start=$out/start-$2
+    shift 2
+    taught
+    [ -e "$start/config.json" ] || lowchurn student "$teacher" --layers "$layers" --output "$start" >&2
+    student "$name" "$start" --learning-rate 2e-4 "$@"
 }
 
-once "teacher" fine_tuned
+once "${mark}teacher" fine_tuned
 for layers in 3 2; do
-    cut "$layers"
-    once "$layers layers, labels alone" student "$layers-labels" "$out/start-$layers" --lambda 0 --learning-rate 2e-4
-    once "$layers layers, labels and logits" student "$layers-logits" "$out/start-$layers" --lambda 0.7 --learning-rate 2e-4
-    once "$layers layers, labels, logits and hidden states" student "$layers-hidden" "$out/start-$layers" --lambda 0.7 --hidden-weight 1 --learning-rate 2e-4
+    once "$mark$layers layers, labels alone" smaller "$layers-labels" $layers --lambda 0
+    once "$mark$layers layers, labels and logits" smaller "$layers-logits" $layers --lambda 0.7
+    once "$mark$layers layers, labels, logits and hidden states" smaller "$layers-hidden" $layers --lambda 0.7 --hidden-weight 1
 done
-once "tiny, labels and logits" student tiny-logits tiny --lambda 0.7 --learning-rate 1e-3
+once "${mark}tiny, labels and logits" student tiny-logits tiny --lambda 0.7 --learning-rate 1e-3

@@ -127,7 +127,7 @@ golden:
     {{python}} crates/models/tests/pickle/make.py
     {{python}} crates/churn/schema/make.py && mv report-v1.schema.json crates/churn/schema/
 
-# A claim of a paper, run again: just experiment variance --small (under 30 minutes); goes on where it stopped, then makes its page
+# A claim of a paper, run again: just experiment variance --small; goes on where it stopped, then makes its page
 [group('measure')]
 [no-exit-message]
 experiment NAME *ARGS:

@@ -132,7 +132,7 @@ def made_by(lines: list[dict], name: str, page: object = None) -> str:
     in_key = (re.search(r"\bseed[= ](\d+)", line["key"]) for line in lines if "seed" not in line)
     seeds = {line["seed"] for line in lines if "seed" in line} | {int(found[1]) for found in in_key if found}
     said = f"- {counted(len(lines), 'run')}, {minutes(lines)} together" + (f"; seeds {listed(list(seeds))}" if seeds else "")
-    parts = [f"{said}.\n- Program: {by_version(lines)}.\n- Machine: {by_machine(lines)}.\n"]
+    parts = [f"{said}.\n- Version: {by_version(lines)}.\n- Machine: {by_machine(lines)}.\n"]
     own = of("commands", lambda lines: [])(lines)
     if own:
         parts.append("These commands make these lines and no others:\n")
@@ -152,8 +152,12 @@ def made_by(lines: list[dict], name: str, page: object = None) -> str:
 
 
 def by_version(lines: list[dict]) -> str:
-    named = lambda version: version if " at " in version else f"{version} of a commit that was not recorded"
-    return "; ".join(f"{counted(n, 'run')} of {named(version)}" for version, n in most_first([line["version"] for line in lines]))
+    """`lowchurn 0.1.0: 3 runs of a commit that was not recorded, 2 runs of e03cc982c733`."""
+    by_release: dict[str, list[str]] = {}
+    for version, n in most_first([line["version"] for line in lines]):
+        release, _, commit = version.partition(" at ")
+        by_release.setdefault(release, []).append(f"{counted(n, 'run')} of {commit or 'a commit that was not recorded'}")
+    return "; ".join(f"{release}: {', '.join(said)}" for release, said in by_release.items())
 
 
 def by_machine(lines: list[dict]) -> str:

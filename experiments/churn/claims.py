@@ -103,20 +103,20 @@ def claims(groups: dict[tuple[str, str], Found], objectives: dict[tuple[str, str
     cases: dict[str, list[Case]] = defaultdict(list)
     for (encoder, data), lines in sorted(objectives.items()):
         if len(lines) > 1:
-            name = f"{NAMES.get(data, data)} {encoder}"
+            name = f"{NAMES.get(data, data)}, {encoder}"
             cases[OBJECTIVE.title].append(of_variance(name, lines))
             cases[ESTIMATES.title].append(of_error(name, lines, 2))
             cases[ESTIMATES_HALF.title].append(of_error(name, lines, 1))
     for (encoder, data), found in groups.items():
-        for claim, case in of_points(f"{NAMES.get(data, data)} {encoder}", found):
+        for claim, case in of_points(f"{NAMES.get(data, data)}, {encoder}", found):
             cases[claim.title].append(case)
     told = [(n, claim, cases[claim.title]) for n, claim in enumerate((claim for claim in CLAIMS if cases[claim.title]), 1)]
     parts = [
         "## Claims\n",
-        "A case is a task with an encoder. Reproduced: the interval of every case that counts lies on the claim's side (of zero, for ratios of one);\n"
-        "not reproduced: that of each lies on the other; else undecided, and below {} cases that count always. A case counts from {} seeds on; where\n"
-        "the claim is on a variance over seeds (the last two), from {} on. Less churn for clearly less accuracy (whose interval is below zero) is no\n"
-        "gain, so it isn't on the claim's side.\n".format(LEAST_TASKS, LEAST_SEEDS, LEAST_SEEDS_OF_VARIANCES),
+        "A case is a task with an encoder. It counts from {} seeds on; in the last two claims, which are on a variance over seeds, from {} on. A claim is\n"
+        "reproduced where the interval of every case that counts is on the claim's side (of zero; for ratios, of one), not reproduced where each is\n"
+        "on the other side, and else undecided, as it is with fewer than {} cases that count. Less churn isn't on the claim's side where accuracy is\n"
+        "clearly lower, which is where its whole interval is below zero.\n".format(LEAST_SEEDS, LEAST_SEEDS_OF_VARIANCES, LEAST_TASKS),
         table(["", "claim", "verdict", "seeds needed"], [[n, claim.title, verdict(claim, own), claim.least_seeds] for n, claim, own in told]),
     ]
     for n, claim, own in told:

@@ -85,6 +85,6 @@ def times(lines: list[dict]) -> list[str]:
     ]
     return [
         "## Minutes\n",
-        "The median of a line, which is a whole part of one seed (some fifteen trainings and more; `objective` is two at most), and the sum of all.\n",
+        "The median of a line, which is all trainings of a part with one seed, and the sum of all lines.\n",
         table(["encoder", "task", *shown, "sum"], rows),
     ]

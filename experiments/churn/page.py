@@ -53,8 +53,8 @@ def page(lines: list[dict], folder: Path) -> str:
         groups[(line["encoder"], line["data"])].append(line)
     found = {group: settings_of(own) for group, own in sorted(groups.items())}
     found = {group: own for group, own in found.items() if COLD in own}
-    counts = Counter(f"{NAMES.get(line['data'], line['data'])} {line['encoder']}" for line in lines if line["part"] == "tuned")
-    tuned = [f"{name} with {counted(n, 'seed')}" for name, n in sorted(counts.items())]
+    counts = Counter(f"{line['encoder']} on {NAMES.get(line['data'], line['data'])}" for line in lines if line["part"] == "tuned")
+    tuned = [f"{name}, {counted(n, 'seed')}" for name, n in sorted(counts.items())]
     about = ABOUT.format(draws=DRAWS, tuned=", ".join(tuned) or "nowhere yet")
     parts = [about, *claims(found, {group: [line for line in own if line["part"] == "objective"] for group, own in groups.items()})]
     for (encoder, data), own in found.items():

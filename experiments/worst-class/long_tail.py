@@ -1,4 +1,5 @@
-"""A data set with a long tail: python3 long_tail.py SET RATIO FOLDER; needs pyarrow. HF_ENDPOINT names the hub.
+"""A data set with a long tail: python3 long_tail.py SET RATIO FOLDER; needs pyarrow. HF_ENDPOINT names the hub, AG_NEWS another
+copy of AG News.
 
 Writes train, validation and test.jsonl (id, text, label). Of the training rows class y keeps n_y = n_max * RATIO ** (-y / (m - 1)),
 classes from the largest to the smallest, as far as they have so many; RATIO 1 keeps what the set has. What is not of the training
@@ -21,7 +22,7 @@ MOST_HELD = 250
 FILE = "{}-00000-of-00001.parquet"
 # Repository, folder, text, label, most rows of a class to train on, and where there is no other split, the share that is held out.
 SETS = {
-    "ag_news": ("local-subset/ag_news_20k", "data", "text", "label", 1000, 0.2),
+    "ag_news": (os.environ.get("AG_NEWS", "local-subset/ag_news_20k"), "data", "text", "label", 1000, 0.2),
     "banking77": ("PolyAI/banking77", "data", "text", "label", 150, None),
     "clinc": ("clinc/clinc_oos", "imbalanced", "text", "intent", None, None),
     "hate_speech": ("tdavidson/hate_speech_offensive", "data", "tweet", "class", 2000, 0.4),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Teacher by student objectives on uneven classes, the trade-off, the contrasts, and post-shifting: bash run.sh [--small]
 # CELLS="ag_news:100:3 hate_speech:1:3" runs other sets, ratios and seeds, GROUPS_OF="airline:4" those of groups, BUDGETS_OF="ag_news:100:4" updates; DECIDING=yes no cells
-# but those that a claim is judged by.
+# but those that a claim is judged by; LEAVE_OUT="teacher=standard student=ada-alpha,..." names runs of them, by what their keys end in, that aren't made.
 source "$(dirname "$0")/../lib.sh"
 hub
 
@@ -47,13 +47,18 @@ shifted() { # FOLDER MODEL OBJECTIVE
         score "$1"
 }
 
+unless_left_out() { # KEY COMMAND...
+    if [[ ,${LEAVE_OUT:-}, = *,"${1#"$key "}",* ]]; then return; fi
+    once "$@"
+}
+
 # Of the standard teacher, and of labels.
 bounded_students() {
     for ratio_of in 10 100; do
-        once "$key teacher=standard student=ratio-$ratio_of" of_teacher "$models/ratio-$ratio_of" "$bounded=$ratio_of" "$models/standard"
+        unless_left_out "$key teacher=standard student=ratio-$ratio_of" of_teacher "$models/ratio-$ratio_of" "$bounded=$ratio_of" "$models/standard"
     done
-    once "$key teacher=standard student=as-shipped" of_teacher "$models/as-shipped" robust "$models/standard"
-    once "$key teacher=none student=ratio-100" of_labels "$models/labels-ratio-100" "$bounded=100"
+    unless_left_out "$key teacher=standard student=as-shipped" of_teacher "$models/as-shipped" robust "$models/standard"
+    unless_left_out "$key teacher=none student=ratio-100" of_labels "$models/labels-ratio-100" "$bounded=100"
 }
 # FOLDER: right rows of each group
 of_groups() {
@@ -84,13 +89,13 @@ for run in ${DECIDING:+$runs}; do
     names "$run"
     for objective in standard "$robust"; do
         student=${objective%%:*}
-        once "$key teacher=none student=$student" of_labels "$models/$student" "$objective"
-        once "$key teacher=standard student=$student" of_teacher "$models/standard-$student" "$objective" "$models/standard"
+        unless_left_out "$key teacher=none student=$student" of_labels "$models/$student" "$objective"
+        unless_left_out "$key teacher=standard student=$student" of_teacher "$models/standard-$student" "$objective" "$models/standard"
     done
-    once "$key teacher=standard student=balanced" of_teacher "$models/standard-balanced" balanced "$models/standard"
-    once "$key teacher=robust student=robust" of_teacher "$models/robust-robust" "$robust" "$models/robust"
-    once "$key teacher=standard student=group-dro" of_teacher "$models/group-dro" "$robust,form=weights" "$models/standard"
-    once "$key teacher=standard student=post-shift-robust" shifted "$models/shifted-robust" "$models/standard-standard" robust
+    unless_left_out "$key teacher=standard student=balanced" of_teacher "$models/standard-balanced" balanced "$models/standard"
+    unless_left_out "$key teacher=robust student=robust" of_teacher "$models/robust-robust" "$robust" "$models/robust"
+    unless_left_out "$key teacher=standard student=group-dro" of_teacher "$models/group-dro" "$robust,form=weights" "$models/standard"
+    unless_left_out "$key teacher=standard student=post-shift-robust" shifted "$models/shifted-robust" "$models/standard-standard" robust
     bounded_students
 done
 [ -z "${DECIDING:-}" ] || exit 0
@@ -98,28 +103,28 @@ done
 for run in $runs; do
     names "$run"
     for objective in standard balanced "$robust"; do
-        once "$key teacher=none student=${objective%%:*}" of_labels "$models/${objective%%:*}" "$objective"
+        unless_left_out "$key teacher=none student=${objective%%:*}" of_labels "$models/${objective%%:*}" "$objective"
     done
     for teacher in standard balanced robust; do
         for objective in standard balanced "$robust"; do
             student=${objective%%:*}
-            once "$key teacher=$teacher student=$student" of_teacher "$models/$teacher-$student" "$objective" "$models/$teacher"
+            unless_left_out "$key teacher=$teacher student=$student" of_teacher "$models/$teacher-$student" "$objective" "$models/$teacher"
         done
     done
     for weight in 0.25 0.5 0.75; do
-        once "$key teacher=standard student=robust weight=$weight" \
+        unless_left_out "$key teacher=standard student=robust weight=$weight" \
             of_teacher "$models/weight-$weight" "$robust" "$models/standard" --worst-class-weight "$weight"
     done
-    once "$key teacher=standard student=group-dro" of_teacher "$models/group-dro" "$robust,form=weights" "$models/standard"
-    once "$key teacher=standard student=teacher-steered" of_teacher "$models/steered" "$robust,labels=teacher" "$models/standard"
-    once "$key teacher=standard student=ada-margin" of_teacher "$models/ada-margin" ada-margin "$models/standard"
-    once "$key teacher=standard student=ada-alpha" of_teacher "$models/ada-alpha" ada-alpha "$models/standard"
+    unless_left_out "$key teacher=standard student=group-dro" of_teacher "$models/group-dro" "$robust,form=weights" "$models/standard"
+    unless_left_out "$key teacher=standard student=teacher-steered" of_teacher "$models/steered" "$robust,labels=teacher" "$models/standard"
+    unless_left_out "$key teacher=standard student=ada-margin" of_teacher "$models/ada-margin" ada-margin "$models/standard"
+    unless_left_out "$key teacher=standard student=ada-alpha" of_teacher "$models/ada-alpha" ada-alpha "$models/standard"
     bounded_students
 done
 for run in $runs; do
     names "$run"
     for objective in balanced robust; do
-        once "$key teacher=standard student=post-shift-$objective" \
+        unless_left_out "$key teacher=standard student=post-shift-$objective" \
             shifted "$models/shifted-$objective" "$models/standard-standard" "$objective"
     done
 done
@@ -134,8 +139,8 @@ for run in ${GROUPS_OF-$groups}; do
     key="${small:+small }groups=$set seed=$seed"
     for objective in standard balanced:group-by=group "robust:every=10,step=0.5,group-by=group"; do
         student=${objective%%:*}
-        once "$key teacher=none student=$student" grouped_by_labels "$models/$student" "$objective"
-        once "$key teacher=standard student=$student" grouped_by_teacher "$models/standard-$student" "$objective" "$models/standard"
+        unless_left_out "$key teacher=none student=$student" grouped_by_labels "$models/$student" "$objective"
+        unless_left_out "$key teacher=standard student=$student" grouped_by_teacher "$models/standard-$student" "$objective" "$models/standard"
     done
 done
 
@@ -158,7 +163,7 @@ for run in ${BUDGETS_OF-$budgets}; do
         lowchurn predict --model "$models/half" --data "$data/test.jsonl" --output "$models/half.jsonl" >&2
     fi
     for objective in standard robust; do
-        once "$key objective=$objective budget=none" updated "$models/update-$objective" "$objective"
-        once "$key objective=$objective budget=15%" updated "$models/update-$objective-budget" "$objective" --max-churn 15%
+        unless_left_out "$key objective=$objective budget=none" updated "$models/update-$objective" "$objective"
+        unless_left_out "$key objective=$objective budget=15%" updated "$models/update-$objective-budget" "$objective" --max-churn 15%
     done
 done

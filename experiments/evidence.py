@@ -77,7 +77,9 @@ def told(claims: list[Claim]) -> list[str]:
     return parts
 
 
-def among(cases: list[Case]) -> str:
-    """`5 sets, 1 more left out`."""
-    n_left_out = sum(bool(case.left_out) for case in cases)
-    return counted(len(cases) - n_left_out, "set") + (f", {n_left_out} more left out" if n_left_out else "")
+def counts(cases: list[Case], above: str = "higher", below: str = "lower", where: str = "") -> str:
+    """`higher in 3, lower in 0 of 5 sets, 1 more left out`."""
+    up, down, n = sides(cases)
+    n_left_out = len(cases) - n
+    said = f"{above} in {up}, {below} in {down} of {counted(n, 'set')}{where}" if n else "no set counts yet"
+    return said + (f", {n_left_out} more left out" if n_left_out else "")

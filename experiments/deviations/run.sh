@@ -15,19 +15,27 @@ else
     base=minilm-l6 large=${LARGE:-bert-base-uncased} large_epochs=3 rows=20000 seeds=${SEEDS:-1 2 3 4 5} sets="sst2 mrpc cola ag_news_20k imdb" large_sets="sst2 mrpc cola ag_news_20k imdb"
 fi
 
-# The rows of a set: `of DATA train` or `of DATA test`. IMDb and AG News have their classes one after the other.
+# Of 1,500 tickets a third is to test on.
+tickets=$((rows < 1000 ? rows : 1000))
+# AG News of another place than the 20,000 rows: the whole set, whose rows are in no order.
+whole_ag_news=fancyzhx/ag_news
+# The task of a set; keys and folders have the set's name.
+task() { if [ "$1" = ag_news_20k ] && [ "${AG_NEWS:-}" = $whole_ag_news ]; then echo ag_news; else echo "$1"; fi; }
+
+# The rows of a set: `of DATA train` or `of DATA test`. IMDb and the 20,000 of AG News have their classes one after the other.
 of() {
     local half=$((rows / 2)) quarter=$((rows / 4))
     [ "$half" -le 12000 ] || half=12000
     [ "$quarter" -le 4500 ] || quarter=4500
-    case $1-$2 in
+    case $(task "$1")-$2 in
+        ag_news-test) echo "test[:1000]" ;;
         ag_news_20k-train)
             echo "train[:$quarter]+train[5000:$((5000 + quarter))]+train[10000:$((10000 + quarter))]+train[15000:$((15000 + quarter))]"
             ;;
         ag_news_20k-test) echo "train[4750:5000]+train[9750:10000]+train[14750:15000]+train[19750:]" ;;
         imdb-*) echo "$2[$((12500 - half)):$((12500 + half))]" ;;
-        tickets-train) echo "train[:$rows]" ;;
-        tickets-test) echo "train[$rows:]" ;;
+        tickets-train) echo "train[:$tickets]" ;;
+        tickets-test) echo "train[$tickets:]" ;;
         *-train) echo "train[:$rows]" ;;
         *-test) echo "validation[:1000]" ;;
     esac
@@ -35,7 +43,8 @@ of() {
 
 # teacher NAME DATA SEED EPOCHS BASE [TRAIN]: a run of labels; TRAIN is another file to train on.
 teacher() {
-    local data=$2 train
+    local data train
+    data=$(task "$2")
     train=$(of "$2" train)
     [ -z "${6:-}" ] || data=$6 train="train"
     [ -f "$out/$1/manifest.json" ] || lowchurn finetune "$data" --model "$5" --train-split "$train" --eval-split none --seed "$3" \
@@ -44,7 +53,7 @@ teacher() {
 
 # student NAME TEACHER DATA SEED EPOCHS LAMBDA T: a run that follows one.
 student() {
-    [ -f "$out/$1/manifest.json" ] || lowchurn distil "$3" --model "$base" --train-split "$(of "$3" train)" --eval-split none --seed "$4" \
+    [ -f "$out/$1/manifest.json" ] || lowchurn distil "$(task "$3")" --model "$base" --train-split "$(of "$3" train)" --eval-split none --seed "$4" \
         --epochs "$5" --fresh-head --teacher "$out/$2" --tables "$out/tables" --lambda "$6" --temperature "$7" --output "$out/$1" ${keep:-}
 }
 
@@ -52,8 +61,8 @@ student() {
 diagnose() {
     local student=$1 teacher=$2 data=$3
     shift 3
-    lowchurn diagnose --json --teacher "$out/$teacher" --student "$out/$student" --data "$data:$(of "$data" test)" \
-        --train-data "$data:$(of "$data" train)" --output "$out/$student/diagnosis" ${directions:-} |
+    lowchurn diagnose --json --teacher "$out/$teacher" --student "$out/$student" --data "$(task "$data"):$(of "$data" test)" \
+        --train-data "$(task "$data"):$(of "$data" train)" --output "$out/$student/diagnosis" ${directions:-} |
         "$python" experiments/deviations/line.py data="$data" "$@"
 }
 
@@ -73,6 +82,16 @@ for seed in $seeds; do
             once "${mark}self $data T $t seed $seed" pair "self-$data-$seed-t$t" "self-$data-$seed" "$data" "$seed" 4 1 $t what=self
         done
         once "${mark}self $data λ 0.5 seed $seed" pair "self-$data-$seed-half" "self-$data-$seed" "$data" "$seed" 4 0.5 1 what=self
+    done
+done
+
+# What any other model of these rows looks like beside a teacher: the teacher of the next seed, of the first one for the last, in the student's place.
+order=($seeds)
+for at in "${!order[@]}"; do
+    seed=${order[at]} other=${order[(at + 1) % ${#order[@]}]}
+    [ "$seed" != "$other" ] || continue
+    for data in $sets; do
+        once "${mark}null $data seed $seed" diagnose "self-$data-$other" "self-$data-$seed" "$data" seed="$seed" other="$other" lambda=none what=null
     done
 done
 
@@ -104,7 +123,7 @@ done
 # A fifth of the labels wrong; the student follows the teacher, or learns the wrong labels itself.
 for seed in $seeds; do
     noisy=$out/noisy-$seed.jsonl
-    "$python" experiments/deviations/noise.py "$rows" 0.2 "$seed" >"$noisy"
+    "$python" experiments/deviations/noise.py "$tickets" 0.2 "$seed" >"$noisy"
     teacher "noise-$seed" tickets "$seed" 12 "$base" "$noisy" >&2
     once "${mark}noise teacher seed $seed" diagnose "noise-$seed" "noise-$seed" tickets what=noise lambda=none seed="$seed"
     once "${mark}noise student seed $seed" pair "noise-$seed-student" "noise-$seed" tickets "$seed" 12 1 4 what=noise

@@ -136,7 +136,10 @@ def advice(of):
     pairs = {(line["data"], line["seed"], line["temperature"]): line for line in of("self") if line["lambda"] == 1}
     both = [(line, pairs[*key[:2], 4]) for key, line in pairs.items() if key[2] == 1 and (*key[:2], 4) in pairs]
     steeper = sum(slope(four) > slope(one) for one, four in both)
-    said = [f"At T 4 the student follows more closely than at T 1 (claims), yet its slope is steeper in {steeper} of {len(both)} pairs: the slope alone would say the opposite."]
+    said = [
+        f"Claims 7 and 8 say how far a higher T brings the student nearer. Its slope is steeper at T 4 in {steeper} of {len(both)} pairs all the same: the slope alone would say\n"
+        "the opposite."
+    ]
     sst2 = [line for line in of("self") if line["data"] == "sst2"]
     rows = []
     for (epochs, weight, t), found in sorted(groups(of("length") + sst2, "epochs", "lambda", "temperature").items(), key=str):

@@ -11,7 +11,7 @@ def main(path: str, *pairs: str) -> None:
     said["seed"] = int(said["seed"])
     scores = json.loads([line for line in sys.stdin if line.startswith("{")][-1])["metrics"]
     report = json.loads(Path(path).read_text(encoding="utf-8"))["report"]
-    kept = ("variance", "lambda_hat_centred", "rho2_centred", "measured_ratio")
+    kept = ("variance", "lambda_hat_centred", "rho2_centred", "measured_ratio", "student_of_mean", "teacher_of_mean", "product_of_means")
     said |= {"loss": scores["loss"], "accuracy": scores["accuracy"], "lambda": report["lambda"]}
     said |= {"batches": report["batches"], "own_batches": report["own_batches"]}
     said["groups"] = {group["group"]: {key: group[key] for key in kept} for group in report["groups"]}

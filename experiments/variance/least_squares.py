@@ -1,4 +1,4 @@
-"""The exact law of least squares (papers.md 8.4, derived there): at stationarity E‖x − x*‖² = (1 − λ)²·V + λ²·D².
+"""The exact law of least squares (derived here, not in the paper): at stationarity E‖x − x*‖² = (1 − λ)²·V + λ²·D².
 
 Five weights, twelve rows, batches of one row drawn at random, a constant step; the error is averaged over a long path, for teachers at three
 distances. V is that of the plain path with the same draws. Prints one line of JSON.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Paper 4 (2305.17581): what a teacher does to the noise of plain SGD. A linear probe on frozen vectors (what the last layer reads of the
-# first token), batches of 10, a constant step of 0.05 without clipping, as the paper's linear runs (papers.md 8.6).
+# first token), batches of 10, a constant step of 0.05 without clipping, as the paper's linear runs.
 # The floor is measured from the optimum on, so nothing of the way there is in it; the curves start from a new last layer.
 #   run.sh --small   the shipped encoder, one seed (SEEDS="43 44" for others), under 30 minutes on two cores;   run.sh   MiniLM too, five seeds, λ by tenths
 source "$(dirname "$0")/../lib.sh"
@@ -26,7 +26,7 @@ draw() {
     case $1 in
         sst2) "$python" experiments/draw.py stanfordnlp/sst2 data/train-00000-of-00001.parquet "$3" --text sentence \
             --names negative,positive --seed "$2" train=$rows few=60 ;;
-        ag_news) "$python" experiments/draw.py local-subset/ag_news_20k data/train-00000-of-00001.parquet "$3" \
+        ag_news) "$python" experiments/draw.py "$ag_news" data/train-00000-of-00001.parquet "$3" \
             --names World,Sports,Business,Sci/Tech --seed "$2" train=$rows few=60 ;;
     esac
 }
@@ -86,11 +86,11 @@ descent() {
     said "$folder" experiment=descent data="$name_of" encoder="$encoder" reduction="$reduction" lambda="$lambda" teacher="$teacher" seed="$seed"
 }
 
-# cosines STUDENT TEACHER: what `diagnose --gradients` says, as one line.
+# cosines STUDENT TEACHER [EXPERIMENT]: what `diagnose --gradients` says, as one line.
 cosines() {
     lowchurn diagnose --teacher "$dir/whole-$2" --student "$dir/whole-$1" --data "$data" --gradients $((rows / 10)) --output "$dir/gradients" &&
         lowchurn eval --model "$dir/whole-$2" --data "$data" --max-length 64 --json | "$python" $here/cosines.py "$dir/gradients/gradients.json" \
-            experiment=cosines data="$name_of" encoder="$encoder" student="$1" teacher="$2" seed="$seed"
+            experiment="${3:-cosines}" data="$name_of" encoder="$encoder" student="$1" teacher="$2" seed="$seed"
 }
 
 for encoder in $encoders; do
@@ -138,6 +138,8 @@ for encoder in $encoders; do
                     done
                     once "cosines $student $who $what" cosines $student $who
                 done
+                # The same with the length of the mean gradient, which lines of cosines had not at first.
+                once "signal $student early $what" cosines $student early signal
             done
             once "descent none 0 none $what" descent none 0 none
             for who in good early poor; do

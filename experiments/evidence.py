@@ -15,7 +15,7 @@ HEAD = ["mean", "95 % interval", "seeds", "it says"]
 
 @dataclass
 class Case:
-    """A data set: by seed, what the claim says to be above `zero`."""
+    """A data set: a number a seed, which a claim sets against `zero`."""
 
     name: str
     values: list[float]

@@ -134,7 +134,7 @@ def draw_switches(path, lines):
 def advice(of):
     """The same student, trained otherwise: does it come nearer to its teacher?"""
     pairs = {(line["data"], line["seed"], line["temperature"]): line for line in of("self") if line["lambda"] == 1}
-    both = [(line, pairs[*key[:2], 4]) for key, line in pairs.items() if key[2] == 1 and (*key[:2], 4) in pairs]
+    both = [(line, pairs[(*key[:2], 4)]) for key, line in pairs.items() if key[2] == 1 and (*key[:2], 4) in pairs]
     steeper = sum(slope(four) > slope(one) for one, four in both)
     said = [
         f"Claims 7 and 8 say how far a higher T brings the student nearer. Its slope is steeper at T 4 in {steeper} of {len(both)} pairs all the same: the slope alone would say\n"

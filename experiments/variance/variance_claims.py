@@ -145,24 +145,54 @@ def claims(lines: list[dict]) -> list[Claim]:
     kd = lambda lam, teacher: ("kd", lam, teacher)
     excess, loss, variance = "Excess over plain SGD's", "Loss over plain SGD's", "Variance of distillation's gradients over that of the labels'"
     of_probes = [
-        judged("A teacher at the optimum takes nearly all noise away (λ 0.9: under 5 %)", excess, "lower", each(probes, lambda of: under(0.05, of, biased(0.9, "optimum")))),
+        judged(
+            "A teacher at the optimum takes nearly all noise away (λ 0.9: under 5 %)",
+            excess,
+            "lower",
+            each(probes, lambda of: under(0.05, of, biased(0.9, "optimum"))),
+        ),
         judged(
             "Least squares' law (1 − λ)²·V + λ²·D² (derived here, not in the paper) tells the floors here too, teacher stopped early (misses under 10 %)",
             "The largest relative miss over all λ, with D² as found at λ 1",
             "lower",
             each(probes, lambda of: by_law(0.1, of, "good")),
         ),
-        judged("The same of a poor teacher", "The largest relative miss over all λ, with D² as found at λ 1", "lower", each(probes, lambda of: by_law(0.1, of, "poor"))),
-        judged("A teacher stopped early takes noise off at a small λ, biased as it is (λ 0.1: under 1)", excess, "lower", each(probes, lambda of: under(1.0, of, biased(0.1, "good")))),
+        judged(
+            "The same of a poor teacher",
+            "The largest relative miss over all λ, with D² as found at λ 1",
+            "lower",
+            each(probes, lambda of: by_law(0.1, of, "poor")),
+        ),
+        judged(
+            "A teacher stopped early takes noise off at a small λ, biased as it is (λ 0.1: under 1)",
+            excess,
+            "lower",
+            each(probes, lambda of: under(1.0, of, biased(0.1, "good"))),
+        ),
         judged("A poor teacher raises the floor (λ 0.9: over 1)", excess, "higher", each(probes, lambda of: under(1.0, of, biased(0.9, "poor")))),
-        judged("A better teacher has a lower floor (stopped early, then poor, λ 0.9)", f"{excess}, the first less the second", "lower", each(probes, lambda of: less_than(of, biased(0.9, "good"), biased(0.9, "poor")))),
-        judged("The correction mends a poor teacher's pull (unbiased, then biased, λ 0.5)", f"{excess}, the first less the second", "lower", each(probes, lambda of: less_than(of, mended(0.5, "poor"), biased(0.5, "poor")))),
+        judged(
+            "A better teacher has a lower floor (stopped early, then poor, λ 0.9)",
+            f"{excess}, the first less the second",
+            "lower",
+            each(probes, lambda of: less_than(of, biased(0.9, "good"), biased(0.9, "poor"))),
+        ),
+        judged(
+            "The correction mends a poor teacher's pull (unbiased, then biased, λ 0.5)",
+            f"{excess}, the first less the second",
+            "lower",
+            each(probes, lambda of: less_than(of, mended(0.5, "poor"), biased(0.5, "poor"))),
+        ),
         judged("SVRG's floor is under plain SGD's", excess, "lower", each(probes, lambda of: under(1.0, of, ("svrg", 1.0, "none")))),
     ]
     if not noise and not descents:
         return of_probes
     return of_probes + [
-        judged("Whole encoder: distillation's gradient is near the theory's (teacher of 60 updates: over 0.9)", "Median cosine", "higher", each(noise, lambda of: under(0.9, of, ("cosine", 0.5, "early")))),
+        judged(
+            "Whole encoder: distillation's gradient is near the theory's (teacher of 60 updates: over 0.9)",
+            "Median cosine",
+            "higher",
+            each(noise, lambda of: under(0.9, of, ("cosine", 0.5, "early"))),
+        ),
         judged(
             "Whole encoder: distillation's gradients have less variance than the labels', in absolute size (teacher of 60 updates, λ 0.5: under 1)",
             variance,
@@ -171,26 +201,62 @@ def claims(lines: list[dict]) -> list[Claim]:
             also=not_free_of_scale(own),
         ),
         judged(
-            "Whole encoder: they have less variance for the length of their mean (the same teacher and λ: under 1)",
+            "Whole encoder: distillation's gradients have less variance for the squared length of their mean (the same teacher and λ: under 1)",
             "Variance over the squared length of the mean gradient, distillation's over the labels'",
             "lower",
             each(noise, lambda of: under(1.0, of, ("for its length", 0.5, "early"))),
             missing="no line has the length of the mean gradient",
         ),
-        judged("Whole encoder: a better teacher leaves less variance (60 updates, then 60 rows, λ 0.5)", f"{variance}, the first less the second", "lower", each(noise, lambda of: less_than(of, ("left", 0.5, "early"), ("left", 0.5, "poor")))),
-        judged("Whole encoder: the best teacher leaves least (eight epochs, then 60 updates, λ 0.5)", f"{variance}, the first less the second", "lower", each(noise, lambda of: less_than(of, ("left", 0.5, "good"), ("left", 0.5, "early")))),
-        judged("Whole encoder: plain SGD goes lower with a well-trained teacher (eight epochs, λ 0.9, kd: under 1)", loss, "lower", each(descents, lambda of: under(1.0, of, kd(0.9, "good")))),
-        judged("Whole encoder: the same teacher as in claim 10 makes plain SGD go lower (60 updates, λ 0.5, kd: under 1)", loss, "lower", each(descents, lambda of: under(1.0, of, kd(0.5, "early")))),
-        judged("Whole encoder: a poor teacher keeps it higher (60 rows, λ 0.9, kd: over 1)", loss, "higher", each(descents, lambda of: under(1.0, of, kd(0.9, "poor")))),
-        judged("Whole encoder: the correction mends a middling teacher's pull (60 updates, λ 0.5: unbiased, then kd)", f"{loss}, the first less the second", "lower", each(descents, lambda of: less_than(of, mended(0.5, "early"), kd(0.5, "early")))),
-        judged("Whole encoder: with it plain SGD goes lower (60 updates, λ 0.5, unbiased: under 1)", loss, "lower", each(descents, lambda of: under(1.0, of, mended(0.5, "early")))),
+        judged(
+            "Whole encoder: a better teacher leaves less variance (60 updates, then 60 rows, λ 0.5)",
+            f"{variance}, the first less the second",
+            "lower",
+            each(noise, lambda of: less_than(of, ("left", 0.5, "early"), ("left", 0.5, "poor"))),
+        ),
+        judged(
+            "Whole encoder: the best teacher leaves least (eight epochs, then 60 updates, λ 0.5)",
+            f"{variance}, the first less the second",
+            "lower",
+            each(noise, lambda of: less_than(of, ("left", 0.5, "good"), ("left", 0.5, "early"))),
+        ),
+        judged(
+            "Whole encoder: plain SGD goes lower with a well-trained teacher (eight epochs, λ 0.9, kd: under 1)",
+            loss,
+            "lower",
+            each(descents, lambda of: under(1.0, of, kd(0.9, "good"))),
+        ),
+        judged(
+            "Whole encoder: the same teacher as in claim 10 makes plain SGD go lower (60 updates, λ 0.5, kd: under 1)",
+            loss,
+            "lower",
+            each(descents, lambda of: under(1.0, of, kd(0.5, "early"))),
+        ),
+        judged(
+            "Whole encoder: a poor teacher keeps it higher (60 rows, λ 0.9, kd: over 1)",
+            loss,
+            "higher",
+            each(descents, lambda of: under(1.0, of, kd(0.9, "poor"))),
+        ),
+        judged(
+            "Whole encoder: the correction mends a middling teacher's pull (60 updates, λ 0.5: unbiased, then kd)",
+            f"{loss}, the first less the second",
+            "lower",
+            each(descents, lambda of: less_than(of, mended(0.5, "early"), kd(0.5, "early"))),
+        ),
+        judged(
+            "Whole encoder: with it plain SGD goes lower (60 updates, λ 0.5, unbiased: under 1)",
+            loss,
+            "lower",
+            each(descents, lambda of: under(1.0, of, mended(0.5, "early"))),
+        ),
     ]
 
 
 def not_free_of_scale(own: dict[str, list[dict]]) -> str:
     said = []
     for name, lines in own.items():
-        values = [value for line in lines if line["experiment"] == "cosines" and (line["student"], line["teacher"]) == ("trained", "early") for value in line["label_cosines"]]
+        same = [line for line in lines if line["experiment"] == "cosines" and (line["student"], line["teacher"]) == ("trained", "early")]
+        values = [value for line in same for value in line["label_cosines"]]
         if values:
             said.append(f"{median(values):+.2f} in {name} ({100 * sum(value < 0 for value in values) / len(values):.0f} % of the batches below 0)")
     return (

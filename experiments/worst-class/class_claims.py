@@ -103,9 +103,9 @@ def evidence(found, less):
 
 def judged(says, found, less, where="", has_cost=False):
     up, down, _ = sides(found.worst)
-    said, at_first = word(up, down), word(*sides([replace(one, left_out="") for one in found.worst])[:2])
+    said, of_all = word(up, down), word(*sides([replace(one, left_out="") for one in found.worst])[:2])
     cost = f"; accuracy {counts(found.accuracy)}" if has_cost else ""
-    before = "" if at_first == said else f" ({at_first} with all sets counted)"
+    before = "" if of_all == said else f" ({of_all} with all sets counted)"
     return Claim(says, f"**{said}**{before}: {counts(found.worst, where=where)}{cost}", evidence(found, less))
 
 
@@ -139,7 +139,12 @@ def claims(runs, grouped, updated):
             " where the bound acts",
             has_cost=True,
         ),
-        judged("The program's own settings of the robust objective (`as-shipped`) protect the worst class", ours(shipped, standard), "Robust as shipped less standard student", has_cost=True),
+        judged(
+            "The program's own settings of the robust objective (`as-shipped`) protect the worst class",
+            ours(shipped, standard),
+            "Robust as shipped less standard student",
+            has_cost=True,
+        ),
         judged("They do better than the paper's, without a bound", ours(shipped, robust), "Robust as shipped less unbounded robust student", has_cost=True),
         judged("They do better than post-shifting", ours(shipped, shifted), "Robust as shipped less shifted standard student", has_cost=True),
         judged("They do better than a balanced student", ours(shipped, ("standard", "balanced")), "Robust as shipped less balanced student", has_cost=True),
@@ -151,7 +156,8 @@ def claims(runs, grouped, updated):
         if grouped
     ]
     if updated:
-        found.append(judged("A robust update under a churn budget of 15 % still lifts the worst class", lifted(updated), "The updated model less the deployed one", has_cost=True))
+        says = "A robust update under a churn budget of 15 % still lifts the worst class"
+        found.append(judged(says, lifted(updated), "The updated model less the deployed one", has_cost=True))
     return found
 
 

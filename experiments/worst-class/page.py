@@ -82,7 +82,8 @@ def encoders(lines):
         said.append(
             ("All runs are of `tiny`, the encoder that ships" if sizes == {"small"} else "The small size is of `tiny`, the encoder that ships")
             + ". It was distilled on unlabelled texts (`models/tiny/README.md`), among them the\n"
-            "training rows of Banking77 and CLINC and most tweets to airlines, also ones that are judged on here; both arms of every comparison share that."
+            "training rows of Banking77 and CLINC and most tweets to airlines, also ones that are judged on here; both arms of every comparison share\n"
+            "that."
         )
     if "full" not in sizes:
         said.append("The full size, MiniLM with five seeds of every set, hasn't been run.")

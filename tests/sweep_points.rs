@@ -201,6 +201,9 @@ fn every_method_from_either_start() {
             panic!("{setting} and {other} predict the same to the last digit");
         }
     }
+    let table = lab.text("sweep/frontier.md");
+    let said = "look better still: distil cold λ churn<=0.02~5@1; distil warm λ churn<=0.02~5@1.";
+    assert!(table.contains(said), "{table}");
     // Fisher information is made once; the points of both starts share it.
     assert_eq!(lab.names("tables").iter().filter(|name| name.starts_with("fisher-")).count(), 1);
 }

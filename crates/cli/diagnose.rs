@@ -3,28 +3,26 @@
 //! For single-label tasks: of a set of labels or a number there is no predicted class to be sure of.
 
 mod rows;
+mod told;
 mod training;
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
-    Asked, Diagnosis, Fit, Interval, Logits, Pair, Part, Report, RowsOf, Side, Switch, compare,
-    deviations, diagnosis, part, switch_ahead_said, switch_said,
+    Asked, Diagnosis, Logits, Pair, Part, Report, RowsOf, Side, Switch, compare, deviations,
+    diagnosis, part, switch_ahead_said, switch_said,
 };
 use lowchurn_data::{Kind, parse_map};
 use lowchurn_hub::Hub;
-use serde_json::json;
 
 use self::rows::{Rows, Trained, labels_of, of_file, says};
+use self::told::tell;
 use crate::args::Diagnose;
 use crate::console::Console;
 use crate::device::{self, Compute};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::found::Found;
-use crate::machine::peak_rss_mib;
-use crate::progress::{count, printable};
 use crate::reporting::{self, Told, both_texts, default_output, provenance_of};
 use crate::served::Form;
 use crate::sides::{self, Source};
@@ -332,74 +330,4 @@ fn trained_on(
 fn side(source: &Source, says: &Logits) -> Side {
     let Logits { name, labels, .. } = says;
     Side { name: name.clone(), sha256: Some(source.sha256().into()), labels: labels.clone() }
-}
-
-fn tell(report: &Report, output: &Path, console: &mut Console) -> Result<()> {
-    let Some(diagnosis) = &report.diagnosis else { return Ok(()) };
-    for part in &diagnosis.parts {
-        for line in lines(part, diagnosis.quantile) {
-            console.tell(&line)?;
-        }
-    }
-    if let Some(switch) = &diagnosis.switch {
-        console.tell(&format!("switch: {}", switch.said))?;
-    }
-    if let Some(directions) = &diagnosis.directions {
-        console.tell(&format!("directions: {}", directions.said))?;
-    }
-    console.tell(&format!("what to do: {}", diagnosis.advice))?;
-    let path = output.join("report.html");
-    let more = if diagnosis.gradients.is_some() { ", gradients.json" } else { "" };
-    console.tell(&format!(
-        "report: {} (and report.json, report.md, flips.jsonl{more})",
-        path.display()
-    ))?;
-    let parts = diagnosis.parts.iter().map(|part| Part { points: Vec::new(), ..part.clone() });
-    console.event(&json!({
-        "event": "finished", "output": output, "report": output.join("report.json"),
-        "parts": parts.collect::<Vec<_>>(), "advice": diagnosis.advice, "directions": diagnosis.directions,
-        "switch": diagnosis.switch, "peak_rss_mib": peak_rss_mib(),
-    }));
-    Ok(())
-}
-
-/// A part for a terminal.
-fn lines(part: &Part, quantile: f64) -> Vec<String> {
-    let percent = |rate: &Option<lowchurn_churn::Rate>| {
-        rate.as_ref().map_or("–".into(), |rate| format!("{:.2} %", 100.0 * rate.value))
-    };
-    let mut lines = vec![
-        format!("{}: {}", part.data, part.said),
-        format!(
-            "  right: teacher {}, student {}; they agree on {}",
-            percent(&part.teacher_accuracy),
-            percent(&part.student_accuracy),
-            percent(&part.agreement)
-        ),
-        format!("  {:<14} {:>8}  {:<26} mean y − x", "by confidence", "rows", "slope"),
-    ];
-    let share = |share: f64| format!("{:.0} %", 100.0 * share);
-    let mut fits = vec![
-        ("all".to_string(), &part.all),
-        (format!("lowest {}", share(quantile)), &part.low),
-        (format!("highest {}", share(1.0 - quantile)), &part.high),
-    ];
-    let quarters = part.quarters.iter().enumerate();
-    fits.extend(quarters.map(|(at, fit)| (format!("quarter {}", at + 1), fit)));
-    lines.extend(fits.into_iter().map(|(name, fit)| line(&name, fit)));
-    lines.extend(part.class_gaps.as_ref().map(|gaps| format!("  {}", gaps.said)));
-    lines.iter().map(|line| printable(line)).collect()
-}
-
-fn line(name: &str, fit: &Fit) -> String {
-    let with = |value: f64, interval: &Option<Interval>| match interval {
-        Some(interval) => format!("{value:.3} ({:.3} to {:.3})", interval.low, interval.high),
-        None => format!("{value:.3} (no interval)"),
-    };
-    let slope = fit.line.map_or("–".into(), |line| with(line.slope, &line.interval));
-    let mean = match fit.rows {
-        0 => "–".into(),
-        _ => with(fit.mean_deviation, &fit.mean_interval),
-    };
-    format!("  {name:<14} {:>8}  {slope:<26} {mean}", count(fit.rows))
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{
@@ -14,7 +15,7 @@ use lowchurn_churn::{
     Unmatched, churn_at_cold_accuracy, churn_of_runs, compare, cost_curves, frontier_svg,
     paired_difference, points, seed_floor,
 };
-use lowchurn_distill::{write_file, write_json};
+use lowchurn_distill::{Objective, write_file, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -92,13 +93,14 @@ pub fn write(output: &Path, all: &[(PathBuf, PointFile)], console: &mut Console)
         intervals: intervals(all, &points)?,
         points: &points,
         at_cold: &at_cold,
+        steered: points.iter().filter(|p| is_steered(all, p)).map(Setting::of).collect(),
     };
     fs::create_dir_all(output)?;
     write_json(
         &output.join("frontier.json"),
         &json!({
             "schema": SCHEMA, "runs": runs, "points": points, "churn_at_cold_accuracy": at_cold,
-            "differences": told.differences, "churn_over_rows_and_seeds": told.intervals,
+            "differences": told.differences, "churn_over_rows_and_seeds": told.intervals, "steered": told.steered,
             "cost_curves": cost_curves(&points, 20), "rows_chose": table::CHOSE,
         }),
     )?;
@@ -158,6 +160,16 @@ fn of_rows(run: &Pair) -> Option<Estimate> {
     let flips = run.flips();
     let rate = Rate::new(flips.changed, flips.rows, 0.95)?;
     Some(Estimate { value: rate.value, interval: rate.interval })
+}
+
+/// Whether it was trained by a λ that follows churn, or an objective that looks for the worst class.
+fn is_steered(all: &[(PathBuf, PointFile)], point: &Point) -> bool {
+    all.iter().any(|(_, file)| {
+        let said = |key: &str| file.made_from["plan"][key].as_str().unwrap_or_default();
+        let looks = said("method").contains("lambda=churn<=")
+            || Objective::from_str(said("objective")).is_ok_and(|found| found.robust().is_some());
+        looks && point.has(&file.point)
+    })
 }
 
 /// Where the sweep of a point's folder keeps the deployed model's predictions of a seed; `None` where it doesn't.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use lowchurn_data::{Rng, correlation};
+use lowchurn_data::{Rng, correlation, first_largest};
 use serde::{Deserialize, Serialize};
 
 use crate::interval::mcnemar;
@@ -211,7 +211,7 @@ pub fn deviations(
         let told: Vec<f64> =
             of_teacher.iter().map(|(_, of)| log_sum_exp(of.iter().map(|k| told[*k]))).collect();
         let says: Vec<f64> = of_student.iter().map(|k| says[*k]).collect();
-        let k = (0..told.len()).fold(0, |top, k| if told[k] > told[top] { k } else { top });
+        let k = first_largest(told.len(), |k| told[k]);
         points.push([log_odds(&told, k), log_odds(&says, k)]);
     }
     Ok((pair, points))

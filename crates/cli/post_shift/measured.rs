@@ -1,7 +1,7 @@
 //! What a shift does to rows: accuracy and the worst class before and after, and who pays.
 
 use anyhow::Result;
-use lowchurn_distill::{Shift, ShiftTo};
+use lowchurn_distill::{Shift, ShiftTo, predicted_with};
 use serde_json::json;
 
 use crate::console::Console;
@@ -70,8 +70,7 @@ pub fn tell(
 /// The class of a row with `bias` (K,) on its logits, added as the folded head adds it.
 fn says(scored: &Scored, row: usize, bias: &[f64]) -> usize {
     let logits = scored.predictions.logits_of(row);
-    let shifted = |class: usize| logits[class] + bias[class] as f32;
-    (0..bias.len()).fold(0, |a, b| if shifted(b) > shifted(a) { b } else { a })
+    predicted_with(logits, bias)
 }
 
 /// How rows fare, all together and by class.

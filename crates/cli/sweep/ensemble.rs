@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_churn::{Names, Predicted, RunPoint};
+use lowchurn_data::first_largest;
 use serde_json::json;
 
 use super::setting::Setting;
@@ -97,10 +98,7 @@ fn mean(members: Vec<Predicted>) -> Result<Predicted> {
         sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += f64::from(*score));
     }
     let scores: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
-    let highest = |row: &[f64]| {
-        (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
-            as u32
-    };
+    let highest = |row: &[f64]| first_largest(row.len(), |class| row[class]) as u32;
     let predicted = sums.chunks_exact(classes.max(1)).map(highest).collect();
     Ok(Predicted { predicted, scores: Some(scores), ..first })
 }

@@ -12,6 +12,8 @@ pub struct Told<'t> {
     pub at_cold: &'t [ChurnAtAccuracy],
     pub differences: Vec<Difference>,
     pub intervals: Vec<ChurnInterval>,
+    /// Settings whose training looked at calibration rows, which are among those that judge here.
+    pub steered: Vec<Setting>,
 }
 
 /// Its name, as points have it.
@@ -76,6 +78,13 @@ pub fn markdown(told: &Told) -> String {
     }
     lines.push(String::new());
     lines.push(CHOSE.into());
+    if !told.steered.is_empty() {
+        let names: Vec<String> = told.steered.iter().map(Setting::name).collect();
+        lines.push(format!(
+            "Steered by calibration rows, which are among these, so that they look better still: {}.",
+            names.join("; ")
+        ));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -199,6 +208,7 @@ mod tests {
             ],
             points: &points,
             at_cold: &[],
+            steered: vec![Setting::of(&points[1])],
         };
         let text = markdown(&told);
         for line in [
@@ -207,6 +217,7 @@ mod tests {
             "Less retrain cold, in points, over the seeds that both have:",
             "| distil cold λ 0.5 | 2 | +1.00 ± 0.00 | -5.00 ± 1.00 | -2.50 ± 0.50 |",
             CHOSE,
+            "Steered by calibration rows, which are among these, so that they look better still: distil cold λ 0.5.",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -90,7 +90,8 @@ pub use label_counts::LabelCounts;
 pub use layout::{Layout, layout};
 pub use metrics::{Confusion, Metric};
 pub use predictions::{
-    PredictionRow, SetRow, ValueRow, read_predictions, write_row, write_set_row, write_value_row,
+    PredictionRow, SetRow, ValueRow, first_largest, read_predictions, write_row, write_set_row,
+    write_value_row,
 };
 pub use read::{Request, read, read_columns};
 pub use rng::Rng;

@@ -16,6 +16,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::{Error, Result};
 use crate::json_lines::for_each_line;
 
+/// The rule of every prediction in the program: the class with the largest number, the first of equals; 0 of none.
+pub fn first_largest<T: PartialOrd>(n: usize, of: impl Fn(usize) -> T) -> usize {
+    (1..n).fold(0, |best, at| if of(at) > of(best) { at } else { best })
+}
+
 /// One prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,6 +190,12 @@ fn read_scores<'de, D: Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_equals_the_first_is_predicted() {
+        let of = |x: &[f64]| first_largest(x.len(), |at| x[at]);
+        assert_eq!((of(&[1.0, 3.0, 3.0]), of(&[]), of(&[-1.0, -2.0])), (1, 0, 0));
+    }
 
     fn row(id: &str) -> PredictionRow {
         PredictionRow {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use lowchurn_data::{
     Confusion, Encoded, LabelCounts, Metric, Targets, collate, correlation, eval_order,
+    first_largest,
 };
 use lowchurn_kernels::awake;
 use lowchurn_models::{Classifier, Input, Mode, is_head};
@@ -84,8 +85,7 @@ impl Predictions {
     /// The class of the largest logit; the first of equals.
     pub fn predicted(&self, row: usize) -> u32 {
         let logits = self.logits_of(row);
-        let best = (0..logits.len()).fold(0, |a, b| if logits[b] > logits[a] { b } else { a });
-        best as u32
+        first_largest(logits.len(), |class| logits[class]) as u32
     }
 
     /// σ of each of a row's logits: the probability of each label by itself.

@@ -126,7 +126,7 @@ pub use loss::{
 pub use method::{Divergence, Focus, METHODS, Method, Needs, TeacherRows};
 pub use objective::{
     Base, ClassLoss, Form, Groups, OBJECTIVES, Objective, Robust, Shares, SteeredBy, Steering,
-    bounded, class_losses, gains, prior, raise, robust_weights, steering_rows,
+    bounded, class_losses, gains, predicted_with, prior, raise, robust_weights, steering_rows,
 };
 pub use optim::{Grads, Optimizer, OptimizerName, clip_factor};
 pub use outputs::{Outputs, Threshold, tuned_thresholds};

@@ -22,7 +22,7 @@ mod weights;
 pub use shares::{Groups, Shares};
 pub use steering::{Steering, steering_rows};
 pub(crate) use weights::losses_of_shifted;
-pub use weights::{bounded, class_losses, gains, prior, raise, robust_weights};
+pub use weights::{bounded, class_losses, gains, predicted_with, prior, raise, robust_weights};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

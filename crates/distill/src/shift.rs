@@ -40,33 +40,7 @@ pub fn fit_shift(
     to: ShiftTo,
 ) -> Result<Shift> {
     let classes = names.len();
-    let refuse = |reason: String| Err(Error::Objective { reason });
-    if prior.len() != classes || logits.len() != labels.len() * classes {
-        let found = (logits.len(), prior.len());
-        return refuse(format!(
-            "{found:?} logits and shares for {classes} classes, expected N·K and K"
-        ));
-    }
-    if let Some(at) = prior.iter().position(|share| share.is_nan() || *share <= 0.0) {
-        return refuse(format!(
-            "post-shift: no row of those that tell the classes' shares has the label {:?}, so its share is zero; add rows of it",
-            names[at]
-        ));
-    }
-    let mut counts = vec![0u64; classes];
-    for (row, label) in labels.iter().enumerate() {
-        let Some(label) = *label else { continue };
-        let Some(count) = counts.get_mut(label as usize) else {
-            return Err(Error::LabelIndex { row, label, classes });
-        };
-        *count += 1;
-    }
-    if let Some(at) = counts.iter().position(|count| *count == 0) {
-        return refuse(format!(
-            "post-shift: no row has the label {:?}, so its errors can't be measured; add rows of it",
-            names[at]
-        ));
-    }
+    check(logits.len(), labels, names, prior)?;
     let errors = |bias: &[f64]| losses_of_shifted(logits, labels, bias);
     let log_of = |weights: &[f64]| -> Vec<f64> {
         centred(gains(weights, prior).iter().map(|v| v.max(f64::MIN_POSITIVE).ln()).collect())
@@ -104,6 +78,39 @@ pub fn fit_shift(
         }
     }
     Ok(best)
+}
+
+/// Refuses classes without a row or a share.
+fn check(n_logits: usize, labels: &[Option<u32>], names: &[String], prior: &[f64]) -> Result<()> {
+    let classes = names.len();
+    let refuse = |reason: String| Err(Error::Objective { reason });
+    if prior.len() != classes || n_logits != labels.len() * classes {
+        let found = (n_logits, prior.len());
+        return refuse(format!(
+            "{found:?} logits and shares for {classes} classes, expected N·K and K"
+        ));
+    }
+    if let Some(at) = prior.iter().position(|share| share.is_nan() || *share <= 0.0) {
+        return refuse(format!(
+            "post-shift: no row of those that tell the classes' shares has the label {:?}, so its share is zero; add rows of it",
+            names[at]
+        ));
+    }
+    let mut counts = vec![0u64; classes];
+    for (row, label) in labels.iter().enumerate() {
+        let Some(label) = *label else { continue };
+        let Some(count) = counts.get_mut(label as usize) else {
+            return Err(Error::LabelIndex { row, label, classes });
+        };
+        *count += 1;
+    }
+    if let Some(at) = counts.iter().position(|count| *count == 0) {
+        return refuse(format!(
+            "post-shift: no row has the label {:?}, so its errors can't be measured; add rows of it",
+            names[at]
+        ));
+    }
+    Ok(())
 }
 
 /// Less its mean, which no prediction depends on.

@@ -1,20 +1,19 @@
 //! One update: forward, one loss a row, one division, backward, clip, AdamW. A function of state and batches.
 
 mod counts;
-
-use std::collections::BTreeMap;
+mod seen;
 
 use candle_core::{Device, Tensor};
 use lowchurn_data::{Batch, Encoded, Kind, Rng};
 use lowchurn_kernels::{Gradients, Keys, backward};
-use lowchurn_models::{Classifier, Depth, Input, Mode, States, depth, is_head};
+use lowchurn_models::{Depth, Input, Mode, States, depth};
 
 use self::counts::counts_of;
-use crate::guides::mix_of;
+use self::seen::{Seen, see};
 use crate::loss::{Against, Shape, TeacherLogits, co_distil_rows, shaped_losses};
 use crate::state::{Peer, Projections};
 use crate::states::{Followed, StateTerms};
-use crate::weights::{Pull, add_pull, mixout};
+use crate::weights::{Pull, add_pull};
 use crate::{
     Error, Grads, Guides, Method, Optimizer, Plan, Result, Shown, State, Teacher, Trained,
     clip_factor,
@@ -71,8 +70,6 @@ pub fn step_deferring(
     let mut keys = Keys::new(Rng::stream(plan.seed, "dropout", state.step).next_u64());
     let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss in the program
     let lambda = plan.method.lambda().map(|l| l.at(state.step, total, state.progress.multiplier));
-    let kind = rows.targets.kind();
-    let mut means = StepReport { n_rows: n as u64, lambda, kind, ..StepReport::default() };
     match plan.method {
         Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights
         _ if state.control.as_ref().is_some_and(|control| control.full.is_some()) => {
@@ -82,61 +79,12 @@ pub fn step_deferring(
     }
     let shape = shape_of(state, plan, guides, lambda.unwrap_or(0.0))?;
     let weight = plan.variance_reduction.weight(lambda);
-    let mut grads = Grads::default();
-    let mut peers = Grads::default();
-    let mut projected = Grads::default();
-    let mut controls = Grads::default();
-    let followed = guides.followed(&plan.method);
+    let update = Update { plan, rows, guides, n, lambda, weight, shape, device };
+    let mut sums = Sums::default();
     for (at, batch) in micro.iter().enumerate() {
-        let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
-        let targets = rows.targets.of_rows(&batch.rows);
-        let seen = see(state, plan, guides, (at, batch), &mut keys, device)?;
-        let classes = seen.logits.dim(1)?;
-        let teacher = followed.map(|teacher| rows_of(teacher, batch, classes));
-        let is_old: Option<Vec<bool>> = guides
-            .is_old
-            .map(|is_old| batch.rows.iter().map(|&row| is_old[row as usize]).collect());
-        let against = Against {
-            labels: &labels,
-            targets: &targets,
-            class_weight: &plan.class_weight,
-            label_smoothing: plan.label_smoothing,
-            lambda: lambda.unwrap_or(0.0),
-            teacher: match (&teacher, followed) {
-                (Some(logits), Some(teacher)) => {
-                    Some(TeacherLogits { logits, known: &teacher.known })
-                }
-                _ => None,
-            },
-            is_old: is_old.as_deref(),
-            mix: seen.input.mix.as_ref().map(|mix| (&mix.partner[..], &mix.share[..])),
-        };
-        let loss = losses_of(state, plan, guides, &seen, &against, &shape, &mut keys)?.sum_all()?;
-        means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
-        means.n_unlabelled += labels.iter().filter(|label| label.is_none()).count() as u64;
-        let (n_correct, n_agreed) = counts_of(&seen, &labels, &targets, followed)?;
-        means.n_correct += n_correct;
-        means.n_agreed += n_agreed;
-        means.n_tokens += batch.lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
-        if !means.loss_sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
-        }
-        let mean = |sum: Tensor| sum / n as f64;
-        let mut found: Gradients = backward(&mean(loss)?)?;
-        grads.add(&state.model.params, &mut found)?;
-        if let Some(peer) = &state.peer {
-            peers.add(&peer.model.params, &mut found)?;
-        }
-        if let Some(projections) = &state.projections {
-            projected.add(&projections.params, &mut found)?;
-        }
-        if let Some(control) = &state.control {
-            let logits = control.logits(&state.model, &seen.input, seen.vectors.as_ref())?; // (B, K)
-            let losses = shaped_losses(&method_of_rows(state, plan), &logits, &against, &shape)?; // (B,)
-            let taken_off = mean((losses.sum_all()? * -weight)?)?;
-            controls.add(&control.weights, &mut backward(&taken_off)?)?;
-        }
+        update.add(state, (at, batch), &mut keys, &mut sums)?;
     }
+    let Sums { seen, mut grads, peers, projected, controls } = sums;
     if state.step == 0 {
         refuse_missing_gradients(state, plan, &grads)?;
     }
@@ -149,8 +97,7 @@ pub fn step_deferring(
         add_pull(&mut grads, &state.model.params, old, pull)?;
         state.trained.keep_reached(&mut grads);
     }
-    means.learning_rate = plan.learning_rate_at(state.step, total);
-    let (at, rate) = (state.step, means.learning_rate);
+    let (at, rate) = (state.step, plan.learning_rate_at(state.step, total));
     let apply = |mut grads: Grads, trained: &Trained, optimizer: &mut Optimizer| {
         trained.lead_to_factors(&mut grads)?;
         let norm = grads.norm()?;
@@ -162,7 +109,7 @@ pub fn step_deferring(
         trained.set_matrices()?;
         Ok(norm)
     };
-    means.gradient_norm = apply(grads, &state.trained, &mut state.optimizer)?;
+    let gradient_norm = apply(grads, &state.trained, &mut state.optimizer)?;
     if let Some(Peer { trained, optimizer, .. }) = &mut state.peer {
         apply(peers, trained, optimizer)?;
     }
@@ -170,39 +117,97 @@ pub fn step_deferring(
         apply(projected, &Trained::whole(params), optimizer)?;
     }
     state.step += 1;
-    Ok(means)
+    let kind = rows.targets.kind();
+    Ok(StepReport { n_rows: n as u64, lambda, kind, learning_rate: rate, gradient_norm, ..seen })
 }
 
-/// A batch as the model has read it.
-struct Seen<'b> {
-    batch: &'b Batch,
-    input: Input,
-    /// (B, C) Where they are known already, and the last layer alone was asked.
-    vectors: Option<Tensor>,
-    /// (B, K), with a graph.
-    logits: Tensor,
-    states: Option<States>,
+/// What all batches of an update share.
+struct Update<'u> {
+    plan: &'u Plan,
+    rows: &'u Encoded,
+    guides: &'u Guides<'u>,
+    /// Rows of all of them.
+    n: usize,
+    lambda: Option<f64>,
+    /// Of the control's gradient.
+    weight: f64,
+    shape: Shape,
+    device: &'u Device,
 }
 
-/// The forward pass; `at` is the batch's place among those of the update.
-fn see<'b>(
-    state: &State,
-    plan: &Plan,
-    guides: &Guides,
-    (at, batch): (usize, &'b Batch),
-    keys: &mut Keys,
-    device: &Device,
-) -> Result<Seen<'b>> {
-    let mut input = Input::new(&batch.tokens, &batch.types, &batch.lengths, batch.width, device)?;
-    if let Method::Mixup { alpha } = plan.method {
-        input.mix = Some(mix_of(plan, alpha, state.step, at, batch.rows.len()));
+/// What they add up to.
+#[derive(Default)]
+struct Sums {
+    /// Without what is known of all batches together.
+    seen: StepReport,
+    grads: Grads,
+    peers: Grads,
+    projected: Grads,
+    controls: Grads,
+}
+
+impl Update<'_> {
+    /// A batch's loss and gradients; `at` is its place among those of the update.
+    fn add(
+        &self,
+        state: &State,
+        (at, batch): (usize, &Batch),
+        keys: &mut Keys,
+        sums: &mut Sums,
+    ) -> Result<()> {
+        let Update { plan, rows, guides, shape, .. } = self;
+        let labels = labels_of(rows, batch, state.model.labels().len(), plan.method)?;
+        let targets = rows.targets.of_rows(&batch.rows);
+        let seen = see(state, plan, guides, (at, batch), keys, self.device)?;
+        let classes = seen.logits.dim(1)?;
+        let followed = guides.followed(&plan.method);
+        let teacher = followed.map(|teacher| rows_of(teacher, batch, classes));
+        let is_old: Option<Vec<bool>> = guides
+            .is_old
+            .map(|is_old| batch.rows.iter().map(|&row| is_old[row as usize]).collect());
+        let against = Against {
+            labels: &labels,
+            targets: &targets,
+            class_weight: &plan.class_weight,
+            label_smoothing: plan.label_smoothing,
+            lambda: self.lambda.unwrap_or(0.0),
+            teacher: match (&teacher, followed) {
+                (Some(logits), Some(teacher)) => {
+                    Some(TeacherLogits { logits, known: &teacher.known })
+                }
+                _ => None,
+            },
+            is_old: is_old.as_deref(),
+            mix: seen.input.mix.as_ref().map(|mix| (&mix.partner[..], &mix.share[..])),
+        };
+        let loss = losses_of(state, plan, guides, &seen, &against, shape, keys)?.sum_all()?;
+        let means = &mut sums.seen;
+        means.loss_sum += f64::from(loss.to_scalar::<f32>()?); // waits for the device
+        means.n_unlabelled += labels.iter().filter(|label| label.is_none()).count() as u64;
+        let (n_correct, n_agreed) = counts_of(&seen, &labels, &targets, followed)?;
+        means.n_correct += n_correct;
+        means.n_agreed += n_agreed;
+        means.n_tokens += batch.lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
+        if !means.loss_sum.is_finite() {
+            return Err(Error::NotFinite { what: "loss", step: state.step + 1 });
+        }
+        let mean = |sum: Tensor| sum / self.n as f64;
+        let mut found: Gradients = backward(&mean(loss)?)?;
+        sums.grads.add(&state.model.params, &mut found)?;
+        if let Some(peer) = &state.peer {
+            sums.peers.add(&peer.model.params, &mut found)?;
+        }
+        if let Some(projections) = &state.projections {
+            sums.projected.add(&projections.params, &mut found)?;
+        }
+        if let Some(control) = &state.control {
+            let logits = control.logits(&state.model, &seen.input, seen.vectors.as_ref())?; // (B, K)
+            let losses = shaped_losses(&method_of_rows(state, plan), &logits, &against, shape)?; // (B,)
+            let taken_off = mean((losses.sum_all()? * -self.weight)?)?;
+            sums.controls.add(&control.weights, &mut backward(&taken_off)?)?;
+        }
+        Ok(())
     }
-    let vectors = guides.vectors_of(batch, device)?; // (B, C)
-    let (logits, states) = match &vectors {
-        Some(vectors) => (last_layer(state, vectors)?, None),
-        None => forward(state, plan, guides, &input, keys)?,
-    }; // (B, K)
-    Ok(Seen { batch, input, vectors, logits, states })
 }
 
 /// Where a control's gradient is taken off, both are of the labels' loss alone.
@@ -289,38 +294,6 @@ fn pull_of(method: Method) -> Option<Pull> {
         Method::Ewc { strength, .. } => Some(Pull::Ewc { strength }),
         _ => None,
     }
-}
-
-/// Logits (B, K) with a graph, and states where the plan follows a teacher's; mixout's logits go through weights of which a
-/// share stands at its old value.
-fn forward(
-    state: &State,
-    plan: &Plan,
-    guides: &Guides,
-    input: &Input,
-    keys: &mut Keys,
-) -> Result<(Tensor, Option<States>)> {
-    match (plan.method, guides.old_weights, plan.states) {
-        (Method::Mixout { p }, Some(old), _) => {
-            let params = &state.model.params;
-            let mixed = state.trained.with_the_rest_still(mixout(params, old, p, keys)?, params);
-            Ok((state.model.forward_with(&mixed, input, Mode::Train(keys))?, None))
-        }
-        (_, _, Some(terms)) => {
-            let wanted = terms.wanted_of_student(&state.model.config);
-            let states = state.model.forward_states(input, Mode::Train(keys), &wanted)?;
-            Ok((states.logits.clone(), Some(states)))
-        }
-        _ => Ok((state.model.forward(input, Mode::Train(keys))?, None)),
-    }
-}
-
-/// Logits (B, K) of vectors (B, C) that are known already, with a graph to the last layer.
-fn last_layer(state: &State, vectors: &Tensor) -> Result<Tensor> {
-    let tensors = state.model.params.tensors().filter(|(name, _)| is_head(name));
-    let tensors: BTreeMap<String, Tensor> =
-        tensors.map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-    Ok(Classifier::last_layer(&tensors, vectors)?)
 }
 
 /// What the student's states cost against those that the teacher shows, (B,).

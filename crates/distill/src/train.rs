@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lowchurn_data::{Batch, Encoded, Targets, collate, epoch_order};
+use lowchurn_data::{Batch, Encoded, Targets, collate, epoch_order, first_largest};
 use lowchurn_kernels::{awake, sum_of_squares};
 
 use crate::checkpoint::{self, remove_checkpoints};
@@ -265,7 +265,7 @@ fn watch_classes(run: &Run, state: &mut State, on: &mut dyn FnMut(Event)) -> Res
     }
     let raised = raise(&state.progress.log_weights, &losses, robust.step);
     let weights = bounded(&raised, robust.ratio);
-    let worst = (0..losses.len()).fold(0, |a, b| if losses[b] > losses[a] { b } else { a });
+    let worst = first_largest(losses.len(), |at| losses[at]);
     let names = match run.guides.groups {
         Some(groups) => &groups.names,
         None => state.model.labels(),

@@ -1,11 +1,13 @@
 //! A method's loss for one row: which terms, with which weights. The terms are in `term.rs`, `divergence.rs` and `bi_tempered.rs`.
 
+use lowchurn_data::first_largest;
+
 use super::bi_tempered::bi_tempered;
 use super::divergence::{
     decoupled, inhibition, jensen_shannon, kl, logit_mse, reverse_kl, soft_cross_entropy,
     standardised,
 };
-use super::term::{Term, argmax, cross_entropy, entropy, smoothed};
+use super::term::{Term, cross_entropy, entropy, smoothed};
 use crate::{Divergence, Focus, Method, TeacherRows};
 
 /// One row and what it is held against. Indices are checked before.
@@ -93,6 +95,10 @@ pub fn row_loss(method: &Method, row: &Row) -> Term {
     }
 }
 
+pub fn predicted(logits: &[f64]) -> usize {
+    first_largest(logits.len(), |class| logits[class])
+}
+
 /// CE to the smoothed label, times the weight of its class; nothing where there is no label.
 pub fn labelled(row: &Row) -> Term {
     let classes = row.logits.len();
@@ -146,7 +152,7 @@ pub fn known(row: &Row) -> Option<Known> {
 
 impl Known {
     fn is_right(&self) -> bool {
-        self.label.is_none_or(|label| argmax(&self.teacher) == label)
+        self.label.is_none_or(|label| predicted(&self.teacher) == label)
     }
 
     /// The term with a gradient over all classes; those unknown to the teacher get none.
@@ -175,7 +181,7 @@ fn diverged(divergence: Divergence, temperature: f64, known: &Known) -> Term {
         Divergence::MixedLabel => soft_cross_entropy(student, teacher),
         Divergence::Standardised => standardised(student, teacher, temperature),
         Divergence::Decoupled => {
-            let target = known.label.unwrap_or_else(|| argmax(teacher));
+            let target = known.label.unwrap_or_else(|| predicted(teacher));
             decoupled(student, teacher, temperature, target)
         }
     }
@@ -195,7 +201,7 @@ fn is_followed(rows: TeacherRows, row: &Row, known: &Known) -> bool {
 /// A row without label is in no focus but that of all rows.
 fn is_in_focus(focus: Focus, row: &Row, known: &Known) -> bool {
     let Some(label) = row.label else { return focus == Focus::All };
-    let (is_old_right, is_new_right) = (known.is_right(), argmax(row.logits) == label);
+    let (is_old_right, is_new_right) = (known.is_right(), predicted(row.logits) == label);
     match focus {
         Focus::All => true,
         Focus::OldRight => is_old_right,

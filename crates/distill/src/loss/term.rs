@@ -57,11 +57,6 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The first of the largest; 0 of nothing.
-pub fn argmax(x: &[f64]) -> usize {
-    (1..x.len()).fold(0, |best, at| if x[at] > x[best] { at } else { best })
-}
-
 /// 1 − s + s/K on the label and s/K elsewhere, as `one_hot`. (K,)
 pub fn smoothed(label: usize, classes: usize, smoothing: f64) -> Vec<f64> {
     let low = smoothing / classes as f64;

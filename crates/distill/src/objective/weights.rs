@@ -1,5 +1,7 @@
 //! The numbers of an objective, each a function of numbers: shares of classes, mean losses of classes, their weights, gains.
 
+use lowchurn_data::first_largest;
+
 use super::ClassLoss;
 use crate::loss::term::log_softmax;
 
@@ -33,7 +35,7 @@ pub fn class_losses(
 
 /// (K,) What a row would cost if each class were the true one.
 pub(super) fn losses_of_row(logits: &[f32], loss: ClassLoss) -> Vec<f64> {
-    let best = (0..logits.len()).fold(0, |a, b| if logits[b] > logits[a] { b } else { a });
+    let best = first_largest(logits.len(), |class| logits[class]);
     match loss {
         ClassLoss::ZeroOne => {
             (0..logits.len()).map(|class| f64::from(u8::from(class != best))).collect()
@@ -45,15 +47,18 @@ pub(super) fn losses_of_row(logits: &[f32], loss: ClassLoss) -> Vec<f64> {
     }
 }
 
+/// The class of a row where `bias` (K,) is added to its logits (K,): in f32, as the head adds it that the bias is folded into.
+pub fn predicted_with(logits: &[f32], bias: &[f64]) -> usize {
+    first_largest(logits.len().min(bias.len()), |class| logits[class] + bias[class] as f32)
+}
+
 /// (K,) The share of wrong rows of each class where `bias` (K,) is added to the logits (N·K); 0 of a class without rows.
 pub fn losses_of_shifted(logits: &[f32], labels: &[Option<u32>], bias: &[f64]) -> Vec<f64> {
     let classes = bias.len();
     let (mut wrong, mut rows) = (vec![0.0; classes], vec![0.0; classes]);
     for (logits, label) in logits.chunks_exact(classes.max(1)).zip(labels) {
         let Some(label) = label.map(|label| label as usize) else { continue };
-        // In f32, as the folded bias will be added.
-        let shifted = |class: usize| logits[class] + bias[class] as f32;
-        let said = (0..classes).fold(0, |a, b| if shifted(b) > shifted(a) { b } else { a });
+        let said = predicted_with(logits, bias);
         rows[label] += 1.0;
         wrong[label] += f64::from(u8::from(said != label));
     }

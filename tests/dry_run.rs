@@ -34,6 +34,9 @@ fn a_finetuning_that_would_be_refused_is() {
     halve(&base.join("model.safetensors"));
     let broken = line.replace("--model tiny", "--model $T/base");
     refused(&lab, &broken, 3, "base/model.safetensors: not a sound safetensors file");
+    fs::remove_file(base.join("model.safetensors")).unwrap();
+    refused(&lab, &broken, 3, "base: no weights here: looked for model.safetensors");
+    lab.ok(&format!("{broken} --from-scratch --dry-run"));
 }
 
 /// What a run would find out when it has read its rows and its teacher, and before it has made a folder.

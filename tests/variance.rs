@@ -128,6 +128,11 @@ fn what_cannot_be_is_refused() {
         "variance reduction modified takes the gradients of one teacher, and 2 are named; leave the others out",
     );
     check(
+        &distil("--student tiny --teacher $T/old --variance-reduction modified --dry-run"),
+        2,
+        "variance reduction modified takes the gradients of one teacher, and 2 are named; leave the others out",
+    );
+    check(
         &distil("--student tiny --variance-reduction saga"),
         2,
         "\"saga\" is no variance reduction; expected none, kd, ",

@@ -100,6 +100,7 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
         .iter()
         .map(|name| base::find("--teacher", name))
         .collect::<Result<Vec<_>>>()?;
+    found::refuse_several(&job.plan, &args.teacher)?;
     if run.dry_run {
         for (name, teacher) in args.teacher.iter().zip(&teachers) {
             if teacher.hub_id().is_none() {
@@ -111,7 +112,7 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
                 found::open_model(&found::describe(name, folder)?, &job.compute)?;
             }
         }
-        return dry_run::tell(&mut job, &run, console);
+        return dry_run::tell(&mut job, &run, |_, folder| Ok(WeightsFrom::of(folder)), console);
     }
     output::check(&job.output)?;
     let student = Config::open(&job.base.folder(&job.hub, console)?)?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use lowchurn_data::BatchSize;
 use lowchurn_distill::{Method, Plan, TextVector, find_latest, finished};
 use lowchurn_hub::Hub;
-use lowchurn_models::{Config, has_weights};
+use lowchurn_models::Config;
 use serde_json::json;
 
 use crate::args::{Finetune, Init};
@@ -19,11 +19,17 @@ use crate::found::{describe, open_encoder, open_model};
 use crate::job::{self, Job, Rows};
 use crate::machine::disk_free;
 use crate::progress::{bytes, count};
+use crate::settings::Settings;
 use crate::training::{HeadOf, WeightsFrom};
 use crate::updating::Updating;
 use crate::{base, data, kinds, output, steering};
 
-pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8> {
+pub fn tell(
+    job: &mut Job,
+    args: &Finetune,
+    start: fn(&Settings, &Path) -> Result<WeightsFrom>,
+    console: &mut Console,
+) -> Result<u8> {
     output::check(&job.output)?;
     // A hub without a network answers from the cache alone.
     let offline = Hub::from_vars(&|name| match name {
@@ -40,8 +46,10 @@ pub fn tell(job: &mut Job, args: &Finetune, console: &mut Console) -> Result<u8>
         Some(folder) => Some(job::open_base(job, folder)?.0),
         None => None,
     };
-    // Half a file of weights is refused here too.
-    if let Some(folder) = folder.as_ref().filter(|folder| has_weights(folder)) {
+    // No weights, or half a file of them, are refused here too.
+    if let Some(folder) = &folder
+        && start(&job.layers.settings, folder)? == WeightsFrom::Folder
+    {
         open_encoder(&job.base.name, folder, TextVector::Mean, &job.compute)?;
     }
     let mut missing = Vec::new();

@@ -59,7 +59,7 @@ pub fn finetune(args: &Finetune, console: &mut Console) -> Result<u8> {
     let mut job = job::open(args, &verb, console)?;
     refuse_guided(&job.plan)?;
     if args.dry_run {
-        return dry_run::tell(&mut job, args, console);
+        return dry_run::tell(&mut job, args, WeightsFrom::asked, console);
     }
     output::check(&job.output)?;
     let mut ready = prepare(&mut job, &[], console)?;

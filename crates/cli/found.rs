@@ -266,6 +266,23 @@ pub fn teacher(
     Ok(Some((teacher, (name, key))))
 }
 
+/// Refuses several teachers where a plan asks more of one than its logits, which alone have a mean.
+pub fn refuse_several(plan: &Plan, names: &[String]) -> Result<()> {
+    let reduction = plan.variance_reduction;
+    let what = match (reduction.needs_teacher_weights(), plan.states) {
+        (true, _) => format!("variance reduction {reduction} takes the gradients of"),
+        (false, Some(_)) => "hidden, attention, relation and vector weights follow".into(),
+        (false, None) => return Ok(()),
+    };
+    match names.len() {
+        1 => Ok(()),
+        n => {
+            let said = format!("{what} one teacher, and {n} are named; leave the others out");
+            Err(Usage(said).into())
+        }
+    }
+}
+
 /// The weights of the one teacher, where a plan takes its gradients; its classes have to be the student's, in their order. Whether
 /// their shapes fit is seen when training starts.
 pub fn teacher_weights(
@@ -276,17 +293,9 @@ pub fn teacher_weights(
     compute: &Compute,
     console: &mut Console,
 ) -> Result<Option<OldWeights>> {
+    refuse_several(plan, names)?;
     let reduction = plan.variance_reduction;
-    if !reduction.needs_teacher_weights() {
-        return Ok(None);
-    }
-    let [name] = names else {
-        let n = names.len();
-        return Err(Usage(format!(
-            "variance reduction {reduction} takes the gradients of one teacher, and {n} are named; leave the others out"
-        ))
-        .into());
-    };
+    let ([name], true) = (names, reduction.needs_teacher_weights()) else { return Ok(None) };
     let found = describe(name, base::find("--teacher", name)?.folder(hub, console)?)?;
     if found.labels != labels {
         let (theirs, own) = (found.labels.join(", "), labels.join(", "));

@@ -38,13 +38,9 @@ pub fn shows(
     tables: &Path,
     console: &mut Console,
 ) -> Result<Option<Shows>> {
-    let Some(terms) = job.plan.states else { return Ok(Some(Shows::default())) };
-    let [name] = names else {
-        let n = names.len();
-        return Err(Usage(format!(
-            "hidden, attention, relation and vector weights follow one teacher, and {n} are named; leave the others out"
-        ))
-        .into());
+    found::refuse_several(&job.plan, names)?;
+    let ([name], Some(terms)) = (names, job.plan.states) else {
+        return Ok(Some(Shows::default()));
     };
     let folder = base::find("--teacher", name)?.folder(&job.hub, console)?;
     let mut shows = Shows::default();

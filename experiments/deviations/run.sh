@@ -91,7 +91,7 @@ for at in "${!order[@]}"; do
     seed=${order[at]} other=${order[(at + 1) % ${#order[@]}]}
     [ "$seed" != "$other" ] || continue
     for data in $sets; do
-        once "${mark}null $data seed $seed" diagnose "self-$data-$other" "self-$data-$seed" "$data" seed="$seed" other="$other" lambda=none what=null
+        once "${mark}null $data seed $seed" diagnose "self-$data-$other" "self-$data-$seed" "$data" seed="$seed" other="$other" lambda=none what=independent
     done
 done
 

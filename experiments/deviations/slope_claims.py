@@ -71,7 +71,7 @@ def claims(of):
     found = []
     if own:
         found += [exaggerated(own, part, t) for part in ("test", "train") for t in sorted({line["temperature"] for line in own})]
-        found += [less_sure(own, of("null"), t) for t in sorted({line["temperature"] for line in own})]
+        found += [less_sure(own, of("independent"), t) for t in sorted({line["temperature"] for line in own})]
         found += [nearer(own, half) for half in ("lowest", "highest")]
     if of("ways"):
         found.append(directions(of("ways")))

@@ -160,12 +160,26 @@ fn shares_are_of_the_rows_that_were_trained_on() {
     );
     lab.write("own/manifest.json", record);
     lab.ok(&again);
+    // Rows that can't be read any more aren't guessed at.
+    let run = lab.text("model/run.toml");
+    lab.write(
+        "model/run.toml",
+        run.replace("$T/data", "$T/gone")
+            .replace(lab.path("data").to_str().unwrap(), lab.path("gone").to_str().unwrap()),
+    );
+    let gone = lab.run(&format!("{shift} --output $T/guessed")).expect(2);
+    assert_eq!(
+        gone.error(),
+        "$T/model: the rows that it was trained on tell the classes' shares, and can't be read; name some with such shares: \
+         --trained-on"
+    );
+    lab.write("model/run.toml", run);
     // Of a model that says nothing of its rows, those to fit on are all there is.
     fs::remove_file(lab.path("model/run.toml")).unwrap();
     let unknown = lab.ok(&format!("{shift} --output $T/unknown"));
     assert!(
         unknown.out.contains(
-            "shares of the classes: of data:validation, since its record names no row that it was trained on; --trained-on does\n"
+            "shares of the classes: of data:validation, since nothing says which rows $T/model was trained on; --trained-on does\n"
         ),
         "{}",
         unknown.out
@@ -193,7 +207,7 @@ fn what_can_not_be_shifted_is_said() {
     check(
         "post-shift $T/model --data $T/narrow/validation.jsonl --output $T/x",
         3,
-        "--data $T/narrow/validation.jsonl: post-shift: no row has the label \"payment\", so its errors can't be measured",
+        "--data $T/narrow/validation.jsonl, shares of the rows that $T/model was trained on: post-shift: no row has the label \"payment\", so its errors can't be measured",
     );
     check(
         "post-shift $T/model --data $T/data --split test --worst-class-weight 2 --output $T/x",

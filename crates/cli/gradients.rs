@@ -202,7 +202,7 @@ fn of_training(method: &Method, before: &Settings) -> Vec<String> {
         Method::Distil { temperature, divergence, rows: TeacherRows::All, .. } => {
             temperature == 1.0 && matches!(divergence, Divergence::Kl | Divergence::MixedLabel)
         }
-        _ => method.lambda().is_none(),
+        _ => matches!(method, Method::Retrain | Method::ShrinkPerturb { .. }),
     };
     if !is_measured {
         said.push(format!(
@@ -309,6 +309,9 @@ mod tests {
             );
             assert_eq!(found.len(), 1, "{found:?}");
         }
+        assert!(
+            said("mixup:alpha=0.2")[1].starts_with("the student was trained by mixup:alpha=0.2;")
+        );
         let distil = "distil:lambda=0.3".parse().unwrap();
         let of = |settings: Settings| of_training(&distil, &settings);
         let smoothed = Settings {

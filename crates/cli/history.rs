@@ -103,7 +103,7 @@ fn how(args: &History) -> Compare {
 /// NEWEST/history where that is a run's folder, else history where the program runs.
 fn default_output(newest: &str) -> PathBuf {
     let folder = Path::new(newest);
-    match folder.join("run.toml").is_file() {
+    match output::is_run(folder) {
         true => folder.join("history"),
         false => "history".into(),
     }

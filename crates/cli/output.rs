@@ -83,6 +83,13 @@ pub fn refuse_missing(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether a run or an update made the folder. What `student` made has a record of what its weights had learnt, and no run.
+pub fn is_run(folder: &Path) -> bool {
+    let is_student =
+        |run: Settings| run.seen.is_some() && Settings { seen: None, ..run } == Settings::default();
+    folder.join("run.toml").is_file() && !settings_of(folder).is_ok_and(is_student)
+}
+
 /// Refuses to write over a model that isn't a run's: the base itself, or one that was put there.
 pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
     // Inside it too: the run removes its checkpoints, and the base may be one of them.
@@ -96,11 +103,7 @@ pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
         .into());
     }
     let is_there = |name: &str| output.join(name).exists();
-    // What `student` made has a record of what its weights had learnt, and no run.
-    let is_student =
-        |run: Settings| run.seen.is_some() && Settings { seen: None, ..run } == Settings::default();
-    let is_run = is_there("run.toml") && !settings_of(output).is_ok_and(is_student);
-    if !is_run && (is_there("config.json") || is_there("model.safetensors")) {
+    if !is_run(output) && (is_there("config.json") || is_there("model.safetensors")) {
         let output = output.display();
         return Err(Usage(format!(
             "{output} holds a model that is no run's; choose another --output"

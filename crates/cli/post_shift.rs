@@ -23,11 +23,12 @@ use crate::args::{PostShift, ShiftBase, ShiftFor};
 use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::data;
+use crate::earlier::Record;
 use crate::eval::{Asked, Scored, chosen_split, score, wishes};
 use crate::failure::Usage;
 use crate::progress::count;
 use crate::repair::{model_files, other_model};
-use crate::rows::{Text, text};
+use crate::rows::{Text, settings_of, text};
 use crate::settings::{self, Settings};
 use crate::{base, found, kinds, output, places, seen};
 
@@ -60,6 +61,17 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let model = found::describe(&args.model, folder.clone())?;
     let train = seen::train_of(&model, &hub, &mut Vec::new(), console);
     let trained = train.as_ref().map(seen::texts).unwrap_or_default();
+    if args.trained_on.is_none()
+        && train.is_none()
+        && !Record::of(&settings_of(&folder)?).is_empty()
+    {
+        return Err(Usage(format!(
+            "{}: the rows that it was trained on tell the classes' shares, and can't be read; name some with such shares: \
+             --trained-on",
+            args.model
+        ))
+        .into());
+    }
     let was_trained = format!("{} was trained on", args.model);
     leave_out("--data", &mut scored, &trained, &was_trained, console)?;
     let (shares, shares_from) = shares(args, &scored, train.as_ref(), console)?;
@@ -74,7 +86,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let shift = match there {
         Some(shift) => shift,
         None => fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)
-            .with_context(|| fitted_on(args))?,
+            .with_context(|| fitted_on(args, train.is_some()))?,
     };
     let held = match &args.holdout {
         Some(data) => {
@@ -111,10 +123,13 @@ fn with(mut object: Value, key: &str, value: Value) -> Value {
 }
 
 /// The rows behind a refusal of the fit.
-fn fitted_on(args: &PostShift) -> String {
+fn fitted_on(args: &PostShift, has_record: bool) -> String {
     match &args.trained_on {
-        None => format!("--data {}", args.data),
         Some(shares) => format!("--data {}, --trained-on {shares}", args.data),
+        None if has_record => {
+            format!("--data {}, shares of the rows that {} was trained on", args.data, args.model)
+        }
+        None => format!("--data {}", args.data),
     }
 }
 
@@ -187,8 +202,8 @@ fn shares(
         }
         (None, None) => {
             let said = format!(
-                "{}, since its record names no row that it was trained on; --trained-on does",
-                scored.split.name
+                "{}, since nothing says which rows {} was trained on; --trained-on does",
+                scored.split.name, args.model
             );
             (scored.split.examples.clone(), None, said)
         }

@@ -14,6 +14,7 @@ use lowchurn_data::Example;
 use lowchurn_distill::{PrecisionName, write_file};
 
 use crate::device;
+use crate::output;
 use crate::progress::{count, printable};
 use crate::signals::command_that_goes_on as command;
 
@@ -149,7 +150,7 @@ pub fn default_output(
     (old, new): (&str, &str),
     is_model: bool,
 ) -> PathBuf {
-    if is_model && Path::new(new).join("run.toml").is_file() {
+    if is_model && output::is_run(Path::new(new)) {
         return Path::new(new).join(folder);
     }
     let name = |text: &str| -> String {

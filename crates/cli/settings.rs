@@ -377,7 +377,9 @@ pub fn to_toml(settings: &Settings) -> Result<String> {
         Some(_) => {
             "# What this update was made with; the next update reads here which rows the model has seen.\n"
         }
-        None if settings.data.is_none() => "# Rows that these weights have learnt.\n",
+        None if settings.data.is_none() && settings.seen.is_some() => {
+            "# Rows that these weights have learnt.\n"
+        }
         None => {
             "# The resolved plan of this run. Run it again with: lowchurn finetune --plan FILE\n"
         }

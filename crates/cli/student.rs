@@ -61,7 +61,13 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
         None => None,
     };
     let words = trimmed.as_ref().map(|trimmed| trimmed.kept.clone());
+    let seen = if is_resized { Vec::new() } else { learnt_by(&from)? };
     std::fs::create_dir_all(to).with_context(|| format!("{}: can't be written", to.display()))?;
+    // Before the weights, which would be without it where this is killed.
+    if !seen.is_empty() {
+        let record = settings::to_toml(&Settings { seen: Some(seen), ..Settings::default() })?;
+        lowchurn_distill::write_file(&to.join("run.toml"), record.as_bytes())?;
+    }
     match is_resized {
         true => resized(&from, &sizes, words.as_deref(), to)?,
         false => cut(&from, &Cut { layers: layers.clone(), words }, to)?,
@@ -77,11 +83,6 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
     }
     if let Some(positions) = args.positions {
         set_longest(to, positions)?;
-    }
-    let seen = if is_resized { Vec::new() } else { learnt_by(&from)? };
-    if !seen.is_empty() {
-        let record = settings::to_toml(&Settings { seen: Some(seen), ..Settings::default() })?;
-        lowchurn_distill::write_file(&to.join("run.toml"), record.as_bytes())?;
     }
     tell(args, &config, layers.as_deref(), to, console)?;
     Ok(0)

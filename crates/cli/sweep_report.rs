@@ -17,7 +17,7 @@ use lowchurn_churn::{
 };
 use lowchurn_distill::{Objective, write_file, write_json};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::table::{ChurnInterval, Difference, Setting};
 use crate::console::Console;
@@ -164,11 +164,14 @@ fn of_rows(run: &Pair) -> Option<Estimate> {
 
 /// Whether it was trained by a λ that follows churn, or an objective that looks for the worst class.
 fn is_steered(all: &[(PathBuf, PointFile)], point: &Point) -> bool {
-    all.iter().any(|(_, file)| {
-        let said = |key: &str| file.made_from["plan"][key].as_str().unwrap_or_default();
-        let looks = said("method").contains("lambda=churn<=")
-            || Objective::from_str(said("objective")).is_ok_and(|found| found.robust().is_some());
-        looks && point.has(&file.point)
+    let looks = |made_from: &Value| {
+        let said = |key: &str| made_from["plan"][key].as_str().unwrap_or_default();
+        said("method").contains("lambda=churn<=")
+            || Objective::from_str(said("objective")).is_ok_and(|found| found.robust().is_some())
+    };
+    all.iter().filter(|(_, file)| point.has(&file.point)).any(|(_, file)| {
+        let members = file.made_from["members"].as_array();
+        looks(&file.made_from) || members.into_iter().flatten().any(looks)
     })
 }
 

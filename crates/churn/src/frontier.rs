@@ -37,7 +37,7 @@ pub struct Point {
     pub setting: String,
     pub seeds: Vec<u64>,
     /// Seeds that other settings have and this one hasn't: its mean isn't over the same runs, so it is on no frontier and no curve,
-    /// and attains nothing. An ensemble takes its seeds together and lacks none.
+    /// and attains nothing. An ensemble has the seeds of its models.
     #[serde(default)]
     pub missing_seeds: Vec<u64>,
     pub accuracy: Mean,
@@ -75,6 +75,15 @@ pub struct CostCurve {
     pub costs: Vec<(f64, f64)>,
 }
 
+impl RunPoint {
+    pub fn seeds(&self) -> &[u64] {
+        match self.members.is_empty() {
+            true => std::slice::from_ref(&self.seed),
+            false => &self.members,
+        }
+    }
+}
+
 impl Point {
     /// Whether a run is one of its seeds'.
     pub fn has(&self, run: &RunPoint) -> bool {
@@ -109,7 +118,7 @@ pub fn points(runs: &[RunPoint]) -> Vec<Point> {
             None => groups.push(vec![run]),
         }
     }
-    let all_seeds: BTreeSet<u64> = runs.iter().map(|run| run.seed).collect();
+    let all_seeds: BTreeSet<u64> = runs.iter().flat_map(RunPoint::seeds).copied().collect();
     let mut points: Vec<Point> =
         groups.iter().filter_map(|group| point(group, &all_seeds)).collect();
     mark_frontier(&mut points);
@@ -124,15 +133,12 @@ fn point(group: &[&RunPoint], all_seeds: &BTreeSet<u64>) -> Option<Point> {
     let first = group.first()?;
     let mean =
         |of: fn(&RunPoint) -> f64| Mean::of(&group.iter().map(|run| of(run)).collect::<Vec<f64>>());
-    let seeds: BTreeSet<u64> = group.iter().map(|run| run.seed).collect();
+    let seeds: BTreeSet<u64> = group.iter().flat_map(|run| run.seeds()).copied().collect();
     Some(Point {
         method: first.method.clone(),
         init: first.init.clone(),
         setting: first.setting.clone(),
-        missing_seeds: match first.members.is_empty() {
-            true => all_seeds.difference(&seeds).copied().collect(),
-            false => Vec::new(),
-        },
+        missing_seeds: all_seeds.difference(&seeds).copied().collect(),
         seeds: seeds.into_iter().collect(),
         accuracy: mean(|run| run.accuracy)?,
         churn: mean(|run| run.churn)?,
@@ -174,9 +180,10 @@ pub fn paired_difference(
         let Some(run) = runs.iter().find(|run| setting.has(run) && run.seed == seed) else {
             continue;
         };
-        let seeds = if run.members.is_empty() { &[run.seed][..] } else { &run.members[..] };
         let with = |seed: &u64| of_baseline.iter().find(|other| other.seed == *seed).copied();
-        pairs.extend(seeds.iter().map(with).collect::<Option<Vec<_>>>().map(|with| (run, with)));
+        pairs.extend(
+            run.seeds().iter().map(with).collect::<Option<Vec<_>>>().map(|with| (run, with)),
+        );
     }
     let mean = |value: fn(&RunPoint) -> f64| {
         let of_all =

@@ -102,7 +102,7 @@ fn what_lacks_a_seed_is_held_against_nothing_of_other_seeds() {
     near(curves[2].costs[0].1, 0.09);
 }
 
-/// Of two models, so it is held against the mean of their retrains, 87 and 11 %, and lacks no seed.
+/// Of two models, so it is held against the mean of their retrains, 87 and 11 %, and lacks the third seed alone.
 #[test]
 fn an_ensemble_takes_its_seeds_together() {
     let both = RunPoint { members: vec![1, 2], ..run("ensemble", "of 2", 1, 0.875, 0.06) };
@@ -114,6 +114,12 @@ fn an_ensemble_takes_its_seeds_together() {
     near(gain.churn.value, -0.05);
     let found = churn_at_cold_accuracy(&runs, &points, &points[0]);
     assert_eq!(found[1].attained.as_ref(), Some(&points[1]));
+    let third = [&runs[..], &[run("retrain", "", 3, 0.9, 0.1)]].concat();
+    let of_three = lowchurn_churn::points(&third);
+    assert_eq!(
+        (of_three[1].seeds.as_slice(), of_three[1].missing_seeds.as_slice()),
+        (&[1, 2][..], &[3][..])
+    );
     // One of whose models there is no retrain has nothing to be held against.
     assert_eq!(paired_difference(&runs[1..], &points[1], &points[0]), None);
 }

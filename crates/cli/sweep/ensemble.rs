@@ -58,7 +58,9 @@ pub fn points(
         let mut made_from = rows_of(updating);
         let of = |dir: &std::path::PathBuf| Ok(read_point(dir)?.map(|there| there.made_from));
         made_from["members"] = json!(members.iter().map(of).collect::<Result<Vec<_>>>()?);
-        if read_point(&dir)?.is_some_and(|there| is_same(&there.made_from, &made_from)) {
+        if read_point(&dir)?.is_some_and(|there| {
+            is_same(&there.made_from, &made_from) && there.point.members == seeds
+        }) {
             continue;
         }
         let read = |dir: &std::path::PathBuf| {

@@ -6,8 +6,8 @@
 mod bi_tempered;
 mod divergence;
 mod kinds;
-mod row;
-mod shaped;
+pub(crate) mod row;
+pub(crate) mod shaped;
 pub(crate) mod term;
 
 use candle_core::{D, DType, Device, Tensor};

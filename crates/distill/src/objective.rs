@@ -140,6 +140,15 @@ impl Objective {
         }
     }
 
+    /// How its gains enter; `None` where it has none.
+    pub fn form(&self) -> Option<Form> {
+        match self {
+            Objective::Balanced { form, .. } => Some(*form),
+            Objective::Robust(robust) => Some(robust.form),
+            _ => None,
+        }
+    }
+
     /// Refuses what means nothing with a method or a kind of task, or with weights of classes of one's own.
     pub fn check(&self, method: &Method, kind: Kind, has_weights: bool) -> Result<(), String> {
         let name = self.name();

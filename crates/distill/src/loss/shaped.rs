@@ -11,8 +11,7 @@ pub enum Shape {
     #[default]
     Plain,
     /// (K,) log c, taken from the logits inside the loss and nowhere else: the minimum of CE(p, softmax(z − log c)) is at
-    /// softmax(z) ∝ c·p, so that a class with a large gain is lowered here and raised by the fit (papers.md §7.4). The teacher's term of
-    /// a temperature T takes T·log c, for its minimum is at softmax(z/T) ∝ c·p.
+    /// softmax(z) ∝ c·p, so that a class with a large gain is lowered here and raised by the fit (papers.md §7.4).
     Margins(Vec<f64>),
     /// (K,) c: the loss is Σ c_y·p_y·CE(y) over the target's classes.
     Classes(Vec<f64>),
@@ -28,20 +27,9 @@ pub fn shaped_row_loss(method: &Method, row: &Row, shape: &Shape) -> Term {
         Shape::Plain | Shape::Groups(_) => row_loss(method, row),
         Shape::Margins(log_gains) => {
             // The shift doesn't depend on the logits, so the gradient is that of the shifted ones.
-            let shifted = |times: f64| -> Vec<f64> {
-                row.logits.iter().zip(log_gains).map(|(z, log)| z - times * log).collect()
-            };
-            let plain = shifted(1.0);
-            match (*method, known(row)) {
-                // What is divided by T is shifted T times, or the teacher's gains would be the T-th root of the labels'.
-                (Method::Distil { temperature, .. }, Some(_)) if temperature != 1.0 => {
-                    let label = labelled(&Row { logits: &plain, ..*row });
-                    let tempered = shifted(temperature);
-                    let told = row_loss(method, &Row { logits: &tempered, lambda: 1.0, ..*row });
-                    label.times(1.0 - row.lambda).plus(&told.times(row.lambda))
-                }
-                _ => row_loss(method, &Row { logits: &plain, ..*row }),
-            }
+            let shifted: Vec<f64> =
+                row.logits.iter().zip(log_gains).map(|(z, log)| z - log).collect();
+            row_loss(method, &Row { logits: &shifted, ..*row })
         }
         Shape::Trust(trust) => {
             let lambda = row.lambda * row.label.map_or(1.0, |label| trust[label]);

@@ -76,8 +76,10 @@ impl Shares {
                 labels[at]
             ));
         }
-        let temperature = match plan.method {
-            Method::Distil { temperature, .. } => temperature,
+        // Weights stand at the terms of a target, which T tempers; margins stand in the logits, where labels' and teacher's minima are
+        // at softmax(z) ∝ c·p with p at T = 1.
+        let temperature = match (plan.method, plan.objective.form()) {
+            (Method::Distil { temperature, .. }, Some(Form::Weights)) => temperature,
             _ => 1.0,
         };
         let Some(teacher) = guides.teacher.filter(|_| plan.method.needs().teacher) else {
@@ -87,8 +89,8 @@ impl Shares {
         let least = LEAST_SHARE * rows.rows() as f64;
         if let Some(at) = of_teacher.iter().position(|mass| *mass <= least) {
             return refuse(format!(
-                "objective {name}: the teacher gives the label {:?} no share of any row; take a teacher that knows it, a higher \
-                 temperature, or objective standard",
+                "objective {name}: the teacher gives the label {:?} no share of any row; take a teacher that knows it, or objective \
+                 standard",
                 labels[at]
             ));
         }
@@ -188,6 +190,8 @@ fn margins(teacher: &Teacher, rows: &Encoded, counts: &[f64]) -> Vec<f64> {
 pub(super) mod tests {
     use super::*;
     use crate::SelectBy;
+    use crate::loss::row::Row;
+    use crate::loss::shaped::shaped_row_loss;
 
     /// Rows of one token each.
     pub fn rows(labels: &[Option<u32>]) -> Encoded {
@@ -259,6 +263,48 @@ pub(super) mod tests {
         close(&found.prior_at(1.0), &[0.375, 0.375, 0.25]);
     }
 
+    /// Rows that tell nothing of their class, to labels and to a teacher: whatever T and λ, they are learnt as even classes.
+    #[test]
+    fn rows_that_tell_nothing_are_learnt_as_even() {
+        let p = [0.8, 0.15, 0.05];
+        let labels: Vec<Option<u32>> =
+            (0..20).map(|row| Some(u32::from(row >= 16) + u32::from(row == 19))).collect();
+        let told = teacher(&[p; 20], [true; 3]);
+        let guides = Guides { teacher: Some(&told), ..Guides::default() };
+        let logits = p.map(|p: f64| p.ln());
+        for (objective, temperature, lambda) in [
+            ("balanced", 1.0, 0.5),
+            ("balanced", 4.0, 0.3),
+            ("balanced", 4.0, 1.0),
+            ("balanced:form=weights", 1.0, 0.5),
+            ("balanced:form=weights", 4.0, 1.0),
+        ] {
+            let method = format!("distil:temperature={temperature}");
+            let shape = shares(objective, &method, &labels, &guides).unwrap();
+            let shape = shape.shape(&objective.parse().unwrap(), &[], lambda);
+            let mut sum = [0.0; 3];
+            for label in &labels {
+                let row = Row {
+                    logits: &[2.0; 3],
+                    label: label.map(|label| label as usize),
+                    class_weight: &[],
+                    label_smoothing: 0.0,
+                    lambda,
+                    teacher: Some((&logits, &[true; 3])),
+                    is_old: false,
+                    partner: None,
+                };
+                let found = shaped_row_loss(&method.parse().unwrap(), &row, &shape).gradient;
+                sum.iter_mut().zip(found).for_each(|(sum, g)| *sum += g);
+            }
+            // The teacher's logits are f32.
+            assert!(
+                sum.iter().all(|g| g.abs() < 1e-5),
+                "{objective} T {temperature} λ {lambda}: {sum:?}"
+            );
+        }
+    }
+
     /// a = 0 with the standard base is the standard objective; an even prior makes the balanced one standard.
     #[test]
     fn where_objectives_are_the_same() {
@@ -315,8 +361,8 @@ pub(super) mod tests {
             "distil",
             &all,
             &guides,
-            "objective balanced: the teacher gives the label \"b\" no share of any row; take a teacher that knows it, a higher \
-             temperature, or objective standard",
+            "objective balanced: the teacher gives the label \"b\" no share of any row; take a teacher that knows it, or objective \
+             standard",
         );
         check(
             "balanced:group-by=airline",

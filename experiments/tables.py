@@ -165,10 +165,7 @@ def by_machine(lines: list[dict]) -> str:
     for found, n in most_first([json.dumps(line.get("machine", {}), sort_keys=True) for line in lines]):
         one = json.loads(found)
         if not one:
-            said.append(
-                f"{counted(n, 'run')} without a note of it, on two cores that often had other work and were paused, so minutes are no\n"
-                "  measure of speed"
-            )
+            said.append(f"{counted(n, 'run')} without a note of the machine")
             continue
         threads = f", RAYON_NUM_THREADS={one['threads']}" if "threads" in one else ""
         said.append(f"{counted(n, 'run')} on {counted(one['cores'] or 0, 'core')} of {one.get('processor', 'a processor without a name')}{threads}")

@@ -1,14 +1,11 @@
 """The page of student-teacher deviations: slopes, switch times, what longer training and higher T do, directions, verdicts."""
 
-import sys
-from pathlib import Path
 from statistics import mean
 
-from evidence import told
-from tables import Axis, Series, mean_sd, plot, table
-
-sys.path.append(str(Path(__file__).resolve().parent))
+from evidence import numbered, told
+from made import MARK, commands, missing  # noqa: F401 (for tables.made_by)
 from slope_claims import RULES, SETS, claims, groups, known, slope
+from tables import Axis, Series, mean_sd, plot, table
 
 SIZES = {
     "": "small: teachers and students are tiny, of 800 rows and four epochs unless a table says otherwise; the larger model is MiniLM, two epochs, one seed",
@@ -28,27 +25,20 @@ def page(lines, folder):
         "among them all training rows of SST-2 and CoLA, so also rows of this page; teachers and students of it share that.",
         "",
     ]
-    if not any(line["key"].startswith("full ") for line in lines):
+    if not any(line["key"].startswith(MARK) for line in lines):
         parts += ["The full size (MiniLM, up to 20,000 rows, five seeds, BERT-base as the larger model) hasn't been run.", ""]
     for size, said in SIZES.items():
-        own = [line for line in lines if line["key"].startswith("full ") == (size == "full")]
+        own = [line for line in lines if line["key"].startswith(MARK) == (size == "full")]
         if own:
             parts += of_size(own, folder, size, said)
     return "\n".join(parts)
 
 
-def commands(lines):
-    found = []
-    for mark, flag in (("", " --small"), ("full ", "")):
-        seeds = sorted({line["seed"] for line in lines if line["key"].startswith("full ") == bool(mark)})
-        found += [f'SEEDS="{" ".join(map(str, seeds))}" just experiment deviations{flag}'] * bool(seeds)
-    return found
-
-
 def of_size(lines, folder, size, said):
     of = lambda what: [line for line in lines if line["what"] == what]
     mark = f"-{size}" if size else ""
-    parts = [f"What follows is of the size {said}.", "", "## Claims", "", RULES, "", *told(claims(of)), ""]
+    claimed = claims(of)
+    parts = [f"What follows is of the size {said}.", "", "## Claims", "", RULES, "", *told(claimed), ""]
     parts += ["## Slopes", "", slopes(of("self") + of("large")), ""]
     draw_slopes(folder / f"slopes{mark}.svg", of)
     parts += [f"![slopes](slopes{mark}.svg)", ""]
@@ -58,7 +48,7 @@ def of_size(lines, folder, size, said):
         draw_switches(folder / f"switch{mark}.svg", of("switch"))
         parts += [f"![switch times](switch{mark}.svg)", ""]
     if of("length"):
-        parts += ["## What the advice says", "", advice(of), ""]
+        parts += ["## What the advice says", "", numbered(advice(of), claimed), ""]
     if of("noise"):
         parts += ["## A fifth of the teacher's labels wrong", "", noise(of("noise")), ""]
     if of("ways"):
@@ -137,9 +127,9 @@ def advice(of):
     both = [(line, pairs[(*key[:2], 4)]) for key, line in pairs.items() if key[2] == 1 and (*key[:2], 4) in pairs]
     steeper = sum(slope(four) > slope(one) for one, four in both)
     said = [
-        f"Claims 7 and 8 say how far a higher T brings the student nearer. Its slope is steeper at T 4 in {steeper} of {len(both)} pairs all the same: the slope alone would say\n"
-        "the opposite."
-    ]
+        f"How far a higher T brings the student nearer is in {{claims:nearer}}. Its slope is steeper at T 4 in {steeper} of {len(both)} pairs all the same:\n"
+        "the slope alone would say the opposite."
+    ] * bool(both)
     sst2 = [line for line in of("self") if line["data"] == "sst2"]
     rows = []
     for (epochs, weight, t), found in sorted(groups(of("length") + sst2, "epochs", "lambda", "temperature").items(), key=str):

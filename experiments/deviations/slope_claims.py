@@ -3,23 +3,24 @@
 from math import exp, log
 from statistics import mean
 
-from evidence import HEAD, Case, Claim, counts, sides
+from evidence import HEAD, LEAST_SEEDS, Case, Claim, counts, sides
 from evidence import rows as rows_of
 from statistic import interval
-from tables import mean_sd, table
+from tables import counted, mean_sd, table
 
 SETS = {"sst2": "SST-2", "mrpc": "MRPC", "cola": "CoLA", "ag_news_20k": "AG News", "imdb": "IMDb", "tickets": "tickets"}
 # Of so few rows a teacher learns little more there than which class is common.
 LITTLE = ("cola", "mrpc")
 
 RULES = (
-    "*Of slopes*, and of what else is judged by data sets: reproduced where more than 3/4 of the sets have a 95 % interval over seeds on the claim's side (a slope\n"
-    "above 1); not reproduced where more than 1/4 have one on the other side and these outnumber those on the claim's; else undecided. *Of shares* (pairs, or layers\n"
-    "of pairs): reproduced over 3/4, not reproduced under 1/4, else undecided. *Of switches, label noise and correlations*: reproduced where the 95 % interval, over\n"
-    "seeds or data sets, lies on the claim's side of zero, not reproduced where it lies on the other, else undecided. Pairs of one data set share their rows.\n\n"
-    "The rule by sets, and the claims of a higher T and of label noise, were written with the lines there. Before, slopes were judged by single students, each by its\n"
-    "interval over rows; what that said is beside each slope's evidence. Two of the five sets, CoLA and MRPC, say little: there a teacher of 800 rows learns little more than which class is common. They\n"
-    "count all the same."
+    "*Of slopes*, and of what else is judged by data sets: reproduced where more than 3/4 of the sets have a 95 % interval over seeds on the claim's side\n"
+    "(a slope above 1); not reproduced where more than 1/4 have one on the other side and these outnumber those on the claim's; else undecided. A set with\n"
+    f"fewer than {LEAST_SEEDS} seeds isn't counted. *Of shares* (pairs, or layers of pairs): reproduced over 3/4, not reproduced under 1/4, else\n"
+    "undecided. *Of switches, label noise and correlations*: reproduced where the 95 % interval, over seeds or data sets, lies on the claim's side of\n"
+    "zero, not reproduced where it lies on the other, else undecided. Pairs of one data set share their rows.\n\n"
+    "The rule by sets, and the claims of a higher T and of label noise, were written with the lines there. Before, slopes were judged by single students,\n"
+    "each by its interval over rows; what that said is beside each slope's evidence. Two of the five sets, CoLA and MRPC, say little: there a teacher of 800\n"
+    "rows learns little more than which class is common. They count all the same."
 )
 
 
@@ -97,8 +98,8 @@ def exaggerated(own, part, t):
     return Claim(
         f"Students exaggerate their teacher's confidence (claim i): {where}, T {t}",
         f"**{of_sets(cases)}**: {counts(cases, 'above 1', 'below 1')}",
-        f"Slope of the self-distilled student on its teacher. By single students: {up} of {n} have an interval over rows above 1, {down} below; by that rule "
-        f"{before}.\n\n{seen(cases, is_signed=False)}",
+        f"Slope of the self-distilled student on its teacher. By single students: {up} of {n} have an interval over rows above 1, {down} below; by that\n"
+        f"rule {before}.\n\n{seen(cases, is_signed=False)}",
     )
 
 
@@ -109,9 +110,9 @@ def less_sure(own, null, t):
     same = [line for line in own if line["temperature"] == t]
     under, over = sum(mean_of(line) < 0 for line in same), sum(line["test"]["highest"]["mean"] > 0 for line in same)
     said = (
-        f"The mean of y − x is below 0 on the lower half in {under} of {len(same)} pairs, and above 0 on the upper half in {over}. That alone says nothing: y falls on rows where "
-        "the student merely differs from its teacher, as every other model does. Before a null was asked for, "
-        f"this claim was {of_share(under, len(same))} by the share of pairs."
+        f"The mean of y − x is below 0 on the lower half in {under} of {len(same)} pairs, and above 0 on the upper half in {over}. That alone says nothing:\n"
+        "y falls on rows where the student merely differs from its teacher, as every other model does. Before a null was asked for, this claim was\n"
+        f"{of_share(under, len(same))} by the share of pairs."
     )
     claim = f"Where the teacher is unsure the student is less sure (low-confidence underfitting): held-out rows, T {t}"
     paired = [line for line in same if (line["data"], line["seed"]) in by_chance]
@@ -121,8 +122,8 @@ def less_sure(own, null, t):
     return Claim(
         claim,
         f"**{of_sets(cases)}**: {counts(cases, 'less sure than the null', 'surer')}",
-        f"{said} The null is a teacher of another seed in the student's place. Below is the null's mean of y − x less the student's, lower half: above 0 the student is less sure"
-        f" than a model that never saw this teacher.\n\n{seen(cases)}",
+        f"{said} The null is a teacher of another seed in the student's place. Below is the null's mean of y − x less the student's,\n"
+        f"lower half: above 0 the student is less sure than a model that never saw this teacher.\n\n{seen(cases)}",
     )
 
 
@@ -130,24 +131,26 @@ def nearer(own, half):
     pairs = {(line["data"], line["seed"], line["temperature"]): abs(line["test"][half]["mean"]) for line in own}
     lines = [line for line in own if line["temperature"] == 1 and (line["data"], line["seed"], 4) in pairs]
     gain = lambda line: pairs[line["data"], line["seed"], 1] - pairs[line["data"], line["seed"], 4]
-    cases = by_set(lines, gain)
+    cases, n_nearer = by_set(lines, gain), sum(gain(line) > 0 for line in lines)
     where = "unsure (lower half)" if half == "lowest" else "sure (upper half)"
     return Claim(
         f"A higher T (4 for 1) brings the student nearer where the teacher is {where}",
         f"**{of_sets(cases)}**: {counts(cases, 'nearer', 'further')}",
-        f"The size of the mean of y − x on held-out rows, at T 1 less at T 4; nearer in {sum(gain(line) > 0 for line in lines)} of {len(lines)} pairs.\n\n{seen(cases)}",
+        f"The size of the mean of y − x on held-out rows, at T 1 less at T 4; nearer in {n_nearer} of {len(lines)} pairs.\n\n"
+        f"{seen(cases)}",
+        marks=("nearer",),
     )
 
 
 def directions(found):
     ratios = [ratio for line in found for ratio in known(line["ratios"].values())]
     heads = known([line["ratios"].get("head") for line in found])
-    above = sum(ratio > 1 for ratio in ratios)
+    above, heads_above = (sum(ratio > 1 for ratio in among) for among in (ratios, heads))
     return Claim(
         "Distillation exaggerates gradient descent's bias to the top directions (claim ii)",
         f"**{of_share(above, len(ratios))}**: {above} of {len(ratios)} layers of {len(found)} pairs have a ratio above 1",
-        f"Geometric mean of the ratios {exp(mean(map(log, ratios))):.2f}; above 1 in {sum(ratio > 1 for ratio in heads)} of {len(heads)} heads (see Directions). In the linear case "
-        "it is a theorem, and a test (`a_students_spectrum_exaggerates_its_teachers`).\n",
+        f"Geometric mean of the ratios {exp(mean(map(log, ratios))):.2f}; above 1 in {heads_above} of {len(heads)} heads (see Directions).\n"
+        "In the linear case it is a theorem, and a test (`a_students_spectrum_exaggerates_its_teachers`).\n",
     )
 
 
@@ -176,11 +179,12 @@ def goes_together(own):
     cells = {}
     for (data, _), same in groups(own, "data", "temperature").items():
         cells.setdefault(data, []).append([(slope(line), gained(line)) for line in same if slope(line) is not None])
-    found = {SETS[data]: correlation(within(of_set)) for data, of_set in cells.items()}
+    # A set whose pairs don't have one, being too few or all alike, is none of correlation 0.
+    found = {SETS[data]: r for data, of_set in cells.items() if (r := correlation(within(of_set))) is not None}
     said = "Exaggeration goes with better generalisation (claim iii)"
     shown = "Correlation of slope and gain, each pair less the mean of its T: " + ", ".join(f"{name} {r:+.2f}" for name, r in found.items())
     if len(found) < 2:
-        return Claim(said, "**undecided**: one data set", f"{shown}.\n")
+        return Claim(said, f"**undecided**: a correlation in {counted(len(found), 'set')} alone", f"{shown}.\n" if found else "")
     lies = interval(list(found.values()))
     return Claim(said, f"**{of_interval(lies)}**: mean correlation {lies} over {len(found)} sets", f"{shown}.\n")
 
@@ -197,11 +201,11 @@ def within(cells):
 
 def correlation(pairs):
     if len(pairs) < 3:
-        return 0.0
+        return None
     a, b = mean(x for x, _ in pairs), mean(y for _, y in pairs)
     up = sum((x - a) * (y - b) for x, y in pairs)
     down = (sum((x - a) ** 2 for x, _ in pairs) * sum((y - b) ** 2 for _, y in pairs)) ** 0.5
-    return up / down if down else 0.0
+    return up / down if down else None
 
 
 def mends_labels(lines):
@@ -220,8 +224,8 @@ def switched(name, trained, by_kind, has_fitted):
     less = lambda a, b: [a[seed] - b[seed] for seed in sorted(a) if seed in b]
     means = [f"{mean(found.values()):.2f} %" for found in (labels, teacher, late, back)]
     shown = (
-        f"SST-2, a teacher with {trained:.1f} % on its training rows; accuracy of students on held-out rows: labels throughout {means[0]}, teacher throughout {means[1]}, "
-        f"from labels to the teacher at half {means[2]}, from the teacher to labels at half {means[3]}.\n"
+        f"SST-2, a teacher with {trained:.1f} % on its training rows; accuracy of students on held-out rows: labels throughout {means[0]}, teacher\n"
+        f"throughout {means[1]}, from labels to the teacher at half {means[2]}, from the teacher to labels at half {means[3]}.\n"
     )
     if has_fitted:
         said = f"With a teacher {name}, following it from the middle on recovers much of what following it throughout gains"

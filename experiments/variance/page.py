@@ -1,19 +1,16 @@
 """RESULTS.md of this folder, from its lines."""
 
-import sys
 from pathlib import Path
 from statistics import mean, median, quantiles
 
 from evidence import told
+from made import commands, missing  # noqa: F401 (for tables.made_by)
 from tables import COLOURS, Axis, Series, counted, mean_sd, plot, table
-
-sys.path.append(str(Path(__file__).resolve().parent))
-from variance_claims import NAMES, PLAIN, RULE, claims, descended, floors, lowest, over_plain, settled
+from variance_claims import NAMES, PLAIN, STUDENTS, claims, descended, floors, lowest, over_plain, rule, settled
 
 TEACHERS = {"optimum": "the optimum", "good": "stopped early", "poor": "of 60 rows"}
 # Of the whole encoder.
 WHOLE = {"good": "of eight epochs", "early": "of 60 updates", "poor": "of 60 rows"}
-STUDENTS = {"begun": "20 updates", "trained": "two epochs"}
 
 
 def page(lines: list[dict], folder: Path) -> str:
@@ -29,7 +26,9 @@ def page(lines: list[dict], folder: Path) -> str:
         parts.append("The full size (MiniLM too, five seeds, λ by tenths) hasn't been run.\n")
     parts += least_squares([line for line in lines if line.get("experiment") == "least squares"], folder)
     runs = [line for line in lines if "data" in line]
-    parts += ["## Claims\n", RULE, *told(claims(lines)), ""] if runs else []
+    if runs:
+        claimed = claims(lines)
+        parts += ["## Claims\n", rule(claimed), *told(claimed), ""]
     for encoder in sorted({line["encoder"] for line in runs}):
         for data in sorted({line["data"] for line in runs if line["encoder"] == encoder}, reverse=True):
             own = [line for line in runs if (line["encoder"], line["data"]) == (encoder, data)]
@@ -37,12 +36,6 @@ def page(lines: list[dict], folder: Path) -> str:
             parts += whole(f"{NAMES.get(data, data)}, {encoder}", f"{encoder}-{data}", own, folder)
             parts += descents(f"{NAMES.get(data, data)}, {encoder}", f"{encoder}-{data}", own, folder)
     return "\n".join(parts)
-
-
-def commands(lines: list[dict]) -> list[str]:
-    is_small = {line["encoder"] for line in lines if "encoder" in line} <= {"tiny"}
-    seeds = " ".join(map(str, sorted({line["seed"] for line in lines if "seed" in line})))
-    return [f'SEEDS="{seeds}" just experiment variance --small' if is_small else "just experiment variance"]
 
 
 def least_squares(lines: list[dict], folder: Path) -> list[str]:
@@ -60,13 +53,20 @@ def least_squares(lines: list[dict], folder: Path) -> list[str]:
         worst = max([worst] + [abs(found - y) / v for found, y in zip(teacher["biased"], law)])
     plot(folder / "least-squares.svg", "Error at stationarity by λ, over that of plain SGD", Axis("λ"), Axis("E‖x − x*‖² / V"), series)
     best = [
-        [f"{teacher['times'] ** 2:g}", f"{v / (v + teacher['d2']):.2f}", f"{lambdas[at]:.1f}", f"{teacher['biased'][at] / v:.3f}", f"{min(teacher['unbiased']) / v:.3f}"]
+        [
+            f"{teacher['times'] ** 2:g}",
+            f"{v / (v + teacher['d2']):.2f}",
+            f"{lambdas[at]:.1f}",
+            f"{teacher['biased'][at] / v:.3f}",
+            f"{min(teacher['unbiased']) / v:.3f}",
+        ]
         for teacher in line["teachers"]
         for at in [teacher["biased"].index(min(teacher["biased"]))]
     ]
     return [
         "## Least squares: the exact law\n",
-        f"E‖x − x*‖² = (1 − λ)²·V + λ²·D², derived here and not in the paper; measured on a path of {line['updates']:,} updates it is off by at most {100 * worst:.1f} % of V.\n",
+        f"E‖x − x*‖² = (1 − λ)²·V + λ²·D², derived here and not in the paper; measured on a path of {line['updates']:,} updates it is\n"
+        f"off by at most {100 * worst:.1f} % of V.\n",
         "![law and runs](least-squares.svg)\n",
         table(["D²/V", "best λ, law", "best λ on the grid", "error there /V", "least error, unbiased /V"], best),
     ]
@@ -94,8 +94,8 @@ def probe(title: str, slug: str, own: list[dict], folder: Path) -> list[str]:
     svrg = list(found.get(("svrg", 1.0, "none"), {}).values())
     text = [
         f"## {title}\n",
-        f"Plain SGD stays {mean(excess[PLAIN].values()):.5f} above the lowest loss; all below is over that of the same seed, {counted(len(excess[PLAIN]), 'seed')} at most. "
-        f"SVRG: {mean_sd(svrg, 1, 3)}.\n",
+        f"Plain SGD stays {mean(excess[PLAIN].values()):.5f} above the lowest loss; all below is over that of the same seed, "
+        f"{counted(len(excess[PLAIN]), 'seed')} at most. SVRG: {mean_sd(svrg, 1, 3)}.\n",
         f"![excess by λ]({name})\n",
         table(["teacher", "update", *[f"λ {lam:g}" for lam in lambdas]], rows),
     ]
@@ -148,7 +148,8 @@ def whole(title: str, slug: str, own: list[dict], folder: Path) -> list[str]:
     text = [
         f"### The whole encoder: {title}\n",
         f"Gradients of {first['batches']} batches of 10 without dropout, of which {n_own} with the teacher's own gradient too; "
-        f"{counted(len(seeds), 'seed')}; λ {first['lambda']:g}.\nCosines as median (first to ninth decile) over batches and seeds: of the labels' gradient a to\n"
+        f"{counted(len(seeds), 'seed')}; λ {first['lambda']:g}.\n"
+        "Cosines as median (first to ninth decile) over batches and seeds: of the labels' gradient a to\n"
         "distillation's a − λ·b, which says how much distillation turns an update, and of distillation's to what the theory has in its place, a − λ·c with\n"
         "the teacher's own gradient c: 1 for a linear model. The variance is that of the batches' gradients, over that of the labels'. It isn't free of\n"
         "scale: a student that is its teacher has (1 − λ)² of it left, and as little of the signal. A teacher that\n"

@@ -1,20 +1,30 @@
 """What the variance page measures of its lines and claims of it, each claim with what it rests on."""
 
+from math import exp, log
 from statistics import mean, median
 
-from evidence import HEAD, LEAST_SEEDS, Case, Claim, rows, side
+from evidence import HEAD, LEAST_SEEDS, Case, Claim, numbered, rows, side
 from tables import counted, mean_sd, table
 
 NAMES = {"sst2": "SST-2", "ag_news": "AG News"}
 # Data sets and encoders with so many seeds, below which nothing is decided.
 LEAST_CASES = 2
+# How far a student has come, as lines and as the page say it.
+STUDENTS = {"begun": "20 updates", "trained": "two epochs"}
 RULE = (
-    "Probes are judged by their excess, the whole encoder by plain SGD by its loss, both over that of plain SGD of the same seed. Reproduced where the 95 % interval\n"
-    f"over seeds lies on the claim's side for every encoder and data set with {LEAST_SEEDS} seeds, not reproduced where it lies on the other side for each, else undecided; also\n"
-    f"with fewer than {LEAST_CASES} that have so many seeds. What of the whole encoder's gradients is judged is a mean (of cosines the median) over both students, the one of 20\n"
-    "updates and the one of two epochs. Claims 10, 11 and 15 were written with the lines there: before, claim 10 stood alone, as if an absolute variance said what\n"
-    "distillation does to the noise of an update.\n"
+    "Probes are judged by their excess, the whole encoder by plain SGD by its loss, both over that of plain SGD of the same seed. Reproduced where the\n"
+    f"95 % interval over seeds lies on the claim's side for every encoder and data set with {LEAST_SEEDS} seeds, not reproduced where it lies on the other\n"
+    f"side for each, else undecided; also with fewer than {LEAST_CASES} that have so many seeds. What of the whole encoder's gradients is judged is a\n"
+    "mean (of cosines the median) over both students, the one of 20 updates and the one of two epochs; a seed that has one of them alone isn't counted.\n"
 )
+LATER = (
+    "Until {claims:later} were written, {claims:absolute} stood alone, as if an absolute variance said what distillation does to the noise of an update.\n"
+    "When they were written, the lines of {claims:outcome} were there, and those of {claims:for its length} weren't.\n"
+)
+
+
+def rule(found: list[Claim]) -> str:
+    return RULE + (numbered(LATER, found) if any("later" in claim.marks for claim in found) else "")
 
 
 def settled(line: dict) -> float:
@@ -65,27 +75,35 @@ def descended(lines: list[dict]) -> dict[Key, dict[int, float]]:
 
 def gradients(own: list[dict]) -> dict[Key, dict[int, float]]:
     """Of the whole encoder's gradients by teacher and seed, each over both students: the median cosine to the theory's, the variance left, and
-    the same for the length of the mean gradient, where lines have that."""
+    the logarithm of the same for the length of the mean gradient, where lines have that."""
     found: dict[Key, dict[int, float]] = {}
     lines = [line for line in own if line["experiment"] in ("cosines", "signal")]
     for teacher, seed in sorted({(line["teacher"], line["seed"]) for line in lines}):
         same = [line for line in lines if (line["teacher"], line["seed"]) == (teacher, seed)]
         whole = [line for line in same if line["experiment"] == "cosines"]
-        if whole:
+        if {line["student"] for line in whole} == set(STUDENTS):
             weight = whole[0]["lambda"]
             found.setdefault(("cosine", weight, teacher), {})[seed] = median(value for line in whole for value in line["cosines"])
             found.setdefault(("left", weight, teacher), {})[seed] = mean(line["groups"]["all"]["measured_ratio"] for line in whole)
-        with_length = [line for line in same if "student_of_mean" in line["groups"]["all"]]
-        if with_length:
-            found.setdefault(("for its length", with_length[0]["lambda"], teacher), {})[seed] = mean(map(for_its_length, with_length))
+        with_length = {line["student"]: line for line in same if "student_of_mean" in line["groups"]["all"]}
+        if set(with_length) == set(STUDENTS):
+            by_student = {student: log(for_its_length(line)) for student, line in with_length.items()}
+            weight = with_length["begun"]["lambda"]
+            for name, value in (("for its length", mean(by_student.values())), *by_student.items()):
+                found.setdefault((name, weight, teacher), {})[seed] = value
     return found
 
 
 def for_its_length(line: dict) -> float:
-    """E‖g − E g‖²/‖E g‖² of distillation's gradient g = a − λ·b over that of the labels' a: the batches are all rows once, so E g is exact."""
+    """E‖g − E g‖²/‖E g‖² of distillation's gradient g over that of the labels'."""
+    group = line["groups"]["all"]
+    return group["measured_ratio"] * group["student_of_mean"] / length(line)
+
+
+def length(line: dict) -> float:
+    """‖E g‖² of distillation's gradient g = a − λ·b: the batches are all rows once, so it is exact."""
     group, weight = line["groups"]["all"], line["lambda"]
-    length = group["student_of_mean"] - 2.0 * weight * group["product_of_means"] + weight**2 * group["teacher_of_mean"]
-    return group["measured_ratio"] * group["student_of_mean"] / length
+    return group["student_of_mean"] - 2.0 * weight * group["product_of_means"] + weight**2 * group["teacher_of_mean"]
 
 
 # What a claim is judged by in one data set: values by seed, the limit that they are to keep, cells beside.
@@ -113,21 +131,46 @@ def by_law(limit: float, of: dict[Key, dict[int, float]], teacher: str) -> Found
     return misses, limit, []
 
 
-def judged(says: str, measured: str, way: str, found: dict[str, Found], missing: str = "no run", also: str = "") -> Claim:
+def log_ratio(of: dict[Key, dict[int, float]], weight: float, teacher: str) -> Found:
+    """Of logarithms, which are shown as ratios; beside it the geometric means of both students."""
+    values = list(of.get(("for its length", weight, teacher), {}).values())
+    return values, 0.0, [f"{exp(mean(of[student, weight, teacher].values())):.3f}" for student in STUDENTS] if values else []
+
+
+def judged(
+    says: str,
+    measured: str,
+    way: str,
+    found: dict[str, Found],
+    missing: str = "no run",
+    also: str = "",
+    beside: tuple[str, ...] = ("the first", "the second"),
+    is_log: bool = False,
+    marks: tuple[str, ...] = (),
+) -> Claim:
     """`way` is the claim's side of the limit, lower or higher."""
-    cases = [Case(name, values, limit, beside=beside) for name, (values, limit, beside) in found.items() if values]
-    enough = [case for case in cases if len(case.values) >= LEAST_SEEDS]
-    n_for, n_against = (sum(side(case) == of for case in enough) for of in (way, "higher" if way == "lower" else "lower"))
-    word = "undecided"
-    if len(enough) >= LEAST_CASES:
-        word = "reproduced" if n_for == len(enough) else "not reproduced" if n_against == len(enough) else "undecided"
+    cases = [Case(name, values, limit, beside=cells, is_log=is_log) for name, (values, limit, cells) in found.items() if values]
     if not cases:
-        return Claim(says, f"**undecided**: {missing}", also)
-    verdict = f"**{word}**: {n_for} of {counted(len(enough), 'data set')} for it, {n_against} against"
-    is_of_two = any(case.beside for case in cases)
-    head = ["data, encoder", *HEAD[:-1], "limit", HEAD[-1], *(["the first", "the second"] if is_of_two else [])]
-    cells = [[*row[:4], f"{case.zero:g}", *row[4:]] for case, row in zip(cases, rows(cases, 3, is_of_two))]
-    return Claim(says, verdict, f"{measured}.{also}\n\n{table(head, cells)}")
+        return Claim(says, f"**undecided**: {missing}", also, marks)
+    n, n_for, n_against = votes(cases, way)
+    verdict = f"**{word(n, n_for, n_against)}**: {n_for} of {counted(n, 'data set')} for it, {n_against} against"
+    has_beside = any(case.beside for case in cases)
+    head = ["data, encoder", *HEAD[:-1], "limit", HEAD[-1], *(beside if has_beside else ())]
+    limit = lambda case: f"{exp(case.zero) if case.is_log else case.zero:g}"
+    cells = [[*row[:4], limit(case), *row[4:]] for case, row in zip(cases, rows(cases, 3, has_beside and not is_log))]
+    return Claim(says, verdict, f"{measured}.{also}\n\n{table(head, cells)}", marks)
+
+
+def votes(cases: list[Case], way: str) -> tuple[int, int, int]:
+    """Of those with enough seeds: how many there are, how many for the claim, how many against it."""
+    enough = [case for case in cases if len(case.values) >= LEAST_SEEDS]
+    return len(enough), *(sum(side(case) == of for case in enough) for of in (way, "higher" if way == "lower" else "lower"))
+
+
+def word(n: int, n_for: int, n_against: int) -> str:
+    if n < LEAST_CASES:
+        return "undecided"
+    return "reproduced" if n_for == n else "not reproduced" if n_against == n else "undecided"
 
 
 def claims(lines: list[dict]) -> list[Claim]:
@@ -199,13 +242,18 @@ def claims(lines: list[dict]) -> list[Claim]:
             "lower",
             each(noise, lambda of: under(1.0, of, ("left", 0.5, "early"))),
             also=not_free_of_scale(own),
+            marks=("absolute",),
         ),
         judged(
             "Whole encoder: distillation's gradients have less variance for the squared length of their mean (the same teacher and λ: under 1)",
-            "Variance over the squared length of the mean gradient, distillation's over the labels'",
+            "Variance over the squared length of the mean gradient, distillation's over the labels': the geometric mean of both students, each beside it",
             "lower",
-            each(noise, lambda of: under(1.0, of, ("for its length", 0.5, "early"))),
-            missing="no line has the length of the mean gradient",
+            each(noise, lambda of: log_ratio(of, 0.5, "early")),
+            missing="no line has the length of the mean gradient of both students",
+            also=of_ratios(own),
+            beside=tuple(STUDENTS.values()),
+            is_log=True,
+            marks=("for its length", "later"),
         ),
         judged(
             "Whole encoder: a better teacher leaves less variance (60 updates, then 60 rows, λ 0.5)",
@@ -226,10 +274,11 @@ def claims(lines: list[dict]) -> list[Claim]:
             each(descents, lambda of: under(1.0, of, kd(0.9, "good"))),
         ),
         judged(
-            "Whole encoder: the same teacher as in claim 10 makes plain SGD go lower (60 updates, λ 0.5, kd: under 1)",
+            "Whole encoder: the same teacher as in {claims:absolute} makes plain SGD go lower (60 updates, λ 0.5, kd: under 1)",
             loss,
             "lower",
             each(descents, lambda of: under(1.0, of, kd(0.5, "early"))),
+            marks=("outcome", "later"),
         ),
         judged(
             "Whole encoder: a poor teacher keeps it higher (60 rows, λ 0.9, kd: over 1)",
@@ -259,7 +308,40 @@ def not_free_of_scale(own: dict[str, list[dict]]) -> str:
         values = [value for line in same for value in line["label_cosines"]]
         if values:
             said.append(f"{median(values):+.2f} in {name} ({100 * sum(value < 0 for value in values) / len(values):.0f} % of the batches below 0)")
-    return (
-        " This isn't free of scale: half a gradient has a quarter of its variance and is as noisy as before, so it takes claim 11 to say whether noise went. For the\n"
-        f"student of two epochs the gradient is often turned round besides: its median cosine to the labels' is {' and '.join(said)}. Claim 15 is what comes of it."
+    scale = (
+        "\nThis isn't free of scale: half a gradient has a quarter of its variance and is as noisy as before, so it takes {claims:for its length} to say\n"
+        "whether noise went."
     )
+    if not said:
+        return scale
+    return (
+        f"{scale} For the student of two epochs the gradient is often turned round besides: its median cosine to the labels' is\n"
+        f"{' and '.join(said)}. What comes of it is in {{claims:outcome}}."
+    )
+
+
+def of_ratios(own: dict[str, list[dict]]) -> str:
+    """What the claim was by the mean of ratios, its measure when its lines came, and what the length is of."""
+    cases, shares = [], []
+    for name, lines in own.items():
+        by_seed: dict[int, list[float]] = {}
+        for line in lines:
+            if line["experiment"] in ("cosines", "signal") and line["teacher"] == "early" and "student_of_mean" in line["groups"]["all"]:
+                by_seed.setdefault(line["seed"], []).append(for_its_length(line))
+                shares += [of_teacher(line)] if line["student"] == "trained" else []
+        cases += [Case(name, [mean(values) for values in by_seed.values()], 1.0)] if by_seed else []
+    if not cases:
+        return ""
+    pull = (
+        "A mean gradient is longer too where the teacher pulls away from the labels: with the student of two epochs the teacher's term\n"
+        f"λ²·‖E b‖² is {100 * min(shares):.0f} to {100 * max(shares):.0f} % of distillation's squared length, so its ratio says little of noise.\n"
+    )
+    return (
+        f"\n{pull * bool(shares)}The measure was written before its lines were there, but as a mean of ratios, in which the student with the larger one has\n"
+        f"the say; by that the claim was {word(*votes(cases, 'lower'))}."
+    )
+
+
+def of_teacher(line: dict) -> float:
+    """The teacher's term alone over the squared length of distillation's mean gradient; above 1 where the labels' pulls against it."""
+    return line["lambda"] ** 2 * line["groups"]["all"]["teacher_of_mean"] / length(line)

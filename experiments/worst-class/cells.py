@@ -7,7 +7,8 @@ from class_claims import fields
 # What run.sh makes of a cell, after set, ratio and seed.
 GRID = [f"teacher={teacher} student={student}" for teacher, student in product(["none", "standard", "balanced", "robust"], ["standard", "balanced", "robust"])]
 BOUNDED = [f"teacher=standard student={student}" for student in ["ratio-10", "ratio-100", "as-shipped"]] + ["teacher=none student=ratio-100"]
-CONTRASTS = [f"teacher=standard student={student}" for student in ["group-dro", "teacher-steered", "ada-margin", "ada-alpha", "post-shift-balanced", "post-shift-robust"]]
+OTHERS = ["group-dro", "teacher-steered", "ada-margin", "ada-alpha", "post-shift-balanced", "post-shift-robust"]
+CONTRASTS = [f"teacher=standard student={student}" for student in OTHERS]
 WEIGHTS = [f"teacher=standard student=robust weight={weight}" for weight in ["0.25", "0.5", "0.75"]]
 ALL = GRID + WEIGHTS + CONTRASTS + BOUNDED
 DECIDING = [

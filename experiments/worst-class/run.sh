@@ -155,7 +155,6 @@ updated() { # FOLDER OBJECTIVE [FLAGS]
 }
 for run in ${BUDGETS_OF-$budgets}; do
     names "$run"
-    key+=" update"
     [ -f "$data/new.jsonl" ] || awk -v old="$data/old.jsonl" -v new="$data/new.jsonl" '{ print > (NR % 2 ? old : new) }' "$data/train.jsonl"
     update=("${how[@]:2}")
     if [ ! -f "$models/half.jsonl" ]; then
@@ -163,7 +162,7 @@ for run in ${BUDGETS_OF-$budgets}; do
         lowchurn predict --model "$models/half" --data "$data/test.jsonl" --output "$models/half.jsonl" >&2
     fi
     for objective in standard robust; do
-        unless_left_out "$key objective=$objective budget=none" updated "$models/update-$objective" "$objective"
-        unless_left_out "$key objective=$objective budget=15%" updated "$models/update-$objective-budget" "$objective" --max-churn 15%
+        unless_left_out "$key update objective=$objective budget=none" updated "$models/update-$objective" "$objective"
+        unless_left_out "$key update objective=$objective budget=15%" updated "$models/update-$objective-budget" "$objective" --max-churn 15%
     done
 done

@@ -91,10 +91,15 @@ def numbered(text: str, claims: list[Claim]) -> str:
 
 
 def which(claims: list[Claim], mark: str) -> str:
-    """`claim 7`, `claims 7 and 8`, `claims 8 to 12`: those that have the mark; a page that names claims it hasn't is an error."""
+    """Those that have the mark; a page that names claims it hasn't is an error."""
     numbers = [n for n, claim in enumerate(claims, 1) if mark in claim.marks]
     if not numbers:
         raise ValueError(f"no claim is marked {mark!r}")
+    return named(numbers)
+
+
+def named(numbers: list[int]) -> str:
+    """`claim 7`, `claims 7 and 8`, `claims 8 to 12`."""
     return f"claim{'s' * (len(numbers) > 1)} {' and '.join(listed(numbers).rsplit(', ', 1))}"
 
 

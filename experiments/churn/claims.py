@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from statistics import mean
 
+from evidence import named
 from settings import COLD, NAMES, Found, Setting, both, column, least_churn
 from statistic import Interval, interval, ratio_of_variances, slope
 from tables import counted, table
@@ -91,7 +92,7 @@ STEADIER = Claim(
     "soft targets vary less: variance of accuracy over seeds, distil λ 0.5 by cold retrain",
     RATIO,
     "Two runs of one seed share rows and deployed model, so the interval is that of pairs (Pitman and Morgan; for normal numbers). Before, it was\n"
-    "that of F, as if the two were independent, which is wider where they go together; this claim and the next were undecided by it as well.\n",
+    "that of F, as if the two were independent, which is wider where they go together; this claim and that of churn were undecided by it as well.\n",
     ("below one", "above one"),
     LEAST_SEEDS_OF_VARIANCES,
 )
@@ -111,12 +112,14 @@ def claims(groups: dict[tuple[str, str], Found], objectives: dict[tuple[str, str
         for claim, case in of_points(f"{NAMES.get(data, data)}, {encoder}", found):
             cases[claim.title].append(case)
     told = [(n, claim, cases[claim.title]) for n, claim in enumerate((claim for claim in CLAIMS if cases[claim.title]), 1)]
+    of_variances = [n for n, claim, _ in told if claim.least_seeds == LEAST_SEEDS_OF_VARIANCES]
+    more = f"; in {named(of_variances)}, on a variance over seeds, from {LEAST_SEEDS_OF_VARIANCES} on" if of_variances else ""
     parts = [
         "## Claims\n",
-        "A case is a task with an encoder. It counts from {} seeds on; in the last two claims, which are on a variance over seeds, from {} on. A claim is\n"
+        f"A case is a task with an encoder. It counts from {LEAST_SEEDS} seeds on{more}. A claim is\n"
         "reproduced where the interval of every case that counts is on the claim's side (of zero; for ratios, of one), not reproduced where each is\n"
-        "on the other side, and else undecided, as it is with fewer than {} cases that count. Less churn isn't on the claim's side where accuracy is\n"
-        "clearly lower, which is where its whole interval is below zero.\n".format(LEAST_SEEDS, LEAST_SEEDS_OF_VARIANCES, LEAST_TASKS),
+        f"on the other side, and else undecided, as it is with fewer than {LEAST_TASKS} cases that count. Less churn isn't on the claim's side where\n"
+        "accuracy is clearly lower, which is where its whole interval is below zero.\n",
         table(["", "claim", "verdict", "seeds needed"], [[n, claim.title, verdict(claim, own), claim.least_seeds] for n, claim, own in told]),
     ]
     for n, claim, own in told:

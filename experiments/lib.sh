@@ -7,15 +7,27 @@
 # $ag_news (the repository of AG News's rows) and `once KEY COMMAND...`.
 # RUNS, RESULTS and LOWCHURN put another folder, file or binary in their places; PYTHON names python3. KEYS is a pattern of bash that
 # keys must fit to be run: KEYS='!(this|that)' runs all but two. The 20,000 rows of AG_NEWS's default aren't on the public hub;
-# AG_NEWS=fancyzhx/ag_news draws from the whole training split, whose file has the same path and columns.
+# AG_NEWS=fancyzhx/ag_news draws from the whole training split, whose file has the same path and columns. Keys don't say which rows a
+# line is of, so another AG_NEWS needs a RESULTS of its own, and its models are in a folder of its own.
 set -euo pipefail
 
 name=$(basename "$(cd "$(dirname "$0")" && pwd)")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
-out=${RUNS:-runs/experiments}/$name
-results=${RESULTS:-experiments/$name/results.jsonl}
-ag_news=${AG_NEWS:-local-subset/ag_news_20k}
+kept=experiments/$name/results.jsonl
+results=${RESULTS:-$kept}
+ours=local-subset/ag_news_20k
+ag_news=${AG_NEWS:-$ours}
+apart=
+if [ "$ag_news" != $ours ]; then
+    apart=/${ag_news//\//--}
+    if [ "$results" = "$kept" ] || [ "$results" -ef "$kept" ]; then
+        echo "$name: the rows of AG_NEWS=$ag_news are others than those of $kept, under the same keys;" \
+            "name another file for its lines, such as RESULTS=runs/$name-whole.jsonl" >&2
+        exit 2
+    fi
+fi
+out=${RUNS:-runs/experiments$apart}/$name
 small=
 case "${1:-}" in
     "") ;;

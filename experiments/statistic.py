@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from statistics import correlation, mean, stdev, variance
 
 CONFIDENCE = 0.95
@@ -53,6 +54,7 @@ def student(n: int) -> float:
     return math.sqrt(f_quantile(CONFIDENCE, 1, n))
 
 
+@cache
 def f_quantile(share: float, n: int, m: int) -> float:
     """The quantile of F with n and m degrees of freedom: x = n·F/(n·F + m) is a beta of n/2 and m/2, whose share is found by halving."""
     low, high = 0.0, 1.0

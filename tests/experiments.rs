@@ -133,10 +133,10 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
 /// Shares and risk of the best mixture and the lowest churn at a cold retrain's accuracy, by papers_examples.json; quantiles of t and
 /// F, by scipy.stats (t.ppf(0.975, 4), f.ppf(0.975, 4, 9), f.ppf(0.025, 4, 9)).
 const CHECKED: &str = r#"
-import json, sys
+import json, random, sys
 from statistics import correlation
 sys.path[:0] = ["experiments", "experiments/churn"]
-import claims, made, page, statistic
+import claims, evidence, made, page, statistic
 
 def close(a, b):
     assert abs(a - b) < 1e-7, (a, b)
@@ -170,6 +170,15 @@ close(ratio.middle, 7.5 / 0.925)
 for end in (ratio.low, ratio.high):
     r = correlation(*([x + sign * end**0.5 * y for x, y in zip(a, b)] for sign in (1, -1)))
     close(abs(r) * (3 / (1 - r * r)) ** 0.5, statistic.student(3))
+# Of normal pairs that go together, as many intervals as they say have the true ratio in them.
+def has_true_ratio(rng):
+    both = [(x, 0.8 * x + 0.6 * rng.gauss(0, 1)) for x in (rng.gauss(0, 1) for _ in range(10))]
+    found = statistic.ratio_of_variances(*zip(*both))
+    return found.low <= 1.0 <= found.high
+
+rng = random.Random(1)
+covered = sum(has_true_ratio(rng) for _ in range(4000)) / 4000
+assert 0.93 < covered < 0.97, covered
 close(statistic.mcnemar(2, 9), golden["A3_mcnemar_exact"]["p_two_sided"])
 close(statistic.slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0)
 
@@ -181,6 +190,17 @@ assert said((-2, -1, 5, False), (-3, -1, 5, False), (1, 2, 4, False)) == "reprod
 assert said((1, 2, 5, False), (1, 3, 5, True)) == "not reproduced: ahead in 0 of 2, behind in 2"
 assert said((-2, -1, 5, False), (-2, -1, 5, True)) == "undecided: ahead in 1 of 2, less churn for clearly less accuracy in 1"
 assert said((-2, -1, 5, False)) == "undecided: ahead in 1 of 1"
+
+# Sets with too few seeds have no vote, and are told apart from those that are left out.
+few, up, down = ([1.0, 2.0], [1.0, 1.1, 1.2], [-1.0, -1.1, -1.2])
+cases = [evidence.Case("", values) for values in (few, few, up, down, up)] + [evidence.Case("", few, left_out="why")]
+assert evidence.sides(cases) == (2, 1, 3)
+assert evidence.counts(cases) == "higher in 2, lower in 1 of 3 sets, 1 more left out, 2 more with too few seeds"
+assert evidence.counts(cases[:2]) == "no set counts yet, 2 with too few seeds"
+# Claims are named by marks, and ratios shown as such.
+marked = [evidence.Claim("", "", marks=marks) for marks in ((), ("a", "b"), ("b",), ("b",), ("c",), ("c", "d"))]
+assert evidence.numbered("in {claims:a}, {claims:b} and {claims:c}", marked) == "in claim 2, claims 2 to 4 and claims 5 and 6"
+assert evidence.shown(evidence.Case("", [0.0, 0.0, 0.0], is_log=True), 2, False) == ["1.00", "1.00 to 1.00", "3"]
 
 # Commands name the runs that have a line, each once.
 runs = [("tiny", task, part, seed) for task in ("sst2", "ag_news") for part in ("cold", "warm") for seed in range(42, 45)]
@@ -195,11 +215,84 @@ assert made.commands([dict(zip(("encoder", "data", "part", "seed"), run)) for ru
 #[test]
 fn mixtures_choices_and_intervals_are_those_of_the_papers_and_scipy() {
     if has_python() {
-        let done = Command::new(python())
-            .args(["-B", "-c", CHECKED])
-            .current_dir(repository())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", text(&done));
+        succeeds(CHECKED);
     }
+}
+
+/// Each run.sh is called by the commands of its page with a program and a Python that do nothing but write down the keys asked for; then
+/// by half of the lines, and by an AG News of other rows.
+const COMMANDS: &str = r#"
+import os, random, re, subprocess, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+sys.path[:0] = ["experiments"]
+import tables
+
+STUBS = """
+stub() { case "$*" in *"tables.py has"*) echo "${*: -1}" >>"$ASKED" ;; esac; }
+awk() { :; }
+mkdir() { [ -d "${*: -1}" ] || command mkdir "$@"; }
+export -f stub awk mkdir
+"""
+
+def called(command, folder, **variables):
+    own = {"PYTHON": "stub", "LOWCHURN": "stub", "HF_ENDPOINT": "none", "RUNS": f"{folder}/runs", "ASKED": f"{folder}/asked"}
+    env = {"PATH": os.environ["PATH"], **own, **variables}
+    return subprocess.run(["bash", "-c", STUBS + command], env=env, capture_output=True, text=True)
+
+def script(command):
+    return re.sub(r"just experiment (\S+)", r"bash experiments/\1/run.sh", command)
+
+def asked(command):
+    with tempfile.TemporaryDirectory() as folder:
+        done = called(script(command), folder, RESULTS=f"{folder}/lines.jsonl")
+        assert done.returncode == 0, (command, done.stderr)
+        return Path(folder, "asked").read_text().splitlines()
+
+def wrong(name, page, lines):
+    commands = page.commands(lines)
+    read = Path("experiments/lib.sh").read_text() + Path(f"experiments/{name}/run.sh").read_text()
+    named = {one for command in commands for one in re.findall(r"(?:^| )([A-Z_]+)=", command)}
+    unknown = [one for one in named if not re.search(rf"\$\{{?{one}\b", read)]
+    made = sorted(key for command in commands for key in asked(command))
+    kept = sorted(line["key"] for line in lines)
+    return unknown or made != kept and f"{name}: {set(made) ^ set(kept)}"
+
+# What a page takes for its full size is what run.sh makes of it; churn's is told by more than keys.
+def is_of_full_size(name, page):
+    all_of_it = [{"key": key} for key in asked(f"just experiment {name}")]
+    without = [at for at in random.Random(name).sample(range(len(all_of_it)), 8) if not page.missing(all_of_it[:at] + all_of_it[at + 1 :])]
+    return not page.missing(all_of_it) and not without
+
+pages = {name: (tables.page_of(name), tables.read(tables.HERE / name / "results.jsonl")) for name in tables.experiments()}
+half = lambda name, lines: random.Random(name).sample(lines, len(lines) // 2)
+calls = [(name, page, lines) for name, (page, lines) in pages.items()]
+calls += [(name, page, half(name, lines)) for name, (page, lines) in pages.items()]
+with ThreadPoolExecutor() as pool:
+    with_sizes = [(name, page) for name, (page, _) in pages.items() if name != "churn" and hasattr(page, "missing")]
+    of_full_size = pool.map(lambda call: is_of_full_size(*call), with_sizes)
+    found = [one for one in pool.map(lambda call: wrong(*call), calls) if one]
+    found += [f"{name}: another full size" for (name, _), is_so in zip(with_sizes, of_full_size) if not is_so]
+assert not found, found
+
+with tempfile.TemporaryDirectory() as folder:
+    done = called("bash experiments/churn/run.sh --small", folder, AG_NEWS="other/rows")
+    assert done.returncode == 2 and done.stderr == (
+        "churn: the rows of AG_NEWS=other/rows are others than those of experiments/churn/results.jsonl, under the same keys; "
+        "name another file for its lines, such as RESULTS=runs/churn-whole.jsonl\n"
+    ), done
+    assert not called("bash experiments/churn/run.sh --small", folder, AG_NEWS="other/rows", RESULTS=f"{folder}/lines.jsonl").returncode
+"#;
+
+#[test]
+fn the_commands_of_a_page_make_its_lines_and_no_others() {
+    if has_python() {
+        succeeds(COMMANDS);
+    }
+}
+
+fn succeeds(script: &str) {
+    let mut command = Command::new(python());
+    let done = command.args(["-B", "-c", script]).current_dir(repository()).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
 }

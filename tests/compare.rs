@@ -411,6 +411,11 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     assert!(done.err.contains(said), "{}", done.err);
     assert_eq!(report_of_others["rows"], 190);
     assert_eq!(report_of_others["certificate"]["verdict"], "PASS");
+    // Named rows are read in the place of that record, and the old model's own is read then.
+    lab.write("others.csv", "text,label\nnobody wrote this,returns\nnor this,payment\n");
+    let done = lab.ok(&format!("{seen} --split train[150:450] --train $T/others.csv"));
+    let said = "50 of 300 rows have a text that $T/one was trained on; they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
     let done = lab.ok(&format!("{seen} --split train[:200]"));
     let said = "200 of 200 rows have a text that $T/two was trained on, so they can fail it and certify nothing";
     assert!(done.err.contains(said), "{}", done.err);

@@ -148,6 +148,60 @@ fn sets_of_labels_from_rows_to_a_certified_update() {
     assert_eq!(gate.code, Some(0), "{}", gate.err);
 }
 
+/// What a run was trained on is read again as the kind that it was, though its cells look like another's: whole numbers are no
+/// classes, and sets in cells are no names. So the next update finds its rows, and a comparison leaves them out.
+#[test]
+fn a_record_is_read_again_as_what_it_was() {
+    let lab = Lab::new();
+    let ratings = |which: std::ops::Range<usize>| -> String {
+        let rows = which.map(|n| format!("r{n},{},{}\n", text(n), 1 + labels(n).len()));
+        format!("id,text,score\n{}", rows.collect::<String>())
+    };
+    let cells = |which: std::ops::Range<usize>| -> String {
+        // An empty cell is no set.
+        let rows = which
+            .filter(|n| n % 7 > 0)
+            .map(|n| format!("r{n},{},\"{}\"\n", text(n), labels(n).join(",")));
+        format!("id,text,labels\n{}", rows.collect::<String>())
+    };
+    lab.write("ratings.csv", ratings(0..64));
+    lab.write("ratings-new.csv", ratings(300..332));
+    lab.write("sets.csv", cells(0..64));
+    lab.write("sets-new.csv", cells(300..332));
+    for (name, column, kind, more) in [
+        ("ratings", "score", "regression", "--tolerance 0.25"),
+        ("sets", "labels", "multi_label_classification", ""),
+    ] {
+        lab.ok(&format!(
+            "finetune $T/{name}.csv {TINY} --label-column {column} --problem-type {kind} --max-steps 4 --output $T/{name}"
+        ));
+        let steps = "--method retrain --max-steps 2 --interpolate none --tables $T/tables";
+        for (base, next) in
+            [(name.to_string(), format!("{name}-v2")), (format!("{name}-v2"), format!("{name}-v3"))]
+        {
+            let done = lab.ok(&format!(
+                "update --base $T/{base} --new $T/{name}-new.csv --label-column {column} {steps} {more} --output $T/{next}"
+            ));
+            assert!(done.out.contains(" old, "), "{}", done.out);
+        }
+        let done = lab.ok(&format!(
+            "compare $T/{name} $T/{name}-v2 --data $T/{name}.csv --label-column {column} {more} --output $T/seen"
+        ));
+        let said = format!(" rows have a text that $T/{name}-v2 was trained on");
+        assert!(done.err.contains(&said), "{}", done.err);
+    }
+    // A label that came with an update is one that the model before never says.
+    lab.write("grown.jsonl", sets(400..440).replace("\"account\"", "\"voucher\""));
+    lab.ok(
+        "update --base $T/sets --old none --new $T/grown.jsonl --label-column labels --allow-new-classes --method retrain --max-steps 2 \
+         --interpolate none --tables $T/tables --output $T/grown",
+    );
+    lab.write("held.jsonl", sets(500..560).replace("\"account\"", "\"voucher\""));
+    lab.ok(
+        "compare $T/sets $T/grown --data $T/held.jsonl --label-column labels --output $T/by-both",
+    );
+}
+
 #[test]
 fn numbers_from_rows_to_a_certified_update() {
     let lab = lab();

@@ -221,6 +221,17 @@ fn new_classes_are_appended() {
         let accuracy = eval.json().last().unwrap()["metrics"]["accuracy"].as_f64().unwrap();
         assert!(method == "mixout" || accuracy > 0.9, "{method}: {accuracy}");
     }
+    // Rows of the new class alone bring it too, or are what the map says.
+    let of_one: String =
+        (60..140).filter(|n| is_voucher(*n)).map(|n| format!("{}\n", row(n))).collect();
+    lab.write("vouchers.jsonl", of_one);
+    let line = line.replace("--max-steps 120", "--max-steps 2") + " --method retrain";
+    let done = lab.ok(&format!("{line} --output $T/five"));
+    says(&done, "labels: voucher (0) → new class 3");
+    let mapped = line.replace("--allow-new-classes", "--label-map voucher=payment");
+    lab.write("held.jsonl", rows(200..300, with(old_label)));
+    lab.ok(&format!("{mapped} --output $T/six"));
+    assert_eq!(lab.json("six/config.json")["id2label"].as_object().unwrap().len(), 3);
     let report = report(&lab, "one");
     assert_eq!(report["new"]["labels"], json!(["account", "delivery", "payment", "voucher"]));
     assert_eq!(report["old"]["labels"], json!(["account", "delivery", "payment"]));

@@ -10,6 +10,22 @@ use std::path::Path;
 use deployed::*;
 use util::Lab;
 
+/// Two updates that were started at once are given one name: the second one must not write what it was asked for over the first's.
+#[test]
+fn a_folder_in_which_another_update_is_at_work_is_left_alone() {
+    let lab = deployed();
+    let line = "update --base $T/shop --tables $T/tables --max-steps 2 --interpolate none --new $T/new.jsonl --holdout $T/held.jsonl \
+                --output $T/next";
+    fs::create_dir(lab.path("next")).unwrap();
+    let held = fs::File::create(lab.path("next/.lock")).unwrap();
+    held.lock().unwrap();
+    let refused = lab.run(line).expect(2);
+    assert_eq!(refused.error(), "$T/next: another run is at work in this folder");
+    assert_eq!(lab.names("next"), [".lock"]);
+    held.unlock().unwrap();
+    lab.ok(line);
+}
+
 /// SIGINT while the table is made and while it trains: the same command ends in the bytes of a straight run.
 #[test]
 fn interrupted_and_gone_on_with() {

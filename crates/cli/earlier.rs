@@ -213,7 +213,7 @@ fn read_source(
     console: &mut Console,
 ) -> Result<(Part, Vec<String>)> {
     let mut own = Reader {
-        wishes: wishes(source),
+        wishes: Wishes { kind: reader.wishes.kind, ..wishes(source) },
         labels: reader.labels.clone(),
         map: source.label_map.clone().unwrap_or_default(),
         new_classes: NewClasses::Refused,
@@ -242,8 +242,8 @@ fn own_cut(
     console: &mut Console,
 ) -> Result<HashSet<String>> {
     let data = data::open(&source.data, reader.hub, console)?;
-    let own =
-        data.read(&part.split, &wishes(source), Labels::Required, None, reader.hub, console)?;
+    let wishes = Wishes { kind: reader.wishes.kind, ..wishes(source) };
+    let own = data.read(&part.split, &wishes, Labels::Required, None, reader.hub, console)?;
     let (seen, _) = stratified_cut(&own, fraction, CUT_SEED)?;
     Ok(seen.examples.into_iter().map(|row| row.id).collect())
 }
@@ -255,7 +255,7 @@ fn check_first_run(part: &Part, model: &Found) -> Result<()> {
     if !is_plain || manifest.labels != model.labels {
         return Ok(());
     }
-    let labels = LabelSet::new(model.labels.clone())?;
+    let labels = LabelSet::of_outputs(model.labels.clone())?;
     let found = labelled(Split::new("", part.examples.clone(), labels)).sha256;
     match found == manifest.train_sha256 {
         true => Ok(()),

@@ -189,7 +189,7 @@ impl Facts {
                 };
                 let gold: Vec<Option<Vec<String>>> =
                     side.ids.iter().map(|id| own(id).and_then(names)).collect();
-                *side = std::mem::take(side).with_gold_sets(&gold)?;
+                *side = std::mem::take(side).with_gold_sets(&gold, &other.answers)?;
                 return Ok(());
             }
             Answers::Values { .. } => {

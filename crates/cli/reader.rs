@@ -96,11 +96,20 @@ impl Reader<'_> {
             // Rows of one class, or without labels, don't make a label set of their own.
             Err(error) if is_of_labels(&error) => {
                 let other = if self.map.is_empty() { read(None) } else { read(Some(&known)) };
-                other.map_err(|own| if is_of_labels(&own) { error } else { own })?
+                let may_be_new = !self.map.is_empty() || self.new_classes == NewClasses::Allowed;
+                match (other, only_label(&error)) {
+                    (Ok(rows), _) => rows,
+                    (Err(own), of_first) if may_be_new && is_of_labels(&own) => {
+                        let Some(name) = of_first.or(only_label(&own)) else { return Err(error) };
+                        read(Some(&LabelSet::new(vec![name, NO_OTHER.into()])?))?
+                    }
+                    (Err(own), _) => return Err(if is_of_labels(&own) { error } else { own }),
+                }
             }
             Err(error) => return Err(error),
         };
         let names = found.labels.names();
+        let names = names.strip_suffix(&[NO_OTHER.to_string()]).unwrap_or(names);
         self.seen.push(names.to_vec());
         let map = entries_for(&self.map, names);
         let aligned: Alignment = align_update(&self.labels, names, &map, self.new_classes)
@@ -112,6 +121,17 @@ impl Reader<'_> {
         self.labels = aligned.labels;
         self.said.extend(aligned.said);
         Ok(found)
+    }
+}
+
+/// The second name of rows of one class, since a label set has two at least.
+const NO_OTHER: &str = "(no other)";
+
+/// Of rows that have one label alone.
+fn only_label(error: &anyhow::Error) -> Option<String> {
+    match error.chain().find_map(|cause| cause.downcast_ref::<DataError>())? {
+        DataError::TooFewLabels { names } => names.first().cloned(),
+        _ => None,
     }
 }
 

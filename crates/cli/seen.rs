@@ -88,7 +88,9 @@ pub fn leave_out(
         return Err(Usage(said.into()).into());
     }
     let train = training_rows(args, new, hub, &mut notes, console)?;
-    let others: Vec<&Found> = new.model().into_iter().collect();
+    // What the new one's record names counts where it was read.
+    let is_read = args.train.is_none() && train.is_some();
+    let others: Vec<&Found> = new.model().into_iter().filter(|_| is_read).collect();
     let train_of_old =
         old.model().and_then(|old| train_of_old(old, &others, hub, &mut notes, console));
     whole.alignment.extend(notes.clone());
@@ -127,7 +129,7 @@ fn training_rows(
     Ok(Some(nearest::read(text, &wishes, hub, console)?))
 }
 
-/// Likewise of the old side, where the new one's record doesn't name the same rows.
+/// Likewise of the old side, where no record of `new`, all of which were read, names the same rows.
 pub fn train_of_old(
     old: &Found,
     new: &[&Found],

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use lowchurn_churn::{Budget, Certificate, Golden, Pair, Predicted, Report, Unmatched, exit_code};
 use lowchurn_data::Split;
 use lowchurn_distill::{
@@ -109,9 +109,20 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     {
         return Ok(INTERRUPTED);
     }
+    fs::create_dir_all(&output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
+    let _lock = output::lock(&output)?;
     if args.fresh {
         let _ = fs::remove_dir_all(output.join("candidates"));
         output::start_over(&output)?;
+    } else {
+        // Another may have begun here since it was looked at.
+        let (there, _) =
+            update_record::again(update_record::look(&output)?, &made_from, args.choose_again);
+        update_record::refuse_other(&output, &there, &made_from)?;
+        if let Some(report) = update_record::finished_report(&output, &there)? {
+            return tell_finished(&report, &output, console);
+        }
     }
     update_record::write(&output, &made_from, &earlier)?;
     // Only a budget chooses among them.
@@ -284,8 +295,6 @@ fn write_model(updating: &Updating, trial: &Trial, init: Init, output: &Path) ->
         0.0 => trained,
         share => Line::open(updating, &trial.trained)?.model(share)?,
     };
-    fs::create_dir_all(output)?;
-    let _lock = output::lock(output)?;
     let settings = updating.settings(&trial.plan, init)?;
     write_file(&output.join("run.toml"), settings::to_toml(&settings)?.as_bytes())?;
     let old = &updating.old;

@@ -288,7 +288,10 @@ pub fn next_name(base: &str, now: &MadeFrom, choose_again: bool) -> Result<PathB
 
 fn is_free(path: &Path) -> bool {
     match fs::read_dir(path) {
-        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == FILE)),
+        // The second is left by one that was refused.
+        Ok(mut entries) => entries.all(|entry| {
+            entry.is_ok_and(|entry| entry.file_name() == FILE || entry.file_name() == ".lock")
+        }),
         Err(_) => !path.exists(),
     }
 }

@@ -21,6 +21,16 @@ pub fn certify_again(
         _ => {
             let mut made = certify(&budget, rows)?;
             made.checks.extend(counted.cloned());
+            // What was said of the rows stays; what was said of the limits before doesn't.
+            let of_limits = match limits {
+                Some(limits) if !limits.is_empty() => certify(limits, rows)?.notes,
+                _ => Vec::new(),
+            };
+            let own = own.into_iter().flat_map(|own| &own.notes);
+            let of_rows = own.filter(|note| !of_limits.contains(note));
+            let new: Vec<String> =
+                of_rows.filter(|note| !made.notes.contains(note)).cloned().collect();
+            made.notes.extend(new);
             made
         }
     };

@@ -139,12 +139,23 @@ impl Predicted {
         })
     }
 
-    /// The true sets, by the names of their labels, where the side has none of its own. Of another kind of answers: as it is.
+    /// The true sets, by the names of their labels, where the side has none of its own; a label that only the other side has becomes one
+    /// that this side never says. Of another kind of answers: as it is.
     ///
     /// # Errors
-    /// Where a label isn't among the names.
-    pub fn with_gold_sets(self, gold: &[Option<Vec<String>>]) -> Result<Predicted> {
+    /// Where neither side has a label.
+    pub fn with_gold_sets(
+        self,
+        gold: &[Option<Vec<String>>],
+        other: &Answers,
+    ) -> Result<Predicted> {
         let Answers::Sets { names, members } = &self.answers else { return Ok(self) };
+        let others = if let Answers::Sets { names, .. } = other { &names[..] } else { &[] };
+        let is_needed = |label: &&String| {
+            !names.contains(label) && gold.iter().flatten().flatten().any(|found| found == *label)
+        };
+        let names: Vec<String> =
+            names.iter().chain(others.iter().filter(is_needed)).cloned().collect();
         let place = |label: &String| {
             let at = names.iter().position(|name| name == label);
             at.map(|at| at as u32).ok_or_else(|| Error::LabelUnknown {
@@ -168,7 +179,7 @@ impl Predicted {
         let gold = joined.collect::<Result<Vec<_>>>()?;
         let predicted = self.predicted.iter().map(|class| members[*class as usize].clone());
         let made =
-            Predicted::from_sets(&self.name, names, self.ids.clone(), gold, predicted.collect())?;
+            Predicted::from_sets(&self.name, &names, self.ids.clone(), gold, predicted.collect())?;
         Ok(Predicted { notes: self.notes, ..made })
     }
 

@@ -217,9 +217,16 @@ fn files_of_sets_and_numbers_are_read() {
 fn the_truth_may_come_later() {
     let set = sets("m", &["a", "b"], &[None, None], &[&[0], &[1]]);
     let given = [Some(vec!["b".to_string(), "a".to_string()]), None];
-    let with = set.clone().with_gold_sets(&given).unwrap();
+    let with = set.clone().with_gold_sets(&given, &set.answers).unwrap();
     assert_eq!(pair(&with, &with).said(0).2.unwrap(), "a + b");
-    let message = set.with_gold_sets(&[Some(vec!["z".into()]), None]).unwrap_err().to_string();
+    let unknown = [Some(vec!["z".to_string()]), None];
+    let message = set.clone().with_gold_sets(&unknown, &set.answers).unwrap_err().to_string();
+    // A label that the other side alone has is one that this side never says.
+    let grown = sets("n", &["a", "b", "z"], &[None, None], &[&[2], &[1]]);
+    let old = set.with_gold_sets(&unknown, &grown.answers).unwrap();
+    let new = grown.with_gold_sets(&unknown, &old.answers).unwrap();
+    let flips = pair(&old, &new).flips();
+    assert_eq!((flips.changed, flips.positive), (1, 1));
     assert_eq!(message, "m doesn't have the label \"z\" (labels: a, b)");
     let numbers = values("m", &[None, Some(1.0)], &[0.5, 1.0], 0.1);
     let with = numbers.with_gold_values(&[Some(0.5), Some(9.0)]);

@@ -447,6 +447,14 @@ fn a_report_is_judged_again_by_all_of_its_limits() {
     let again = certify_again(Some(&own), &churn_budget(0.1), &rows).unwrap();
     assert_eq!(names(&again), [("churn".to_string(), 0.1), ("nfr".into(), 0.02)]);
     assert_eq!(certify_again(Some(&own), &asked, &rows).unwrap(), own);
+    // What was said of the rows stays.
+    let caveat = "these rows have answered before".to_string();
+    let noted =
+        Certificate { notes: [vec![caveat.clone()], own.notes.clone()].concat(), ..own.clone() };
+    for budget in [churn_budget(0.1), asked.clone()] {
+        let again = certify_again(Some(&noted), &budget, &rows).unwrap();
+        assert_eq!(again.notes.iter().filter(|note| **note == caveat).count(), 1, "{again:?}");
+    }
     // Another confidence judges the same limits.
     let sure = certify_again(Some(&own), &Budget { confidence: 0.999, ..budget() }, &rows).unwrap();
     assert_eq!((names(&sure), sure.confidence), (names(&own), 0.999));

@@ -46,9 +46,10 @@ pub struct Trained {
 impl Trained {
     pub fn of((teacher, student): (&Source, &Source), hub: &Hub, console: &mut Console) -> Trained {
         let mut notes = Vec::new();
-        let others: Vec<&Found> = student.model().into_iter().collect();
         let of_student =
             student.model().and_then(|found| seen::train_of(found, hub, &mut notes, console));
+        let others: Vec<&Found> =
+            student.model().into_iter().filter(|_| of_student.is_some()).collect();
         let of_teacher = teacher
             .model()
             .and_then(|found| seen::train_of_old(found, &others, hub, &mut notes, console));

@@ -18,7 +18,7 @@ use crate::certification::{CALIBRATION_SHARE, calibration_rows};
 use crate::chosen;
 use crate::console::Console;
 use crate::failure::Usage;
-use crate::found::{self, Found};
+use crate::found;
 use crate::golden::GoldenRows;
 use crate::progress::count;
 use crate::reader::unique;
@@ -83,12 +83,14 @@ pub fn rows_of(
     }
     let mut said = std::mem::take(&mut reader.said);
     let hub = &models.hub;
+    let mut read = Vec::new();
     for model in &models.new {
         let train = seen::train_of(model, hub, &mut said, console);
+        read.extend(train.is_some().then_some(model));
         leave_out_seen(&mut part.examples, train.as_ref(), &model.name, &mut said, console)?;
     }
-    let (old, new): (_, Vec<&Found>) = (&models.old, models.new.iter().collect());
-    let train = seen::train_of_old(old, &new, hub, &mut said, console);
+    let old = &models.old;
+    let train = seen::train_of_old(old, &read, hub, &mut said, console);
     leave_out_seen(&mut part.examples, train.as_ref(), &old.name, &mut said, console)?;
     if budget.is_some() {
         leave_out_chosen(&mut part.examples, models, &mut said, console)?;

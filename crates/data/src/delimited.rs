@@ -1,6 +1,6 @@
 //! Columns of a CSV or TSV file with a header line.
 //!
-//! Refuses rows with another number of cells than the header, quotes that are never closed and text that isn't UTF-8: each
+//! Refuses rows with another number of cells than the header, quotes that are never closed or stand inside a quoted cell, and text that isn't UTF-8: each
 //! of them would move text or labels to other rows in silence. Refuses a header of one cell with a `|` in it, a delimiter that
 //! isn't read. Blank lines are passed over. A byte-order mark is dropped.
 
@@ -20,20 +20,19 @@ pub enum Delimiter {
 
 pub fn head(path: &Path, delimiter: Delimiter) -> Result<Head> {
     let bytes = load(path)?;
-    let columns = header(path, &mut reader(&bytes, delimiter), &mut Lines::of(&bytes))?;
+    let columns = header(path, &mut reader(&bytes, delimiter), &mut Lines::of(&bytes, delimiter))?;
     Ok(Head { columns, features: Vec::new() })
 }
 
 pub fn read(path: &Path, wanted: &[Wanted<'_>], delimiter: Delimiter) -> Result<Table> {
     let bytes = load(path)?;
     let mut reader = reader(&bytes, delimiter);
-    let mut starts = Lines::of(&bytes);
+    let mut starts = Lines::of(&bytes, delimiter);
     let columns = header(path, &mut reader, &mut starts)?;
     let wanted = positions(path, &columns, wanted)?;
     let mut cells: Vec<Vec<Option<String>>> = vec![Vec::new(); wanted.len()];
-    let (mut lines, mut record, mut last_start) = (Vec::new(), ByteRecord::new(), 0);
+    let (mut lines, mut record) = (Vec::new(), ByteRecord::new());
     while let Some(line) = next(path, &mut reader, &mut record, &mut starts, &columns)? {
-        last_start = starts.at;
         for (cells, at) in cells.iter_mut().zip(&wanted) {
             let cell = record.get(*at).unwrap_or_default();
             let place = Place::Line(line);
@@ -42,13 +41,6 @@ pub fn read(path: &Path, wanted: &[Wanted<'_>], delimiter: Delimiter) -> Result<
             cells.push((!text.is_empty()).then(|| text.to_owned()));
         }
         lines.push(u32::try_from(line).unwrap_or(u32::MAX));
-    }
-    if ends_in_quotes(bytes.get(last_start..).unwrap_or_default(), delimiter_of(&bytes, delimiter))
-    {
-        return Err(Error::OpenQuote {
-            path: path.to_owned(),
-            line: lines.last().map_or(1, |line| *line as usize),
-        });
     }
     Ok(Table { path: path.to_owned(), cells: cells.into_iter().map(Cells::Text).collect(), lines })
 }
@@ -61,16 +53,11 @@ pub fn for_each_row<E: From<Error>>(
 ) -> std::result::Result<(), E> {
     let bytes = load(path)?;
     let mut reader = reader(&bytes, delimiter);
-    let mut starts = Lines::of(&bytes);
+    let mut starts = Lines::of(&bytes, delimiter);
     let columns = header(path, &mut reader, &mut starts)?;
-    let (mut record, mut last) = (ByteRecord::new(), (1, 0));
+    let mut record = ByteRecord::new();
     while let Some(line) = next(path, &mut reader, &mut record, &mut starts, &columns)? {
-        last = (line, starts.at);
         visit(line, &record)?;
-    }
-    let (line, start) = last;
-    if ends_in_quotes(bytes.get(start..).unwrap_or_default(), delimiter_of(&bytes, delimiter)) {
-        return Err(Error::OpenQuote { path: path.to_owned(), line }.into());
     }
     Ok(())
 }
@@ -117,11 +104,12 @@ struct Lines<'b> {
     /// The first byte of the row that was read last, and its line.
     at: usize,
     line: usize,
+    delimiter: u8,
 }
 
 impl Lines<'_> {
-    fn of(bytes: &[u8]) -> Lines<'_> {
-        Lines { bytes, at: 0, line: 1 }
+    fn of(bytes: &[u8], delimiter: Delimiter) -> Lines<'_> {
+        Lines { bytes, at: 0, line: 1, delimiter: delimiter_of(bytes, delimiter) }
     }
 
     // The csv crate gives the byte after the row above; rows come in order.
@@ -178,6 +166,12 @@ fn next(
         return Ok(None);
     }
     let line = starts.go_to(record);
+    let end = reader.position().byte() as usize;
+    match quotes(starts.bytes.get(starts.at..end).unwrap_or_default(), starts.delimiter) {
+        Quotes::Sound => {}
+        Quotes::Open => return Err(Error::OpenQuote { path: path.to_owned(), line }),
+        Quotes::Stray => return Err(Error::StrayQuote { path: path.to_owned(), line }),
+    }
     if !columns.is_empty() && record.len() != columns.len() {
         let (found, expected) = (record.len(), columns.len());
         return Err(Error::Ragged { path: path.to_owned(), line, found, expected });
@@ -185,16 +179,27 @@ fn next(
     Ok(Some(line))
 }
 
-// Whether a quoted cell is still open after the last row. The csv crate closes it at the end of the file in silence, and
-// everything after the stray quote becomes one cell.
-fn ends_in_quotes(row: &[u8], delimiter: u8) -> bool {
+#[derive(Debug, PartialEq)]
+enum Quotes {
+    Sound,
+    /// A quoted cell is open at the end, which is that of the file: the csv crate closes it there, and everything after the stray quote
+    /// becomes one cell.
+    Open,
+    /// A quoted cell goes on behind its closing quote: the csv crate takes the rest for a part of it, and with a quote that was
+    /// opened rows above these rows become one.
+    Stray,
+}
+
+fn quotes(row: &[u8], delimiter: u8) -> Quotes {
     let (mut inside, mut at_start, mut at) = (false, true, 0);
     while at < row.len() {
         let byte = row[at];
         if inside {
             match (byte, row.get(at + 1)) {
                 (b'"', Some(b'"')) => at += 1,
-                (b'"', _) => inside = false,
+                (b'"', None | Some(b'\r' | b'\n')) => inside = false,
+                (b'"', Some(next)) if *next == delimiter => inside = false,
+                (b'"', Some(_)) => return Quotes::Stray,
                 _ => {}
             }
         } else {
@@ -203,7 +208,7 @@ fn ends_in_quotes(row: &[u8], delimiter: u8) -> bool {
         }
         at += 1;
     }
-    inside
+    if inside { Quotes::Open } else { Quotes::Sound }
 }
 
 #[cfg(test)]
@@ -212,17 +217,37 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn open_quotes_are_seen() {
-        let check =
-            |row: &str, open: bool| assert_eq!(ends_in_quotes(row.as_bytes(), b','), open, "{row}");
-        check("a,b\n", false);
-        check("\"a\",b\n", false);
-        check("\"a,b\n", true);
-        check("a,\"b\nc", true);
-        check("a,\"b \"\" c\"", false);
-        check("a,\"b \"\"", true);
-        check("5\" pipe,b", false);
-        check("", false);
+    fn open_and_stray_quotes_are_seen() {
+        let check = |row: &str, expected: Quotes| {
+            assert_eq!(quotes(row.as_bytes(), b','), expected, "{row}")
+        };
+        check("a,b\n", Quotes::Sound);
+        check("\"a\",b\r\n", Quotes::Sound);
+        check("\"a,b\n", Quotes::Open);
+        check("a,\"b\nc", Quotes::Open);
+        check("a,\"b \"\" c\"", Quotes::Sound);
+        check("a,\"b \"\"", Quotes::Open);
+        check("5\" pipe,b", Quotes::Sound);
+        check("\"5\" pipe,b", Quotes::Stray);
+        check("\"start,1\n2,he said \"no\",0\n", Quotes::Stray);
+        check("", Quotes::Sound);
+    }
+
+    /// Without the quotes they would be one row, of the first one's id and the second one's label.
+    #[test]
+    fn rows_that_stray_quotes_would_join_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tsv");
+        std::fs::write(
+            &path,
+            "id\ttext\tlabel\n0\tfine\t1\n1\t\"Unbalanced start\t1\n2\tHe said \"no\"\t0\n",
+        )
+        .unwrap();
+        let wanted = [Wanted { role: "text", column: "text" }];
+        let error = read(&path, &wanted, Delimiter::Tab).unwrap_err().to_string();
+        let said = "x.tsv:3: a quoted cell that starts in this row goes on behind a quote; write quotes inside a cell twice, and cells \
+                    that begin with one in quotes";
+        assert!(error.ends_with(said), "{error}");
     }
 
     #[test]

@@ -150,6 +150,12 @@ pub enum Error {
     OtherDelimiter { path: PathBuf, header: String },
     #[error("{}:{line}: a quoted cell starts in this row and is never closed", path.display())]
     OpenQuote { path: PathBuf, line: usize },
+    #[error(
+        "{}:{line}: a quoted cell that starts in this row goes on behind a quote; write quotes inside a cell twice, and cells that \
+         begin with one in quotes",
+        path.display()
+    )]
+    StrayQuote { path: PathBuf, line: usize },
     #[error("{}: no header and no rows in it", path.display())]
     EmptyFile { path: PathBuf },
     #[error("{}: no rows in it; give a file that has some", list(paths))]

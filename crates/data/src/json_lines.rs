@@ -216,6 +216,13 @@ fn column(path: &Path, wanted: &Wanted<'_>, values: Vec<Value>, lines: &[u32]) -
     if only(Value::is_i64) {
         return Ok(Cells::Integers(values.iter().map(Value::as_i64).collect()));
     }
+    // Floats would round a whole number that is larger, such as a hash for an id, and tell two of them alike.
+    let is_whole = |value: &Value| value.is_i64() || value.is_u64();
+    let is_text = matches!(wanted.role, "text" | "second text");
+    if values.iter().all(|value| value.is_null() || is_whole(value)) && !is_text {
+        let digits = |value: &Value| (!value.is_null()).then(|| value.to_string());
+        return Ok(Cells::Text(values.iter().map(digits).collect()));
+    }
     if only(Value::is_number) {
         return Ok(Cells::Floats(values.iter().map(Value::as_f64).collect()));
     }

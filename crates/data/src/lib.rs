@@ -44,6 +44,7 @@ pub mod slice;
 
 mod delimited;
 mod json_lines;
+mod parquet_columns;
 mod parquet_file;
 mod parquet_lists;
 pub mod table;

@@ -7,20 +7,21 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use parquet::basic::Type as Physical;
+use parquet::basic::{ConvertedType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
 };
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+use parquet::schema::types::ColumnDescriptor;
 use rayon::prelude::*;
 
 use crate::error::{At, Error, Place, Result};
 use crate::features;
+use crate::parquet_columns::{leaf, refuse_decimals, top_columns};
 use crate::parquet_lists;
-use crate::table::{Cells, Head, Nested, Table, Wanted, list_in, positions};
+use crate::table::{Cells, Head, Nested, Table, Wanted, positions};
 
 /// Top-level columns, and the features that Hugging Face `datasets` wrote into the footer.
 pub fn head(path: &Path) -> Result<Head> {
@@ -164,6 +165,7 @@ fn numbers(
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(fail)?;
         let descr = group.metadata().column(leaf).column_descr_ptr();
+        refuse_decimals(path, wanted.column, &descr)?;
         let (most, is_list) = (descr.max_def_level(), descr.max_rep_level() > 0);
         let rows = usize::try_from(group.metadata().num_rows())
             .map_err(|_| broken(path, "negative row count"))?;
@@ -268,39 +270,6 @@ pub(crate) fn broken(path: &Path, reason: &str) -> Error {
     Error::BadParquet { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-fn top_columns(schema: &SchemaDescriptor) -> Vec<String> {
-    schema.root_schema().get_fields().iter().map(|field| field.name().to_owned()).collect()
-}
-
-// The leaf of a top-level column that isn't nested.
-fn leaf(path: &Path, schema: &SchemaDescriptor, wanted: &Wanted<'_>) -> Result<usize> {
-    let own = |leaf: &usize| {
-        schema.column(*leaf).path().parts().first().is_some_and(|top| top == wanted.column)
-    };
-    let found = (0..schema.num_columns()).find(own).map(|leaf| (leaf, schema.column(leaf)));
-    let unreadable = |found: String| Error::UnreadableColumn {
-        path: path.to_owned(),
-        column: wanted.column.to_owned(),
-        found,
-    };
-    match found {
-        Some((_, descr)) if descr.max_rep_level() > 0 => Err(list_in(path, wanted)),
-        Some((_, descr)) if descr.path().parts().len() > 1 => {
-            Err(unreadable("a struct".to_owned()))
-        }
-        Some((_, descr))
-            if matches!(
-                descr.physical_type(),
-                Physical::INT96 | Physical::FIXED_LEN_BYTE_ARRAY
-            ) =>
-        {
-            Err(unreadable(format!("of type {}", descr.physical_type())))
-        }
-        Some((leaf, _)) => Ok(leaf),
-        None => Err(unreadable("empty".to_owned())),
-    }
-}
-
 fn empty_like(descr: &ColumnDescriptor) -> Cells {
     match descr.physical_type() {
         Physical::INT32 | Physical::INT64 => Cells::Integers(Vec::new()),
@@ -327,9 +296,10 @@ fn read_column(
     rows: usize,
 ) -> Result<Cells> {
     let fail = |error: ParquetError| bad(path, &error);
-    let column =
-        reader.get_row_group(group).map_err(fail)?.get_column_reader(leaf).map_err(fail)?;
-    let cells = match column {
+    let rows_of = reader.get_row_group(group).map_err(fail)?;
+    let descr = rows_of.metadata().column(leaf).column_descr_ptr();
+    let kind = descr.converted_type();
+    let cells = match rows_of.get_column_reader(leaf).map_err(fail)? {
         ColumnReader::ByteArrayColumnReader(column) => {
             let cells = values::<ByteArrayType>(column, rows).map_err(fail)?;
             let text = |(row, cell): (usize, Option<ByteArray>)| {
@@ -346,10 +316,22 @@ fn read_column(
         }
         ColumnReader::Int32ColumnReader(column) => {
             let cells = values::<Int32Type>(column, rows).map_err(fail)?;
-            Cells::Integers(cells.into_iter().map(|cell| cell.map(i64::from)).collect())
+            let whole = |value: i32| match kind {
+                ConvertedType::UINT_32 => i64::from(value as u32),
+                _ => i64::from(value),
+            };
+            Cells::Integers(cells.into_iter().map(|cell| cell.map(whole)).collect())
         }
         ColumnReader::Int64ColumnReader(column) => {
-            Cells::Integers(values::<Int64Type>(column, rows).map_err(fail)?)
+            let cells = values::<Int64Type>(column, rows).map_err(fail)?;
+            if kind == ConvertedType::UINT_64 && cells.iter().flatten().any(|value| *value < 0) {
+                return Err(Error::UnreadableColumn {
+                    path: path.to_owned(),
+                    column: descr.path().parts().first().cloned().unwrap_or_default(),
+                    found: format!("of whole numbers above {} (cast them to text)", i64::MAX),
+                });
+            }
+            Cells::Integers(cells)
         }
         ColumnReader::FloatColumnReader(column) => {
             let cells = values::<FloatType>(column, rows).map_err(fail)?;

@@ -11,6 +11,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::error::{At, Error, Place, Result};
+use crate::parquet_columns::refuse_decimals;
 use crate::parquet_file::{bad, broken};
 use crate::table::Cells;
 
@@ -33,6 +34,7 @@ pub(crate) fn read(path: &Path, reader: &SerializedFileReader<File>, leaf: usize
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(fail)?;
         let descr = group.metadata().column(leaf).column_descr_ptr();
+        refuse_decimals(path, descr.path().parts().first().map_or("", String::as_str), &descr)?;
         let info = descr.self_type().get_basic_info();
         let is_optional = info.has_repetition() && info.repetition() == Repetition::OPTIONAL;
         let shape = Shape { most: descr.max_def_level(), is_optional };

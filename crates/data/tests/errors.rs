@@ -159,6 +159,9 @@ fn messy_json_lines() {
 {"text": "c"}"#,
         "x-0|a|y x-1|b|n x-2|c|-",
     );
+    // A hash for an id keeps its digits, as f64 has sixteen of them.
+    let hashes = b"{\"key\": 12345678901234567890, \"text\": \"a\", \"label\": 0}\n{\"key\": 7, \"text\": \"b\", \"label\": 1}";
+    assert_eq!(outcome("x.jsonl", hashes, &with_id("key")), "12345678901234567890|a|0 7|b|1");
     check(
         b"{\"text\": \"a\", \"label\": true}\n{\"text\": \"b\", \"label\": false}",
         "x-0|a|true x-1|b|false",
@@ -464,6 +467,46 @@ fn parquet_of_lists(rows: &[Option<&[i64]>]) -> Vec<u8> {
     group.close().unwrap();
     writer.close().unwrap();
     bytes
+}
+
+/// A text and a column of 64-bit numbers, as the schema calls them.
+fn parquet_of_numbers(kind: &str, value: i64) -> Vec<u8> {
+    let schema =
+        format!("message schema {{ required binary text (UTF8); required int64 label {kind}; }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&["a".into(), "b".into()], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[value, 1], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+/// A decimal's whole number is not its value, and the sign of an unsigned one is none.
+#[test]
+fn numbers_that_stand_for_others_are_refused() {
+    let check = |kind: &str, value: i64, expected: &str| {
+        assert_eq!(outcome("x.parquet", &parquet_of_numbers(kind, value), &request(&[])), expected);
+    };
+    check("", 5, "x-0|a|5 x-1|b|1");
+    check("(UINT_64)", 5, "x-0|a|5 x-1|b|1");
+    check(
+        "(DECIMAL(10,2))",
+        5,
+        "x.parquet: column \"label\" is of decimals (cast them to double), not text or a number",
+    );
+    check(
+        "(UINT_64)",
+        -5,
+        "x.parquet: column \"label\" is of whole numbers above 9223372036854775807 (cast them to text), not text or a number",
+    );
 }
 
 #[test]

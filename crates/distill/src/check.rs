@@ -3,7 +3,7 @@
 use lowchurn_models::Config;
 
 use crate::variance::check_control;
-use crate::{Error, Method, Outputs, Plan, Result, Run, Shares, State, check_trained};
+use crate::{Error, Measuring, Method, Outputs, Plan, Result, Run, Shares, State, check_trained};
 
 /// [`crate::train`] begins with it, and whoever makes a folder for the run asks before. Gives what the objective knows of the rows.
 pub fn check(run: &Run, state: &State) -> Result<Option<Shares>> {
@@ -24,6 +24,31 @@ pub fn check(run: &Run, state: &State) -> Result<Option<Shares>> {
         lambda.check(plan.total_steps(&run.train.lengths()))?;
     }
     Shares::of(plan, run.train, &run.guides, labels)
+}
+
+/// What [`crate::gradient_noise`] can't measure.
+pub(crate) fn check_gradients(measuring: &Measuring) -> Result<()> {
+    let &Measuring { student, teacher, rows, batches, lambda, .. } = measuring;
+    let refuse = |reason: String| Err(Error::Method { reason });
+    if batches.len() < 2 {
+        return refuse(format!(
+            "gradients need at least two batches, and there are {}",
+            batches.len()
+        ));
+    }
+    if let Some(row) = rows.labels.iter().position(Option::is_none) {
+        return Err(Error::Unlabelled { id: rows.ids[row].clone() });
+    }
+    if !(0.0..=1.0).contains(&lambda) {
+        return refuse(format!("λ is {lambda}, expected a number from 0 to 1"));
+    }
+    if let Some(class) = teacher.known.iter().position(|known| !known) {
+        let name = student.labels().get(class).cloned().unwrap_or_default();
+        return refuse(format!(
+            "gradients: the teacher doesn't know the student's class {name:?}; take one that was trained on all of them"
+        ));
+    }
+    Ok(())
 }
 
 /// Two students of the same weights get the same gradients, unless dropout tells them apart.

@@ -19,6 +19,7 @@ use lowchurn_kernels::{Gradients, awake, backward, backward_keeping};
 use lowchurn_models::{Classifier, Depth, Input, Mode, Params, depth};
 use serde::{Deserialize, Serialize};
 
+use crate::check::check_gradients;
 use crate::loss::term::log_softmax;
 use crate::variance::label_losses;
 use crate::{Error, Grads, OldWeights, Plan, Result, SelectBy, Teacher};
@@ -269,7 +270,7 @@ pub fn gradient_noise(
     measuring: &Measuring,
     on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<GradientReport>> {
-    check(measuring)?;
+    check_gradients(measuring)?;
     let &Measuring { student, trained, teacher, weights, rows, batches, lambda, device } =
         measuring;
     let plan = Plan::default_with(SelectBy::Loss);
@@ -332,30 +333,6 @@ pub fn gradient_noise(
         cosines,
         label_cosines,
     }))
-}
-
-fn check(measuring: &Measuring) -> Result<()> {
-    let &Measuring { student, teacher, rows, batches, lambda, .. } = measuring;
-    let refuse = |reason: String| Err(Error::Method { reason });
-    if batches.len() < 2 {
-        return refuse(format!(
-            "gradients need at least two batches, and there are {}",
-            batches.len()
-        ));
-    }
-    if let Some(row) = rows.labels.iter().position(Option::is_none) {
-        return Err(Error::Unlabelled { id: rows.ids[row].clone() });
-    }
-    if !(0.0..=1.0).contains(&lambda) {
-        return refuse(format!("λ is {lambda}, expected a number from 0 to 1"));
-    }
-    if let Some(class) = teacher.known.iter().position(|known| !known) {
-        let name = student.labels().get(class).cloned().unwrap_or_default();
-        return refuse(format!(
-            "gradients: the teacher doesn't know the student's class {name:?}; take one that was trained on all of them"
-        ));
-    }
-    Ok(())
 }
 
 fn part_of(params: &Params, names: &BTreeSet<String>) -> Params {

@@ -181,7 +181,9 @@ def chosen_by_others(name: str, found: Found, settings: list[Setting], against: 
     """Churn and accuracy of the best of some settings less those of the best of others, by seed, each chosen by halves of the other
     seeds; and in which share of draws nothing had a cold retrain's accuracy, on either side."""
     rng = random.Random(0)
-    seeds = sorted(found[COLD])
+    # A cold retrain stands in where nothing has its accuracy, not where nothing was run.
+    was_run = lambda which, seed: any(seed in found[setting] for setting in which)
+    seeds = [seed for seed in sorted(found[COLD]) if was_run(settings, seed) and was_run(against, seed)]
     churn, accuracy, stood_in = [], [], []
     for seed in seeds:
         others = [other for other in seeds if other != seed]

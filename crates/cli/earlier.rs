@@ -173,8 +173,10 @@ pub fn read(
         if record.new.is_empty() {
             check_first_run(&part, model)?;
         }
-        // It was trained on those with a label alone.
-        part.examples.retain(|row| row.label.is_some());
+        // A first run, which names its split, was trained on those with a label alone; what an update was given as old rows is whole.
+        if source.split.is_some() {
+            part.examples.retain(|row| row.label.is_some());
+        }
         all.push(Earlier { seen: part, held_out: None });
     }
     for source in &mut record.new {

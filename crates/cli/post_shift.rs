@@ -86,7 +86,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let shift = match there {
         Some(shift) => shift,
         None => fit_shift(&scored.predictions.logits, &labels, &scored.labels, &shares, to)
-            .with_context(|| fitted_on(args, train.is_some()))?,
+            .with_context(|| fitted_on(args, train.as_ref().is_some_and(is_labelled)))?,
     };
     let held = match &args.holdout {
         Some(data) => {
@@ -175,6 +175,10 @@ fn default_output(model: &str) -> PathBuf {
     }
 }
 
+fn is_labelled(train: &Split) -> bool {
+    train.examples.iter().any(|row| row.label.is_some())
+}
+
 /// (K,) of the rows that the model was trained on, and what they are: those that are named, else those of its own record, else the
 /// rows to fit on.
 fn shares(
@@ -183,8 +187,8 @@ fn shares(
     train: Option<&Split>,
     console: &mut Console,
 ) -> Result<(Vec<f64>, Value)> {
-    let is_labelled = |train: &&Split| train.examples.iter().any(|row| row.label.is_some());
-    let (examples, sha256, said) = match (&args.trained_on, train.filter(is_labelled)) {
+    let train = train.filter(|train| is_labelled(train));
+    let (examples, sha256, said) = match (&args.trained_on, train) {
         (Some(text), _) => {
             let hub = places::hub()?;
             let data = data::open(text, &hub, console)?;

@@ -117,7 +117,8 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         output::start_over(&output)?;
     } else {
         // Another may have begun here since it was looked at.
-        let (there, _) =
+        let there;
+        (there, earlier) =
             update_record::again(update_record::look(&output)?, &made_from, args.choose_again);
         update_record::refuse_other(&output, &there, &made_from)?;
         if let Some(report) = update_record::finished_report(&output, &there)? {

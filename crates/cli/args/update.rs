@@ -323,7 +323,8 @@ pub struct Sweep {
     #[arg(long, value_name = "GRID", default_value = "0:1:0.1")]
     pub interpolate: String,
 
-    /// Ensembles of so many retrains, one seed after the other: the mean of their probabilities; `3,5` needs five seeds
+    /// Ensembles of so many retrains, one seed after the other: the mean of their probabilities; `3,5` needs five seeds, and with five
+    /// those of 3 lack two, so that they stand in the table alone
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..))]
     pub ensemble_of: Vec<u32>,
 

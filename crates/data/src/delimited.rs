@@ -1,6 +1,6 @@
 //! Columns of a CSV or TSV file with a header line.
 //!
-//! Refuses rows with another number of cells than the header, quotes that are never closed or stand inside a quoted cell, and text that isn't UTF-8: each
+//! Refuses rows with another number of cells than the header, quotes that are never closed or join rows, and text that isn't UTF-8: each
 //! of them would move text or labels to other rows in silence. Refuses a header of one cell with a `|` in it, a delimiter that
 //! isn't read. Blank lines are passed over. A byte-order mark is dropped.
 
@@ -185,13 +185,13 @@ enum Quotes {
     /// A quoted cell is open at the end, which is that of the file: the csv crate closes it there, and everything after the stray quote
     /// becomes one cell.
     Open,
-    /// A quoted cell goes on behind its closing quote: the csv crate takes the rest for a part of it, and with a quote that was
-    /// opened rows above these rows become one.
+    /// A quoted cell has line breaks and goes on behind its closing quote, which the csv crate takes for a part of it: so it joins rows
+    /// whose texts have a quote at a start and one further on. On one line nothing is joined.
     Stray,
 }
 
 fn quotes(row: &[u8], delimiter: u8) -> Quotes {
-    let (mut inside, mut at_start, mut at) = (false, true, 0);
+    let (mut inside, mut at_start, mut crosses, mut at) = (false, true, false, 0);
     while at < row.len() {
         let byte = row[at];
         if inside {
@@ -199,11 +199,14 @@ fn quotes(row: &[u8], delimiter: u8) -> Quotes {
                 (b'"', Some(b'"')) => at += 1,
                 (b'"', None | Some(b'\r' | b'\n')) => inside = false,
                 (b'"', Some(next)) if *next == delimiter => inside = false,
-                (b'"', Some(_)) => return Quotes::Stray,
+                (b'"', Some(_)) if crosses => return Quotes::Stray,
+                (b'"', Some(_)) => inside = false,
+                (b'\r' | b'\n', _) => crosses = true,
                 _ => {}
             }
         } else {
             inside = byte == b'"' && at_start;
+            crosses = false;
             at_start = byte == delimiter || byte == b'\n' || byte == b'\r';
         }
         at += 1;
@@ -228,7 +231,9 @@ mod tests {
         check("a,\"b \"\" c\"", Quotes::Sound);
         check("a,\"b \"\"", Quotes::Open);
         check("5\" pipe,b", Quotes::Sound);
-        check("\"5\" pipe,b", Quotes::Stray);
+        check("\"5\" pipe,b", Quotes::Sound);
+        check("\"a\" ,b\n", Quotes::Sound);
+        check("\"a\nb\" ,c\n", Quotes::Stray);
         check("\"start,1\n2,he said \"no\",0\n", Quotes::Stray);
         check("", Quotes::Sound);
     }
@@ -245,8 +250,8 @@ mod tests {
         .unwrap();
         let wanted = [Wanted { role: "text", column: "text" }];
         let error = read(&path, &wanted, Delimiter::Tab).unwrap_err().to_string();
-        let said = "x.tsv:3: a quoted cell that starts in this row goes on behind a quote; write quotes inside a cell twice, and cells \
-                    that begin with one in quotes";
+        let said = "x.tsv:3: a quoted cell that starts in this row has line breaks, and goes on behind a quote; write quotes inside a \
+                    cell twice, and cells that begin with one in quotes";
         assert!(error.ends_with(said), "{error}");
     }
 

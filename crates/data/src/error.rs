@@ -151,8 +151,8 @@ pub enum Error {
     #[error("{}:{line}: a quoted cell starts in this row and is never closed", path.display())]
     OpenQuote { path: PathBuf, line: usize },
     #[error(
-        "{}:{line}: a quoted cell that starts in this row goes on behind a quote; write quotes inside a cell twice, and cells that \
-         begin with one in quotes",
+        "{}:{line}: a quoted cell that starts in this row has line breaks, and goes on behind a quote; write quotes inside a cell \
+         twice, and cells that begin with one in quotes",
         path.display()
     )]
     StrayQuote { path: PathBuf, line: usize },

@@ -6,7 +6,7 @@ use parquet::basic::{ConvertedType, Type as Physical};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use crate::error::{Error, Result};
-use crate::table::{Wanted, list_in};
+use crate::table::{Cells, Wanted, list_in};
 
 pub(crate) fn top_columns(schema: &SchemaDescriptor) -> Vec<String> {
     schema.root_schema().get_fields().iter().map(|field| field.name().to_owned()).collect()
@@ -41,14 +41,32 @@ pub(crate) fn leaf(path: &Path, schema: &SchemaDescriptor, wanted: &Wanted<'_>) 
     }
 }
 
-// Their numbers stand there times a power of ten, as whole ones.
+// Their numbers stand there times a power of ten, as whole ones, or as bytes.
 pub(crate) fn refuse_decimals(path: &Path, column: &str, descr: &ColumnDescriptor) -> Result<()> {
     match descr.converted_type() {
-        ConvertedType::DECIMAL => Err(Error::UnreadableColumn {
-            path: path.to_owned(),
-            column: column.to_owned(),
-            found: "of decimals (cast them to double)".to_owned(),
-        }),
+        ConvertedType::DECIMAL
+            if descr.type_scale() != 0 || descr.physical_type() == Physical::BYTE_ARRAY =>
+        {
+            Err(Error::UnreadableColumn {
+                path: path.to_owned(),
+                column: column.to_owned(),
+                found: "of decimals (cast them to double)".to_owned(),
+            })
+        }
         _ => Ok(()),
+    }
+}
+
+/// Unsigned numbers stand as signed ones of as many bits. Those that are too large for an i64, such as hashes for ids, keep their digits.
+pub(crate) fn unsigned(cells: Cells, descr: &ColumnDescriptor) -> Cells {
+    match cells {
+        Cells::Integers(cells)
+            if descr.converted_type() == ConvertedType::UINT_64
+                && cells.iter().flatten().any(|value| *value < 0) =>
+        {
+            let digits = |value: i64| (value as u64).to_string();
+            Cells::Text(cells.into_iter().map(|cell| cell.map(digits)).collect())
+        }
+        cells => cells,
     }
 }

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::error::{At, Error, Place, Result};
 use crate::features;
-use crate::parquet_columns::{leaf, refuse_decimals, top_columns};
+use crate::parquet_columns::{leaf, refuse_decimals, top_columns, unsigned};
 use crate::parquet_lists;
 use crate::table::{Cells, Head, Nested, Table, Wanted, positions};
 
@@ -96,7 +96,9 @@ fn read_unguarded(path: &Path, wanted: &[Wanted<'_>]) -> Result<Table> {
             append(own, more);
         }
     }
-    Ok(Table { path: path.to_owned(), cells: whole, lines: Vec::new() })
+    let whole = whole.into_iter().zip(&leaves);
+    let cells = whole.map(|(cells, leaf)| unsigned(cells, &schema.column(*leaf))).collect();
+    Ok(Table { path: path.to_owned(), cells, lines: Vec::new() })
 }
 
 /// Numbers of a column that holds an object or a list of them; `None` where it is flat. Not in parallel: it is read once.
@@ -297,8 +299,7 @@ fn read_column(
 ) -> Result<Cells> {
     let fail = |error: ParquetError| bad(path, &error);
     let rows_of = reader.get_row_group(group).map_err(fail)?;
-    let descr = rows_of.metadata().column(leaf).column_descr_ptr();
-    let kind = descr.converted_type();
+    let kind = rows_of.metadata().column(leaf).column_descr().converted_type();
     let cells = match rows_of.get_column_reader(leaf).map_err(fail)? {
         ColumnReader::ByteArrayColumnReader(column) => {
             let cells = values::<ByteArrayType>(column, rows).map_err(fail)?;
@@ -323,15 +324,7 @@ fn read_column(
             Cells::Integers(cells.into_iter().map(|cell| cell.map(whole)).collect())
         }
         ColumnReader::Int64ColumnReader(column) => {
-            let cells = values::<Int64Type>(column, rows).map_err(fail)?;
-            if kind == ConvertedType::UINT_64 && cells.iter().flatten().any(|value| *value < 0) {
-                return Err(Error::UnreadableColumn {
-                    path: path.to_owned(),
-                    column: descr.path().parts().first().cloned().unwrap_or_default(),
-                    found: format!("of whole numbers above {} (cast them to text)", i64::MAX),
-                });
-            }
-            Cells::Integers(cells)
+            Cells::Integers(values::<Int64Type>(column, rows).map_err(fail)?)
         }
         ColumnReader::FloatColumnReader(column) => {
             let cells = values::<FloatType>(column, rows).map_err(fail)?;

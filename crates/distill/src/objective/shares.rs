@@ -22,7 +22,7 @@ pub struct Groups {
 pub struct Shares {
     /// (K,) Rows with each label, or (G,) of each group.
     of_labels: Vec<f64>,
-    /// (K,) What the teacher gives each class, at the method's temperature. A row whose label it doesn't know counts for its
+    /// (K,) What the teacher gives each class, for weights at the method's temperature. A row whose label it doesn't know counts for its
     /// label. Empty without a teacher, and of groups.
     of_teacher: Vec<f64>,
     /// (K,) Mean over the rows of each class of what the teacher gives it above its next best, from −1 to 1.
@@ -87,7 +87,10 @@ impl Shares {
         };
         let of_teacher = told(teacher, rows, temperature);
         let least = LEAST_SHARE * rows.rows() as f64;
-        if let Some(at) = of_teacher.iter().position(|mass| *mass <= least) {
+        // Where gains divide by it.
+        if plan.objective.form().is_some()
+            && let Some(at) = of_teacher.iter().position(|mass| *mass <= least)
+        {
             return refuse(format!(
                 "objective {name}: the teacher gives the label {:?} no share of any row; take a teacher that knows it, or objective \
                  standard",

@@ -141,8 +141,10 @@ pub fn refuse_sources(output: &Path, rows: &[&Path], model: &Path) -> Result<()>
     Ok(())
 }
 
-/// Two runs in one folder would overwrite each other's checkpoints.
+/// Makes the folder and holds it: two runs in one would overwrite each other's checkpoints.
 pub fn lock(output: &Path) -> Result<File> {
+    fs::create_dir_all(output)
+        .with_context(|| format!("{}: can't be written", output.display()))?;
     let path = output.join(".lock");
     let file =
         File::create(&path).with_context(|| format!("{}: can't be written", path.display()))?;

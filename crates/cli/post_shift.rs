@@ -307,8 +307,6 @@ fn write(
     scored: &Scored,
     output: &Path,
 ) -> Result<()> {
-    fs::create_dir_all(output)
-        .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(output)?;
     let _ = fs::remove_file(output.join("manifest.json"));
     let record = json!({

@@ -10,7 +10,7 @@ mod written;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lowchurn_churn::{Budget, Candidate, Certificate, Flips, Measurements, exit_code, walk};
 use lowchurn_data::{Example, Split};
 use serde_json::{Value, json};
@@ -81,8 +81,6 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     if args.fresh {
         output::start_over(&output)?;
     }
-    fs::create_dir_all(&output)
-        .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(&output)?;
     let code = certificate.as_ref().map_or(0, |certificate| exit_code(certificate.verdict));
     let curve: Vec<CurvePoint> = tried.iter().map(curve_point).collect();

@@ -1,10 +1,9 @@
 //! One run of training, whichever verb asks for it: weights to start from → loop → the run's folder.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 use lowchurn_data::{Encoded, Rng};
 use lowchurn_distill::{
@@ -115,8 +114,6 @@ pub fn run(training: &Training, started: Instant, console: &mut Console) -> Resu
         true => None,
         false => Some(start(training, &what, console)?),
     };
-    fs::create_dir_all(output)
-        .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(output)?;
     let there = if training.is_fresh { None } else { finished(output, provenance)? };
     if let Some(done) = there {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use lowchurn_churn::{Budget, Certificate, Golden, Pair, Predicted, Report, Unmatched, exit_code};
 use lowchurn_data::Split;
 use lowchurn_distill::{
@@ -87,15 +87,8 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     };
     output::check(&output)?;
     output::refuse_foreign(&output, &updating.old.folder)?;
-    let mut earlier = Vec::new();
-    if !args.fresh {
-        let there;
-        (there, earlier) =
-            update_record::again(update_record::look(&output)?, &made_from, args.choose_again);
-        update_record::refuse_other(&output, &there, &made_from)?;
-        if let Some(report) = update_record::finished_report(&output, &there)? {
-            return tell_finished(&report, &output, console);
-        }
+    if let (Some(report), _) = looked(&output, &made_from, args)? {
+        return tell_finished(&report, &output, console);
     }
     if args.dry_run {
         return tell_dry_run(&updating, &methods, args, &output, console);
@@ -109,21 +102,15 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     {
         return Ok(INTERRUPTED);
     }
-    fs::create_dir_all(&output)
-        .with_context(|| format!("{}: can't be written", output.display()))?;
     let _lock = output::lock(&output)?;
+    // Another may have begun here since.
+    let (finished, earlier) = looked(&output, &made_from, args)?;
+    if let Some(report) = finished {
+        return tell_finished(&report, &output, console);
+    }
     if args.fresh {
         let _ = fs::remove_dir_all(output.join("candidates"));
         output::start_over(&output)?;
-    } else {
-        // Another may have begun here since it was looked at.
-        let there;
-        (there, earlier) =
-            update_record::again(update_record::look(&output)?, &made_from, args.choose_again);
-        update_record::refuse_other(&output, &there, &made_from)?;
-        if let Some(report) = update_record::finished_report(&output, &there)? {
-            return tell_finished(&report, &output, console);
-        }
     }
     update_record::write(&output, &made_from, &earlier)?;
     // Only a budget chooses among them.
@@ -286,6 +273,19 @@ fn golden_of_old(
     let Some(table) = table else { return Ok(None) };
     let found = found::predicted(&updating.old, rows, &table.labels, None, &table.logits)?;
     Ok(Some(found.predicted))
+}
+
+type Looked = (Option<Report>, Vec<String>);
+
+/// The report where this very update is finished, and the budgets that its rows have answered; refuses a folder of another.
+fn looked(output: &Path, made_from: &update_record::MadeFrom, args: &Update) -> Result<Looked> {
+    if args.fresh {
+        return Ok((None, Vec::new()));
+    }
+    let (there, earlier) =
+        update_record::again(update_record::look(output)?, made_from, args.choose_again);
+    update_record::refuse_other(output, &there, made_from)?;
+    Ok((update_record::finished_report(output, &there)?, earlier))
 }
 
 /// The chosen weights as an ordinary run's folder.

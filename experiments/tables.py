@@ -3,6 +3,7 @@
 An experiment is a folder with run.sh, results.jsonl (one line a run) and page.py, whose `page(lines, folder)` returns the text of
 RESULTS.md and writes its plots with `plot`. page.py may also have, for the last section, `commands(lines)`, the command lines that make
 exactly these lines; `missing(lines)`, what a declared size has beyond them; `is_small(line)`, whether it is of the small size.
+What a page says `in_short` is written into README.md too, where that has a place for it.
 The standard library is enough. Nothing here measures; every number is from the lines.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
 
 
 # Lines.
@@ -328,12 +330,31 @@ def write(name: str, folder: Path) -> None:
     (folder / "RESULTS.md").write_text(text, encoding="utf-8")
 
 
+def in_short(*sentences: str) -> str:
+    """A page's own summary, between marks that `with_summary` knows."""
+    return "<!-- in short -->\n" + "\n".join(sentences) + "\n<!-- end -->\n"
+
+
+def with_summary(readme: str, name: str, page: str) -> str:
+    """README with what this page says in short, where README has the place."""
+    said = re.search(r"<!-- in short -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    place = re.compile(rf"(<!-- in short: experiments/{re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if said is None and place.search(readme):
+        raise SystemExit(f"README.md has a place for what experiments/{name} says in short, and its page says nothing so")
+    return place.sub(lambda found: found[1] + said[1] + found[2], readme)
+
+
 def is_so(name: str) -> bool:
-    """Whether page and plots in the tree are what the lines give."""
+    """Whether page, plots and summary in the tree are what the lines give."""
     with tempfile.TemporaryDirectory() as text:
         write(name, Path(text))
         there = [(made, HERE / name / made.name) for made in Path(text).iterdir()]
-        return all(kept.exists() and made.read_bytes() == kept.read_bytes() for made, kept in there)
+        page, readme = Path(text, "RESULTS.md").read_text(encoding="utf-8"), read_readme()
+        return with_summary(readme, name, page) == readme and all(kept.exists() and made.read_bytes() == kept.read_bytes() for made, kept in there)
+
+
+def read_readme() -> str:
+    return README.read_text(encoding="utf-8") if README.exists() else ""
 
 
 def main(args: list[str]) -> None:
@@ -354,6 +375,10 @@ def main(args: list[str]) -> None:
         return
     for name in names:
         write(name, HERE / name)
+        before = read_readme()
+        after = with_summary(before, name, (HERE / name / "RESULTS.md").read_text(encoding="utf-8"))
+        if after != before:
+            README.write_text(after, encoding="utf-8")
         print(f"experiments/{name}/RESULTS.md")
 
 

@@ -2,12 +2,12 @@
 
 from statistics import mean
 
-from cells import commands  # noqa: F401 (shown at the end of the page)
-from class_claims import RULE, SETS, Runs, accuracy, claims, fields, size_of, worst
+from cells import commands, is_small, missing  # noqa: F401 (for tables.made_by)
+from class_claims import RULE, SETS, Runs, accuracy, claims, encoder_of, fields, summary, worst
 from evidence import numbered, told
-from tables import Axis, Series, mean_sd, plot, table
+from tables import Axis, Series, in_short, mean_sd, plot, table
 
-ENCODERS = {"small": "tiny", "full": "MiniLM"}
+ENCODERS = ["tiny", "minilm-l6"]
 OBJECTIVES = ["standard", "balanced", "robust"]
 CONTRASTS = ["group-dro", "teacher-steered", "ada-margin", "ada-alpha", "post-shift-balanced", "post-shift-robust", "ratio-10", "ratio-100", "as-shipped"]
 
@@ -19,22 +19,22 @@ def cell(found):
 
 
 def grouped(lines):
-    """Of groups by a column: set, size → teacher, objective → seed → shares of right rows by group."""
+    """Of groups by a column: set, encoder → teacher, objective → seed → shares of right rows by group."""
     found = {}
     for line in lines:
         f = fields(line)
         if "groups" in f:
             shares = {name: right / n for name, (right, n) in line["groups"].items()}
-            found.setdefault((f["groups"], ENCODERS[size_of(line)]), {}).setdefault((f["teacher"], f["student"]), {})[f["seed"]] = shares
+            found.setdefault((f["groups"], encoder_of(line)), {}).setdefault((f["teacher"], f["student"]), {})[f["seed"]] = shares
     return found
 
 
 def groups(found):
     rows = []
-    for (name, size), cells in sorted(found.items()):
+    for (name, encoder), cells in sorted(found.items()):
         for (teacher, student), by_seed in cells.items():
             lowest, middle = (mean_sd([of(shares.values()) for shares in by_seed.values()], 100, 1) for of in (min, mean))
-            rows.append([name, size, "labels" if teacher == "none" else f"{teacher} teacher", student, f"{lowest} / {middle}"])
+            rows.append([name, encoder, "labels" if teacher == "none" else f"{teacher} teacher", student, f"{lowest} / {middle}"])
     return [
         "\n## Groups by a column\n",
         "The accuracy of the worst group / of all groups' mean, in percent; airlines of tweets, and whom a sentence of HateCheck is about.\n",
@@ -49,8 +49,8 @@ def updates(lines):
     found = {}
     for line in lines:
         f = fields(line)
-        size = "" if size_of(line) == "small" else ", MiniLM"
-        found.setdefault((f"{SETS[f['set']]}, ratio {f['ratio']}{size}", f["objective"], f["budget"]), []).append(line)
+        encoder = f", {encoder_of(line)}" * (encoder_of(line) != "tiny")
+        found.setdefault((f"{SETS[f['set']]}, ratio {f['ratio']}{encoder}", f["objective"], f["budget"]), []).append(line)
     recall = lambda line, at: min(counts[at] / counts[0] for counts in line["classes"].values())
     of_all = lambda line, at: sum(counts[at] for counts in line["classes"].values()) / sum(counts[0] for counts in line["classes"].values())
     rows = []
@@ -76,18 +76,14 @@ def updates(lines):
 
 
 def encoders(lines):
-    sizes = set(map(size_of, lines))
-    said = []
-    if "small" in sizes:
-        said.append(
-            ("All runs are of `tiny`, the encoder that ships" if sizes == {"small"} else "The small size is of `tiny`, the encoder that ships")
-            + ". It was distilled on unlabelled texts (`models/tiny/README.md`), among them the\n"
-            "training rows of Banking77 and CLINC and most tweets to airlines, also ones that are judged on here; both arms of every comparison share\n"
-            "that."
-        )
-    if "full" not in sizes:
-        said.append("The full size, MiniLM with five seeds of every set, hasn't been run.")
-    return " ".join(said) + "\n"
+    if not any(encoder_of(line) == "tiny" for line in lines):
+        return ""
+    return (
+        ("All runs are of `tiny`, the encoder that ships" if all(encoder_of(line) == "tiny" for line in lines) else "`tiny` is the encoder that ships")
+        + ". It was distilled on unlabelled texts (`models/tiny/README.md`), among them the\n"
+        "training rows of Banking77 and CLINC and most tweets to airlines, also ones that are judged on here; both arms of every comparison share\n"
+        "that.\n"
+    )
 
 
 def updates_of(lines):
@@ -95,12 +91,12 @@ def updates_of(lines):
 
 
 def judgement(lines):
-    """Claims are judged within a size: with lines of two encoders a set would be two witnesses, or one of mixed seeds."""
-    parts, sizes = [], [size for size in ENCODERS if any(size_of(line) == size for line in lines)]
-    for size in sizes:
-        own = [line for line in lines if size_of(line) == size]
+    """Claims are judged within an encoder: with lines of two a set would be two witnesses, or one of mixed seeds."""
+    parts, encoders = [], [encoder for encoder in ENCODERS if any(encoder_of(line) == encoder for line in lines)]
+    for encoder in encoders:
+        own = [line for line in lines if encoder_of(line) == encoder]
         found = claims(Runs(own), grouped(own), updates_of(own))
-        title = "The claims" if len(sizes) == 1 else f"The claims, {ENCODERS[size]}"
+        title = "The claims" if len(encoders) == 1 else f"The claims, {encoder}"
         parts += [f"## {title}\n", numbered(RULE, found), *told(found)]
     return parts
 
@@ -116,6 +112,7 @@ def page(lines, folder):
         "the five worst. The robust objective is the paper's, whose weights may differ by any factor (`ratio=inf`); arms `ratio-…` bound the\n"
         "factor, which is ours, and `as-shipped` are the program's own settings, with that bound and of smaller steps.\n",
         encoders(lines),
+        in_short(*summary(lines)),
         *judgement(lines),
     ]
     if by_group:

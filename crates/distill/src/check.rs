@@ -54,10 +54,9 @@ pub(crate) fn check_gradients(measuring: &Measuring) -> Result<()> {
 /// Two students of the same weights get the same gradients, unless dropout tells them apart.
 fn refuse_twins(plan: &Plan, state: &State) -> Result<()> {
     let (Method::CoDistil { .. }, Some(peer)) = (plan.method, &state.peer) else { return Ok(()) };
-    let config = &state.model.config;
     let dropouts = match plan.dropout {
-        Some(p) => [p as f32; 3],
-        None => [config.hidden_dropout, config.attention_dropout, config.classifier_dropout],
+        Some(p) => vec![p as f32],
+        None => state.model.config.dropouts(),
     };
     if dropouts.iter().any(|p| *p > 0.0)
         || state.model.params.fingerprint()? != peer.model.params.fingerprint()?

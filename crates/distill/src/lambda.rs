@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `1..0@50%`, `0.7*0.9@100`, `0.7*1.047@100<=0.9`, `churn<=0.02` or `churn<=0.02~5@25`.
+/// Written `0.5`, `0.9..0.1`, `0.9..0.1~cosine`, `1..0@200`, `1..0@50%`, `0.7*0.9@100`, `0.7*1.047@100<=0.9`, `churn<=2%` or `churn<=0.02~5@25`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Lambda {
@@ -191,7 +191,13 @@ impl FromStr for Lambda {
             let (limit, rate) = limit.split_once('~').unwrap_or((limit, "5"));
             let rate = number(rate).filter(|rate| *rate > 0.0).ok_or_else(bad)?;
             let every = count(every).ok().filter(|every| *every > 0).ok_or_else(bad)?;
-            return Ok(Lambda::Budget { max_churn: share(limit)?, rate, every });
+            let max_churn = match limit.strip_suffix('%') {
+                Some(percent) => number(percent).map(|percent| percent / 100.0),
+                None => number(limit),
+            };
+            let max_churn =
+                max_churn.filter(|limit| (0.0..=1.0).contains(limit)).ok_or_else(bad)?;
+            return Ok(Lambda::Budget { max_churn, rate, every });
         }
         if let Some((from, factor)) = text.split_once('*') {
             let (factor, every) = factor.split_once('@').ok_or_else(bad)?;
@@ -259,6 +265,7 @@ mod tests {
             assert_eq!(text.parse::<Lambda>().unwrap().to_string(), text);
         }
         assert_eq!("churn<=0.02".parse::<Lambda>().unwrap().to_string(), "churn<=0.02~5@25");
+        assert_eq!("churn<=2%@10".parse::<Lambda>().unwrap().to_string(), "churn<=0.02~5@10");
         for text in [
             "",
             "1.1",
@@ -280,6 +287,7 @@ mod tests {
             "1..0@%",
             "churn<=0.02~0",
             "churn<=2",
+            "churn<=200%",
             "churn<=0.1@0",
         ] {
             let said = text.parse::<Lambda>().unwrap_err();

@@ -68,7 +68,7 @@ pub fn step_deferring(
     device: &Device,
 ) -> Result<StepReport> {
     let mut keys = Keys::new(Rng::stream(plan.seed, "dropout", state.step).next_u64());
-    let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss in the program
+    let n: usize = micro.iter().map(|batch| batch.rows.len()).sum(); // the only divisor of a loss that is trained on
     let lambda = plan.method.lambda().map(|l| l.at(state.step, total, state.progress.multiplier));
     match plan.method {
         Method::Mixout { .. } | Method::L2ToOld { .. } | Method::Ewc { .. } => state.settle()?, // they read all weights

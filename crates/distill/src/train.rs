@@ -117,10 +117,9 @@ pub fn train(
         std::iter::once(&mut state.model).chain(state.peer.iter_mut().map(|p| &mut p.model));
     for model in models {
         model.precision = plan.precision;
-        let (Some(p), config) = (plan.dropout, &mut model.config) else { continue };
-        config.hidden_dropout = p as f32;
-        config.attention_dropout = p as f32;
-        config.classifier_dropout = p as f32;
+        if let Some(p) = plan.dropout {
+            model.config.set_dropout(p as f32);
+        }
     }
     state.train_parts(plan)?;
     state.project(plan, &run.guides.shown)?;

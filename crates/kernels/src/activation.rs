@@ -39,7 +39,7 @@ impl Activation {
         match self {
             Activation::Gelu(Gelu::Erf) => erf_block(x, y),
             Activation::Gelu(Gelu::Tanh) => tanh_block(x, y),
-            Activation::Relu => y.iter_mut().zip(x).for_each(|(y, &x)| *y = x.max(0.0)),
+            Activation::Relu => y.iter_mut().zip(x).for_each(|(y, &x)| *y = relu(x)),
         }
     }
 
@@ -51,11 +51,16 @@ impl Activation {
             Activation::Relu => {
                 for ((grad, y), &x) in grad.iter_mut().zip(y).zip(x) {
                     *grad = if x > 0.0 { *grad } else { 0.0 };
-                    *y = x.max(0.0);
+                    *y = relu(x);
                 }
             }
         }
     }
+}
+
+/// `f32::max` would make 0 of what is no number.
+fn relu(x: f32) -> f32 {
+    if x <= 0.0 { 0.0 } else { x }
 }
 
 /// GELU of every element, any shape. Hendrycks and Gimpel, 1606.08415.

@@ -79,14 +79,14 @@ impl Attention {
         if heads == 0 || !c.is_multiple_of(heads) {
             bail!("attention: {c} channels don't divide into {heads} heads");
         }
-        if [heads, t, t]
-            .iter()
-            .try_fold(b, |n, &by| n.checked_mul(by))
-            .is_none_or(|n| n > u32::MAX as usize)
-        {
-            bail!("attention: {b} rows of {heads} heads and {t} tokens are too many for one batch");
-        }
         let dropped = dropped.filter(|dropped| dropped.p > 0.0);
+        let scores = [heads, t, t].iter().try_fold(b, |n, &by| n.checked_mul(by));
+        // Dropout counts them in 32 bits.
+        if dropped.is_some() && scores.is_none_or(|n| n > u32::MAX as usize) {
+            bail!(
+                "attention: {b} rows of {heads} heads and {t} tokens are too many for dropout in one batch"
+            );
+        }
         Ok(Attention {
             sequences: sequences.clone(),
             queries: sequences.clone(),

@@ -25,6 +25,7 @@ pub fn linear(
     let y = match precision {
         Precision::F32 => x.matmul(&weight.t()?)?, // (N, O)
         Precision::Bf16 => {
+            // Results and gradients come out in bf16 too: candle has no such product with sums in f32.
             let (x, weight) = (x.to_dtype(DType::BF16)?, weight.to_dtype(DType::BF16)?);
             x.matmul(&weight.t()?)?.to_dtype(DType::F32)?
         }
@@ -65,9 +66,10 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
     x.tanh()
 }
 
-/// max(x, 0) of every element, any shape. Has no fused form: few checkpoints use it.
+/// max(x, 0) of every element, any shape; its derivative at 0 is 0, and what is no number stays none, of which candle's has neither.
+/// Has no fused form: few checkpoints use it.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.relu()
+    x.le(0.0)?.where_cond(&x.zeros_like()?, x)
 }
 
 /// log softmax over the last dimension, (B, K) → (B, K). Has no fused form: K is small.

@@ -4,7 +4,8 @@ use crate::affine::fill_rows;
 use crate::bf16::{Packed, matmul_bf16, matmul_bf16_from};
 use crate::matmul::{Onto, Threads, View, matmul};
 
-/// What matrix products are made of. Weights, activations, gradients and all sums stay f32 either way.
+/// What matrix products are made of. Weights and activations stay f32 either way, and on the CPU gradients and all sums; on other
+/// devices a product in bf16 comes out in bf16, that of a weight's gradient too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     #[default]

@@ -152,11 +152,27 @@ pub fn open_adapted(base: &Path, dir: &Path, device: &Device) -> Result<Classifi
         ));
     }
     adapter.merge_into(&model.params, dir)?;
-    let config = match dir.join("config.json").exists() {
-        true => Config::open(dir)?,
-        false => model.config,
-    };
+    let config = with_own_words(model.config, dir)?;
     Classifier::new(config, model.params)
+}
+
+/// What the adapter's own config says of its labels, where it has as many; all else is the base's, whose tensors these are.
+fn with_own_words(config: Config, dir: &Path) -> Result<Config> {
+    if !dir.join("config.json").exists() {
+        return Ok(config);
+    }
+    let own = Config::open(dir)?;
+    if own.labels.len() != config.labels.len() {
+        return Ok(config);
+    }
+    let mut raw = config.raw;
+    for key in ["id2label", "label2id", "problem_type", "thresholds"] {
+        match own.raw.get(key) {
+            Some(value) => raw.insert(key.into(), value.clone()),
+            None => raw.shift_remove(key),
+        };
+    }
+    Ok(Config { labels: own.labels, raw, ..config })
 }
 
 /// The adapter's own, else the base's, where they are as many as the head has rows.
@@ -270,6 +286,16 @@ fn scale(config: &Map<String, Value>, dir: &Path) -> Result<f64> {
         if !config.get(key).is_none_or(is_usual) {
             return refuse(key, &format!("{usual}, the only form that is read"));
         }
+    }
+    // Others change the base's own matrices when they are loaded.
+    let harmless =
+        [json!(true), json!(false), json!("gaussian"), json!("orthogonal"), json!("eva")];
+    let how = config.get("init_lora_weights").filter(|how| !how.is_null());
+    if how.is_some_and(|how| !harmless.contains(how)) {
+        return refuse(
+            "init_lora_weights",
+            "true, false or one that leaves the base's matrices as they are",
+        );
     }
     let number = |key: &str| config.get(key).and_then(Value::as_f64).filter(|x| x.is_finite());
     let Some(rank) = number("r").filter(|rank| *rank >= 1.0) else {

@@ -6,7 +6,7 @@ use lowchurn_kernels::{Activation, Gelu};
 use crate::Result;
 use crate::bert;
 use crate::config::{ClassifierDropout, Dialect};
-use crate::keys::Keys;
+use crate::keys::{Keys, LAYERS};
 use crate::layout::{BlockNames, HeadActivation, HeadNames, Layout, Projection, Site};
 
 /// Layers of one group are the same `inner` blocks, one after the other.
@@ -53,10 +53,9 @@ pub(crate) const LAYOUT: Layout = Layout {
 pub(crate) fn groups(keys: &Keys, layers: usize) -> Result<Groups> {
     // A group of layers is a loop over blocks, and their number times the layers' is what runs.
     const INNER: u64 = 64;
-    Ok(Groups {
-        groups: keys.size_or("num_hidden_groups", 1..=layers as u64, 1)?,
-        inner: keys.size_or("inner_group_num", 1..=INNER, 1)?,
-    })
+    let groups = keys.size_or("num_hidden_groups", 1..=layers as u64, 1)?;
+    let blocks = (LAYERS.end() / groups as u64).min(INNER);
+    Ok(Groups { groups, inner: keys.size_or("inner_group_num", 1..=blocks, 1)? })
 }
 
 pub(crate) fn layer_names(&Groups { groups, inner }: &Groups) -> Vec<String> {

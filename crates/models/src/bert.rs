@@ -25,7 +25,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
 pub(crate) const LAYOUT: Layout = Layout {
     prefix: "bert.",
     parts: &["embeddings.", "encoder.", "pooler."],
-    other_heads: &["cls."],
+    other_heads: &["cls.", "qa_outputs."],
     projection: Projection::None,
     layers: "encoder.layer",
     block: BLOCK,

@@ -100,6 +100,24 @@ pub(crate) enum Positions {
 }
 
 impl Config {
+    /// Each share of dropout that the model has.
+    pub fn dropouts(&self) -> Vec<f32> {
+        let pooler = match &self.details {
+            Details::DebertaV2(deberta) => Some(deberta.pooler_dropout),
+            _ => None,
+        };
+        let all = [self.hidden_dropout, self.attention_dropout, self.classifier_dropout];
+        all.into_iter().chain(pooler).collect()
+    }
+
+    /// The same share everywhere.
+    pub fn set_dropout(&mut self, p: f32) {
+        (self.hidden_dropout, self.attention_dropout, self.classifier_dropout) = (p, p, p);
+        if let Details::DebertaV2(deberta) = &mut self.details {
+            deberta.pooler_dropout = p;
+        }
+    }
+
     /// Reads and checks `dir/config.json`.
     pub fn open(dir: &Path) -> Result<Config> {
         let path = dir.join("config.json");

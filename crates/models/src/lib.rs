@@ -84,7 +84,7 @@ pub use deberta::{Deberta, RelativeTerms};
 pub use error::{Error, Misfit, Misshaped, Result};
 pub use input::{Input, Mix, Mode};
 pub use layout::Depth;
-pub use load::{Head, LoadReport, Stored, read_params_into, read_safetensors};
+pub use load::{Head, LoadReport, Stored, labels_of, read_params_into, read_safetensors};
 pub use lora::{Matrix, adapted, matrices, usual_targets};
 pub use model_type::ModelType;
 pub use modernbert::{HeadBias, LayerAttention, Modern, Pooling};

@@ -105,6 +105,20 @@ pub(crate) fn load(
     Ok((Params(params), report))
 }
 
+/// The labels of the head in a folder: the config's, or where it names none and there is a head, those that transformers gives its
+/// rows. None where there is no head.
+pub fn labels_of(dir: &Path) -> Result<Vec<String>> {
+    let mut config = Config::open(dir)?;
+    if config.labels.is_empty() {
+        let weights = Weights::open(dir)?;
+        let found = by_parameter(&weights, &config, &mut LoadReport::default())?;
+        if found.keys().any(|name| is_head(name)) {
+            name_labels(&mut config, &found);
+        }
+    }
+    Ok(config.labels)
+}
+
 /// New values for every parameter; `config` gets the labels.
 pub(crate) fn fresh_params(
     config: &mut Config,

@@ -172,7 +172,7 @@ pub(crate) fn of(config: &Config) -> Result<&Modern> {
 /// the layers in front of ours.
 pub(crate) fn role(name: &str) -> Role {
     let stem = name.strip_prefix("model.").unwrap_or(name);
-    if name.starts_with("decoder.") {
+    if ["decoder.", "qa_outputs."].iter().any(|head| name.starts_with(head)) {
         return Role::OtherHead;
     }
     match ["embeddings.", "layers.", "final_norm."].iter().any(|part| stem.starts_with(part)) {

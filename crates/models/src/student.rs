@@ -55,8 +55,6 @@ pub fn cut(from: &Path, cut: &Cut, to: &Path) -> Result<()> {
             continue;
         };
         let targets: Vec<String> = match layer_of(&name) {
-            // Shared layers are counted by the config alone.
-            Some(_) if config.model_type == ModelType::Albert => vec![name],
             Some((at, before, behind)) => {
                 let places = layers.iter().enumerate().filter(|(_, layer)| **layer == at);
                 places.map(|(new, _)| format!("{before}{new}{behind}")).collect()

@@ -197,7 +197,8 @@ impl FromStr for Method {
                 rows: k.parsed("rows", 512, "at least 1 row", |n| *n > 0)?,
             },
             "mixout" => {
-                let is_good = |p: &f64| *p > 0.0 && *p < 1.0;
+                // The kernels count in f32, where 0.99999999 is 1.
+                let is_good = |p: &f64| *p > 0.0 && (*p as f32) < 1.0;
                 Method::Mixout { p: k.parsed("p", 0.5, "a number between 0 and 1", is_good)? }
             }
             "knn-smoothing" => Method::KnnSmoothing {

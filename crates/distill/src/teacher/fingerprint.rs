@@ -1,5 +1,5 @@
 //! What a teacher's scores depend on. Two tables with one fingerprint hold the same numbers, but for the last bits between
-//! kinds of devices.
+//! kinds of devices and sizes of batches.
 
 use std::path::Path;
 

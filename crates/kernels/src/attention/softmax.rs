@@ -4,8 +4,8 @@ use crate::Dropout;
 use crate::lanes::{LANES, exp, largest, total, wide};
 use crate::small::padded;
 
-/// What numbers of a row's last vector may be at most: anything, and NaN, as long as they are of the n, and next to nothing behind
-/// them. A table, because a vector that is made of conditions is stored in pieces, and reading it waits for all of them.
+/// What numbers of a row's last vector may be at most: anything, and not a number, as long as they are of the n, and next to nothing
+/// behind them, whatever stands there. A table, because a vector that is made of conditions is stored in pieces, and reading it waits for all of them.
 static MOST: [f32; 2 * LANES - 1] = {
     let mut most = [f32::MIN; 2 * LANES - 1];
     let mut lane = 0;
@@ -33,7 +33,7 @@ pub(super) fn softmax(vectors: &mut [[f32; LANES]], most: &[f32; LANES], scale: 
     let Some((last, whole)) = vectors.split_last_mut() else { return };
     let mut scores = [0f32; LANES];
     for lane in 0..LANES {
-        scores[lane] = if most[lane] < last[lane] { most[lane] } else { last[lane] };
+        scores[lane] = if most[lane] < f32::INFINITY { most[lane] } else { last[lane] };
     }
     let mut highest = scores;
     for x in whole.iter() {
@@ -43,8 +43,8 @@ pub(super) fn softmax(vectors: &mut [[f32; LANES]], most: &[f32; LANES], scale: 
     }
     let highest = largest(highest) * scale;
     // What is next to nothing is nothing: e⁻⁸⁷ over a sum is below the smallest normal number, and arithmetic with such numbers takes
-    // a hundred times as long, here, under dropout and on the way back.
-    let power = |x: f32| if x == f32::MIN { 0.0 } else { exp((x * scale - highest).max(-100.0)) };
+    // a hundred times as long, here, under dropout and on the way back. What is no number stays none: damaged weights must be seen.
+    let power = |x: f32| if x == f32::MIN { 0.0 } else { exp(x * scale - highest) };
     let mut sums = [0f32; LANES];
     for x in whole.iter_mut() {
         for lane in 0..LANES {

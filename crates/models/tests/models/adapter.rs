@@ -111,6 +111,33 @@ fn peft_keeps_no_labels() {
     assert!(said.ends_with("has bert.pooler.dense.bias, bert.pooler.dense.weight"), "{said}");
 }
 
+/// An adapter's config may say less than the base's, or something else; labels alone are taken from it, where they fit the head.
+#[test]
+fn a_config_beside_an_adapter_says_labels_and_no_more() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path());
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut config = Checkpoint::tiny().config;
+        change(&mut config);
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        open(&dir).unwrap()
+    };
+    let bare = with(&|config| {
+        (config["id2label"], config["label2id"]) = (Value::Null, Value::Null);
+    });
+    assert_eq!(bare.labels(), ["red", "green", "blue"]);
+    let renamed = with(&|config| {
+        config["id2label"] = json!({ "0": "a", "1": "b", "2": "c" });
+        config["label2id"] = json!({ "a": 0, "b": 1, "c": 2 });
+        config["num_attention_heads"] = json!(8);
+        config["layer_norm_eps"] = json!(0.1);
+    });
+    assert_eq!(renamed.labels(), ["a", "b", "c"]);
+    assert_eq!(renamed.config.raw["id2label"]["1"], "b");
+    let (own, base) = (&renamed.config, tiny().config);
+    assert_eq!((own.heads, own.layer_norm_eps), (base.heads, base.layer_norm_eps));
+}
+
 #[test]
 fn other_kinds_are_refused() {
     let check = |change: &dyn Fn(&mut Value), message: &str| {
@@ -132,6 +159,10 @@ fn other_kinds_are_refused() {
     check(
         &|config| config["rank_pattern"] = json!({ "query": 4 }),
         "\"rank_pattern\" is {\"query\":4}, expected {}, the only form that is read",
+    );
+    check(
+        &|config| config["init_lora_weights"] = json!("pissa"),
+        "\"init_lora_weights\" is \"pissa\", expected true, false or one that leaves the base's matrices as they are",
     );
     check(&|config| config["r"] = json!(0), "\"r\" is 0, expected the rank, at least 1");
     check(

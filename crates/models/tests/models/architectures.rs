@@ -122,6 +122,31 @@ fn gradients_are_those_of_pytorch() {
     }
 }
 
+/// Weights that were damaged must not end in an answer.
+#[test]
+fn what_is_no_number_anywhere_reaches_the_logits() {
+    for name in names() {
+        let (model, input) = (open(&name), batch(&expected(&name), "input_ids"));
+        for (parameter, var) in &model.params.0 {
+            let sound = var.copy().unwrap();
+            var.set(&var.affine(0.0, f64::NAN).unwrap()).unwrap();
+            let logits = numbers(&model.forward(&input, Mode::Eval).unwrap());
+            assert!(logits.iter().any(|x| x.is_nan()), "{name}: {parameter}");
+            var.set(&sound).unwrap();
+        }
+        // One score that is too large for f32 is no even attention to all.
+        let query = model
+            .params
+            .0
+            .iter()
+            .find(|(name, _)| name.contains(".0.") && name.contains("query.weight"));
+        let Some((_, var)) = query else { continue };
+        var.set(&var.affine(1e30, 0.0).unwrap().affine(1e30, 0.0).unwrap()).unwrap();
+        let logits = numbers(&model.forward(&input, Mode::Eval).unwrap());
+        assert!(logits.iter().any(|x| !x.is_finite()), "{name}");
+    }
+}
+
 /// A constant added to all keys cancels in softmax, so the gradient of what is nothing else is rounding noise. Of DeBERTa's
 /// terms the positions' queries alone are multiplied with keys token by token; without them nothing feels the bias of keys, nor
 /// that of the norm in front of the positions' keys.

@@ -1,9 +1,16 @@
 //! Checkpoints as they are found on the hub, and the whole text of each refusal.
 
-use std::{collections::HashMap, env, fs, path::PathBuf};
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use candle_core::{DType, Tensor};
-use lowchurn_models::{Classifier, Head, Mode, read_params_into, weight_files, write_safetensors};
+use lowchurn_models::{
+    Classifier, Head, Mode, labels_of, read_params_into, weight_files, write_safetensors,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -76,6 +83,8 @@ fn a_head_without_names_gets_the_usual_ones() {
     tiny.config["id2label"] = Value::Null;
     tiny.config["label2id"] = Value::Null;
     assert_eq!(tiny.open().unwrap().0.labels(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert_eq!(labels_of(tiny.write().path()).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert!(labels_of(Checkpoint::tiny_base().write().path()).unwrap().is_empty());
 }
 
 #[test]
@@ -184,13 +193,13 @@ fn misfits_are_listed_by_name() {
     tiny.tensors.remove("bert.embeddings.LayerNorm.weight");
     let odd = Tensor::zeros((2, 3), DType::F32, &CPU).unwrap();
     tiny.tensors.insert("bert.encoder.layer.2.output.dense.bias".into(), odd.clone());
-    tiny.tensors.insert("qa_outputs.bias".into(), odd.clone());
+    tiny.tensors.insert("unheard_of.bias".into(), odd.clone());
     tiny.tensors.insert("bert.embeddings.word_embeddings.weight".into(), odd.clone());
     tiny.tensors.insert("classifier.weight".into(), odd);
     let dir = tiny.write();
     let expected = "DIR/model.safetensors: the tensors don't fit the model: \
          missing: bert.embeddings.LayerNorm.weight, bert.encoder.layer.1.output.dense.bias; \
-         not known: bert.encoder.layer.2.output.dense.bias, qa_outputs.bias; \
+         not known: bert.encoder.layer.2.output.dense.bias, unheard_of.bias; \
          wrong shape: bert.embeddings.word_embeddings.weight is [2, 3], expected [100, 32], \
          classifier.weight is [2, 3], expected [3, 32]";
     assert_eq!(message(&dir, Classifier::open(dir.path(), Head::FromCheckpoint, &CPU)), expected);
@@ -302,13 +311,12 @@ fn parameters_come_back_from_a_file() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn a_real_base_model_opens_with_a_new_head() {
     let home = env::var("HOME").unwrap_or_default();
     let dir =
         PathBuf::from(home).join(".cache/local-hub/models/sentence-transformers/all-MiniLM-L6-v2");
     if !dir.exists() {
-        eprintln!("skipped: all-MiniLM-L6-v2 is not in ~/.cache/local-hub");
+        let _ = writeln!(io::stderr(), "skipped: all-MiniLM-L6-v2 is not in ~/.cache/local-hub");
         return;
     }
     let labels = vec!["negative".to_string(), "positive".to_string()];

@@ -52,7 +52,7 @@ defs = {
         "A share with its counts and its exact binomial (Clopper-Pearson) interval.",
         {"value": SHARE, "count": COUNT, "of": of("integer", minimum=1), "interval": ref("interval")},
     ),
-    "estimate": record("A number with a bootstrap interval.", {"value": NUMBER, "interval": ref("interval")}),
+    "estimate": record("A number with its interval.", {"value": NUMBER, "interval": ref("interval")}),
     "mean": record("Mean and standard error over seeds.", {"value": NUMBER}, {"standard_error": NUMBER}),
     "mcnemar": record("Two-sided p-values.", {"exact": SHARE, "mid": SHARE}),
     "flips": record(

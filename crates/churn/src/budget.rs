@@ -90,7 +90,7 @@ pub struct Certificate {
     /// What else must be known, such as slices that are too small to be judged.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// The candidates that were walked, from safest to boldest, where there were several.
+    /// The candidates, from safest to boldest as [`crate::walk`] has it, where there were several.
     pub walked: Vec<Step>,
 }
 
@@ -296,6 +296,17 @@ fn gain_low(negative: u64, positive: u64, of: u64, confidence: f64) -> f64 {
     let tilt = 2.0 * lower_bound(positive, discordant, 1.0 - (1.0 - DISCORD_SHARE) * error) - 1.0;
     let discord = if tilt >= 0.0 { lower_bound } else { upper_bound };
     tilt * discord(discordant, of, of_discord)
+}
+
+/// The least error 1 − confidence at which the gain is certified to be at least `floor`, to within 10⁻⁹; 1 where none is.
+pub(crate) fn doubt_of_gain(negative: u64, positive: u64, of: u64, floor: f64) -> f64 {
+    let holds = |error: f64| of > 0 && gain_low(negative, positive, of, 1.0 - error) >= floor;
+    let (mut low, mut high) = (0.0, 1.0);
+    while high - low > 1e-9 {
+        let middle = 0.5 * (low + high);
+        if holds(middle) { high = middle } else { low = middle }
+    }
+    high
 }
 
 /// Rows in all for a gain of at least `floor` if flips go on at the observed rates; about, as counts are whole numbers.

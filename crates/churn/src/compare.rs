@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::bootstrap_gain;
+use crate::budget::gain_bounds;
 use crate::classes::{classes, worst};
-use crate::interval::mcnemar;
+use crate::interval::{Interval, mcnemar};
 use crate::predicted::length;
 use crate::slices::{
     Cut, by_column, by_keyword, by_length, by_prediction, column_slices, fisher_exact, holm,
@@ -38,8 +38,6 @@ pub struct Asked<'a> {
     pub retrain_churn: Option<f64>,
     /// See [`seed_floor`].
     pub seed_floor: Option<Rate>,
-    /// Of the bootstrap.
-    pub seed: u64,
 }
 
 impl Default for Asked<'_> {
@@ -54,7 +52,6 @@ impl Default for Asked<'_> {
             min_slice_rows: 30,
             retrain_churn: None,
             seed_floor: None,
-            seed: 0,
         }
     }
 }
@@ -69,7 +66,7 @@ pub struct Measured {
     pub lateral: Option<Rate>,
     pub accuracy_old: Option<Rate>,
     pub accuracy_new: Option<Rate>,
-    /// accuracy_new − accuracy_old, paired bootstrap over rows.
+    /// accuracy_new − accuracy_old over paired rows, with a two-sided interval of [`gain_bounds`].
     pub accuracy_gain: Option<Estimate>,
     pub nfi: Option<f64>,
     pub pfi: Option<f64>,
@@ -150,7 +147,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
     check(pair, asked)?;
     let of_mask = |keep: bool| -> Option<Measured> {
         let flips = flips_where(pair, asked.is_new_row?, keep);
-        (flips.rows > 0).then(|| Measured::of(flips, asked.confidence, asked.seed))
+        (flips.rows > 0).then(|| Measured::of(flips, asked.confidence))
     };
     let all = pair.flips();
     let places = thresholds(pair, asked.thresholds)?;
@@ -159,7 +156,7 @@ pub fn compare(pair: &Pair, asked: &Asked<'_>) -> Result<Comparison> {
     let tests = slices.iter().filter(|slice| slice.p_corrected.is_some()).count();
     let churn = all.churn();
     Ok(Comparison {
-        all: Measured::of(all, asked.confidence, asked.seed),
+        all: Measured::of(all, asked.confidence),
         old_rows: of_mask(false),
         new_rows: of_mask(true),
         soft: SoftSums::of(pair, &places).and_then(|sums| sums.mean(asked.thresholds)),
@@ -213,8 +210,8 @@ pub fn seed_floor(
 }
 
 impl Measured {
-    /// All that follows from counts. `seed` is the bootstrap's.
-    pub fn of(flips: Flips, confidence: f64, seed: u64) -> Measured {
+    /// All that follows from counts.
+    pub fn of(flips: Flips, confidence: f64) -> Measured {
         let rate = |count, of| Rate::new(count, of, confidence);
         let of_labelled = |count| rate(count, flips.labelled);
         Measured {
@@ -224,7 +221,7 @@ impl Measured {
             lateral: of_labelled(flips.lateral),
             accuracy_old: of_labelled(flips.right_old()),
             accuracy_new: of_labelled(flips.right_new()),
-            accuracy_gain: bootstrap_gain(&flips, confidence, seed),
+            accuracy_gain: gain(&flips, confidence),
             nfi: flips.nfi(),
             pfi: flips.pfi(),
             relative_nfr: flips.relative_nfr(),
@@ -235,6 +232,14 @@ impl Measured {
             flips,
         }
     }
+}
+
+/// Each of its sides errs with half of 1 − confidence. A bootstrap's interval would be of no width where nothing flipped.
+fn gain(flips: &Flips, confidence: f64) -> Option<Estimate> {
+    let Flips { negative, positive, labelled, .. } = *flips;
+    let bounds = gain_bounds(negative, positive, labelled, (1.0 + confidence) / 2.0);
+    let interval = Interval { confidence, ..bounds };
+    flips.accuracy_gain().map(|value| Estimate { value, interval })
 }
 
 fn check(pair: &Pair, asked: &Asked<'_>) -> Result<()> {
@@ -335,7 +340,7 @@ fn slices(pair: &Pair, asked: &Asked<'_>, all: &Flips) -> (Vec<Slice>, u64) {
                 let same = flips.rows - flips.changed;
                 fisher_exact(flips.changed, same, changed, others - changed)
             }));
-            let measured = Measured::of(flips, asked.confidence, asked.seed);
+            let measured = Measured::of(flips, asked.confidence);
             slices.push(Slice { name, kind: cut.kind.clone(), measured, p_corrected: None });
         }
     }

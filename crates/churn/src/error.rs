@@ -247,7 +247,7 @@ pub enum Error {
     NoCandidates,
 
     #[error(
-        "candidate {name:?} has no calibration rows; candidates are ordered by their churn on such rows, so hold some out"
+        "candidate {name:?} has no calibration rows; candidates are ordered by such rows, so hold some out"
     )]
     NoCalibrationRows { name: String },
 }

@@ -23,7 +23,7 @@ pub struct Rate {
     pub interval: Interval,
 }
 
-/// A number with an interval from a bootstrap or another estimate.
+/// A number with an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub value: f64,
@@ -141,7 +141,7 @@ fn tail_up(count: u64, of: u64, p: f64) -> f64 {
 
 /// P(X = count), by the saddle point: differences of large logarithms would cost seven digits at a million rows
 /// (Loader 2000, "Fast and accurate computation of binomial probabilities").
-pub(crate) fn probability(count: u64, of: u64, p: f64) -> f64 {
+fn probability(count: u64, of: u64, p: f64) -> f64 {
     if p <= 0.0 || p >= 1.0 {
         let is_sure = count == if p <= 0.0 { 0 } else { of };
         return if is_sure { 1.0 } else { 0.0 };

@@ -26,8 +26,6 @@ mod soft;
 
 mod interval;
 
-mod bootstrap;
-
 mod slices;
 
 mod classes;
@@ -37,6 +35,8 @@ mod compare;
 mod budget;
 
 mod certify;
+
+mod walk;
 
 mod again;
 
@@ -66,7 +66,6 @@ mod error;
 
 pub use again::*;
 pub use answers::{Answers, Judged, OfAnswers, OfLabel, PairAnswers};
-pub use bootstrap::bootstrap_gain;
 pub use budget::*;
 pub use certify::*;
 pub use classes::*;
@@ -90,3 +89,4 @@ pub use runs::churn_of_runs;
 pub use slices::{column_slices, fisher_exact, holm};
 pub use slope::*;
 pub use soft::*;
+pub use walk::*;

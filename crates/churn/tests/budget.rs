@@ -548,6 +548,24 @@ fn a_walk_goes_from_safe_to_bold_and_takes_the_most_accurate_certified() {
     );
 }
 
+/// Next to the old weights nothing is gained, and nothing can be proven to be.
+#[test]
+fn a_walk_with_a_floor_on_the_gain_begins_where_calibration_rows_prove_it_best() {
+    let asked = Budget { min_accuracy_gain: Some(0.0), ..churn_budget(0.1) };
+    let candidates = [
+        candidate("0.9 of the old weights", flips(1000, 1, 2, 0), flips(2500, 2, 5, 0)),
+        candidate("0.5 of the old weights", flips(1000, 10, 40, 0), flips(2500, 25, 100, 0)),
+        candidate("new weights", flips(1000, 30, 75, 10), flips(2500, 70, 180, 20)),
+    ];
+    let (chosen, made) = walk(&candidates, &asked).unwrap();
+    assert_eq!((chosen, made.verdict), (Some(1), Verdict::Pass));
+    let names: Vec<&str> = made.walked.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["0.5 of the old weights", "0.9 of the old weights", "new weights"]);
+    // A loss that is allowed is proven best there too: of 1,000 rows without a flip the bound is −0.5 points.
+    let asked = Budget { min_accuracy_gain: Some(-0.002), ..asked };
+    assert_eq!(walk(&candidates, &asked).unwrap().0, Some(1));
+}
+
 #[test]
 fn a_walk_takes_what_is_asked_for_of_those_that_pass() {
     let of = |name, positive, merit| Candidate {
@@ -596,7 +614,7 @@ fn walks_without_candidates_or_calibration_are_refused() {
     check(&[], "no candidate to certify; give at least one");
     check(
         &[candidate("λ 0.5", Flips::default(), flips(5000, 0, 0, 0))],
-        "candidate \"λ 0.5\" has no calibration rows; candidates are ordered by their churn on such rows, so hold some out",
+        "candidate \"λ 0.5\" has no calibration rows; candidates are ordered by such rows, so hold some out",
     );
 }
 

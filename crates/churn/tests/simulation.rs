@@ -3,7 +3,7 @@
 //! Counts are whole numbers, so the chance of a wrong PASS is 4.0 to 4.4 % for the shares below, not 5: expect 40 to 44 of a
 //! thousand, give or take 6 for the draw. Another seed can come out above 50 once in a while without anything being wrong.
 
-use lowchurn_churn::{Budget, Candidate, Flips, Measurements, Verdict, certify, walk};
+use lowchurn_churn::{Budget, Candidate, Flips, Measured, Measurements, Verdict, certify, walk};
 use lowchurn_data::Rng;
 
 const UPDATES: u64 = 1000;
@@ -116,6 +116,57 @@ fn a_walk_over_candidates_just_above_the_budget_passes_in_five_of_a_hundred_at_m
     });
     let best_of_six = best_of_six.count();
     assert!(best_of_six > 150, "{best_of_six}");
+}
+
+/// Also where next to nothing flips, which is where a bootstrap's interval has no width.
+#[test]
+fn the_interval_of_a_gain_holds_the_true_one_where_few_rows_flip() {
+    for (negative, positive) in [(0.0002, 0.0), (0.0002, 0.0004), (0.001, 0.001), (0.01, 0.03)] {
+        let misses = (0..UPDATES).filter(|i| {
+            let mut rng = Rng::stream(4, "gain", *i);
+            let flips = draw(&mut rng, 1000, negative, positive, 0.0);
+            let interval = Measured::of(flips, 0.95).accuracy_gain.unwrap().interval;
+            !(interval.low..=interval.high).contains(&(positive - negative))
+        });
+        let misses = misses.count() as u64;
+        assert!(misses <= ALLOWED, "{negative} {positive}: {misses}");
+    }
+    let none = Measured::of(draw(&mut Rng::stream(4, "none", 0), 500, 1e-12, 0.0, 0.0), 0.95);
+    let interval = none.accuracy_gain.unwrap().interval;
+    // Of 500 rows without a flip: 1 − (0.025/10)^(1/500), a tenth of the error being for how many discord.
+    let width = 1.0 - 0.0025f64.powf(1.0 / 500.0);
+    assert!(
+        (interval.high - width).abs() < 1e-9 && (interval.low + width).abs() < 1e-9,
+        "{interval:?}"
+    );
+}
+
+/// The order goes by two limits then, and by rows that certify nothing all the same.
+#[test]
+fn a_walk_over_candidates_below_the_floor_passes_in_five_of_a_hundred_at_most() {
+    let asked = Budget { max_churn: Some(0.1), min_accuracy_gain: Some(0.01), ..budget() };
+    let run = |name: &str, positives: &[f64]| {
+        let chosen = (0..UPDATES).map(|i| {
+            let mut rng = Rng::stream(3, name, i);
+            let mut flips = |rows, positive| draw(&mut rng, rows, 0.01, positive, 0.005);
+            let candidate = |positive: &f64| Candidate {
+                name: positive.to_string(),
+                calibration: flips(2000, *positive),
+                certification: measured(flips(ROWS, *positive)),
+                merit: None,
+            };
+            let candidates: Vec<Candidate> = positives.iter().map(candidate).collect();
+            walk(&candidates, &asked).unwrap().0.map(|at| positives[at] - 0.01)
+        });
+        let gains: Vec<f64> = chosen.flatten().collect();
+        let wrong = gains.iter().filter(|gain| **gain < 0.01).count() as u64;
+        (wrong, gains.len() as u64 - wrong)
+    };
+    let (wrong, _) = run("below the floor", &[0.012, 0.015, 0.0199, 0.01995]);
+    assert!((1..=ALLOWED).contains(&wrong), "{wrong}");
+    // One is far above; it is found behind those that gain nothing.
+    let (wrong, right) = run("one above", &[0.0101, 0.012, 0.015, 0.04]);
+    assert!(wrong <= ALLOWED && right >= 950, "{wrong} {right}");
 }
 
 #[test]

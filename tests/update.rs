@@ -47,6 +47,64 @@ fn an_update_is_an_ordinary_run_and_the_base_of_the_next() {
     assert_eq!(run["data"].as_str(), Some(path("old.jsonl").as_str()));
 }
 
+/// Of any other stack's classifier both sides are cut alike, and its training rows aren't known.
+#[test]
+fn a_base_without_a_record() {
+    let lab = deployed();
+    fs::remove_file(lab.path("shop/run.toml")).unwrap();
+    let config = lab.text("shop/tokenizer_config.json");
+    assert_eq!(config.matches("\"model_max_length\": 128").count(), 1, "{config}");
+    lab.write("shop/tokenizer_config.json", config.replace("_length\": 128", "_length\": 12"));
+    let line =
+        format!("{UPDATE} --old none --new $T/new.jsonl --holdout $T/held.jsonl --max-churn 60%");
+    let updated = |flags: &str, name: &str, said: &str, length: i64| {
+        let done = lab.ok(&format!("{line} {flags} --output $T/{name}"));
+        assert_eq!(done.err.contains(said), flags.is_empty(), "{}", done.err);
+        let run: toml::Table = lab.text(&format!("{name}/run.toml")).parse().unwrap();
+        assert_eq!(run["max_length"].as_integer(), Some(length));
+        let unknown = "$T/shop has no record of the rows that it was trained on, so whether these are among them isn't known";
+        says(&done, unknown);
+        let notes = report(&lab, name)["certificate"]["notes"].to_string();
+        assert!(notes.contains("has no record of the rows"), "{notes}");
+        done.err
+    };
+    let said = "$T/shop has no record of its training: its texts and its successor's are cut at 12 tokens, where its tokenizer says; \
+                --max-length sets another length for both";
+    updated("", "as-said", said, 12);
+    // A text has seven words or more.
+    let err = updated("--max-length 6", "typed", said, 6);
+    assert!(err.contains("200 rows scored once, 200 of them cut at 6 tokens"), "{err}");
+    let done = lab.run(&format!("{line} --max-length 1000 --output $T/x")).expect(2);
+    assert_eq!(done.error(), "--max-length 1000: $T/shop reads at most 128 tokens");
+
+    let done = lab.ok("compare $T/shop $T/as-said --data $T/held.jsonl --max-churn 60%");
+    says(
+        &done,
+        "$T/shop has no record of the rows that it was trained on, so whether these are among them isn't known",
+    );
+    lab.ok(
+        "repair $T/shop $T/as-said --holdout $T/held.jsonl --max-churn 60% --output $T/repaired",
+    );
+    let notes = report(&lab, "repaired")["certificate"]["notes"].to_string();
+    assert!(notes.contains("has no record of the rows"), "{notes}");
+}
+
+/// Files of two classes often don't name them; the head is there all the same.
+#[test]
+fn a_head_whose_classes_have_no_names() {
+    let lab = deployed();
+    let mut config = lab.json("shop/config.json");
+    for key in ["id2label", "label2id"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    lab.write("shop/config.json", config.to_string());
+    lab.write("traffic.jsonl", rows(200..260, |_| None));
+    lab.ok("export $T/shop --onnx");
+    lab.ok("compare $T/shop $T/shop --new-as f16 --data $T/traffic.jsonl --output $T/forms");
+    let named = "--label-map delivery=LABEL_0,payment=LABEL_1,account=LABEL_2";
+    lab.ok(&format!("{UPDATE} --old none --new $T/new.jsonl --holdout $T/held.jsonl {named}"));
+}
+
 /// A base that looks after its worst class has a successor that does.
 #[test]
 fn whose_mistakes_count_is_taken_over() {

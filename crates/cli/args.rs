@@ -252,6 +252,73 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// The words of a line as a shell has them, up to a comment or what stands behind the command.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars().chain([' ']) {
+            match (quote, c) {
+                (Some(open), c) if c == open => quote = None,
+                (None, '\'' | '"') => quote = Some(c),
+                (None, c) if c.is_whitespace() => {
+                    if ["#", "|", "||", "&&", ">", ";"].contains(&word.as_str()) {
+                        break;
+                    }
+                    words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
+                }
+                (_, c) => word.push(c),
+            }
+        }
+        words
+    }
+
+    /// Those of the lines of code of a document.
+    fn commands(text: &str) -> Vec<Vec<String>> {
+        let joined = text.replace("\\\n", " ");
+        let line = |line: &str| {
+            let code = line.strip_prefix("    ").or(line.strip_prefix("$ "))?;
+            let all = words(code.trim_start_matches("$ "));
+            let mut rest = all.iter().skip_while(|word| word.contains('=') || *word == "run:");
+            let verb: Vec<String> = match rest.next()?.as_str() {
+                "lowchurn" => Vec::new(),
+                "just" => match rest.next()?.as_str() {
+                    "run" => Vec::new(),
+                    verb @ ("finetune" | "update") => vec![verb.into()],
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            Some([vec!["lowchurn".into()], verb, rest.cloned().collect()].concat())
+        };
+        joined.lines().filter_map(line).collect()
+    }
+
+    /// A flag that was renamed would stay in them unseen.
+    #[test]
+    fn documents_name_verbs_and_flags_that_are_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages =
+            std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages = pages.filter(|path| path.extension().is_some_and(|suffix| suffix == "md"));
+        let more =
+            ["README.md", "experiments/README.md", "docs/ci/README.md", "docs/ci/model-update.yml"];
+        let mut n = 0;
+        for page in pages.chain(more.map(|name| root.join(name))) {
+            for line in commands(&std::fs::read_to_string(&page).unwrap()) {
+                let read = Args::try_parse_from(&line);
+                let is_help = read.as_ref().is_err_and(|error| error.exit_code() == 0);
+                let said = read.err().map(|error| error.to_string()).unwrap_or_default();
+                assert!(
+                    is_help || said.is_empty(),
+                    "{}: {}: {said}",
+                    page.display(),
+                    line.join(" ")
+                );
+                n += 1;
+            }
+        }
+        assert!(n > 60, "{n} commands");
+    }
+
     #[test]
     fn transformers_names_are_understood() {
         let line = "lowchurn finetune sst2 --model_name_or_path m --num_train_epochs 2 --learning_rate 1e-5 \

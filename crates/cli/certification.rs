@@ -76,7 +76,13 @@ pub fn refuse_few_rows(
         ..Pair::default()
     };
     let n_labelled = unchanged.gold.iter().flatten().count() as u64;
-    budget.check_rows(n_certification as u64, n_labelled, 1.0 - CALIBRATION_SHARE)?;
+    budget.check_rows(n_certification as u64, n_labelled, 1.0 - CALIBRATION_SHARE).map_err(
+        |error| {
+            Usage(format!(
+                "{error}; --holdout DATA names rows, --holdout-fraction cuts more of the new ones"
+            ))
+        },
+    )?;
     if let Some(remark) = budget.remark_rows(n_labelled) {
         console.say(&remark);
     }
@@ -149,6 +155,7 @@ pub fn choose(
     let examples = &updating.rows.holdout.examples;
     let certifying = certification_rows(updating).into_iter().map(|row| &examples[row]);
     certificate.notes.extend(chosen::said_of_repeats(certifying));
+    certificate.notes.extend(updating.rows.unknown.iter().cloned());
     let safest = certificate.walked.first().map(|step| step.name.clone());
     let chosen =
         chosen.or_else(|| trials.iter().position(|trial| Some(&trial.name) == safest.as_ref()));

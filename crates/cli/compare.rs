@@ -119,7 +119,6 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
             min_slice_rows: args.min_slice_rows,
             retrain_churn,
             seed_floor: floor,
-            ..Asked::default()
         },
     )?;
     let certificate = certificate(args, &whole, &comparison, (&facts.name, &hub), console)?;

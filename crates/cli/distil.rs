@@ -124,6 +124,7 @@ fn one(args: &Distil, console: &mut Console) -> Result<u8> {
     let mut ready = finetune::prepare(&mut job, &args.unlabelled, console)?;
     ready.weights = WeightsFrom::of(&ready.base_folder);
     let asked = Teachers {
+        deployed: None,
         names: &args.teacher,
         combine: match args.ensemble {
             Ensemble::Probabilities => Combine::Probabilities,

@@ -109,14 +109,16 @@ pub fn learnt_by(folder: &Path) -> Result<Vec<Source>> {
     Ok(Record::of(&settings_of(folder)?).left_behind().seen)
 }
 
-/// Whether one model's record has all rows of the other's.
+/// Whether one model's record has all rows of the other's, which names some.
 pub fn names_all_of(folder: &Path, other: &Path) -> Result<bool> {
     let sources = |folder: &Path| -> Result<Vec<Source>> {
         let Record { data, new, seen } = Record::of(&settings_of(folder)?);
         Ok(data.into_iter().chain(new).chain(seen).collect())
     };
     let named = sources(folder)?;
-    Ok(sources(other)?.iter().all(|source| named.iter().any(|named| has_all_of(named, source))))
+    let others = sources(other)?;
+    let is_named = |source: &Source| named.iter().any(|named| has_all_of(named, source));
+    Ok(!others.is_empty() && others.iter().all(is_named))
 }
 
 /// Whose file is another one since, that is told where it is read.

@@ -20,6 +20,7 @@ use crate::console::Console;
 use crate::data::Wishes;
 use crate::device::{self, Compute};
 use crate::failure::Usage;
+use crate::found::own_length;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, printable, scores_line};
 use crate::reader::Reader;
@@ -140,7 +141,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
             .into());
         }
         Some(asked) => asked,
-        None => trained_length(&model_folder).min(most),
+        None => own_length(&model_folder, &classifier.config),
     };
     let tokens = encode(&encoder, &split.examples, max_length)?;
     if tokens.n_truncated > 0 {
@@ -232,12 +233,4 @@ pub fn chosen_split(asked: Option<&str>, data: &data::Data) -> Result<String> {
         ))
         .into()
     })
-}
-
-/// The length that the model was trained with by this program, else 128.
-pub fn trained_length(model: &Path) -> usize {
-    let text = std::fs::read_to_string(model.join("run.toml")).unwrap_or_default();
-    let plan: toml::Table = text.parse().unwrap_or_default();
-    let length = plan.get("max_length").and_then(toml::Value::as_integer);
-    length.and_then(|length| usize::try_from(length).ok()).unwrap_or(128)
 }

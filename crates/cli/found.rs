@@ -11,15 +11,16 @@ use lowchurn_distill::{
     TextVector, predict, table_file_name, teacher_key,
 };
 use lowchurn_hub::Hub;
-use lowchurn_models::{Classifier, Config, Error as ModelError, Head, check_vocabulary, is_head};
+use lowchurn_models::{
+    Classifier, Config, Error as ModelError, Head, check_vocabulary, is_head, labels_of,
+};
 
 use crate::console::Console;
 use crate::device::Compute;
-use crate::eval::trained_length;
 use crate::failure::Usage;
 use crate::kinds::Reading;
 use crate::progress::{Status, count};
-use crate::{base, kinds, shipped, signals};
+use crate::{base, kinds, served, shipped, signals};
 
 /// A model as it lies on the disk.
 #[derive(Clone)]
@@ -36,15 +37,25 @@ pub struct Found {
 
 /// What a folder holds, checked as far as that goes without its weights.
 pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
-    let config = Config::open(&folder)?;
+    let config = Config { labels: labels_of(&folder)?, ..Config::open(&folder)? };
     if config.labels.is_empty() {
         return Err(no_head(name));
     }
-    let max_length = trained_length(&folder).min(config.max_positions);
+    let max_length = own_length(&folder, &config);
     let sha256 = base::sha256(&folder)?;
     let outputs = Outputs::of(&config).with_context(|| folder.display().to_string())?;
     let (name, labels) = (name.into(), config.labels);
     Ok(Found { name, sha256, labels, outputs, max_length, folder, vector: None })
+}
+
+/// Where texts are cut for a model: as in the run that made it, and of a model without a record where its tokenizer says; nowhere
+/// beyond its positions.
+pub fn own_length(folder: &Path, config: &Config) -> usize {
+    let text = std::fs::read_to_string(folder.join("run.toml")).unwrap_or_default();
+    let run: toml::Table = text.parse().unwrap_or_default();
+    let length = run.get("max_length").and_then(toml::Value::as_integer);
+    let recorded = length.and_then(|length| usize::try_from(length).ok());
+    recorded.unwrap_or_else(|| served::longest(folder)).min(config.max_positions)
 }
 
 impl Found {
@@ -163,6 +174,7 @@ pub fn built(
         None => open_model(found, compute)?,
     };
     let rows = tokens_of(found, &model.config, &split.examples)?;
+    let (cut, length) = (count(rows.n_truncated as u64), found.max_length);
     let scoring = Scoring { model: &model, rows: &rows, fingerprint, batch_size: 64, device };
     let (start, n) = (Instant::now(), rows.rows());
     let mut status = Status::new();
@@ -181,8 +193,13 @@ pub fn built(
         ));
     } else {
         let rate = n as f64 / start.elapsed().as_secs_f64();
-        let n = count(n as u64);
-        console.say(&format!("{name} on {}: {n} rows scored once, {rate:.0} rows/s", split.name));
+        let (n, of) = (count(n as u64), &split.name);
+        let cut = if rows.n_truncated > 0 {
+            format!(", {cut} of them cut at {length} tokens")
+        } else {
+            String::new()
+        };
+        console.say(&format!("{name} on {of}: {n} rows scored once{cut}, {rate:.0} rows/s"));
     }
     Ok(table)
 }
@@ -223,6 +240,8 @@ pub struct Teachers<'t> {
     pub combine: Combine,
     pub map: &'t [(String, String)],
     pub tables: &'t Path,
+    /// The deployed model, where there is one: a teacher of its name is cut where it is.
+    pub deployed: Option<&'t Found>,
 }
 
 /// What the teachers say on the rows of a split, with their names and the names of their tables. `None` where it was
@@ -247,7 +266,10 @@ pub fn teacher(
         let base = base::find("--teacher", name)?;
         let folder = base.folder(hub, console)?;
         shipped::fetch(&base, hub, console)?;
-        let found = describe(name, folder)?;
+        let found = match asked.deployed.filter(|deployed| deployed.name == *name) {
+            Some(deployed) => deployed.clone(),
+            None => describe(name, folder)?,
+        };
         kinds::refuse_other_teacher(name, found.outputs.kind, kind)?;
         let Some(table) = table(&found, split, asked.tables, compute, console)? else {
             return Ok(None);

@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 use lowchurn_distill::SelectBy;
+use lowchurn_models::Config;
 
 use crate::args::Deployed;
+use crate::console::Console;
 use crate::failure::Usage;
+use crate::found::Found;
 use crate::settings::{self, Layers, Settings};
 
 /// The plan file with what was typed over it. A method that is typed brings its own λ and temperature.
@@ -121,6 +124,24 @@ pub fn without_typed(recipe: Settings, typed: &Settings) -> Settings {
         class_weights: recipe.class_weights.clone().filter(|_| typed.objective.is_none()),
         ..recipe
     }
+}
+
+/// Of a base without a record, which its successor and a certificate share: what is typed, else what its tokenizer says.
+pub fn length_of_both(old: &Found, typed: &Settings, console: &mut Console) -> Result<usize> {
+    let (name, most) = (&old.name, Config::open(&old.folder)?.max_positions);
+    let Some(length) = typed.max_length else {
+        let length = old.max_length;
+        console.say(&format!(
+            "{name} has no record of its training: its texts and its successor's are cut at {length} tokens, where its tokenizer says; \
+             --max-length sets another length for both"
+        ));
+        return Ok(length);
+    };
+    if length > most {
+        let said = format!("--max-length {length}: {name} reads at most {most} tokens");
+        return Err(Usage(said).into());
+    }
+    Ok(length)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
         None => None,
     };
     let budget = crate::update::budget(&args.budget, golden.as_ref())?;
-    let (split, alignment) = rows_of(args, &models, budget.as_ref(), console)?;
+    let (split, alignment, unknown) = rows_of(args, &models, budget.as_ref(), console)?;
     let golden = golden::among(golden, &split)?;
     let fisher_rows = match args.fisher {
         Some(n) => Some((n as usize, fisher_rows(args, &models, console)?)),
@@ -76,6 +76,7 @@ pub fn repair(args: &Repair, console: &mut Console) -> Result<u8> {
     if let Some(certificate) = &mut certificate {
         let rows = holdout.measuring.iter().map(|row| &holdout.split.examples[*row as usize]);
         certificate.notes.extend(chosen::said_of_repeats(rows));
+        certificate.notes.extend(unknown);
     }
     let chosen = &tried[chosen];
     if args.fresh {

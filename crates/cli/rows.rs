@@ -42,6 +42,8 @@ pub struct UpdateRows {
     pub groups: Option<(Vec<String>, Vec<String>)>,
     /// What was done to the labels, for people and the report.
     pub alignment: Vec<String>,
+    /// What isn't known of the rows that the deployed model was trained on; a certificate rests on it.
+    pub unknown: Vec<String>,
     /// What the next update has to read again.
     pub record: Record,
     /// And what follows a teacher now, where the method has one.
@@ -95,11 +97,15 @@ pub fn read(
         hub,
     };
     let mut record = Record::of(before);
+    let mut unknown = Vec::new();
+    if record == Record::default() && args.old.as_deref() == Some("none") {
+        seen::without_record(model, &mut unknown, console);
+    }
     let earlier = old_rows(args, &mut record, model, &mut reader, console)?;
     let (old, held_before): (Vec<Part>, Vec<Option<Part>>) =
         earlier.into_iter().map(|earlier| (earlier.seen, earlier.held_out)).unzip();
     let behind = earlier::read_seen(&mut record, model, &reader, console);
-    let behind = seen::or_unknown(behind, model, &mut reader.said, console).unwrap_or_default();
+    let behind = seen::or_unknown(behind, model, &mut unknown, console).unwrap_or_default();
     let n_before = record.new.len();
     let mut new = Vec::new();
     for data in &args.new {
@@ -162,6 +168,7 @@ pub fn read(
         holdout_columns,
         groups,
         alignment: reader.said,
+        unknown,
         record,
         followed,
     })

@@ -33,7 +33,21 @@ pub fn train_of(
     notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Option<Split> {
-    or_unknown(earlier::trained_on(model, hub, console), model, notes, console).flatten()
+    let read = or_unknown(earlier::trained_on(model, hub, console), model, notes, console)?;
+    if read.is_none() {
+        without_record(model, notes, console);
+    }
+    read
+}
+
+/// Says and notes that nothing tells the rows that a model was trained on.
+pub fn without_record(model: &Found, notes: &mut Vec<String>, console: &mut Console) {
+    let said = format!(
+        "{} has no record of the rows that it was trained on, so whether these are among them isn't known",
+        model.name
+    );
+    console.say(&said);
+    notes.push(said);
 }
 
 /// `None` where reading failed, which is said and noted.

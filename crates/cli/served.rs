@@ -90,7 +90,7 @@ impl Form {
 }
 
 /// `model_max_length`; files that say nothing have a number beyond all texts, or none.
-fn longest(folder: &Path) -> usize {
+pub fn longest(folder: &Path) -> usize {
     let text = std::fs::read(folder.join("tokenizer_config.json")).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let length = config.get("model_max_length").and_then(serde_json::Value::as_f64);

@@ -27,7 +27,7 @@ pub fn write(
 ) -> Result<Vec<PathBuf>> {
     let of_pair: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
     let mut pair = trial.pair.subset(&of_pair);
-    pair.alignment.extend(updating.rows.alignment.iter().cloned());
+    pair.alignment.extend(updating.rows.alignment.iter().chain(&updating.rows.unknown).cloned());
     let holdout = &updating.rows.holdout;
     let texts: Vec<String> = rows.iter().map(|&row| both_texts(&holdout.examples[row])).collect();
     let is_new: Vec<bool> = rows.iter().map(|&row| row >= updating.rows.n_old_holdout).collect();

@@ -25,7 +25,7 @@ use crate::found::{
     tokens_of,
 };
 use crate::progress::count;
-use crate::recipe::{recipe_of, without_typed};
+use crate::recipe::{length_of_both, recipe_of, without_typed};
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
@@ -74,14 +74,19 @@ pub fn read(
     let before = rows::settings_of(&folder)?;
     // Which methods are trained is the verb's to say.
     let typed = Settings { method: None, lambda: None, temperature: None, ..typed.clone() };
+    let mut old = describe(&args.base, folder)?;
+    let length = Settings { max_length: Some(old.max_length), ..Settings::default() };
     let layers = Layers::default()
+        .over(&length, &format!("the tokenizer of {}", args.base))?
         .over(&without_typed(recipe_of(&before), &typed), &format!("{}/run.toml", args.base))?
         .over(&typed, "typed")?;
+    if before.max_length.is_none() {
+        old.max_length = length_of_both(&old, &typed, console)?;
+    }
     let checked = Settings { variance_reduction: None, ..layers.settings.clone() }; // of no method yet
     let precision = settings::plan(&checked, SelectBy::Accuracy)?.precision;
     let device = layers.settings.device.as_deref().unwrap_or("auto");
     let compute = Compute::open(device, precision, console)?;
-    let old = describe(&args.base, folder)?;
     let tolerance = kinds::tolerance(old.outputs.kind, args.tolerance)?;
     let rows = rows::read(args, &layers.settings, (&old, &before), shared, &hub, console)?;
     console.tell(&format!(
@@ -106,8 +111,6 @@ pub fn read(
     let encoder = layers.settings.model.clone().or(before.model.clone());
     let is_calibration = calibration_rows(&rows.holdout.examples);
     let tables = args.tables.clone();
-    let old_on_holdout = Predicted::default();
-    let tokens = BTreeMap::new();
     Ok(Updating {
         hub,
         compute,
@@ -116,7 +119,7 @@ pub fn read(
         encoder,
         rows,
         is_calibration,
-        old_on_holdout,
+        old_on_holdout: Predicted::default(),
         teacher: None,
         teachers,
         teacher_hashes,
@@ -124,7 +127,7 @@ pub fn read(
         map,
         tolerance,
         tables,
-        tokens,
+        tokens: BTreeMap::new(),
     })
 }
 
@@ -362,7 +365,7 @@ impl Updating {
 
     pub fn asked_teachers(&self) -> Teachers<'_> {
         let (names, map, tables) = (&self.teachers, &self.map, &self.tables);
-        Teachers { names, combine: self.combine, map, tables }
+        Teachers { names, combine: self.combine, map, tables, deployed: Some(&self.old) }
     }
 
     fn read_teacher(&self, console: &mut Console) -> Result<Option<(Teacher, (String, String))>> {

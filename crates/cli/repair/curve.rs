@@ -66,13 +66,13 @@ pub struct Holdout {
     pub golden: Option<(GoldenRows, Encoded, Vec<u32>)>,
 }
 
-/// Held-out rows with the new model's labels, and what was done to them.
+/// Held-out rows with the new model's labels, what was done to them, and what isn't known of the rows that the models were trained on.
 pub fn rows_of(
     args: &Repair,
     models: &Models,
     budget: Option<&Budget>,
     console: &mut Console,
-) -> Result<(Split, Vec<String>)> {
+) -> Result<(Split, Vec<String>, Vec<String>)> {
     let labels = &models.new[0].labels;
     let mut reader = reader(args, models)?;
     let mut part = reader.read(&args.holdout, None, "validation", Labels::IfPresent, console)?;
@@ -82,15 +82,14 @@ pub fn rows_of(
         console.tell(&format!("labels: {line}"))?;
     }
     let mut said = std::mem::take(&mut reader.said);
-    let hub = &models.hub;
-    let mut read = Vec::new();
+    let (hub, old) = (&models.hub, &models.old);
+    let (mut read, mut unknown) = (Vec::new(), Vec::new());
     for model in &models.new {
-        let train = seen::train_of(model, hub, &mut said, console);
+        let train = seen::train_of(model, hub, &mut unknown, console);
         read.extend(train.is_some().then_some(model));
         leave_out_seen(&mut part.examples, train.as_ref(), &model.name, &mut said, console)?;
     }
-    let old = &models.old;
-    let train = seen::train_of_old(old, &read, hub, &mut said, console);
+    let train = seen::train_of_old(old, &read, hub, &mut unknown, console);
     leave_out_seen(&mut part.examples, train.as_ref(), &old.name, &mut said, console)?;
     if budget.is_some() {
         leave_out_chosen(&mut part.examples, models, &mut said, console)?;
@@ -123,7 +122,8 @@ pub fn rows_of(
             console.say(&remark);
         }
     }
-    Ok((split, said))
+    said.extend(unknown.iter().cloned());
+    Ok((split, said, unknown))
 }
 
 /// Rows that a model was trained on neither measure it nor choose.

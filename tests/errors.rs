@@ -1,5 +1,4 @@
 //! What each mistake gets: the whole of stderr, the exit code, and nothing left behind.
-#![allow(clippy::print_stdout)] // a skipped test must say so
 
 mod util;
 
@@ -9,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use util::{Done, Lab, Running, SMALL};
+use util::{Done, Lab, Running, SMALL, skipped};
 
 /// Holds stderr as a whole (`$T` is the folder of the test) and the exit code; nothing may be left in `$T/run`.
 #[track_caller]
@@ -579,7 +578,7 @@ fn outputs_that_cannot_be_written() {
 
     let uid = Command::new("id").arg("-u").output().unwrap().stdout;
     if uid.starts_with(b"0") {
-        return println!("skipped: root may write into read-only folders");
+        return skipped("root may write into read-only folders");
     }
     fs::create_dir(lab.path("closed")).unwrap();
     Command::new("chmod").arg("555").arg(lab.path("closed")).status().unwrap();
@@ -682,7 +681,7 @@ fn a_full_disk_costs_no_checkpoint() {
         .output()
         .is_ok_and(|done| done.status.success());
     if !mount {
-        return println!("skipped: can't mount a tmpfs here");
+        return skipped("can't mount a tmpfs here");
     }
     struct Mounted<'p>(&'p Path);
     impl Drop for Mounted<'_> {

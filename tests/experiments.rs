@@ -1,14 +1,12 @@
 //! What all experiments share: a run has its line once, a page is what the lines give, and the pages in the tree are so.
 
-#![allow(clippy::print_stdout)] // a skipped test must say so
-
 mod util;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use util::{Lab, repository};
+use util::{Lab, repository, skipped};
 
 const RUN: &str = r#"source "$(dirname "$0")/../lib.sh"
 said() { echo "first"; echo "{\"seed\": $1, \"accuracy\": 0.$1}"; echo "$1" >> ran; }
@@ -19,13 +17,13 @@ broken() { false; said 8; }
 "#;
 
 const PAGE: &str = r##"
-from tables import Axis, Series, mean_sd, plot, table
+from tables import Axis, Series, in_short, mean_sd, plot, table
 
 
 def page(lines, folder):
     points = [(line["seed"], line["accuracy"]) for line in lines]
     plot(folder / "seeds.svg", "a < b", Axis("seed"), Axis("accuracy"), [Series("all", points)])
-    return "# A try\n\n" + table(["seeds", "accuracy %"], [[len(lines), mean_sd([a for _, a in points], 100)]])
+    return "# A try\n\n" + in_short(f"{len(lines)} seeds.") + table(["seeds", "accuracy %"], [[len(lines), mean_sd([a for _, a in points], 100)]])
 "##;
 
 fn python() -> String {
@@ -33,9 +31,11 @@ fn python() -> String {
 }
 
 fn has_python() -> bool {
-    let is_there = Command::new(python()).arg("--version").output().is_ok();
+    let is_new = "import sys; sys.exit(sys.version_info < (3, 10))";
+    let done = Command::new(python()).args(["-c", is_new]).output();
+    let is_there = done.is_ok_and(|done| done.status.success());
     if !is_there {
-        println!("skipped: no {}", python());
+        skipped(&format!("no {} of 3.10 or newer", python()));
     }
     is_there
 }
@@ -84,6 +84,12 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     }
     fs::write(here.join("run.sh"), RUN).unwrap();
     fs::write(here.join("page.py"), PAGE).unwrap();
+    let readme = tree.path().join("README.md");
+    fs::write(
+        &readme,
+        "# Tries\n<!-- in short: experiments/try -->\n3 seeds.\n<!-- end -->\nMore.\n",
+    )
+    .unwrap();
     let run_of = |keys: &str, flag: &str| {
         let mut command = Command::new("bash");
         command.arg("experiments/try/run.sh").args(Some(flag).filter(|flag| !flag.is_empty()));
@@ -121,7 +127,13 @@ fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     assert!(drawn.contains("a &lt; b") && drawn.contains("prefers-color-scheme"), "{drawn}");
     assert!(tables(tree.path(), &["--check"]).status.success());
 
-    // Neither a number typed into the page nor a line that was cut goes unseen.
+    let said = "# Tries\n<!-- in short: experiments/try -->\n2 seeds.\n<!-- end -->\nMore.\n";
+    assert_eq!(fs::read_to_string(&readme).unwrap(), said);
+
+    // Neither a number typed into the page or the README nor a line that was cut goes unseen.
+    fs::write(&readme, said.replace('2', "3")).unwrap();
+    assert!(text(&tables(tree.path(), &["--check"])).contains("not what the lines give: try"));
+    fs::write(&readme, said).unwrap();
     fs::write(here.join("RESULTS.md"), page.replace("60.00", "61.00")).unwrap();
     let stale = tables(tree.path(), &["--check"]);
     assert!(text(&stale).contains("not what the lines give: try"), "{}", text(&stale));

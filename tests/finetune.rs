@@ -3,7 +3,7 @@
 mod util;
 
 use serde_json::{Value, json};
-use util::{Lab, SMALL, json_lines, repository};
+use util::{Lab, SMALL, is_peak_rss, json_lines, repository};
 
 #[test]
 fn a_run_leaves_a_folder_in_the_hubs_layout() {
@@ -66,10 +66,7 @@ fn a_run_leaves_a_folder_in_the_hubs_layout() {
     assert_eq!(scores["scores"]["rows"], 20);
     let all = lab.json("run/all_results.json");
     assert_eq!(all["metrics"], scores["scores"]);
-    assert!(
-        all["train_seconds"].as_f64().unwrap() > 0.0
-            && all["peak_rss_mib"].as_f64().unwrap() > 10.0
-    );
+    assert!(all["train_seconds"].as_f64().unwrap() > 0.0 && is_peak_rss(&all["peak_rss_mib"]));
     let manifest = lab.json("run/manifest.json");
     let released = [
         "config.json",
@@ -166,10 +163,7 @@ fn several_seeds_give_mean_and_deviation() {
     assert_eq!((&last["event"], &last["seeds"]), (&json!("finished"), &json!([42, 43])));
     assert!((last["metrics"]["accuracy"].as_f64().unwrap() - mean).abs() < 1e-12);
     assert!((last["accuracy_sd"].as_f64().unwrap() - sd).abs() < 1e-12);
-    assert!(
-        last["train_seconds"].as_f64().unwrap() > 0.0
-            && last["peak_rss_mib"].as_f64().unwrap() > 10.0
-    );
+    assert!(last["train_seconds"].as_f64().unwrap() > 0.0 && is_peak_rss(&last["peak_rss_mib"]));
     assert_eq!(lab.json("runs/all_results.json")["seeds"], json!([42, 43]));
 
     // A seed among several is the run of that seed alone.

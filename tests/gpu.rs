@@ -2,6 +2,7 @@
 //! dropout. `just gpu-check` runs it; on a machine without a card it says that it is skipped.
 #![cfg(feature = "cuda")]
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -21,7 +22,7 @@ fn card() -> Option<Device> {
     match Device::new_cuda(0) {
         Ok(device) => Some(device),
         Err(error) => {
-            println!("skipped: no CUDA device here ({error})");
+            let _ = writeln!(io::stderr(), "skipped: no CUDA device here ({error})");
             None
         }
     }

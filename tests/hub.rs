@@ -1,6 +1,5 @@
 //! The program against the local hub: real data, a real checkpoint, and a line that misbehaves. Skipped, and said so, where
 //! the hub isn't present.
-#![allow(clippy::print_stdout)] // a skipped test must say so
 
 #[path = "../crates/hub/tests/local_hub/mod.rs"]
 mod local_hub;
@@ -11,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use local_hub::LocalHub;
-use util::Lab;
+use util::{Lab, skipped};
 
 /// Sixty-four rows and two updates of the real encoder.
 const REAL: &str = "finetune rotten_tomatoes --model minilm-l6 --train-split train[:64] --eval-split validation[:64] \
@@ -31,9 +30,7 @@ fn has_checkpoint() -> bool {
     let is_there =
         cache.join("models/sentence-transformers/all-MiniLM-L6-v2/model.safetensors").is_file();
     if !is_there {
-        println!(
-            "skipped: all-MiniLM-L6-v2 is not here; python3 ../shared/hub/get_models.py puts it there"
-        );
+        skipped("all-MiniLM-L6-v2 is not here; python3 ../shared/hub/get_models.py puts it there");
     }
     is_there
 }

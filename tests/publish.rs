@@ -1,6 +1,5 @@
 //! `publish` from outside: a run to the local hub and back, what is refused, and that no output has the token in it. Skipped,
 //! and said so, where `../shared/hub` isn't.
-#![allow(clippy::print_stdout)] // a skipped test must say so
 
 #[path = "../crates/hub/tests/local_hub/mod.rs"]
 mod local_hub;

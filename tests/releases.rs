@@ -1,6 +1,5 @@
 //! Which releases `publish` lets out, and what they bring along: the gate, rounded weights, their history, their teacher's table and an
 //! ONNX file. Skipped, and said so, where `../shared/hub` isn't.
-#![allow(clippy::print_stdout)] // a skipped test must say so
 
 #[path = "../crates/hub/tests/local_hub/mod.rs"]
 mod local_hub;

@@ -5,7 +5,7 @@ pub mod parquet;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -18,6 +18,20 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Forty rows of the shipped set and the shipped encoder: a whole run in less than a second.
 pub const SMALL: &str = "finetune tickets --model tiny --train-split train[:40] --eval-split train[40:60] \
                          --batch-size 8 --max-length 32 --max-steps 6 --logging-steps 2";
+
+/// Says why a test is skipped, past what is captured of one that passes.
+pub fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {why}");
+}
+
+/// Of the program, in MiB; told on Linux alone.
+pub fn is_peak_rss(value: &Value) -> bool {
+    if cfg!(target_os = "linux") {
+        value.as_f64().is_some_and(|mib| mib > 10.0)
+    } else {
+        value.is_null()
+    }
+}
 
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

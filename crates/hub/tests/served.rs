@@ -1,6 +1,4 @@
 //! The crate against the local hub, faults included. Skipped, and said so, where that isn't present.
-#![allow(clippy::print_stdout)] // a skipped test must say so
-
 mod local_hub;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! Publishing: against the local hub with each of its faults (skipped, and said so, where that isn't present), and against
 //! hubs made of a closure that refuse, lie, lose answers, or send the token's bearer elsewhere.
-#![allow(clippy::print_stdout)] // a skipped test must say so
-
 mod local_hub;
 
 use std::fs;

@@ -256,7 +256,8 @@ fn body(told: &Told) -> String {
     }
     if let Some(cast) = cast {
         out += &format!(
-            "\n## Stored as {}\n\nRounding the weights was measured before publishing. {}. The largest difference of a logit is {:.2e}.\n",
+            "\n## Stored as {}\n\nRounding the weights was measured before publishing. {}. The largest difference of a logit is {:.2e}. \
+             Numbers and verdicts above are of the weights before that.\n",
             cast.dtype,
             cell(&cast.said()),
             cast.largest_difference

@@ -157,28 +157,28 @@ pub fn bf16_path() -> &'static str {
 /// order is the same for any number of threads (it differs between kinds of processors). Panics where sizes don't match.
 /// Where y doesn't begin on a cache line, or C is no multiple of 16, a product costs up to a fifth more.
 pub fn matmul_bf16(y: &mut [f32], onto: Onto, left: &Packed, right: &Packed) {
-    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
+    let from = if onto == Onto::Add { Sums::Y } else { Sums::Zeros };
     matmul_on(Path::here(), y, from, left, right);
 }
 
 /// The same with `row` (C,), a bias, added to each row of the product. It costs nothing: sums begin with it.
 pub(crate) fn matmul_bf16_from(y: &mut [f32], row: &[f32], left: &Packed, right: &Packed) {
-    matmul_on(Path::here(), y, From::Row(row), left, right);
+    matmul_on(Path::here(), y, Sums::Row(row), left, right);
 }
 
 /// What the sums begin with.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum From<'a> {
+enum Sums<'a> {
     Zeros,
     Y,
     /// (C,) for each row of y.
     Row(&'a [f32]),
 }
 
-fn matmul_on(path: Path, y: &mut [f32], from: From, left: &Packed, right: &Packed) {
+fn matmul_on(path: Path, y: &mut [f32], from: Sums, left: &Packed, right: &Packed) {
     assert!(
-        matches!(from, From::Zeros | From::Y)
-            || matches!(from, From::Row(row) if row.len() == right.outer)
+        matches!(from, Sums::Zeros | Sums::Y)
+            || matches!(from, Sums::Row(row) if row.len() == right.outer)
     );
     assert!(left.side == Side::Left && right.side == Side::Right && left.inner == right.inner);
     assert!(y.len() == left.outer * right.outer);
@@ -204,7 +204,7 @@ struct Product<'a> {
     path: Path,
     left: &'a Packed,
     right: &'a Packed,
-    from: From<'a>,
+    from: Sums<'a>,
     y: *mut f32,
 }
 
@@ -240,7 +240,7 @@ impl Product<'_> {
 
     #[expect(unsafe_code, reason = "threads write into one y")]
     fn square(&self, row: usize, column: usize, steps: &Range<usize>) {
-        let from = if steps.start > 0 { From::Y } else { self.from };
+        let from = if steps.start > 0 { Sums::Y } else { self.from };
         let (left, right) = (self.left.panel(row, steps), self.right.panel(column, steps));
         let (row, column) = (row * PANEL, column * PANEL);
         let n_rows = PANEL.min(self.left.outer - row);
@@ -250,9 +250,9 @@ impl Product<'_> {
         let y = unsafe { self.y.add(row * y_stride + column) };
         if n_rows == PANEL && n_columns == PANEL {
             let from = match from {
-                From::Zeros => None,
-                From::Y => Some((y.cast_const(), y_stride)),
-                From::Row(all) => Some((all[column..][..PANEL].as_ptr(), 0)),
+                Sums::Zeros => None,
+                Sums::Y => Some((y.cast_const(), y_stride)),
+                Sums::Row(all) => Some((all[column..][..PANEL].as_ptr(), 0)),
             };
             self.multiply(&Square { left, right, y, y_stride, from });
             return;
@@ -264,9 +264,9 @@ impl Product<'_> {
         };
         for (r, to) in scratch.chunks_exact_mut(PANEL).take(n_rows).enumerate() {
             match from {
-                From::Zeros => {}
-                From::Y => to[..n_columns].copy_from_slice(y_row(r)),
-                From::Row(all) => to[..n_columns].copy_from_slice(&all[column..][..n_columns]),
+                Sums::Zeros => {}
+                Sums::Y => to[..n_columns].copy_from_slice(y_row(r)),
+                Sums::Row(all) => to[..n_columns].copy_from_slice(&all[column..][..n_columns]),
             }
         }
         let (y, y_stride) = (scratch.as_mut_ptr(), PANEL);

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::host::{host, is_fused, output, slice, tensor};
-use crate::lanes::wide;
+use crate::small::add_times;
 use crate::{Sequences, composed};
 
 /// Mean over a text's tokens, rows of padding left out. (N, C) → (B, C).
@@ -55,10 +55,4 @@ impl CustomOp1 for Mean {
         });
         Ok(Some(tensor(dx, x)?))
     }
-}
-
-wide! {
-fn add_times(y: &mut [f32], factor: f32, x: &[f32]) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
-}
 }

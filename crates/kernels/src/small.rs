@@ -79,7 +79,8 @@ fn by_rows(y: &mut [f32], onto: Onto, a: Strided, b: &[f32], b_row: usize, [m, k
 }
 
 crate::lanes::wide! {
-fn add_times(y: &mut [f32], factor: f32, b: &[f32]) {
+/// y += factor · b, number by number.
+pub fn add_times(y: &mut [f32], factor: f32, b: &[f32]) {
     for (y, &b) in y.iter_mut().zip(b) {
         *y += factor * b;
     }

@@ -1,16 +1,12 @@
 //! A checkpoint's weights → the file of a release: the same tensors under the same names, in the number format that is
 //! asked for, with metadata of one's own. Reads the tensors one after the other and never holds two.
 
-use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::params::hex;
-use crate::save::{Failure, write_beside};
-use crate::weights::Weights;
+use crate::save::write_file;
+use crate::weights::{Entry, Weights};
 use crate::{Error, Result};
 
 /// How a number is stored.
@@ -62,29 +58,11 @@ pub fn recast(
 ) -> Result<String> {
     let weights = Weights::open(from)?;
     let entries = weights.entries();
-    let metadata: Map<_, _> =
-        metadata.iter().map(|&(key, value)| (key.into(), value.into())).collect();
-    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
-    let mut start = 0;
-    for entry in &entries {
-        let end = start + entry.shape.iter().product::<usize>() * format.bytes();
-        let info = json!({
-            "dtype": format.in_header(), "shape": entry.shape, "data_offsets": [start, end],
-        });
-        header.insert(entry.name.clone(), info);
-        start = end;
-    }
-    let mut header = Value::Object(header).to_string();
-    // Readers map the data as numbers, so it has to start at a multiple of eight.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    let mut hash = Sha256::new();
-    write_beside(to, |file| {
-        let mut put = |bytes: &[u8]| {
-            hash.update(bytes);
-            file.write_all(bytes).map_err(Failure::from)
-        };
-        put(&(header.len() as u64).to_le_bytes())?;
-        put(header.as_bytes())?;
+    let bytes = |entry: &Entry| entry.shape.iter().product::<usize>() * format.bytes();
+    let infos = entries
+        .iter()
+        .map(|entry| (&entry.name[..], format.in_header(), &entry.shape[..], bytes(entry)));
+    write_file(to, infos, metadata, |put| {
         for entry in &entries {
             let values = weights.read(entry)?;
             let lost = values.iter().find(|x| x.is_finite() && !stays_finite(**x, format));
@@ -98,8 +76,7 @@ pub fn recast(
             }
         }
         Ok(())
-    })?;
-    Ok(hex(hash))
+    })
 }
 
 fn stays_finite(value: f32, format: NumberFormat) -> bool {

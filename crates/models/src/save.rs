@@ -140,15 +140,36 @@ pub fn write_safetensors<'t, V: Into<Values<'t>>>(
 ) -> Result<String> {
     let tensors: Vec<(&str, Values)> =
         tensors.into_iter().map(|(name, values)| (name, values.into())).collect();
-    let mut header = Map::new();
+    let infos = tensors.iter().map(|(name, values)| (*name, "F32", values.shape(), values.n() * 4));
+    write_file(path, infos, metadata, |put| {
+        for (name, values) in &tensors {
+            match values {
+                Values::Tensor(tensor) => for_each_piece(name, tensor, &mut *put)?,
+                Values::Host { values, .. } => for_each_piece_of(values, &mut *put)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes the next bytes of a file.
+pub(crate) type Put<'p> = dyn FnMut(&[u8]) -> std::result::Result<(), Failure> + 'p;
+
+/// The same of tensors whose name, number format, shape and bytes are told before they are put, in this order.
+pub(crate) fn write_file<'t>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'t str, &'t str, &'t [usize], usize)>,
+    metadata: &[(&str, &str)],
+    fill: impl FnOnce(&mut Put) -> std::result::Result<(), Failure>,
+) -> Result<String> {
     let metadata: Map<_, _> =
         metadata.iter().map(|&(key, value)| (key.into(), value.into())).collect();
-    header.insert("__metadata__".into(), metadata.into());
+    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut start = 0;
-    for (name, values) in &tensors {
-        let end = start + values.n() * 4;
-        let info = json!({ "dtype": "F32", "shape": values.shape(), "data_offsets": [start, end] });
-        header.insert(name.to_string(), info);
+    for (name, dtype, shape, bytes) in tensors {
+        let end = start + bytes;
+        let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.to_owned(), info);
         start = end;
     }
     let mut header = Value::Object(header).to_string();
@@ -162,13 +183,7 @@ pub fn write_safetensors<'t, V: Into<Values<'t>>>(
         };
         put(&(header.len() as u64).to_le_bytes())?;
         put(header.as_bytes())?;
-        for (name, values) in tensors {
-            match values {
-                Values::Tensor(tensor) => for_each_piece(name, tensor, &mut put)?,
-                Values::Host { values, .. } => for_each_piece_of(values, &mut put)?,
-            }
-        }
-        Ok(())
+        fill(&mut put)
     })?;
     Ok(hex(hash))
 }

@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::layout::Role;
+use crate::save::write_text;
 use crate::weights::Weights;
 use crate::{
     Config, Details, Error, FORMAT_PT, ModelType, Result, albert, architecture, write_safetensors,
@@ -237,7 +238,7 @@ fn set_vocabulary(raw: &mut Map<String, Value>, words: &[u32]) {
 fn write_config(to: &Path, raw: Map<String, Value>) -> Result<()> {
     let path = to.join("config.json");
     let text = format!("{:#}\n", Value::Object(raw));
-    std::fs::write(&path, text).map_err(|source| Error::Write { path, source })
+    write_text(&path, &text)
 }
 
 #[cfg(test)]

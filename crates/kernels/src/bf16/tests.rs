@@ -134,7 +134,7 @@ fn check(path: Path, case: &Case) {
     let before = numbers(rows * columns, 3);
     // What is overwritten must not be read.
     let mut y = if onto == Onto::Add { before.clone() } else { vec![f32::NAN; rows * columns] };
-    let from = if onto == Onto::Add { From::Y } else { From::Zeros };
+    let from = if onto == Onto::Add { Sums::Y } else { Sums::Zeros };
     matmul_on(path, &mut y, from, &Packed::left(&a, a_view), &Packed::right(&b, b_view));
     let rounded = |x: &[f32], view: View| -> Vec<f64> {
         let at =
@@ -184,7 +184,7 @@ fn a_product_is_the_same_bytes_for_any_number_of_threads() {
                 let left = Packed::left(&a, View::rows_of(rows, inner));
                 let right = Packed::right(&b, View::rows_of(inner, columns));
                 let mut y = numbers(rows * columns, 6);
-                matmul_on(path, &mut y, From::Y, &left, &right);
+                matmul_on(path, &mut y, Sums::Y, &left, &right);
                 y.iter().map(|y| y.to_bits()).collect::<Vec<u32>>()
             };
             let by_threads = [1, 2, 3].map(|n| {
@@ -208,7 +208,7 @@ fn not_a_number_and_infinities_reach_the_result() {
             let mut y = [0f32; 2];
             let left = Packed::left(&a, View::rows_of(2, 20));
             let right = Packed::right(&[1f32; 20], View::rows_of(20, 1));
-            matmul_on(path, &mut y, From::Zeros, &left, &right);
+            matmul_on(path, &mut y, Sums::Zeros, &left, &right);
             assert!(
                 y[0].is_nan() == value.is_nan() && (value.is_nan() || y[0] == value),
                 "{path:?}"
@@ -250,8 +250,8 @@ fn a_row_to_begin_with() {
             let left = Packed::left(&a, View::rows_of(rows, inner));
             let right = Packed::right(&b, View::rows_of(inner, columns));
             let (mut found, mut expected) = (vec![f32::NAN; rows * columns], row.repeat(rows));
-            matmul_on(path, &mut found, From::Row(&row), &left, &right);
-            matmul_on(path, &mut expected, From::Y, &left, &right);
+            matmul_on(path, &mut found, Sums::Row(&row), &left, &right);
+            matmul_on(path, &mut expected, Sums::Y, &left, &right);
             assert!(found == expected, "{path:?} {rows} {inner} {columns}");
         }
     }

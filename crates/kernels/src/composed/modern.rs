@@ -1,8 +1,8 @@
 //! The slow twins of rotary positions, windows and pooling by the mean.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::{dropout, mask, unpack, widened};
+use super::{attend, of_heads, widened};
 use crate::{Dropout, Rotary, Sequences};
 
 /// Every head of every row turned by the angles of its place. (N, C) → (N, C).
@@ -34,29 +34,14 @@ pub fn attention_in_window(
     reach: usize,
     dropped: Option<Dropout>,
 ) -> Result<Tensor> {
-    let (b, t) = (sequences.lengths().len(), sequences.width());
-    let (_, c) = q.dims2()?;
-    let of_all = |x: &Tensor| {
-        unpack(x, sequences)?.reshape((b, t, heads, c / heads))?.transpose(1, 2)?.contiguous()
-    };
-    let (q, k, v) = (of_all(q)?, of_all(k)?, of_all(v)?); // (B, H, T, C/H)
+    let (t, c) = (sequences.width(), q.dim(1)?);
+    let [q, k, v] = of_heads([q, k, v], sequences, heads)?; // (B, H, T, C/H)
     let scores = (q.matmul(&k.t()?)? / ((c / heads) as f64).sqrt())?; // (B, H, T, T)
     let scores = widened(&scores)?;
-    let scores =
-        scores.broadcast_add(&mask(sequences.lengths(), t, scores.dtype(), q.device())?)?;
     let far = |query: usize, key: usize| if query.abs_diff(key) > reach { -1e9f32 } else { 0.0 };
     let far: Vec<f32> = (0..t * t).map(|at| far(at / t, at % t)).collect();
     let far = Tensor::from_vec(far, (1, 1, t, t), q.device())?.to_dtype(scores.dtype())?;
-    let probabilities = candle_nn::ops::softmax(&scores.broadcast_add(&far)?, D::Minus1)?;
-    let mut probabilities = probabilities.to_dtype(v.dtype())?;
-    if let Some(dropped) = dropped {
-        probabilities = dropout(&probabilities, dropped)?;
-    }
-    let y = probabilities.matmul(&v)?.transpose(1, 2)?.reshape((b * t, c))?;
-    if !sequences.is_packed() {
-        return Ok(y);
-    }
-    y.index_select(&Tensor::new(sequences.places(), y.device())?, 0)
+    attend(&scores.broadcast_add(&far)?, &v, sequences, dropped)
 }
 
 /// Mean over a text's tokens, rows of padding left out: a product with a matrix of 1/length. (N, C) → (B, C).

@@ -206,7 +206,7 @@ pub struct Scoring {
     #[arg(long, value_name = "COLUMN")]
     pub id_column: Option<String>,
 
-    /// Tokens a row is cut to [default: as the model was trained, else 128]
+    /// Tokens a row is cut to [default: as the model was trained, else as its tokenizer says]
     #[arg(long, alias = "max_seq_length", value_name = "N")]
     pub max_length: Option<usize>,
 

@@ -1,6 +1,6 @@
 //! Held-out rows of an update: which may be looked at and which certify, whether they are enough, and the choice by them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use lowchurn_churn::{
@@ -50,11 +50,12 @@ pub fn certification_rows(updating: &Updating) -> Vec<usize> {
     (0..updating.is_calibration.len()).filter(|&row| !updating.is_calibration[row]).collect()
 }
 
-/// What would be known after training too.
+/// What would be known after training too. `is_cut`: they are cut off the new rows.
 pub fn refuse_few_rows(
     updating: &Updating,
     budget: Option<&Budget>,
     methods: &[Method],
+    is_cut: bool,
     console: &mut Console,
 ) -> Result<()> {
     let holdout = &updating.rows.holdout;
@@ -76,13 +77,13 @@ pub fn refuse_few_rows(
         ..Pair::default()
     };
     let n_labelled = unchanged.gold.iter().flatten().count() as u64;
-    budget.check_rows(n_certification as u64, n_labelled, 1.0 - CALIBRATION_SHARE).map_err(
-        |error| {
-            Usage(format!(
-                "{error}; --holdout DATA names rows, --holdout-fraction cuts more of the new ones"
-            ))
-        },
-    )?;
+    let checked = budget.check_rows(n_certification as u64, n_labelled, 1.0 - CALIBRATION_SHARE);
+    checked.map_err(|error| match is_cut {
+        true => Usage(format!(
+            "{error}; --holdout DATA names others, --holdout-fraction cuts more of the new ones"
+        )),
+        false => Usage(error.to_string()),
+    })?;
     if let Some(remark) = budget.remark_rows(n_labelled) {
         console.say(&remark);
     }
@@ -128,21 +129,28 @@ pub fn choose(
         let best = (0..trials.len()).rev().max_by(better); // of equals the last that is met
         return Ok((best.unwrap_or(0), None));
     };
-    let columns = rows_of(&updating.rows.holdout_columns, &certification_rows(updating));
+    let certifying: Vec<usize> = certification_rows(updating);
+    let looked_at: Vec<usize> =
+        (0..updating.is_calibration.len()).filter(|&row| updating.is_calibration[row]).collect();
+    let columns = &updating.rows.holdout_columns;
+    let (columns, columns_looked_at) =
+        (rows_of(columns, &certifying), rows_of(columns, &looked_at));
+    let examples = &updating.rows.holdout.examples;
+    let ids: HashSet<&str> = certifying.iter().map(|&row| &examples[row].id[..]).collect();
     let candidates: Vec<Candidate> = trials
         .iter()
         .map(|trial| {
-            let certification = part(trial, false);
-            let measured = Measurements {
-                all: flips(&certification),
-                slices: column_slices(&certification, &columns),
-                classes: class_flips_of(&certification, budget.confidence),
-                golden: trial.golden.clone(),
+            let measured = |rows: &Pair, columns: &Columns, golden| Measurements {
+                all: rows.flips(),
+                slices: column_slices(rows, columns),
+                classes: class_flips_of(rows, budget.confidence),
+                golden,
             };
+            let golden = &trial.golden;
             Candidate {
                 name: trial.name.clone(),
-                calibration: flips(&part(trial, true)),
-                certification: measured,
+                calibration: measured(&part(trial, true), &columns_looked_at, golden.but(&ids)),
+                certification: measured(&part(trial, false), &columns, golden.clone()),
                 merit: merit(trial),
             }
         })
@@ -152,8 +160,7 @@ pub fn choose(
         let said = "of the models that pass, the one is chosen whose worst class is most often right on calibration rows";
         certificate.notes.push(said.into());
     }
-    let examples = &updating.rows.holdout.examples;
-    let certifying = certification_rows(updating).into_iter().map(|row| &examples[row]);
+    let certifying = certifying.into_iter().map(|row| &examples[row]);
     certificate.notes.extend(chosen::said_of_repeats(certifying));
     certificate.notes.extend(updating.rows.unknown.iter().cloned());
     let safest = certificate.walked.first().map(|step| step.name.clone());
@@ -176,8 +183,11 @@ fn worst_recall(pair: &Pair) -> Option<f64> {
     met.map(|(right, all)| f64::from(right) / f64::from(all)).min_by(f64::total_cmp)
 }
 
+/// By name, a value a row.
+type Columns = Vec<(String, Vec<String>)>;
+
 /// Columns cut to some rows.
-pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Vec<(String, Vec<String>)> {
+pub fn rows_of(columns: &[(String, Vec<String>)], rows: &[usize]) -> Columns {
     let cut = |values: &Vec<String>| rows.iter().map(|&row| values[row].clone()).collect();
     columns.iter().map(|(column, values)| (column.clone(), cut(values))).collect()
 }

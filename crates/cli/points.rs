@@ -116,6 +116,7 @@ fn refuse_mixed(all: &[Shared]) -> Result<()> {
             (first, "holdout_sha256", "held-out rows"),
             (same_seed, "old_sha256", "deployed models of one seed"),
             (first, "precision", "precisions"),
+            (first, "old_max_length", "lengths of the deployed model's texts"),
         ];
         for (other, key, what) in held {
             let unsaid = if key == "precision" { "f32" } else { "none" };

@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 use lowchurn_distill::SelectBy;
+use lowchurn_hub::Hub;
 use lowchurn_models::Config;
 
 use crate::args::Deployed;
+use crate::base;
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::found::Found;
@@ -81,7 +83,7 @@ pub fn refuse_encoder(typed: &Settings) -> Result<()> {
 /// its worst class would have a successor that doesn't. Not its precision: what is certified is measured in f32 unless this very
 /// update says otherwise. Not which part of it was trained, either, nor then the learning rate: that of adapters and biases is many
 /// times that of all weights. Updates of warm-up are of that run's length.
-pub fn recipe_of(before: &Settings) -> Settings {
+fn recipe_of(before: &Settings) -> Settings {
     let is_of_all = before.lora_rank.is_none() && before.train_only.is_none();
     Settings {
         epochs: before.epochs,
@@ -108,7 +110,7 @@ pub fn recipe_of(before: &Settings) -> Settings {
 
 /// Without what is said anew: a flag of the objective takes the place of the base's, and weights of classes and an objective that
 /// weighs them exclude each other.
-pub fn without_typed(recipe: Settings, typed: &Settings) -> Settings {
+fn without_typed(recipe: Settings, typed: &Settings) -> Settings {
     let replaced =
         [("weight=", typed.worst_class_weight.is_some()), ("group-by=", typed.group_by.is_some())];
     let stays = |part: &&str| !replaced.iter().any(|(key, is)| *is && part.starts_with(key));
@@ -126,22 +128,52 @@ pub fn without_typed(recipe: Settings, typed: &Settings) -> Settings {
     }
 }
 
-/// Of a base without a record, which its successor and a certificate share: what is typed, else what its tokenizer says.
-pub fn length_of_both(old: &Found, typed: &Settings, console: &mut Console) -> Result<usize> {
-    let (name, most) = (&old.name, Config::open(&old.folder)?.max_positions);
-    let Some(length) = typed.max_length else {
-        let length = old.max_length;
-        console.say(&format!(
-            "{name} has no record of its training: its texts and its successor's are cut at {length} tokens, where its tokenizer says; \
-             --max-length sets another length for both"
-        ));
-        return Ok(length);
+/// The settings of all trainings from a deployed model. One without a record gets its length, and what is said of that is given.
+pub fn layers(
+    base: &str,
+    typed: &Settings,
+    before: &Settings,
+    old: &mut Found,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<(Layers, Option<String>)> {
+    let most = match &typed.model {
+        Some(encoder) => {
+            Config::open(&base::find("--model", encoder)?.folder(hub, console)?)?.max_positions
+        }
+        None => old.max_length,
     };
-    if length > most {
-        let said = format!("--max-length {length}: {name} reads at most {most} tokens");
-        return Err(Usage(said).into());
+    let length = Settings { max_length: Some(old.max_length.min(most)), ..Settings::default() };
+    let layers = Layers::default()
+        .over(&length, &format!("as {base} allows"))?
+        .over(&without_typed(recipe_of(before), typed), &format!("{base}/run.toml"))?
+        .over(typed, "typed")?;
+    if before.max_length.is_some() {
+        return Ok((layers, None));
     }
-    Ok(length)
+    let (length, said) = length_of_base(old, typed)?;
+    old.max_length = length;
+    console.say(&said);
+    Ok((layers, Some(said)))
+}
+
+/// Where texts are cut for a base without a record: where `--max-length` says, else as its files do; nowhere beyond its positions.
+/// What is said of it belongs to a certificate.
+fn length_of_base(old: &Found, typed: &Settings) -> Result<(usize, String)> {
+    let (name, own) = (&old.name, old.max_length);
+    let Some(asked) = typed.max_length else {
+        let said = format!(
+            "{name} has no record of its training: its texts are cut at {own} tokens, as its tokenizer and its positions allow, and its \
+             successor's there at most; --max-length sets another length for both"
+        );
+        return Ok((own, said));
+    };
+    let length = asked.min(Config::open(&old.folder)?.max_positions);
+    let said = format!(
+        "{name} has no record of its training: its texts are cut at {length} tokens, as --max-length {asked} asks; its tokenizer and its \
+         positions allow {own}"
+    );
+    Ok((length, said))
 }
 
 #[cfg(test)]

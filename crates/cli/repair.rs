@@ -194,7 +194,7 @@ fn choose(
         open.sort_by(|a, b| tried[*b].alpha.total_cmp(&tried[*a].alpha));
         let candidate = |at: &usize| Candidate {
             name: tried[*at].name(),
-            calibration: tried[*at].calibration,
+            calibration: tried[*at].calibration.clone(),
             certification: Measurements {
                 all: tried[*at].measured,
                 slices: Vec::new(),
@@ -269,7 +269,7 @@ mod tests {
             by,
             rescaling: None,
             logits: Vec::new(),
-            calibration: flips(100, 0),
+            calibration: Measurements { all: flips(100, 0), ..Measurements::default() },
             measured: flips(350, changed),
             golden: Golden::default(),
         };

@@ -42,7 +42,7 @@ pub struct UpdateRows {
     pub groups: Option<(Vec<String>, Vec<String>)>,
     /// What was done to the labels, for people and the report.
     pub alignment: Vec<String>,
-    /// What isn't known of the rows that the deployed model was trained on; a certificate rests on it.
+    /// What isn't known of the deployed model's training, its rows and where they were cut; a certificate rests on it.
     pub unknown: Vec<String>,
     /// What the next update has to read again.
     pub record: Record,

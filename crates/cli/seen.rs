@@ -105,8 +105,10 @@ pub fn leave_out(
     // What the new one's record names counts where it was read.
     let is_read = args.train.is_none() && train.is_some();
     let others: Vec<&Found> = new.model().into_iter().filter(|_| is_read).collect();
+    // Two forms of one model have one record.
+    let other_old = old.model().filter(|_| old.sha256() != new.sha256());
     let train_of_old =
-        old.model().and_then(|old| train_of_old(old, &others, hub, &mut notes, console));
+        other_old.and_then(|old| train_of_old(old, &others, hub, &mut notes, console));
     whole.alignment.extend(notes.clone());
     let mut known = Vec::new();
     let examples = examples.unwrap_or_default();

@@ -151,7 +151,7 @@ pub struct Settings {
     #[arg(long, alias = "per_device_eval_batch_size", alias = "eval_batch_size", value_name = "N")]
     pub eval_batch_size: Option<usize>,
 
-    /// Tokens a row is cut to [default: 128]
+    /// Tokens a row is cut to [default: 128; of an update the base's]
     #[arg(
         long,
         alias = "max_seq_length",

@@ -242,6 +242,10 @@ fn rows_of(updating: &Updating) -> Value {
         "train_sha256": updating.rows.train.sha256,
         "holdout_sha256": updating.rows.holdout.sha256,
     });
+    // A record says it of all others, and is a part of the folder that the hash is of.
+    if let Some(length) = updating.unrecorded_length {
+        all["old_max_length"] = json!(length.to_string());
+    }
     // Points of before there was a choice are of f32.
     if updating.compute.precision != Precision::F32 {
         all["precision"] = json!(PrecisionName::of(updating.compute.precision));

@@ -258,9 +258,7 @@ fn model(training: &Training, index: u64, console: &mut Console) -> Result<Class
 
 fn set_dropout(model: &mut Classifier, plan: &Plan) {
     let Some(p) = plan.dropout else { return };
-    let config = &mut model.config;
-    (config.hidden_dropout, config.attention_dropout) = (p as f32, p as f32);
-    config.classifier_dropout = p as f32;
+    model.config.set_dropout(p as f32);
 }
 
 /// A new head for sets of labels says the labels' shares of the training rows to every text (Lin et al. 2017, 1708.02002,

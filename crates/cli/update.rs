@@ -79,7 +79,8 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
     }
     let golden = golden::among(golden, &updating.rows.holdout)?;
     let budget = budget(&args.budget, golden.as_ref())?;
-    refuse_few_rows(&updating, budget.as_ref(), &methods, console)?;
+    let is_cut = args.deployed.holdout.is_none();
+    refuse_few_rows(&updating, budget.as_ref(), &methods, is_cut, console)?;
     let made_from = update_record::made_from(&updating, args, &methods, console)?;
     let output = match &args.output {
         Some(output) => output.clone(),
@@ -129,7 +130,7 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
             None => return Ok(INTERRUPTED),
         }
     }
-    // Of trials that change as much the walk takes the first: the one nearest to the old model.
+    // Of trials as safe as each other the walk takes the first: the one nearest to the old model.
     trials.sort_by(|a, b| b.share.total_cmp(&a.share));
     let (chosen, mut certificate) = choose(&updating, &trials, budget.as_ref())?;
     if let (Some(certificate), false) = (&mut certificate, earlier.is_empty()) {
@@ -216,7 +217,7 @@ fn try_all(
     if !shares.contains(&0.0) {
         shares.push(0.0);
     }
-    // Of equal churn the one nearer to the old weights is walked first.
+    // Of equals the one nearer to the old weights is walked first.
     shares.sort_by(|a, b| b.total_cmp(a));
     let line = Line::open(updating, dir)?;
     let mut trials = Vec::new();

@@ -25,11 +25,10 @@ use crate::found::{
     tokens_of,
 };
 use crate::progress::count;
-use crate::recipe::{length_of_both, recipe_of, without_typed};
 use crate::rows::{self, SharedTexts, UpdateRows};
 use crate::settings::{self, Layers, Settings};
 use crate::training::{self, Ended, HeadOf, Start, Training, WeightsFrom};
-use crate::{base, information, job, kinds, places, steering};
+use crate::{base, information, job, kinds, places, recipe, steering};
 
 /// Everything that trainings from one deployed model have in common.
 pub struct Updating {
@@ -53,6 +52,8 @@ pub struct Updating {
     /// Of a regression.
     pub tolerance: Option<f64>,
     pub tables: PathBuf,
+    /// Where texts are cut for a base whose record doesn't say.
+    pub unrecorded_length: Option<usize>,
     tokens: BTreeMap<(PathBuf, usize, bool), Encoded>,
 }
 
@@ -75,20 +76,16 @@ pub fn read(
     // Which methods are trained is the verb's to say.
     let typed = Settings { method: None, lambda: None, temperature: None, ..typed.clone() };
     let mut old = describe(&args.base, folder)?;
-    let length = Settings { max_length: Some(old.max_length), ..Settings::default() };
-    let layers = Layers::default()
-        .over(&length, &format!("the tokenizer of {}", args.base))?
-        .over(&without_typed(recipe_of(&before), &typed), &format!("{}/run.toml", args.base))?
-        .over(&typed, "typed")?;
-    if before.max_length.is_none() {
-        old.max_length = length_of_both(&old, &typed, console)?;
-    }
+    let (layers, length_said) =
+        recipe::layers(&args.base, &typed, &before, &mut old, &hub, console)?;
     let checked = Settings { variance_reduction: None, ..layers.settings.clone() }; // of no method yet
     let precision = settings::plan(&checked, SelectBy::Accuracy)?.precision;
     let device = layers.settings.device.as_deref().unwrap_or("auto");
     let compute = Compute::open(device, precision, console)?;
     let tolerance = kinds::tolerance(old.outputs.kind, args.tolerance)?;
-    let rows = rows::read(args, &layers.settings, (&old, &before), shared, &hub, console)?;
+    let mut rows = rows::read(args, &layers.settings, (&old, &before), shared, &hub, console)?;
+    let unrecorded_length = length_said.is_some().then_some(old.max_length);
+    rows.unknown.extend(length_said);
     console.tell(&format!(
         "rows: {} old, {} new, {} unlabelled; {} held out",
         count(rows.n_old as u64),
@@ -127,6 +124,7 @@ pub fn read(
         map,
         tolerance,
         tables,
+        unrecorded_length,
         tokens: BTreeMap::new(),
     })
 }

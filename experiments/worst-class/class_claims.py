@@ -193,7 +193,7 @@ def summary(lines):
     standard, shipped, shifted = ("standard", "standard"), ("standard", "as-shipped"), ("standard", "post-shift-robust")
     less = lambda one, other, whom: places(pairs(runs, one, other, is_of_ours=shipped in (one, other)).worst, whom)
     return [
-        "By the recall of the worst class, with `tiny`, on sets that the settings weren't chosen on: a robust student *as shipped* is",
+        "By the recall of the worst class, with `tiny`: a robust student *as shipped* is, on sets that its settings weren't chosen on,",
         f"{less(shipped, standard, 'a standard one')}; {less(shipped, ('standard', 'balanced'), 'a balanced one')}.",
         f"Post-shifting is {less(shifted, standard, 'the same model without it')};",
         f"{less(shifted, shipped, 'the robust student')}.",

@@ -155,14 +155,19 @@ impl Budget {
     }
 
     /// Refuses a budget that so few certification rows can't certify even where nothing flips. To be asked before training.
-    /// `certifying` is the share of held-out rows that certify, by which the message says how many to hold out.
+    /// `certifying` is the share of held-out rows that certify, each drawn by itself; the message says how many to hold out, so that it
+    /// nearly always is enough (two standard deviations).
     ///
     /// Errors: those of [`Budget::check`]; [`Error::BudgetRows`], which says how many rows are needed.
     pub fn check_rows(&self, rows: u64, labelled: u64, certifying: f64) -> Result<()> {
         self.check()?;
         let confidence = self.confidence;
         let few = |limit, value, kind, found, needed| {
-            let hold_out = (needed < u64::MAX).then(|| (needed as f64 / certifying).ceil() as u64);
+            // The root √n of n·c − 2·√(n·c·(1 − c)) = needed.
+            let spread = (certifying * (1.0 - certifying)).sqrt();
+            let root =
+                (spread + (spread * spread + certifying * needed as f64).sqrt()) / certifying;
+            let hold_out = (needed < u64::MAX).then(|| (root * root - 1e-6).ceil() as u64);
             Error::BudgetRows { limit, value, confidence, kind, found, needed, hold_out }
         };
         for (limit, value) in self.shares() {

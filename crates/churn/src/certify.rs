@@ -1,6 +1,6 @@
 //! A budget and counts on untouched rows → a certificate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::budget::{gain_bounds, is_certified, least_rows, rows_needed, rows_needed_of_gain};
 use crate::format::{percent, points, rows as n_rows};
@@ -41,6 +41,14 @@ impl Golden {
         }
         let missing = missing.into_iter().map(str::to_owned).collect();
         Golden { asked: n_asked, changed, missing }
+    }
+}
+
+impl Golden {
+    /// Without those of these ids.
+    pub fn but(&self, ids: &HashSet<&str>) -> Golden {
+        let is_other = |id: &&String| !ids.contains(id.as_str());
+        Golden { changed: self.changed.iter().filter(is_other).cloned().collect(), ..self.clone() }
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use lowchurn_data::error::nearest;
 use serde::{Deserialize, Serialize};
 
-use crate::budget::gain_bounds;
 use crate::classes::{classes, worst};
-use crate::interval::{Interval, mcnemar};
+use crate::gain::gain_interval;
+use crate::interval::mcnemar;
 use crate::predicted::length;
 use crate::slices::{
     Cut, by_column, by_keyword, by_length, by_prediction, column_slices, fisher_exact, holm,
@@ -66,7 +66,7 @@ pub struct Measured {
     pub lateral: Option<Rate>,
     pub accuracy_old: Option<Rate>,
     pub accuracy_new: Option<Rate>,
-    /// accuracy_new − accuracy_old over paired rows, with a two-sided interval of [`gain_bounds`].
+    /// accuracy_new − accuracy_old over paired rows, with its score interval, see [`gain_interval`].
     pub accuracy_gain: Option<Estimate>,
     pub nfi: Option<f64>,
     pub pfi: Option<f64>,
@@ -234,11 +234,8 @@ impl Measured {
     }
 }
 
-/// Each of its sides errs with half of 1 − confidence. A bootstrap's interval would be of no width where nothing flipped.
 fn gain(flips: &Flips, confidence: f64) -> Option<Estimate> {
-    let Flips { negative, positive, labelled, .. } = *flips;
-    let bounds = gain_bounds(negative, positive, labelled, (1.0 + confidence) / 2.0);
-    let interval = Interval { confidence, ..bounds };
+    let interval = gain_interval(flips.negative, flips.positive, flips.labelled, confidence);
     flips.accuracy_gain().map(|value| Estimate { value, interval })
 }
 

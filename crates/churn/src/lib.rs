@@ -34,6 +34,8 @@ mod compare;
 
 mod budget;
 
+mod gain;
+
 mod certify;
 
 mod walk;
@@ -75,6 +77,7 @@ pub use error::{Error, Result};
 pub use flips::*;
 pub use format::markdown_cell;
 pub use frontier::*;
+pub use gain::gain_interval;
 pub use gate::*;
 pub use history::*;
 pub use html::html;

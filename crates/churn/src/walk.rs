@@ -1,6 +1,6 @@
 //! Candidates → the best one that is certified, with one error for all of them.
 
-use crate::budget::doubt_of_gain;
+use crate::budget::{doubt_of_gain, least_rows};
 use crate::interval::at_most;
 use crate::{Budget, Certificate, Error, Flips, Measurements, Result, Step, Verdict, certify};
 
@@ -8,8 +8,8 @@ use crate::{Budget, Certificate, Error, Flips, Measurements, Result, Step, Verdi
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidate {
     pub name: String,
-    /// On rows that candidates are ordered and chosen by.
-    pub calibration: Flips,
+    /// On rows that candidates are ordered and chosen by, with those golden rows that certify nothing.
+    pub calibration: Measurements,
     /// On other rows.
     pub certification: Measurements,
     /// What the best of those that pass has most of, on calibration rows; accuracy where it isn't said.
@@ -17,10 +17,12 @@ pub struct Candidate {
 }
 
 /// Walks candidates from the safest on while each is certified, and chooses among those that are: the best accuracy on calibration
-/// rows, or what else is their merit, or without labels the last; the safer one of equals. The safest is the one whose calibration
-/// rows leave least doubt that the limits hold (the largest p-value of a limit's own test), of equals the one of least churn, and of
-/// those the first, so give them from the safest on. With a limit on churn alone that is the order of churn. With a floor on the gain
-/// it isn't: next to the old weights nothing is gained, and a walk that began there would end there.
+/// rows, or what else is their merit, or without labels the last; the safer one of equals.
+///
+/// The safest is the one that would leave least doubt of the budget if certification rows came out as its calibration rows did: the
+/// largest p-value of a limit's own test; of equals the one of least churn, and of those the first, so give them from the safest on.
+/// One that changes a golden row stands behind all others. With a limit on churn alone that is the order of churn. With a floor on
+/// the gain it isn't: next to the old weights nothing is gained, and a walk that began there would end there.
 ///
 /// The order is fixed by rows that certify nothing, and the walk stops at the first candidate without a PASS: the first
 /// that breaks a limit must be passed wrongly before another can be, so that all candidates together share one error and
@@ -29,12 +31,12 @@ pub struct Candidate {
 ///
 /// Errors: [`Error::NoCandidates`], [`Error::NoCalibrationRows`], those of [`certify`].
 pub fn walk(candidates: &[Candidate], budget: &Budget) -> Result<(Option<usize>, Certificate)> {
-    if let Some(empty) = candidates.iter().find(|candidate| candidate.calibration.rows == 0) {
+    if let Some(empty) = candidates.iter().find(|candidate| candidate.calibration.all.rows == 0) {
         return Err(Error::NoCalibrationRows { name: empty.name.clone() });
     }
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     let churn = |i: usize| calibration_churn(&candidates[i]);
-    let doubts: Vec<f64> = candidates.iter().map(|one| doubt(budget, &one.calibration)).collect();
+    let doubts: Vec<f64> = candidates.iter().map(|one| doubt(budget, one)).collect();
     order.sort_by(|&a, &b| doubts[a].total_cmp(&doubts[b]).then(churn(a).total_cmp(&churn(b))));
 
     let mut certificates: Vec<(usize, Certificate)> = Vec::new();
@@ -51,7 +53,7 @@ pub fn walk(candidates: &[Candidate], budget: &Budget) -> Result<(Option<usize>,
     let walked = order.iter().enumerate().map(|(n, &i)| Step {
         name: candidates[i].name.clone(),
         calibration_churn: churn(i),
-        calibration_accuracy: candidates[i].calibration.accuracy_new(),
+        calibration_accuracy: candidates[i].calibration.all.accuracy_new(),
         certified: verdicts.get(n).copied(),
         is_chosen: chosen == Some(i),
     });
@@ -67,30 +69,54 @@ pub fn walk(candidates: &[Candidate], budget: &Budget) -> Result<(Option<usize>,
     Ok((chosen, certificate))
 }
 
-/// The p-value that all limits hold which calibration rows can tell of; those of slices, classes and golden rows are judged alone.
-fn doubt(budget: &Budget, flips: &Flips) -> f64 {
-    let Flips { rows, changed, labelled, negative, positive, .. } = *flips;
+/// The largest p-value of a limit, on as many rows as certify with the shares of calibration rows. Infinite where a golden row changes.
+fn doubt(budget: &Budget, candidate: &Candidate) -> f64 {
+    let Candidate { calibration: seen, certification: judged, .. } = candidate;
+    if !seen.golden.changed.is_empty() {
+        return f64::INFINITY;
+    }
+    let as_many = |count: u64, of: u64, judged: u64| {
+        if of > 0 { (count as f64 * judged as f64 / of as f64).round() as u64 } else { judged }
+    };
     let of_share =
-        |limit: Option<f64>, count, of| limit.map_or(0.0, |limit| at_most(count, of, limit));
-    let of_gain = budget
-        .min_accuracy_gain
-        .map_or(0.0, |floor| doubt_of_gain(negative, positive, labelled, floor));
-    of_share(budget.max_churn, changed, rows)
-        .max(of_share(budget.max_nfr, negative, labelled))
-        .max(of_gain)
+        |limit: f64, count, of, judged| at_most(as_many(count, of, judged), judged, limit);
+    let mut doubts = Vec::new();
+    let (all, of_all) = (&seen.all, &judged.all);
+    doubts
+        .extend(budget.max_churn.map(|limit| of_share(limit, all.changed, all.rows, of_all.rows)));
+    let of_nfr = |limit, seen: &Flips, judged: &Flips| {
+        of_share(limit, seen.negative, seen.labelled, judged.labelled)
+    };
+    doubts.extend(budget.max_nfr.map(|limit| of_nfr(limit, all, of_all)));
+    for (limit, seen, judged) in [
+        (budget.max_slice_nfr, &seen.slices, &judged.slices),
+        (budget.max_class_nfr, &seen.classes, &judged.classes),
+    ] {
+        let Some(limit) = limit else { continue };
+        let least = least_rows(limit, budget.confidence);
+        for (name, judged) in judged.iter().filter(|(_, judged)| judged.labelled >= least) {
+            let seen = seen.iter().find(|(seen, _)| seen == name);
+            doubts.extend(seen.map(|(_, seen)| of_nfr(limit, seen, judged)));
+        }
+    }
+    doubts.extend(budget.min_accuracy_gain.map(|floor| {
+        let count = |count| as_many(count, all.labelled, of_all.labelled);
+        doubt_of_gain(count(all.negative), count(all.positive), of_all.labelled, floor)
+    }));
+    doubts.into_iter().fold(0.0, f64::max)
 }
 
 fn calibration_churn(candidate: &Candidate) -> f64 {
-    candidate.calibration.changed as f64 / candidate.calibration.rows as f64
+    candidate.calibration.all.changed as f64 / candidate.calibration.all.rows as f64
 }
 
 // Among those that passed, in the order of the walk: the first of the highest merit, or churn where labels are missing.
 fn best(candidates: &[Candidate], order: &[usize], verdicts: &[Verdict]) -> Option<usize> {
-    let is_labelled = candidates.iter().all(|candidate| candidate.calibration.labelled > 0);
+    let is_labelled = candidates.iter().all(|candidate| candidate.calibration.all.labelled > 0);
     let mut best: Option<(usize, f64)> = None;
     let passed = order.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Pass);
     for (&i, _) in passed {
-        let merit = candidates[i].merit.or(candidates[i].calibration.accuracy_new());
+        let merit = candidates[i].merit.or(candidates[i].calibration.all.accuracy_new());
         let merit = merit.filter(|_| is_labelled);
         let value = merit.unwrap_or_else(|| calibration_churn(&candidates[i]));
         if best.is_none_or(|(_, best)| value > best) {

@@ -107,7 +107,7 @@ fn gains_are_in_points_and_the_chosen_candidate_is_named() {
     };
     let candidate = |name: &str, negative| Candidate {
         name: name.to_owned(),
-        calibration: flips(1000, negative),
+        calibration: Measurements { all: flips(1000, negative), ..Measurements::default() },
         certification: Measurements { all: flips(5000, negative), ..Measurements::default() },
         merit: None,
     };

@@ -130,7 +130,7 @@ fn measured() -> Report {
     };
     let candidate = |name: &str| Candidate {
         name: name.to_string(),
-        calibration: flips,
+        calibration: Measurements { all: flips, ..Measurements::default() },
         certification: rows.clone(),
         merit: None,
     };

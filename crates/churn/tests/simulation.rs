@@ -91,7 +91,7 @@ fn a_walk_over_candidates_just_above_the_budget_passes_in_five_of_a_hundred_at_m
                 .iter()
                 .map(|churn| Candidate {
                     name: churn.to_string(),
-                    calibration: draw(&mut rng, 1000, 0.0, *churn, 0.0),
+                    calibration: measured(draw(&mut rng, 1000, 0.0, *churn, 0.0)),
                     certification: measured(draw(&mut rng, ROWS, 0.0, *churn, 0.0)),
                     merit: None,
                 })
@@ -118,27 +118,25 @@ fn a_walk_over_candidates_just_above_the_budget_passes_in_five_of_a_hundred_at_m
     assert!(best_of_six > 150, "{best_of_six}");
 }
 
-/// Also where next to nothing flips, which is where a bootstrap's interval has no width.
+/// Also where few rows flip, which is where a bootstrap's interval has no width; and no wider than it says where there are more.
 #[test]
-fn the_interval_of_a_gain_holds_the_true_one_where_few_rows_flip() {
-    for (negative, positive) in [(0.0002, 0.0), (0.0002, 0.0004), (0.001, 0.001), (0.01, 0.03)] {
-        let misses = (0..UPDATES).filter(|i| {
-            let mut rng = Rng::stream(4, "gain", *i);
-            let flips = draw(&mut rng, 1000, negative, positive, 0.0);
+fn the_interval_of_a_gain_holds_the_true_one_as_often_as_it_says() {
+    let misses = |name: &str, rows, negative, positive| {
+        let is_missed = |i: &u64| {
+            let flips = draw(&mut Rng::stream(4, name, *i), rows, negative, positive, 0.0);
             let interval = Measured::of(flips, 0.95).accuracy_gain.unwrap().interval;
             !(interval.low..=interval.high).contains(&(positive - negative))
-        });
-        let misses = misses.count() as u64;
-        assert!(misses <= ALLOWED, "{negative} {positive}: {misses}");
+        };
+        (0..UPDATES).filter(is_missed).count() as u64
+    };
+    // A score interval may miss a little more often than it says where counts are few whole numbers: a standard deviation of the
+    // count is 7, and 75 of a thousand are 3.6 of them.
+    for (negative, positive) in [(0.0002, 0.0), (0.0002, 0.0004), (0.001, 0.001)] {
+        let misses = misses("few", 1000, negative, positive);
+        assert!(misses <= 75, "{negative} {positive}: {misses}");
     }
-    let none = Measured::of(draw(&mut Rng::stream(4, "none", 0), 500, 1e-12, 0.0, 0.0), 0.95);
-    let interval = none.accuracy_gain.unwrap().interval;
-    // Of 500 rows without a flip: 1 − (0.025/10)^(1/500), a tenth of the error being for how many discord.
-    let width = 1.0 - 0.0025f64.powf(1.0 / 500.0);
-    assert!(
-        (interval.high - width).abs() < 1e-9 && (interval.low + width).abs() < 1e-9,
-        "{interval:?}"
-    );
+    let many = misses("many", 5000, 0.01, 0.03);
+    assert!((25..=75).contains(&many), "{many}");
 }
 
 /// The order goes by two limits then, and by rows that certify nothing all the same.
@@ -151,7 +149,7 @@ fn a_walk_over_candidates_below_the_floor_passes_in_five_of_a_hundred_at_most() 
             let mut flips = |rows, positive| draw(&mut rng, rows, 0.01, positive, 0.005);
             let candidate = |positive: &f64| Candidate {
                 name: positive.to_string(),
-                calibration: flips(2000, *positive),
+                calibration: measured(flips(2000, *positive)),
                 certification: measured(flips(ROWS, *positive)),
                 merit: None,
             };

@@ -3,16 +3,13 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result};
-use lowchurn_churn::{Budget, Flips, Golden, Pair, Predicted, Unmatched};
+use lowchurn_churn::{Budget, Flips, Golden, Measurements, Pair, Predicted, Unmatched};
 use lowchurn_data::alignment::refuse_unused;
 use lowchurn_data::{Encoded, Example, LabelSet, Labels, Split};
-use lowchurn_distill::{
-    Predictions, RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias,
-};
-use lowchurn_models::Classifier;
+use lowchurn_distill::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias};
 use serde::Serialize;
 
-use super::models::{By, Models, Weights, between, reader};
+use super::models::{By, Models, Weights, between, reader, score, tops};
 use crate::args::{Refit, Repair, Towards};
 use crate::certification::{CALIBRATION_SHARE, calibration_rows};
 use crate::chosen;
@@ -32,7 +29,7 @@ pub struct Tried {
     pub rescaling: Option<Rescaling>,
     /// (N·K), rescaled.
     pub logits: Vec<f32>,
-    pub calibration: Flips,
+    pub calibration: Measurements,
     /// On the rows that measure.
     pub measured: Flips,
     pub golden: Golden,
@@ -239,24 +236,6 @@ pub fn holdout(
     Ok(Holdout { split, alignment, tokens, calibration, measuring, old, golden })
 }
 
-/// (N·K)
-pub fn score(
-    model: &Classifier,
-    tokens: &Encoded,
-    models: &Models,
-    console: &mut Console,
-) -> Result<Vec<f32>> {
-    if tokens.rows() == 0 {
-        return Ok(Vec::new());
-    }
-    Ok(found::logits(model, tokens, &models.compute, console)?.logits)
-}
-
-pub fn tops(logits: &[f32], classes: usize) -> Vec<u32> {
-    let predictions = Predictions { classes, logits: logits.to_vec() };
-    (0..predictions.rows()).map(|row| predictions.predicted(row)).collect()
-}
-
 /// Every α once, plain and by Fisher information; the ends, which are the same in both, once.
 pub fn try_all(
     args: &Repair,
@@ -289,7 +268,13 @@ pub fn try_all(
             }
         };
         let flips = |rows: &[u32]| pair.subset(rows).flips();
-        let (calibration, measured) = (flips(&holdout.calibration), flips(&holdout.measuring));
+        let measured = flips(&holdout.measuring);
+        let ids = holdout.measuring.iter().map(|row| &pair.ids[*row as usize][..]).collect();
+        let calibration = Measurements {
+            all: flips(&holdout.calibration),
+            golden: golden.but(&ids),
+            ..Measurements::default()
+        };
         tried.push(Tried { alpha, by, rescaling, logits, calibration, measured, golden });
     }
     Ok(tried)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
 use candle_core::Tensor;
-use lowchurn_data::{Columns, Example, Labels, NewClasses, parse_map};
-use lowchurn_distill::{Fingerprint, interpolate, interpolate_fisher, soup};
+use lowchurn_data::{Columns, Encoded, Example, Labels, NewClasses, parse_map};
+use lowchurn_distill::{Fingerprint, Predictions, interpolate, interpolate_fisher, soup};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Params};
 
@@ -185,4 +185,22 @@ pub fn reader<'m>(args: &Repair, models: &'m Models) -> Result<Reader<'m>> {
         seen: Vec::new(),
         hub: &models.hub,
     })
+}
+
+/// (N·K)
+pub fn score(
+    model: &Classifier,
+    tokens: &Encoded,
+    models: &Models,
+    console: &mut Console,
+) -> Result<Vec<f32>> {
+    if tokens.rows() == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(found::logits(model, tokens, &models.compute, console)?.logits)
+}
+
+pub fn tops(logits: &[f32], classes: usize) -> Vec<u32> {
+    let predictions = Predictions { classes, logits: logits.to_vec() };
+    (0..predictions.rows()).map(|row| predictions.predicted(row)).collect()
 }

@@ -78,11 +78,22 @@ pub fn batches_per_epoch(lengths: &[u32], batch_size: BatchSize) -> usize {
     n
 }
 
-/// All rows sorted by length, longest first so that the batch that needs most memory comes first. A batch size of 0 counts as 1.
+/// Of one batch that nothing is learnt from, with its padding: long texts come in fewer rows than asked for.
+const EVAL_TOKENS: usize = 1 << 16;
+
+/// All rows sorted by length, longest first so that the batch that needs most memory comes first. A batch size of 0 counts as 1; a
+/// batch of several rows has 65,536 tokens at most.
 pub fn eval_order(lengths: &[u32], batch_size: usize) -> Vec<Vec<u32>> {
     let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(lengths[*row as usize]));
-    rows.chunks(batch_size.max(1)).map(<[u32]>::to_vec).collect()
+    let (mut batches, mut rest) = (Vec::new(), &rows[..]);
+    while let Some(longest) = rest.first() {
+        let most = EVAL_TOKENS / (lengths[*longest as usize] as usize).max(1);
+        let (batch, others) = rest.split_at(batch_size.min(most).clamp(1, rest.len()));
+        batches.push(batch.to_vec());
+        rest = others;
+    }
+    batches
 }
 
 /// Pads the given rows of `encoded` on the right with `pad_id`. Panics on a row that isn't there.
@@ -117,6 +128,13 @@ pub fn padding_share(lengths: &[u32], batches: &[Vec<u32>]) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn long_texts_are_scored_in_fewer_rows() {
+        let lengths: Vec<u32> = [vec![8192; 9], vec![1024; 65], vec![100_000], vec![3; 2]].concat();
+        let sizes: Vec<usize> = eval_order(&lengths, 64).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 8, 8, 60]); // 65,536 / 8,192 is 8; the ninth has seven of 1,024 beside it
+    }
 
     proptest! {
         #[test]

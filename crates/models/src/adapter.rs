@@ -156,23 +156,26 @@ pub fn open_adapted(base: &Path, dir: &Path, device: &Device) -> Result<Classifi
     Classifier::new(config, model.params)
 }
 
-/// What the adapter's own config says of its labels, where it has as many; all else is the base's, whose tensors these are.
+/// What the adapter's own config says of its labels and their kind, where they fit; all else is the base's, whose tensors these are.
 fn with_own_words(config: Config, dir: &Path) -> Result<Config> {
     if !dir.join("config.json").exists() {
         return Ok(config);
     }
     let own = Config::open(dir)?;
-    if own.labels.len() != config.labels.len() {
+    // Two classes without names are left out of a config.
+    let has_names = own.labels.len() == config.labels.len();
+    if !has_names && !own.labels.is_empty() {
         return Ok(config);
     }
-    let mut raw = config.raw;
-    for key in ["id2label", "label2id", "problem_type", "thresholds"] {
-        match own.raw.get(key) {
-            Some(value) => raw.insert(key.into(), value.clone()),
-            None => raw.shift_remove(key),
+    let (labels, mut raw) = (if has_names { own.labels } else { config.labels }, config.raw);
+    let names: &[&str] = if has_names { &["id2label", "label2id"] } else { &[] };
+    for key in names.iter().chain(&["problem_type", "thresholds"]) {
+        match own.raw.get(*key) {
+            Some(value) => raw.insert((*key).into(), value.clone()),
+            None => raw.shift_remove(*key),
         };
     }
-    Ok(Config { labels: own.labels, raw, ..config })
+    Ok(Config { labels, raw, ..config })
 }
 
 /// The adapter's own, else the base's, where they are as many as the head has rows.

@@ -89,7 +89,7 @@ pub(super) fn candidates(report: &Report) -> String {
     };
     let lines: Vec<Vec<Cell>> = walked.iter().map(line).collect();
     format!(
-        "<p>From safest to boldest; the walk stops at the first that can't be certified on rows that took no part in choosing.</p>\n{}",
+        "<p>From the one whose calibration rows leave least doubt of the budget on; the walk stops at the first that can't be certified on rows that took no part in choosing.</p>\n{}",
         table("Candidates from safest to boldest", &heads, &lines, Order::Fixed)
     )
 }

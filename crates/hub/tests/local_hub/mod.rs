@@ -29,12 +29,14 @@ impl LocalHub {
     /// `None`, with a line that says so, where there is nothing to serve. `more` are flags of serve.py.
     pub fn start(faults: &[&str], more: &[&str]) -> Option<LocalHub> {
         let program = folder().join("serve.py");
-        if !program.is_file() {
-            let _ = writeln!(io::stderr(), "skipped: ../shared/hub is not here");
+        let python = std::env::var("PYTHON").unwrap_or("python3".into());
+        let has_python = Command::new(&python).arg("--version").output().is_ok();
+        if !program.is_file() || !has_python {
+            let _ = writeln!(io::stderr(), "skipped: ../shared/hub or {python} is not here");
             return None;
         }
         let written = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
+        let mut command = Command::new(python);
         command.arg(program).args(["--verbose", "--port", "0", "--write-dir"]).arg(written.path());
         command.args(more);
         for fault in faults {

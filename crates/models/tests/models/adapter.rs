@@ -124,8 +124,10 @@ fn a_config_beside_an_adapter_says_labels_and_no_more() {
     };
     let bare = with(&|config| {
         (config["id2label"], config["label2id"]) = (Value::Null, Value::Null);
+        config["problem_type"] = json!("multi_label_classification");
     });
     assert_eq!(bare.labels(), ["red", "green", "blue"]);
+    assert_eq!(bare.config.raw["problem_type"], "multi_label_classification");
     let renamed = with(&|config| {
         config["id2label"] = json!({ "0": "a", "1": "b", "2": "c" });
         config["label2id"] = json!({ "a": 0, "b": 1, "c": 2 });

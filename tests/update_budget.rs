@@ -65,6 +65,11 @@ fn verdicts_are_exit_codes() {
     says(&done, "PASS");
     let done = lab.run(&format!("{RETRAIN} --max-churn 30% --min-accuracy-gain 50%")).expect(10);
     says(&done, "FAIL");
+    // Also among models between old and new weights, of which the nearest to the old ones gain nothing.
+    let line = RETRAIN.replace("--interpolate none", "--interpolate 0:1:0.25");
+    let done =
+        lab.run(&format!("{line} --max-churn 30% --min-accuracy-gain 1% --output $T/gained"));
+    says(&done.expect(0), "PASS");
 }
 
 /// Refused before a model is trained, with the rows that it would take.

@@ -7,6 +7,7 @@ from tables import counted, exactly
 SETS = ("sst2", "mrpc", "cola", "ag_news_20k", "imdb")
 SMALL_LARGE_SETS = ("sst2", "ag_news_20k", "mrpc")
 FULL_SEEDS = [1, 2, 3, 4, 5]
+SMALL_SEEDS = FULL_SEEDS[:2]
 # Of the full size; those of the small one have none.
 MARK = "full "
 LAMBDAS = ("0", "1", "1..0@25%", "1..0@50%", "1..0@75%", "0..1@25%", "0..1@50%", "0..1@75%")
@@ -38,6 +39,11 @@ def commands(lines: list[dict]) -> list[str]:
         for call, same in calls.items():
             found += exactly(f'SEEDS="{" ".join(map(str, call))}" just experiment deviations{flag}', keys(list(call), mark), same)
     return found
+
+
+def is_small(line: dict) -> bool:
+    """Of the call with no seeds named."""
+    return line["key"] in keys(SMALL_SEEDS, "")
 
 
 def missing(lines: list[dict]) -> list[str]:

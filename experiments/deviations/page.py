@@ -3,7 +3,7 @@
 from statistics import mean
 
 from evidence import numbered, told
-from made import MARK, commands, missing  # noqa: F401 (for tables.made_by)
+from made import MARK, commands, is_small, missing  # noqa: F401 (for tables.made_by)
 from slope_claims import RULES, SETS, claims, groups, known, slope
 from tables import Axis, Series, mean_sd, plot, table
 

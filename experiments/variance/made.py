@@ -32,6 +32,11 @@ def small(lines: list[dict]) -> list[str]:
     return [LEAST_SQUARES] + [key for seed in seeds_of(lines) for key in keys("tiny", seed, SMALL_LAMBDAS)]
 
 
+def is_small(line: dict) -> bool:
+    """Of the call with no seeds named."""
+    return line["key"] in {LEAST_SQUARES, *keys("tiny", FULL_SEEDS[0], SMALL_LAMBDAS)}
+
+
 def seeds_of(lines: list[dict]) -> list[int]:
     return sorted({line["seed"] for line in lines if "seed" in line})
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 
 from evidence import told
-from made import commands, missing  # noqa: F401 (for tables.made_by)
+from made import commands, is_small, missing  # noqa: F401 (for tables.made_by)
 from tables import COLOURS, Axis, Series, counted, mean_sd, plot, table
 from variance_claims import NAMES, PLAIN, STUDENTS, claims, descended, floors, lowest, over_plain, rule, settled
 

@@ -1,6 +1,7 @@
 //! Certificates for machines: exit codes, JUnit that a parser reads, Markdown that nothing breaks out of.
 
 mod fixture;
+mod problem;
 
 use lowchurn_churn::{
     Budget, Candidate, Certificate, Flips, Golden, Measurements, Verdict, certify, exit_code,
@@ -11,14 +12,7 @@ use roxmltree::{Document, Node};
 const NASTY: &str = "a<b>&\"c' | `d`\n]]> \u{0}\u{1b}\u{fffe} <script>alert(1)</script> é 🦀";
 
 fn flips(rows: u64, negative: u64) -> Flips {
-    Flips {
-        rows,
-        changed: negative,
-        labelled: rows,
-        both_right: rows - negative,
-        negative,
-        ..Flips::default()
-    }
+    problem::flips(rows, negative, 0, 0)
 }
 
 /// A PASS, an INCONCLUSIVE and a FAIL.

@@ -9,7 +9,7 @@ use lowchurn_data::{Columns, Kind, LabelSet, Labels, NewClasses, Split, TextEnco
 use lowchurn_distill::{Outputs, Plan, Provenance, SelectBy, TrainOnly, check_trained, remarks};
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, Head, check_vocabulary};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::args::Finetune;
 use crate::base::{self, Base};
@@ -20,7 +20,7 @@ use crate::earlier::source_of;
 use crate::failure::Usage;
 use crate::places;
 use crate::reader::{Part, Reader, unique};
-use crate::settings::{self, Layers, Settings, Source};
+use crate::settings::{self, DEFAULT, Layers, Settings, Source};
 use crate::signals::quoted;
 use crate::training::HeadOf;
 
@@ -340,12 +340,23 @@ pub fn tell_remarks(
 
 pub fn tell_plan(plan: &Plan, layers: &Layers, base: &str, console: &mut Console) -> Result<()> {
     let Value::Object(plan) = serde_json::to_value(plan)? else { return Ok(()) };
-    let show = |(key, value): (&String, &Value)| match layers.origin(key) {
-        "default" => format!("{key} {value}"),
-        origin => format!("{key} {value} ({origin})"),
-    };
-    let shown: Vec<String> = plan.iter().map(show).collect();
-    console.tell(&format!("plan: {}", shown.join(", ")))?;
+    for (origin, values) in by_origin(&plan, layers) {
+        console.tell(&format!("plan: {} ({origin})", values.join(", ")))?;
+    }
     console.event(&json!({ "event": "plan", "plan": plan, "base": base }));
     Ok(())
+}
+
+/// The plan's values by where each is from, the defaults last: what was asked for is read first.
+fn by_origin<'a>(plan: &Map<String, Value>, layers: &'a Layers) -> Vec<(&'a str, Vec<String>)> {
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for (key, value) in plan {
+        let (origin, shown) = (layers.origin(key), format!("{key} {value}"));
+        match groups.iter_mut().find(|(name, _)| *name == origin) {
+            Some((_, values)) => values.push(shown),
+            None => groups.push((origin, vec![shown])),
+        }
+    }
+    groups.sort_by_key(|(origin, _)| *origin == DEFAULT);
+    groups
 }

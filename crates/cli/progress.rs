@@ -205,12 +205,14 @@ impl Status {
                 let name = printable(name);
                 format!("update {step}: worst off on held-out rows is {name}, loss {loss:.3}, weight {weight:.3}")
             }),
-            Event::Saved { path, .. } => Some(format!("saved {}", path.display())),
             Event::StoppedEarly { step, n_evals } => Some(format!(
                 "stopped early at step {}: {n_evals} evaluations without a gain",
                 count(*step)
             )),
-            Event::Stepped { .. } | Event::Logged(_) | Event::Evaluating { .. } => None,
+            Event::Stepped { .. }
+            | Event::Logged(_)
+            | Event::Evaluating { .. }
+            | Event::Saved { .. } => None,
         }
     }
 
@@ -569,7 +571,7 @@ mod tests {
             evaluated(2105),
             Some("step 2,105  eval accuracy 89.11%  loss 0.2500  f1 0.9000  best so far"),
         );
-        check(Event::Saved { step: 1, path: "runs/x".into() }, Some("saved runs/x"));
+        check(Event::Saved { step: 1, path: "runs/x".into() }, None);
         check(
             Event::StoppedEarly { step: 900, n_evals: 3 },
             Some("stopped early at step 900: 3 evaluations without a gain"),

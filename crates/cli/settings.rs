@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::failure::Usage;
 
-pub use self::layers::Layers;
+pub use self::layers::{DEFAULT, Layers};
 pub use self::lines::{method, objective};
 pub use self::plan_file::read_plan;
 use self::values::{
@@ -427,7 +427,7 @@ mod tests {
             .unwrap();
         assert_eq!((layers.settings.epochs, layers.settings.seed), (Some(5), Some(7)));
         assert_eq!((layers.origin("epochs"), layers.origin("seed")), ("flag", "models/x.toml"));
-        assert_eq!(layers.origin("dropout"), "default");
+        assert_eq!(layers.origin("dropout"), DEFAULT);
     }
 
     #[test]

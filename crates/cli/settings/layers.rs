@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 use super::{Settings, fields};
 use crate::failure::Usage;
 
+/// The origin of values that no layer set.
+pub const DEFAULT: &str = "default";
+
 /// Settings with the name of the layer that each set value came from.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
@@ -27,7 +30,7 @@ impl Layers {
     }
 
     pub fn origin(&self, key: &str) -> &str {
-        self.origins.get(key).and_then(Value::as_str).unwrap_or("default")
+        self.origins.get(key).and_then(Value::as_str).unwrap_or(DEFAULT)
     }
 }
 

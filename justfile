@@ -176,10 +176,10 @@ bench-architectures *ARGS:
     cargo build --release
     @{{python}} benches/peer/architectures.py "$@"
 
-# BENCHMARKS.md from what bench-peer and bench-architectures wrote: just bench-page, or files of several runs
+# BENCHMARKS.md and README's table from the lines in benches/peer/results, which bench-peer and bench-architectures wrote
 [group('measure')]
-bench-page *FILES:
-    {{python}} benches/peer/page.py "$@" > target/peer/page.md && mv target/peer/page.md BENCHMARKS.md
+bench-page:
+    {{python}} benches/peer/page.py
 
 # For NVIDIA: builds with nvcc from the PATH, else with CUDA's wheels (2 GB); no card needed. Then: --device cuda
 [group('cuda')]

@@ -336,11 +336,11 @@ def in_short(*sentences: str) -> str:
 
 
 def with_summary(readme: str, name: str, page: str) -> str:
-    """README with what this page says in short, where README has the place."""
+    """README with what the page of this name says in short, where README has the place."""
     said = re.search(r"<!-- in short -->\n(.*?)<!-- end -->", page, re.DOTALL)
-    place = re.compile(rf"(<!-- in short: experiments/{re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- in short: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     if said is None and place.search(readme):
-        raise SystemExit(f"README.md has a place for what experiments/{name} says in short, and its page says nothing so")
+        raise SystemExit(f"README.md has a place for what {name} says in short, and its page says nothing so")
     return place.sub(lambda found: found[1] + said[1] + found[2], readme)
 
 
@@ -350,7 +350,7 @@ def is_so(name: str) -> bool:
         write(name, Path(text))
         there = [(made, HERE / name / made.name) for made in Path(text).iterdir()]
         page, readme = Path(text, "RESULTS.md").read_text(encoding="utf-8"), read_readme()
-        return with_summary(readme, name, page) == readme and all(kept.exists() and made.read_bytes() == kept.read_bytes() for made, kept in there)
+        return with_summary(readme, f"experiments/{name}", page) == readme and all(kept.exists() and made.read_bytes() == kept.read_bytes() for made, kept in there)
 
 
 def read_readme() -> str:
@@ -376,7 +376,7 @@ def main(args: list[str]) -> None:
     for name in names:
         write(name, HERE / name)
         before = read_readme()
-        after = with_summary(before, name, (HERE / name / "RESULTS.md").read_text(encoding="utf-8"))
+        after = with_summary(before, f"experiments/{name}", (HERE / name / "RESULTS.md").read_text(encoding="utf-8"))
         if after != before:
             README.write_text(after, encoding="utf-8")
         print(f"experiments/{name}/RESULTS.md")

@@ -71,6 +71,15 @@ fn pages_in_the_tree_are_what_their_lines_give() {
 }
 
 #[test]
+fn benchmarks_are_what_their_lines_give() {
+    if has_python() {
+        let script = repository().join("benches/peer/page.py");
+        let done = Command::new(python()).arg(script).arg("--check").output().unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+    }
+}
+
+#[test]
 fn a_run_has_its_line_once_and_a_page_is_made_of_lines() {
     if !has_python() {
         return;

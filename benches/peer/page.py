@@ -1,14 +1,25 @@
 """BENCHMARKS.md from what pair.py and architectures.py wrote: medians, ratios of runs that were made in the same repeat, machine, commands.
 
-    python benches/peer/page.py target/peer/results.jsonl > BENCHMARKS.md
+    python benches/peer/page.py              writes BENCHMARKS.md and README's table from the lines in results/; --check: whether they are so
+    python benches/peer/page.py FILE...      prints the page of these lines
 
-Several files are put together: a later one's case replaces an earlier one's. Every number on the page is from the lines.
+Files are put together: a later one's case replaces an earlier one's. Every number on the page is from the lines.
 """
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
 from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+from tables import README, in_short, read_readme, with_summary  # noqa: E402
+
+# In this order, as later ones replace.
+LINES = [ROOT / f"benches/peer/results/{name}.jsonl" for name in ("whole", "products", "training", "architectures")]
+PAGE = ROOT / "BENCHMARKS.md"
 
 # Ours over the peer's, at most: what is aimed at. None where no number was set.
 AIMS = {
@@ -43,7 +54,36 @@ TITLES = {
 }
 
 
-def main(paths: list[str]) -> None:
+# What README has of it, beside PyTorch's fastest order of the rows.
+SHORT = {
+    "sst2": ("training MiniLM on SST-2", "grouped"),
+    "imdb": ("training MiniLM on IMDb at 512 tokens", "grouped"),
+    "bert-base": ("training in BERT-base's size", "grouped"),
+    "scoring validation": ("scoring SST-2's validation rows", "length"),
+}
+
+
+def main(args: list[str]) -> None:
+    if args and args != ["--check"]:
+        print(page(args), end="")
+        return
+    made = page(LINES)
+    readme = with_summary(read_readme(), "BENCHMARKS.md", made)
+    if not args:
+        PAGE.write_text(made, encoding="utf-8")
+        README.write_text(readme, encoding="utf-8")
+    elif made != PAGE.read_text(encoding="utf-8") or readme != read_readme():
+        raise SystemExit("BENCHMARKS.md or README.md isn't what the lines give; just bench-page makes them again")
+
+
+def page(paths: list[Path] | list[str]) -> str:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        tell(paths)
+    return text.getvalue()
+
+
+def tell(paths: list[Path] | list[str]) -> None:
     machines, cases, failed, n_again = [], {}, [], 0
     for path in paths:
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -58,11 +98,26 @@ def main(paths: list[str]) -> None:
     print(f"Made by `benches/peer/page.py` from the lines of {made_by}; not a number here is typed by hand.")
     print("A time is the median of the repeats. A ratio is ours divided by PyTorch's in the same repeat, then the median,")
     print("with the least and the greatest in brackets; under 1 is faster than PyTorch.\n")
+    shorter(cases)
     machine_section(machines, [run for runs in cases.values() for run in runs], failed, n_again)
     for case, title in TITLES.items():
         if cases[case]:
             print(f"## {title}\n")
             section(case, cases[case])
+
+
+def shorter(cases: dict[str, list[dict]]) -> None:
+    """Nothing where lines lack what it compares, as those of a smoke test do."""
+    rows = []
+    for case, (title, order) in SHORT.items():
+        of = lambda side, setting: [run for run in cases[case] if (run["side"], run["setting"]) == (side, setting)]
+        pairs = {precision: paired(of("ours", precision), of("peer", f"{precision} {order}")) for precision in ("f32", "bf16")}
+        if not all(pairs.values()):
+            return
+        cell = lambda key, precision: f"{median(mine[key] / theirs[key] for mine, theirs in pairs[precision]):.2f}"
+        time = "eval_seconds" if case.startswith("scoring") else "steps_seconds"
+        rows.append([title, *(cell(key, precision) for key in (time, "peak_rss_mib") for precision in pairs)])
+    print(in_short(table(["lowchurn / PyTorch", "time, f32", "time, bf16", "peak memory, f32", "peak memory, bf16"], rows).rstrip()))
 
 
 def machine_section(machines: list[dict], runs: list[dict], failed: list[dict], n_again: int) -> None:
@@ -334,4 +389,4 @@ def indented(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["target/peer/results.jsonl"])
+    main(sys.argv[1:])

@@ -93,7 +93,16 @@ fn a_base_without_a_record() {
         "repair $T/shop $T/as-said --holdout $T/held.jsonl --max-churn 60% --output $T/repaired",
     );
     let notes = report(&lab, "repaired")["certificate"]["notes"].to_string();
-    assert!(notes.contains("has no record of the rows"), "{notes}");
+    assert_eq!(notes.matches("has no record of the rows").count(), 1, "{notes}");
+
+    // The successor has a record, and it isn't whole.
+    lab.write("newer.jsonl", rows(150..170, with(old_label)));
+    let next = UPDATE.replace("$T/shop", "$T/as-said");
+    lab.ok(&format!(
+        "{next} --new $T/newer.jsonl --holdout $T/held.jsonl --max-churn 60% --output $T/next"
+    ));
+    let notes = report(&lab, "next")["certificate"]["notes"].to_string();
+    assert_eq!(notes.matches("has no record of the rows").count(), 1, "{notes}");
 }
 
 /// Files of two classes often don't name them; the head is there all the same.

@@ -10,7 +10,7 @@ use lowchurn_distill::{Guides, Provenance};
 use crate::args::{Distil, Finetune};
 use crate::chosen::Chosen;
 use crate::console::Console;
-use crate::earlier::{learnt_by, source_of};
+use crate::earlier::{Record, learnt_by, source_of};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
 use crate::reader::{Part, Reader, unique};
@@ -81,13 +81,13 @@ pub fn distil(
     job::tell_settings(&job, console)?;
     let (rows, read) = texts(&sources, &job, console)?;
     let weights = WeightsFrom::of(&folder);
-    let mut seen = match weights {
+    let mut learnt = match weights {
         WeightsFrom::Folder => learnt_by(&folder)?,
-        WeightsFrom::Seed => Vec::new(),
+        WeightsFrom::Seed => Record::default(),
     };
     // The first is the run's data.
-    seen.extend(read.into_iter().skip(1));
-    job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
+    learnt.seen.extend(read.into_iter().skip(1));
+    learnt.behind(&mut job.layers.settings);
     let tokens = encode(&encoder, &rows.train.examples, job.plan.max_length)?;
     finetune::tell_tokens(&tokens, None, &job.plan, console)?;
     let Some(shows) =

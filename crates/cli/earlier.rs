@@ -27,6 +27,8 @@ pub struct Record {
     pub new: Vec<Source>,
     /// What the weights have learnt besides, and isn't read again to be trained on. Texts alone, since labels may be another model's.
     pub seen: Vec<Source>,
+    /// Models whose rows it has learnt and that don't say which: no successor's record is whole.
+    pub unrecorded: Vec<String>,
 }
 
 /// One source, read again.
@@ -37,6 +39,11 @@ pub struct Earlier {
 }
 
 impl Record {
+    /// Of a model's folder; empty where it isn't one of ours.
+    pub fn read(folder: &Path) -> Result<Record> {
+        Ok(Record::of(&settings_of(folder)?))
+    }
+
     pub fn of(run: &Settings) -> Record {
         let s = run.clone();
         let data = s.data.map(|data| Source {
@@ -50,7 +57,12 @@ impl Record {
             sha256: s.data_sha256,
             held_out_fraction: s.eval_fraction.filter(|_| s.eval_split.is_none()),
         });
-        Record { data, new: s.new.unwrap_or_default(), seen: s.seen.unwrap_or_default() }
+        Record {
+            data,
+            new: s.new.unwrap_or_default(),
+            seen: s.seen.unwrap_or_default(),
+            unrecorded: s.unrecorded.unwrap_or_default(),
+        }
     }
 
     /// Whether there is nothing to train on again.
@@ -63,7 +75,14 @@ impl Record {
         // Held-out rows chose a checkpoint or a model between, so they are seen too. The hash is of labels as well.
         let whole = |source| Source { held_out_fraction: None, sha256: None, ..source };
         let learnt = self.data.into_iter().chain(self.new).map(whole);
-        Record { seen: self.seen.into_iter().chain(learnt).collect(), ..Record::default() }
+        let seen = self.seen.into_iter().chain(learnt).collect();
+        Record { seen, unrecorded: self.unrecorded, ..Record::default() }
+    }
+
+    /// Puts what a run's weights had learnt before it into the run's settings.
+    pub fn behind(self, settings: &mut Settings) {
+        settings.seen = (!self.seen.is_empty()).then_some(self.seen);
+        settings.unrecorded = (!self.unrecorded.is_empty()).then_some(self.unrecorded);
     }
 
     /// [`Record::of`] gives it back.
@@ -82,6 +101,7 @@ impl Record {
             eval_fraction: data.held_out_fraction,
             new: (!self.new.is_empty()).then(|| self.new.clone()),
             seen: (!self.seen.is_empty()).then(|| self.seen.clone()),
+            unrecorded: (!self.unrecorded.is_empty()).then(|| self.unrecorded.clone()),
             ..settings.clone()
         }
     }
@@ -105,20 +125,21 @@ pub fn source_of(part: &Part, labels: &[String]) -> Result<Source> {
 }
 
 /// What the weights of a folder have learnt: a run's, or those of a smaller model that was made of one.
-pub fn learnt_by(folder: &Path) -> Result<Vec<Source>> {
-    Ok(Record::of(&settings_of(folder)?).left_behind().seen)
+pub fn learnt_by(folder: &Path) -> Result<Record> {
+    Ok(Record::read(folder)?.left_behind())
 }
 
 /// Whether one model's record has all rows of the other's, which names some.
 pub fn names_all_of(folder: &Path, other: &Path) -> Result<bool> {
-    let sources = |folder: &Path| -> Result<Vec<Source>> {
-        let Record { data, new, seen } = Record::of(&settings_of(folder)?);
-        Ok(data.into_iter().chain(new).chain(seen).collect())
+    let read = |folder: &Path| -> Result<(Vec<Source>, Vec<String>)> {
+        let Record { data, new, seen, unrecorded } = Record::read(folder)?;
+        Ok((data.into_iter().chain(new).chain(seen).collect(), unrecorded))
     };
-    let named = sources(folder)?;
-    let others = sources(other)?;
+    let (named, unrecorded) = read(folder)?;
+    let (others, others_unrecorded) = read(other)?;
     let is_named = |source: &Source| named.iter().any(|named| has_all_of(named, source));
-    Ok(!others.is_empty() && others.iter().all(is_named))
+    let is_said = |model: &String| unrecorded.contains(model);
+    Ok(!others.is_empty() && others.iter().all(is_named) && others_unrecorded.iter().all(is_said))
 }
 
 /// Whose file is another one since, that is told where it is read.
@@ -133,7 +154,7 @@ fn has_all_of(source: &Source, other: &Source) -> bool {
 ///
 /// Errors: those of [`read`].
 pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
-    let mut record = Record::of(&settings_of(&model.folder)?);
+    let mut record = Record::read(&model.folder)?;
     if record == Record::default() {
         return Ok(None);
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::Finetune;
 use crate::chosen::Chosen;
 use crate::console::Console;
-use crate::earlier::learnt_by;
+use crate::earlier::{Record, learnt_by};
 use crate::failure::{INTERRUPTED, Usage};
 use crate::job::{self, Job, Rows, Verb};
 use crate::machine::peak_rss_mib;
@@ -189,12 +189,12 @@ pub fn prepare(job: &mut Job, unlabelled: &[String], console: &mut Console) -> R
         rows.eval.as_ref().map(|eval| encode(&encoder, &eval.examples, length)).transpose()?;
     tell_tokens(&train_tokens, eval_tokens.as_ref(), &job.plan, console)?;
     let weights = WeightsFrom::asked(&job.layers.settings, &base_folder)?;
-    let mut seen = match weights {
+    let mut learnt = match weights {
         WeightsFrom::Folder => learnt_by(&base_folder)?,
-        WeightsFrom::Seed => Vec::new(),
+        WeightsFrom::Seed => Record::default(),
     };
-    seen.extend(followed);
-    job.layers.settings.seen = (!seen.is_empty()).then_some(seen);
+    learnt.seen.extend(followed);
+    learnt.behind(&mut job.layers.settings);
     let features = Features::default();
     let examples = rows.eval.as_ref().map_or(&[][..], |eval| &eval.examples);
     let chose = Chosen::new("the checkpoint", examples, |_| true);

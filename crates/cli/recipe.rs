@@ -36,6 +36,7 @@ fn refuse_foreign(settings: &Settings, origin: &str) -> Result<()> {
         ("base", s.base.is_some()),
         ("new", s.new.is_some()),
         ("seen", s.seen.is_some()),
+        ("unrecorded", s.unrecorded.is_some()),
         ("label-map", s.label_map.is_some()),
         ("train-split", s.train_split.is_some()),
         ("eval-split", s.eval_split.is_some()),

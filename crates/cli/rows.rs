@@ -97,10 +97,11 @@ pub fn read(
         hub,
     };
     let mut record = Record::of(before);
-    let mut unknown = Vec::new();
     if record == Record::default() && args.old.as_deref() == Some("none") {
-        seen::without_record(model, &mut unknown, console);
+        record.unrecorded.push(model.name.clone());
     }
+    let mut unknown = Vec::new();
+    record.unrecorded.iter().for_each(|name| seen::without_record(name, &mut unknown, console));
     let earlier = old_rows(args, &mut record, model, &mut reader, console)?;
     let (old, held_before): (Vec<Part>, Vec<Option<Part>>) =
         earlier.into_iter().map(|earlier| (earlier.seen, earlier.held_out)).unzip();

@@ -12,6 +12,7 @@ use crate::args::Compare;
 use crate::chosen;
 use crate::console::Console;
 use crate::data::Wishes;
+use crate::earlier::Record;
 use crate::facts::Facts;
 use crate::failure::Usage;
 use crate::found::Found;
@@ -35,19 +36,22 @@ pub fn train_of(
 ) -> Option<Split> {
     let read = or_unknown(earlier::trained_on(model, hub, console), model, notes, console)?;
     if read.is_none() {
-        without_record(model, notes, console);
+        without_record(&model.name, notes, console);
     }
+    let of_before = or_unknown(Record::read(&model.folder), model, notes, console)?.unrecorded;
+    of_before.iter().for_each(|name| without_record(name, notes, console));
     read
 }
 
-/// Says and notes that nothing tells the rows that a model was trained on.
-pub fn without_record(model: &Found, notes: &mut Vec<String>, console: &mut Console) {
+/// Says and notes, once, that nothing tells the rows that a model was trained on.
+pub fn without_record(model: &str, notes: &mut Vec<String>, console: &mut Console) {
     let said = format!(
-        "{} has no record of the rows that it was trained on, so whether these are among them isn't known",
-        model.name
+        "{model} has no record of the rows that it was trained on, so whether these are among them isn't known"
     );
-    console.say(&said);
-    notes.push(said);
+    if !notes.contains(&said) {
+        console.say(&said);
+        notes.push(said);
+    }
 }
 
 /// `None` where reading failed, which is said and noted.

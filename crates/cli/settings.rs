@@ -102,6 +102,9 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(alias = "unlabelled")]
     pub seen: Option<Vec<Source>>,
+    /// Models before it that had no record of their training rows
+    #[arg(skip)]
+    pub unrecorded: Option<Vec<String>>,
 
     /// auto, cpu, cuda[:N] or metal [default: auto]
     #[arg(long, value_name = "DEVICE")]
@@ -377,7 +380,9 @@ pub fn to_toml(settings: &Settings) -> Result<String> {
         Some(_) => {
             "# What this update was made with; the next update reads here which rows the model has seen.\n"
         }
-        None if settings.data.is_none() && settings.seen.is_some() => {
+        None if settings.data.is_none()
+            && (settings.seen.is_some() || settings.unrecorded.is_some()) =>
+        {
             "# Rows that these weights have learnt.\n"
         }
         None => {

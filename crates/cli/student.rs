@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args::Student;
 use crate::console::Console;
 use crate::data::Wishes;
-use crate::earlier::learnt_by;
+use crate::earlier::{Record, learnt_by};
 use crate::failure::Usage;
 use crate::progress::count;
 use crate::reader::Reader;
@@ -61,11 +61,13 @@ pub fn student(args: &Student, console: &mut Console) -> Result<u8> {
         None => None,
     };
     let words = trimmed.as_ref().map(|trimmed| trimmed.kept.clone());
-    let seen = if is_resized { Vec::new() } else { learnt_by(&from)? };
+    let learnt = if is_resized { Record::default() } else { learnt_by(&from)? };
     std::fs::create_dir_all(to).with_context(|| format!("{}: can't be written", to.display()))?;
     // Before the weights, which would be without it where this is killed.
-    if !seen.is_empty() {
-        let record = settings::to_toml(&Settings { seen: Some(seen), ..Settings::default() })?;
+    if learnt != Record::default() {
+        let mut settings = Settings::default();
+        learnt.behind(&mut settings);
+        let record = settings::to_toml(&settings)?;
         lowchurn_distill::write_file(&to.join("run.toml"), record.as_bytes())?;
     }
     match is_resized {

@@ -16,7 +16,7 @@ use crate::args::Repair;
 use crate::base;
 use crate::chosen::{self, Chosen};
 use crate::console::Console;
-use crate::earlier;
+use crate::earlier::{self, Record};
 use crate::failure::Usage;
 use crate::reporting::{self, Told};
 use crate::rows::settings_of;
@@ -113,18 +113,22 @@ fn run_of(models: &Models) -> Result<Vec<u8>> {
         let plain = Settings { max_length, ..Settings::default() };
         return Ok(settings::to_toml(&plain)?.into_bytes());
     }
-    let mut seen = Vec::new();
+    let mut learnt = Record::default();
     for other in models.new[1..].iter().chain([&models.old]) {
         if !earlier::names_all_of(&new.folder, &other.folder)? {
-            seen.extend(earlier::learnt_by(&other.folder)?);
+            let others = earlier::learnt_by(&other.folder)?;
+            learnt.seen.extend(others.seen);
+            learnt.unrecorded.extend(others.unrecorded);
         }
     }
-    if seen.is_empty() {
+    if learnt == Record::default() {
         return fs::read(&run).with_context(|| run.display().to_string());
     }
-    let own = settings_of(&new.folder)?;
-    let seen = own.seen.clone().into_iter().flatten().chain(seen).collect();
-    Ok(settings::to_toml(&Settings { seen: Some(seen), ..own })?.into_bytes())
+    let mut own = settings_of(&new.folder)?;
+    learnt.seen.splice(..0, own.seen.take().unwrap_or_default());
+    learnt.unrecorded.splice(..0, own.unrecorded.take().unwrap_or_default());
+    learnt.behind(&mut own);
+    Ok(settings::to_toml(&own)?.into_bytes())
 }
 
 /// The names of a model's files in a folder, ascending: those that its manifest lists.

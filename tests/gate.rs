@@ -35,7 +35,7 @@ fn the_gate_says_the_verdict_by_its_exit_code() {
     assert_eq!(
         done.out,
         "FAIL\n  FAIL          churn: 4 of 400 rows changed (1.00%), the limit is 0.20%; with 95% confidence it is at least \
-         0.34%\n  note: judged by the limits given to gate, and by the report's own where none was given in their place, from the counts in \
+         0.34%\n  note: judged by the limits given now, and by the report's own where none was given in their place, from the counts in \
          the report\n"
     );
     // Limits that aren't given stay the report's own, and so does its confidence.

@@ -99,6 +99,10 @@ fn a_post_shift_is_a_model_like_any_other() {
     let manifest = lab.json("shifted/manifest.json");
     assert_eq!(manifest["post_shift"]["bias"], said["bias"]);
     assert!(manifest["files"]["model.safetensors"].as_str().unwrap().len() == 64);
+    // It takes the place of another model, so it isn't published unseen.
+    let unseen = lab.run("publish $T/shifted --to me/shifted --dry-run --license mit").expect(2);
+    let said = "$T/shifted: it was made from $T/model, and there is no report.json that says how close to it it is";
+    assert!(unseen.error().starts_with(said), "{}", unseen.err);
     let tree = lab.tree("shifted");
     let again = lab.ok(&format!("{shift} --output $T/shifted"));
     assert!(again.out.contains("is finished") || again.err.contains("is finished"));

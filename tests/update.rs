@@ -20,6 +20,11 @@ fn an_update_is_an_ordinary_run_and_the_base_of_the_next() {
     }
     let settings = lab.text("shop-v2/run.toml");
     assert!(settings.contains("method = \"distil:lambda=0.5,"), "{settings}");
+    let refused = lab.run("finetune --plan $T/shop-v2/run.toml --output $T/x").expect(2);
+    assert_eq!(
+        refused.error(),
+        "$T/shop-v2/run.toml: an update's record is no plan of finetune or distil; run update again with the flags that it had"
+    );
     let manifest = lab.json("shop-v2/manifest.json");
     assert_eq!(
         manifest["provenance"]["old"][0],

@@ -51,11 +51,11 @@ pub enum Verb {
     Sweep(Box<Sweep>),
     /// Without training: models between the deployed one and its successor, and the one of them to deploy
     Repair(Box<Repair>),
-    /// Without training: a number a class added to a model's logits, so that the class that is worst off is predicted more often
+    /// Without training: add one number per class to a model's logits, to help the class that is worst off
     PostShift(Box<PostShift>),
     /// Train a student from larger teachers, of another architecture or tokenizer where need be
     Distil(Box<Distil>),
-    /// Without training: what a student starts from, as some layers and words of a model, or as another size of it
+    /// Without training: make what a student starts from: fewer layers, fewer word pieces, or another size
     Student(Box<Student>),
     /// Compare two models, or two files of predictions: churn, negative flips, slices; report.html and report.json
     Compare(Box<Compare>),
@@ -317,6 +317,27 @@ mod tests {
             }
         }
         assert!(n > 60, "{n} commands");
+    }
+
+    #[test]
+    fn flags_that_a_verb_refuses_are_not_in_its_help() {
+        let check = |verb: &str, flag: &str, is_said: bool| {
+            let mut command = Args::command();
+            let help = command.find_subcommand_mut(verb).unwrap().render_long_help().to_string();
+            assert_eq!(help.contains(&format!(" --{flag} ")), is_said, "{verb} --{flag}");
+        };
+        for (verb, is_said) in [("finetune", true), ("update", false), ("sweep", false)] {
+            for flag in ["train-split", "eval-split", "eval-fraction", "patience", "problem-type"] {
+                check(verb, flag, is_said);
+            }
+        }
+        for (verb, is_said) in [("update", true), ("repair", false)] {
+            check(verb, "max-slice-nfr", is_said);
+            check(verb, "max-class-nfr", is_said);
+        }
+        for (verb, is_said) in [("compare", true), ("gate", false), ("publish", false)] {
+            check(verb, "golden", is_said);
+        }
     }
 
     #[test]

@@ -394,6 +394,7 @@ mod tests {
             data: Some(Source { split: Some("train[:9]".into()), ..source("old.csv", Some(0.2)) }),
             new: vec![source("new.csv", None), source("newer.csv", Some(0.1))],
             seen: vec![source("traffic.csv", None)],
+            unrecorded: vec!["owner/model".into()],
         };
         let there = |record: &Record| {
             let settings = record.onto(&Settings::default());
@@ -413,5 +414,6 @@ mod tests {
         assert_eq!(seen, ["traffic.csv", "old.csv", "new.csv", "newer.csv"]);
         assert!(behind.seen[1..].iter().all(|source| source.held_out_fraction.is_none()));
         assert!(behind.is_empty());
+        assert_eq!(behind.unrecorded, ["owner/model"]);
     }
 }

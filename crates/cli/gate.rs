@@ -120,11 +120,11 @@ fn certificate(flags: &BudgetFlags, report: &Report, path: &Path) -> Result<Cert
     let mut certificate = certify_again(own, &given, &rows)?;
     let limits = own.and_then(|own| own.limits.as_ref());
     certificate.notes.push(match (own, limits) {
-        (None, _) => "judged by the limits given to gate, from the counts in the report".into(),
-        (Some(_), Some(_)) => "judged by the limits given to gate, and by the report's own where none was given in their place, from \
+        (None, _) => "judged by the limits given now, from the counts in the report".into(),
+        (Some(_), Some(_)) => "judged by the limits given now, and by the report's own where none was given in their place, from \
             the counts in the report"
             .into(),
-        (Some(_), None) => "judged by the limits given to gate alone, from the counts in the report; it was made before reports kept \
+        (Some(_), None) => "judged by the limits given now alone, from the counts in the report; it was made before reports kept \
             their limits"
             .into(),
     });

@@ -62,6 +62,10 @@ pub fn open(args: &Finetune, verb: &Verb, console: &mut Console) -> Result<Job> 
         Some(path) => settings::read_plan(path)?,
         None => Settings::default(),
     };
+    if let (Some(path), true) = (&args.plan, plan_file.base.is_some() || plan_file.new.is_some()) {
+        let said = "an update's record is no plan of finetune or distil; run update again with the flags that it had";
+        return Err(Usage(format!("{}: {said}", path.display())).into());
+    }
     let mut flags = Settings { data: args.data.clone(), ..args.method.onto(&args.settings)? };
     if args.probe {
         flags.train_only = Some(TrainOnly::LastLayer);

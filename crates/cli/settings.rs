@@ -209,8 +209,8 @@ pub struct Settings {
     #[arg(long, alias = "label_smoothing_factor", alias = "label_smoothing", value_name = "SHARE")]
     pub label_smoothing: Option<f64>,
 
-    /// `balanced`, or weights of the classes that are named: `NAME=2,OTHER=0.5`. Of the label's term; the divisor stays the number of
-    /// rows
+    /// `balanced`, or weights of the classes that are named: `NAME=2,OTHER=0.5`. They weight the label's term; the loss is
+    /// still divided by the number of rows
     #[arg(long, alias = "class_weights", value_name = "WEIGHTS")]
     pub class_weights: Option<String>,
 
@@ -227,11 +227,11 @@ pub struct Settings {
     #[arg(long, value_name = "PARTS")]
     pub freeze: Option<Freeze>,
 
-    /// `biases`: of everything else nothing is trained but the head (BitFit). `last-layer`: a linear probe, see --probe
+    /// `biases`: train all biases and the head, nothing else (BitFit). `last-layer`: a linear probe, see --probe
     #[arg(long, alias = "train_only", value_name = "WHAT")]
     pub train_only: Option<TrainOnly>,
 
-    /// Each layer learns at this share of the rate of the one above it, the highest of that of the head [default: 1]
+    /// Learning rate of a layer as a share of that of the layer above; the head has the full rate [default: 1]
     #[arg(long, alias = "layer_decay", value_name = "SHARE")]
     pub layer_decay: Option<f64>,
 

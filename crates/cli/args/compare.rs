@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::update::without;
 use super::{BudgetFlags, Scoring};
 use crate::served::{Form, form};
 
@@ -125,7 +126,7 @@ pub struct Compare {
 }
 
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, mut_args(|arg| without(&["golden"], arg)))]
 pub struct Gate {
     /// The report.json of an update or a comparison, or the folder with it; of a report whose rows chose the model (a sweep, a repair without a budget)
     /// no limit passes

@@ -28,11 +28,11 @@ pub struct Diagnose {
     #[arg(long, value_name = "TASK|DATASET|FILE")]
     pub train_data: Option<String>,
 
-    /// The same as predictions, where TEACHER is a file
+    /// Training rows as predictions of the teacher, where TEACHER is a file
     #[arg(long, value_name = "FILE.jsonl")]
     pub teacher_train: Option<String>,
 
-    /// And where STUDENT is one
+    /// Training rows as predictions of the student, where STUDENT is a file
     #[arg(long, value_name = "FILE.jsonl")]
     pub student_train: Option<String>,
 
@@ -40,7 +40,7 @@ pub struct Diagnose {
     #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
     pub quantile: f64,
 
-    /// Of the intervals
+    /// Confidence of the intervals
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     pub confidence: f64,
 
@@ -53,8 +53,9 @@ pub struct Diagnose {
     #[arg(long, value_name = "N")]
     pub directions: Option<usize>,
 
-    /// How noisy the student's gradients are on the rows (of --train-data, where that is given), and what the teacher takes away of it,
-    /// over so many batches of the rows that its own had (32 where those went by tokens), in the weights that it was trained in; each costs two passes, and a third where the teacher has the student's architecture
+    /// Measure the noise of the student's gradients over so many batches, and what the teacher takes away of it, in the weights that
+    /// were trained. Batches are as large as the student's were (32 rows if those went by tokens), on --train-data where given; each
+    /// costs a forward pass and two backward ones, and every sixteenth more where the teacher has the student's architecture
     #[arg(long, value_name = "N")]
     pub gradients: Option<usize>,
 

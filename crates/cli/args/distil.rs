@@ -91,7 +91,7 @@ pub struct StateFlags {
     #[arg(long, value_name = "NAME", value_parser = named::<TextVector>("mean, first or pooled"))]
     pub teacher_vector: Option<TextVector>,
 
-    /// The student's, of the same names [default: pooled]
+    /// The student's vector: mean, first or pooled [default: pooled]
     #[arg(long, value_name = "NAME", value_parser = named::<TextVector>("mean, first or pooled"))]
     pub student_vector: Option<TextVector>,
 }

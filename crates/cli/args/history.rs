@@ -27,7 +27,7 @@ pub struct History {
     #[arg(long, value_name = "NUMBER")]
     pub tolerance: Option<f64>,
 
-    /// Of all intervals
+    /// Confidence of all intervals
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     pub confidence: f64,
 

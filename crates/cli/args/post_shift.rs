@@ -40,15 +40,15 @@ pub struct PostShift {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub worst_class_weight: Option<f64>,
 
-    /// Likewise: what the rest of that weight is for, the mean over classes (balanced) or over rows (standard) [default: balanced]
+    /// The rest of the robust objective: the mean over classes (balanced) or over rows (standard) [default: balanced]
     #[arg(long, value_enum)]
     pub base: Option<ShiftBase>,
 
-    /// Likewise: how far weights of classes move in a round [default: 0.1]
+    /// How far the robust objective moves the weights of classes in a round [default: 0.1]
     #[arg(long, value_name = "NUMBER")]
     pub step: Option<f64>,
 
-    /// Likewise: rounds of the search, of which the best is taken [default: 500]
+    /// Rounds of the robust objective's search, of which the best is taken [default: 500]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::BudgetFlags;
-use super::update::share;
+use super::update::{share, without};
 
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, mut_args(|arg| without(&["golden"], arg)))]
 pub struct Publish {
-    /// The folder of a finished run: of finetune, update, distil or repair
+    /// The folder of a finished run: of finetune, update, distil, repair or post-shift
     #[arg(value_name = "DIR")]
     pub run: PathBuf,
 
@@ -62,7 +62,7 @@ pub struct Publish {
     #[arg(long)]
     pub with_table: bool,
 
-    /// Leave the rows' texts in the report; without this only ids, labels and scores are published
+    /// Publish the rows' texts in the report; without this only ids, labels and scores are
     #[arg(long)]
     pub with_texts: bool,
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::BudgetFlags;
+use super::update::without;
 
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, mut_args(|arg| without(&["max_slice_nfr", "max_class_nfr"], arg)))]
 pub struct Repair {
     /// The deployed model: a folder in the hub's layout, a hub id, a name from models/
     #[arg(value_name = "OLD")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::ValueEnum;
+use clap::{Arg, ValueEnum};
 use lowchurn_distill::Moment;
 
 use crate::failure::Usage;
@@ -106,15 +106,16 @@ impl Init {
 /// How one run is trained. A sweep has lists of the same flags.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq)]
 pub struct MethodFlags {
-    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain; of an update, distil]
+    /// How it is trained, such as `distil:lambda=0.5,temperature=2` or `mixup:alpha=0.4` [default: retrain in finetune, else distil]
     #[arg(long, value_name = "METHOD[:KEY=VALUE,...]")]
     pub method: Option<String>,
 
-    /// The teacher's weight: 0.5, 0.9..0.1, 1..0@STEP, 1..0@50% or churn<=LIMIT; for methods with a teacher [default: 0.5]
+    /// The teacher's weight, for methods with a teacher: 0.5, 0.9..0.1, 0.9..0.1~cosine, 1..0@STEP, 1..0@50%, 0.7*1.047@100<=0.9 or
+    /// churn<=LIMIT; of an update also a list, one training each: 0.3,0.5 [default: 0.5]
     #[arg(long, value_name = "LAMBDA")]
     pub lambda: Option<String>,
 
-    /// Of teacher and student in the teacher's term, which is multiplied by T² [default: 1]
+    /// Temperature of the teacher's term, for teacher and student; the term is multiplied by T² [default: 1]
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
 
@@ -123,7 +124,7 @@ pub struct MethodFlags {
     #[arg(long, value_name = "OBJECTIVE[:KEY=VALUE,...]")]
     pub objective: Option<String>,
 
-    /// Of the robust objective: 0 is the mean over classes, 1 the worst class alone [default: 1]
+    /// Share of the worst class in the robust objective: 0 is the mean over classes, 1 the worst class alone [default: 1]
     #[arg(long, alias = "worst_class_weight", value_name = "SHARE", value_parser = share)]
     pub worst_class_weight: Option<f64>,
 
@@ -207,11 +208,11 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_nfr: Option<f64>,
 
-    /// The same on every slice; see --slice
+    /// At most this share of each slice's rows goes from right to wrong; slices with too few labelled rows aren't judged
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_slice_nfr: Option<f64>,
 
-    /// The same on every true class
+    /// At most this share of each true class's rows goes from right to wrong
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_class_nfr: Option<f64>,
 
@@ -223,7 +224,7 @@ pub struct BudgetFlags {
     #[arg(long, value_name = "FILE")]
     pub golden: Option<PathBuf>,
 
-    /// Of the verdict [default: 0.95; of a report that is judged again, its own]
+    /// Confidence of the verdict [default: 0.95; of a report that is judged again, its own]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub confidence: Option<f64>,
 }
@@ -245,8 +246,21 @@ impl BudgetFlags {
     }
 }
 
+/// Settings of a fine-tuning that mean nothing here, and are refused.
+const FOREIGN: [&str; 6] =
+    ["train_split", "eval_split", "eval_fraction", "fresh_head", "patience", "problem_type"];
+
+fn without_foreign(arg: Arg) -> Arg {
+    without(&FOREIGN, arg)
+}
+
+/// What flags of several verbs have and one of them refuses isn't in its help.
+pub fn without(names: &[&str], arg: Arg) -> Arg {
+    if names.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg }
+}
+
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, mut_args(without_foreign))]
 pub struct Update {
     #[command(flatten)]
     pub deployed: Deployed,
@@ -261,7 +275,7 @@ pub struct Update {
     #[arg(long, value_enum, default_value_t = Init::Warm)]
     pub init: Init,
 
-    /// How far back to the old weights candidates go: shares of the old weights, `0:1:0.1` or `none`
+    /// Under a budget, with a warm start: models between old and new weights to choose among, as shares of the old ones, or `none`
     #[arg(long, value_name = "FROM:TO:STEP", default_value = "0:1:0.1")]
     pub interpolate: String,
 
@@ -284,7 +298,7 @@ pub struct Update {
 }
 
 #[derive(clap::Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, mut_args(without_foreign))]
 pub struct Sweep {
     #[command(flatten)]
     pub deployed: Deployed,
@@ -323,8 +337,8 @@ pub struct Sweep {
     #[arg(long, value_name = "GRID", default_value = "0:1:0.1")]
     pub interpolate: String,
 
-    /// Ensembles of so many retrains, one seed after the other: the mean of their probabilities; `3,5` needs five seeds, and with five
-    /// those of 3 lack two, so that they stand in the table alone
+    /// Ensembles of so many retrains, one seed after the other: the mean of their probabilities; `3,5` needs five seeds, and an
+    /// ensemble of 3 that doesn't use all of them is in the table alone
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..))]
     pub ensemble_of: Vec<u32>,
 

@@ -51,8 +51,8 @@ pub fn read(args: &Publish) -> Result<Run> {
     let path = folder.join("manifest.json");
     if !path.is_file() {
         return Err(Usage(format!(
-            "{shown} holds no finished run: there is no manifest.json in it; publish the folder that finetune, update, distil or \
-             repair says it wrote"
+            "{shown} holds no finished run: there is no manifest.json in it; publish the folder that finetune, update, distil, \
+             repair or post-shift says it wrote"
         ))
         .into());
     }
@@ -121,8 +121,9 @@ pub fn read(args: &Publish) -> Result<Run> {
 /// The deployed model that the run is to take the place of, where its records name one.
 fn earlier(manifest: &Value, settings: &Settings) -> Option<String> {
     let of_repair = &manifest["repair"]["made_from"]["old"]["name"];
+    let of_shift = &manifest["post_shift"]["made_from"]["model"]["name"];
     let of_old = &manifest["provenance"]["old"][0];
-    let recorded = [of_repair, of_old].into_iter().find_map(|name| name.as_str());
+    let recorded = [of_repair, of_shift, of_old].into_iter().find_map(|name| name.as_str());
     recorded.map(str::to_string).or(settings.base.clone())
 }
 

@@ -424,13 +424,32 @@ fn two_models_are_scored_and_their_flips_have_training_rows_beside_them() {
     let done = lab.run("gate $T/seen/report.json").expect(11);
     assert_eq!(done.out.matches("these rows chose the weights of $T/two").count(), 1);
     lab.run("gate $T/seen/report.json --max-churn 98%").expect(11);
+    let refused = lab
+        .run("compare $T/one $T/two --data tickets --split train[150:450] --output $T/two")
+        .expect(2);
+    assert_eq!(
+        refused.error(),
+        "--output $T/two is a run's folder, whose own report this would write over; choose another, such as $T/two/compare"
+    );
+    // What can be read of a record counts where another source is gone.
+    let run = lab.text("two/run.toml");
+    lab.write(
+        "two/run.toml",
+        format!("{run}\n[[seen]]\ndata = \"$T/gone.csv\"\n")
+            .replace("$T", lab.root().to_str().unwrap()),
+    );
+    let done = lab.ok(&format!("{seen} --split train[150:450]"));
+    let said = "50 of 300 rows have a text that $T/two was trained on; they are left out";
+    assert!(done.err.contains(said), "{}", done.err);
+    assert!(done.err.contains("$T/two: rows that it was trained on can't be read"), "{}", done.err);
+    lab.write("two/run.toml", run);
     // Where they were is gone: that is said, and nothing is known of them.
     for model in ["one", "two"] {
         let run = lab.text(&format!("{model}/run.toml"));
         lab.write(&format!("{model}/run.toml"), run.replace("train[:200]", "gone"));
     }
     let done = lab.ok(&format!("{seen} --split train[150:450]"));
-    let said = "$T/two: the rows that it was trained on can't be read, so whether these are among them isn't known: ";
+    let said = "$T/two: rows that it was trained on can't be read, so whether these are among them isn't known: ";
     assert!(done.err.contains(said), "{}", done.err);
     let unknown = report(&lab, "seen");
     assert_eq!(unknown["rows"], 240);

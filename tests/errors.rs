@@ -402,7 +402,7 @@ fn numbers_that_cannot_be() {
     flag("--dropout 1", "dropout is 1, expected a number from 0 up to, not with, 1");
     flag("--max-length 2", "max_length is 2, expected at least 3");
     flag("--max-length 600", "--max-length 600: tiny reads at most 128 tokens");
-    flag("--eval-fraction 1.5", "eval fraction 1.5 isn't between 0 and 1");
+    flag("--eval-fraction 1.5", "a held-out fraction of 1.5 isn't between 0 and 1");
     flag(
         "--seed 18446744073709551615",
         "seed is 18446744073709551615, expected at most 9223372036854775807",

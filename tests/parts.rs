@@ -174,6 +174,8 @@ fn an_update_by_adapters_keeps_its_adapter() {
                 --max-steps 4 --interpolate none --lora-rank 2 --learning-rate 1e-3 --output $T/next";
     lab.ok(line);
     let config = lab.json("next/adapter/adapter_config.json");
+    let files = lab.json("next/manifest.json")["files"].clone();
+    assert!(files["adapter/adapter_model.safetensors"].is_string(), "{files}");
     assert_eq!(config["base_model_name_or_path"], json!(lab.path("base")));
     let predict = |model: &str| {
         lab.ok(&format!(

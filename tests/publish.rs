@@ -27,6 +27,8 @@ fn a_run_goes_there_and_its_id_is_a_model() {
     let expected = [
         "README.md",
         "all_results.json",
+        // By it the rows that chose the checkpoint certify nothing of the published one either.
+        "chose.json",
         "config.json",
         "eval_results.json",
         "manifest.json",

@@ -137,7 +137,7 @@ fn what_the_old_weights_have_seen_is_not_forgotten() {
 
     std::fs::remove_file(lab.path("old.csv")).unwrap();
     let done = lab.ok(&format!("{line} --base $T/base --output $T/blind"));
-    let said = "$T/base: the rows that it was trained on can't be read, so whether these are among them isn't known";
+    let said = "$T/base: rows that it was trained on can't be read, so whether these are among them isn't known";
     assert!(done.err.contains(said), "{}", done.err);
     let report = lab.json("blind/report.json");
     assert!(report["alignment"].to_string().contains("isn't known"), "{report}");
@@ -257,7 +257,31 @@ fn numbers_for_labels_are_said() {
     ));
     says(
         &done,
-        "labels: numbers:train: its labels are numbers (0, 1, 2), taken as places in account, delivery, payment; \
+        "labels: numbers:train: its labels are numbers, taken as places among the model's classes (0 is account, 1 is delivery, 2 is payment); \
          --label-map says otherwise",
     );
+}
+
+#[test]
+fn what_of_a_folder_is_not_read_is_said() {
+    let lab = lab();
+    let eval = |data: &str| lab.ok(&format!("eval --model $T/base --data {data}"));
+    lab.write("formats/one.csv", plain(60..90));
+    lab.write("formats/two.tsv", plain(90..110).replace(',', "\t"));
+    says(
+        &eval("$T/formats"),
+        "$T/formats: a data set is read in one format; not read: two.tsv; name files to read others",
+    );
+    lab.write("splits/train.csv", plain(60..90));
+    let unlabelled = csv("text,label", 200..210, |n| format!("{},", text(n)));
+    let unlabelled = unlabelled.strip_prefix("text,label\n").unwrap();
+    lab.write("splits/validation.csv", plain(90..110) + unlabelled);
+    let done = eval("$T/splits");
+    says(&done, "splits: split validation of train, validation; --split names another");
+    assert!(done.out.contains(", 20 rows (10 without a label left out), "), "{}", done.out);
+    lab.write("numbers.csv", csv("text,label", 60..90, |n| format!("{},{}", text(n), n % 3)));
+    let said = "labels: numbers:train: its labels are numbers, taken as places among the model's classes (0 is account, 1 is delivery, 2 is \
+                payment); --label-map says otherwise";
+    says(&eval("$T/numbers.csv"), said);
+    says(&lab.ok("compare $T/base $T/base --data $T/numbers.csv"), said);
 }

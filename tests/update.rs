@@ -110,6 +110,37 @@ fn a_base_without_a_record() {
     assert_eq!(notes.matches("has no record of the rows").count(), 1, "{notes}");
 }
 
+/// A verdict of the model that was there would be taken for one of the new one.
+#[test]
+fn another_run_in_its_place_leaves_nothing_of_it() {
+    let lab = deployed();
+    lab.ok(&format!("{UPDATE} --new $T/new.jsonl --holdout $T/held.jsonl --output $T/there"));
+    assert!(lab.path("there/report.html").is_file() && lab.path("there/candidates").is_dir());
+    let line = "finetune $T/old.jsonl --model tiny --eval-split none --max-steps 1 --fresh --output $T/there";
+    lab.ok(line);
+    let left = lab.names("there");
+    for name in ["report.html", "report.md", "flips.jsonl", "update.json", "candidates"] {
+        assert!(!left.contains(&name.to_string()), "{left:?}");
+    }
+}
+
+/// Tables may lie in the base's own folder: they are nothing of the model.
+#[test]
+fn tables_beside_the_weights_are_no_part_of_the_model() {
+    let lab = deployed();
+    let line = "update --base $T/shop --tables $T/shop --max-steps 2 --interpolate none --new $T/new.jsonl --holdout $T/held.jsonl";
+    lab.ok(line);
+    let again = lab.ok(line);
+    assert!(
+        again.out.contains("$T/shop-v2 is finished") || again.err.contains("is finished"),
+        "{}",
+        again.out
+    );
+    lab.write("shop/run.toml", "max_length = \n");
+    let done = lab.run("eval --model $T/shop --data $T/held.jsonl").expect(3);
+    assert!(done.error().starts_with("$T/shop/run.toml: "), "{}", done.err);
+}
+
 /// Files of two classes often don't name them; the head is there all the same.
 #[test]
 fn a_head_whose_classes_have_no_names() {
@@ -514,6 +545,18 @@ fn new_rows_that_are_old_ones_are_told_of() {
         n_old + n_new
     );
     says(&done, &said);
+    // Labels that were put right since contradict those that the model's own rows still have.
+    lab.write("corrected.jsonl", rows(0..60, with(|_| "account")));
+    let n_other = (0..60).filter(|n| old_label(*n) != "account").count();
+    let done = lab.ok(&line.replace("$T/new.jsonl", "$T/corrected.jsonl"));
+    let said = format!(
+        "60 of 60 new rows have a text that $T/shop was trained on; they count twice now, {n_other} of them with another label than \
+         then, and both are learnt: take the old rows out where the new label is right"
+    );
+    says(&done, &said);
+    lab.write("part.jsonl", rows(60..90, |n| (n < 80).then(|| old_label(n).into())));
+    let done = lab.ok(&line.replace("$T/new.jsonl", "$T/part.jsonl"));
+    says(&done, "rows: 60 old, 30 new (10 without a label), 0 unlabelled; 200 held out");
 }
 
 #[test]

@@ -6,16 +6,17 @@ use anyhow::Result;
 use lowchurn_data::BatchSize;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
 use lowchurn_models::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_FILES, WEIGHTS_INDEX, shard_names,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_FILES, WEIGHTS_INDEX, has_weights, shard_names,
+    weight_files,
 };
 use serde::Deserialize;
 
-use crate::adapter;
 use crate::console::Console;
 use crate::data::tell_origin;
 use crate::failure::Usage;
 use crate::places;
 use crate::settings::Settings;
+use crate::{adapter, chosen};
 
 /// Where a model's files are, before any of them is fetched.
 pub struct Base {
@@ -313,6 +314,7 @@ fn wanted(listing: &Listing, shards: &[String]) -> Vec<String> {
     // Of others' repositories a file of such a name is something else.
     if RECORDS.iter().all(|name| has(name)) {
         wanted.extend(RECORDS.map(String::from));
+        wanted.extend(has(chosen::FILE).then(|| chosen::FILE.to_string()));
     }
     if has("model.safetensors") {
         wanted.push("model.safetensors".into());
@@ -334,14 +336,12 @@ fn small() -> impl Iterator<Item = &'static str> {
 
 /// Hash over all that a base folder contributes: config, tokenizer and weights.
 pub fn sha256(folder: &Path) -> Result<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)?
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| {
-            let is_weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
-            small().any(|small| small == name) || is_weights || name == "pytorch_model.bin"
-        })
-        .collect();
+    let mut names: Vec<String> =
+        small().filter(|name| folder.join(name).is_file()).map(String::from).collect();
+    // What else lies beside them, such as tables, is nothing of the base's. A base to be trained from scratch has a config alone.
+    if has_weights(folder) {
+        names.extend(weight_files(folder)?);
+    }
     names.sort();
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     Ok(lowchurn_distill::sha256_of_files(&paths)?)

@@ -47,6 +47,7 @@ pub fn compare(args: &Compare, console: &mut Console) -> Result<u8> {
     });
     sides::refuse_shards(&output, &[&old, &new])?;
     output::check(&output)?;
+    output::refuse_report_of_run(&output)?;
 
     let mut others = Vec::new(); // the plain retrain, then the runs of other seeds
     for text in args.retrain.iter().chain(&args.seed_run) {

@@ -64,7 +64,18 @@ pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
         Source::Hub { id, config, revision } => {
             of_hub(id, config.as_deref(), revision.as_deref(), hub, console)?
         }
-        Source::Folder(path) => Place::Local(Dataset::of_folder(path, None)?),
+        Source::Folder(path) => {
+            let dataset = Dataset::of_folder(path, None)?;
+            let others = dataset.other_formats(path)?;
+            if !others.is_empty() {
+                console.say(&format!(
+                    "{}: a data set is read in one format; not read: {}; name files to read others",
+                    path.display(),
+                    others.join(", ")
+                ));
+            }
+            Place::Local(dataset)
+        }
         Source::Files(paths) => Place::Local(Dataset::of_files(paths)?),
         Source::Task { name, .. } => return Err(Usage(format!("{name}: a task of a task")).into()),
     };

@@ -52,6 +52,7 @@ pub fn diagnose(args: &Diagnose, console: &mut Console) -> Result<u8> {
         .clone()
         .unwrap_or_else(|| default_output(("diagnose", "diagnosis"), names, is_model));
     output::check(&output)?;
+    output::refuse_report_of_run(&output)?;
     let precision = device::precision(args.scoring.bf16);
     let compute = Compute::open(&args.scoring.device, precision, console)?;
 

@@ -15,7 +15,7 @@ use crate::data::{self, CUT_SEED, Wishes};
 use crate::failure::Usage;
 use crate::found::Found;
 use crate::reader::{Part, Reader, unique};
-use crate::rows::settings_of;
+use crate::rows::{settings_of, text};
 use crate::settings::{Settings, Source};
 
 /// What a run writes down of the rows that its model has seen.
@@ -63,6 +63,15 @@ impl Record {
             seen: s.seen.unwrap_or_default(),
             unrecorded: s.unrecorded.unwrap_or_default(),
         }
+    }
+
+    /// A record for each source.
+    fn one_by_one(self) -> Vec<Record> {
+        let data = self.data.map(|data| Record { data: Some(data), ..Record::default() });
+        let new = self.new.into_iter().map(|new| Record { new: vec![new], ..Record::default() });
+        let seen =
+            self.seen.into_iter().map(|seen| Record { seen: vec![seen], ..Record::default() });
+        data.into_iter().chain(new).chain(seen).collect()
     }
 
     /// Whether there is nothing to train on again.
@@ -150,11 +159,30 @@ fn has_all_of(source: &Source, other: &Source) -> bool {
     plain(source) == plain(other) && (cut.is_none() || cut == other.held_out_fraction)
 }
 
-/// The rows that a model was trained on, in the order in which the next update reads them; `None` where its folder doesn't say.
+/// The rows that a model was trained on, as far as they can still be read, and why others can't.
+pub struct TrainedOn {
+    pub rows: Split,
+    pub unread: Vec<anyhow::Error>,
+}
+
+impl TrainedOn {
+    /// All of them.
+    ///
+    /// Errors: the first that kept rows from being read.
+    pub fn whole(self) -> Result<Split> {
+        match self.unread.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(self.rows),
+        }
+    }
+}
+
+/// The rows that a model was trained on, in the order in which the next update reads them; `None` where its folder doesn't say. Each
+/// source is read by itself: what became of one says nothing of the others.
 ///
-/// Errors: those of [`read`].
-pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Option<Split>> {
-    let mut record = Record::read(&model.folder)?;
+/// Errors: a record that can't be read.
+pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Option<TrainedOn>> {
+    let record = Record::read(&model.folder)?;
     if record == Record::default() {
         return Ok(None);
     }
@@ -167,12 +195,31 @@ pub fn trained_on(model: &Found, hub: &Hub, console: &mut Console) -> Result<Opt
         seen: Vec::new(),
         hub,
     };
-    let all = read(&mut record, model, &mut reader, console)?;
-    let mut seen: Vec<Part> = all.into_iter().map(|earlier| earlier.seen).collect();
-    seen.extend(read_seen(&mut record, model, &reader, console)?);
-    let names: Vec<&str> = seen.iter().map(|part| part.name.as_str()).collect();
+    let (mut parts, mut unread) = (Vec::new(), Vec::new());
+    for mut source in record.one_by_one() {
+        let read = read(&mut source, model, &mut reader, console).and_then(|labelled| {
+            let labelled = labelled.into_iter().map(|earlier| earlier.seen);
+            Ok(labelled.chain(read_seen(&mut source, model, &reader, console)?).collect::<Vec<_>>())
+        });
+        match read {
+            Ok(read) => parts.extend(read),
+            Err(error) => unread.push(error),
+        }
+    }
+    // Rows that chose a checkpoint are among those that it was trained on by another name.
+    let mut met = HashSet::new();
+    for part in &mut parts {
+        let is_first = |row: &Example| {
+            let (text, pair) = text(row);
+            let is_labelled = row.label.is_some() || row.target.is_some();
+            met.insert((text.to_string(), pair.to_string())) || is_labelled
+        };
+        part.examples.retain(is_first);
+    }
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let name = names.join(" + ");
-    Ok(Some(Split::new(&name, unique(seen), LabelSet::of_outputs(model.labels.clone())?)))
+    let labels = LabelSet::of_outputs(model.labels.clone())?;
+    Ok(Some(TrainedOn { rows: Split::new(&name, unique(parts), labels), unread }))
 }
 
 /// Reads all of a record's sources, in their order, with `reader`'s labels; fills in hashes that the record lacks.

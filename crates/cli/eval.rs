@@ -23,7 +23,7 @@ use crate::failure::Usage;
 use crate::found::own_length;
 use crate::machine::peak_rss_mib;
 use crate::progress::{Status, count, printable, scores_line};
-use crate::reader::Reader;
+use crate::reader::{Reader, numbers_as_places};
 use crate::{base, data, output, places};
 
 /// Rows with the logits of a model.
@@ -54,11 +54,15 @@ pub fn eval(args: Eval, console: &mut Console) -> Result<u8> {
     let targets = Targets::of(&scored.split.examples);
     let scores = evaluate_targets(&scored.predictions, &gold, &targets, &scored.outputs)?;
     console.tell(&format!(
-        "{} on {}: {}, {} rows, {:.0} rows/s",
+        "{} on {}: {}, {} rows{}, {:.0} rows/s",
         args.model,
         scored.split.name,
         scores_line(&scores),
         count(scores.rows),
+        match gold.len() as u64 - scores.rows {
+            0 => String::new(),
+            n => format!(" ({} without a label left out)", count(n)),
+        },
         gold.len() as f64 / scored.seconds,
     ))?;
     let mut event = json!({
@@ -124,10 +128,28 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
     if let Some(output) = asked.output {
         output::refuse_sources(output, &data.local_files(), &model_folder)?;
     }
+    let all = data.split_names();
+    let is_said = asked.split.is_some() || data.split.is_some() || all.len() == 1;
     let split = chosen_split(asked.split, &data)?;
+    if !is_said {
+        console.say(&format!(
+            "{}: split {split} of {}; --split names another",
+            data.name,
+            all.join(", ")
+        ));
+    }
     let wishes = wishes(scoring, outputs.kind);
     let split = match asked.label_map {
-        None => data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?,
+        None => {
+            let rows = data.read(&split, &wishes, labels, Some(&label_set), &hub, console)?;
+            if labels != Labels::Ignored
+                && let Some(said) =
+                    numbers_as_places(&rows, (&data, &split), &wishes, &hub, console)
+            {
+                console.say(&format!("labels: {said}"));
+            }
+            rows
+        }
         Some(map) => renamed(asked, map, (&split, wishes), label_set, &hub, console)?,
     };
     let encoder = TextEncoder::open(&model_folder)?;
@@ -141,7 +163,7 @@ pub fn score(asked: &Asked, console: &mut Console) -> Result<Scored> {
             .into());
         }
         Some(asked) => asked,
-        None => own_length(&model_folder, &classifier.config),
+        None => own_length(&model_folder, &classifier.config)?,
     };
     let tokens = encode(&encoder, &split.examples, max_length)?;
     if tokens.n_truncated > 0 {

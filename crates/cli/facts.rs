@@ -14,7 +14,7 @@ use crate::data::{self, Data, Wishes};
 use crate::eval::chosen_split;
 use crate::failure::Usage;
 use crate::progress::count;
-use crate::reader::is_of_labels;
+use crate::reader::{is_of_labels, numbers_as_places};
 use crate::reporting::both_texts;
 use crate::sides::{self, Source};
 use crate::slices::{self, Slices};
@@ -84,12 +84,15 @@ pub fn read_rows(
     hub: &Hub,
     console: &mut Console,
 ) -> Result<Split> {
+    let first = data.read(split, wishes, Labels::IfPresent, known, hub, console);
+    if let (Ok(rows), Some(known)) = (&first, known)
+        && rows.labels == *known
+        && let Some(said) = numbers_as_places(rows, (data, split), wishes, hub, console)
+    {
+        console.say(&format!("labels: {said}"));
+    }
     let mut read = |labels: Labels, known: Option<&LabelSet>| {
         data.read(split, wishes, labels, known, hub, console)
-    };
-    let first = match known {
-        Some(known) => read(Labels::IfPresent, Some(known)),
-        None => read(Labels::IfPresent, None),
     };
     let error = match first {
         Err(error) if known.is_some() && is_of_labels(&error) => error,

@@ -41,7 +41,7 @@ pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
     if config.labels.is_empty() {
         return Err(no_head(name));
     }
-    let max_length = own_length(&folder, &config);
+    let max_length = own_length(&folder, &config)?;
     let sha256 = base::sha256(&folder)?;
     let outputs = Outputs::of(&config).with_context(|| folder.display().to_string())?;
     let (name, labels) = (name.into(), config.labels);
@@ -50,12 +50,16 @@ pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
 
 /// Where texts are cut for a model: as in the run that made it, and of a model without a record where its tokenizer says; nowhere
 /// beyond its positions.
-pub fn own_length(folder: &Path, config: &Config) -> usize {
-    let text = std::fs::read_to_string(folder.join("run.toml")).unwrap_or_default();
-    let run: toml::Table = text.parse().unwrap_or_default();
+///
+/// Errors: a record that can't be read.
+pub fn own_length(folder: &Path, config: &Config) -> Result<usize> {
+    let path = folder.join("run.toml");
+    let text = if path.is_file() { std::fs::read_to_string(&path) } else { Ok(String::new()) };
+    let shown = || path.display().to_string();
+    let run: toml::Table = text.with_context(shown)?.parse().with_context(shown)?;
     let length = run.get("max_length").and_then(toml::Value::as_integer);
     let recorded = length.and_then(|length| usize::try_from(length).ok());
-    recorded.unwrap_or_else(|| served::longest(folder)).min(config.max_positions)
+    Ok(recorded.unwrap_or_else(|| served::longest(folder)).min(config.max_positions))
 }
 
 impl Found {

@@ -44,6 +44,7 @@ pub fn history(args: &History, console: &mut Console) -> Result<u8> {
     }
     let output = args.output.clone().unwrap_or_else(|| default_output(&newest));
     output::check(&output)?;
+    output::refuse_report_of_run(&output)?;
     let how = how(args);
     let precision = device::precision(args.scoring.bf16);
     let compute = Compute::open(&args.scoring.device, precision, console)?;

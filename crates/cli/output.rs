@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use lowchurn_distill::{
     ADAPTER, behind_links, is_written_into, remove_checkpoints, write_json, write_with,
 };
+use lowchurn_models::TOKENIZER_FILES;
 use serde_json::Value;
 
+use crate::chosen;
 use crate::failure::Usage;
 use crate::rows::settings_of;
 use crate::settings::Settings;
@@ -85,8 +87,10 @@ pub fn refuse_missing(path: &Path) -> Result<()> {
 
 /// Whether a run or an update made the folder. What `student` made has a record of what its weights had learnt, and no run.
 pub fn is_run(folder: &Path) -> bool {
-    let is_student =
-        |run: Settings| run.seen.is_some() && Settings { seen: None, ..run } == Settings::default();
+    let is_student = |run: Settings| {
+        run != Settings::default()
+            && Settings { seen: None, unrecorded: None, ..run } == Settings::default()
+    };
     folder.join("run.toml").is_file() && !settings_of(folder).is_ok_and(is_student)
 }
 
@@ -113,6 +117,18 @@ pub fn refuse_foreign(output: &Path, base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to write a report over the one that a run's folder has: an update's verdict is there, and its next start reads it.
+pub fn refuse_report_of_run(output: &Path) -> Result<()> {
+    match is_run(output) {
+        true => Err(Usage(format!(
+            "--output {0} is a run's folder, whose own report this would write over; choose another, such as {0}/compare",
+            output.display()
+        ))
+        .into()),
+        false => Ok(()),
+    }
+}
+
 /// Refuses to write predictions over the rows they are of, or over a file of the model they are from.
 pub fn refuse_sources(output: &Path, rows: &[&Path], model: &Path) -> Result<()> {
     let shown = output.display();
@@ -128,7 +144,7 @@ pub fn refuse_sources(output: &Path, rows: &[&Path], model: &Path) -> Result<()>
     let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
     let is_models = |name: &str| {
         let suffixes = [".safetensors", ".bin", ".index.json"];
-        FILES.contains(&name) || suffixes.iter().any(|suffix| name.ends_with(suffix))
+        files().any(|file| file == name) || suffixes.iter().any(|suffix| name.ends_with(suffix))
     };
     if folder.is_some()
         && folder == model.canonicalize().ok()
@@ -174,41 +190,49 @@ pub fn sweep(output: &Path, results: &Value, keeps_checkpoints: bool) -> Result<
 
 /// What a run leaves at the top of its folder. Its manifest first, so that a kill in between leaves no half of it
 /// believed; `run.toml`, by which the folder is known as a run's, last.
-const FILES: [&str; 20] = [
-    "manifest.json",
-    "model.safetensors",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "metrics.jsonl",
-    "trainer_state.json",
-    "eval_results.json",
-    "all_results.json",
-    "report.json",
-    "update.json",
-    "run.toml",
-];
+fn files() -> impl Iterator<Item = &'static str> {
+    let own = [
+        "metrics.jsonl",
+        "trainer_state.json",
+        "eval_results.json",
+        "all_results.json",
+        chosen::FILE,
+        "report.json",
+        "report.html",
+        "report.md",
+        "flips.jsonl",
+        "update.json",
+        "run.toml",
+    ];
+    let model = ["manifest.json", "model.safetensors", "config.json"];
+    model.into_iter().chain(TOKENIZER_FILES).chain(own)
+}
+
+/// Where it is there.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{}: can't be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// With all that is in it, where it is there.
+fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{}: can't be removed", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Removes what an earlier run left.
 pub fn start_over(output: &Path) -> Result<()> {
-    for name in FILES {
-        match fs::remove_file(output.join(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("{}: can't be removed", output.join(name).display()));
-            }
-            _ => {}
-        }
+    files().try_for_each(|name| remove_file(&output.join(name)))?;
+    for name in ["tensorboard", ADAPTER, "candidates"] {
+        remove_folder(&output.join(name))?;
     }
-    let _ = fs::remove_dir_all(output.join("tensorboard"));
-    let _ = fs::remove_dir_all(output.join(ADAPTER));
     Ok(remove_checkpoints(output, &[])?)
 }

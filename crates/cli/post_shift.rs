@@ -23,7 +23,7 @@ use crate::args::{PostShift, ShiftBase, ShiftFor};
 use crate::chosen::Chosen;
 use crate::console::Console;
 use crate::data;
-use crate::earlier::{self, Record};
+use crate::earlier::{self, Record, TrainedOn};
 use crate::eval::{Asked, Scored, chosen_split, score, wishes};
 use crate::failure::Usage;
 use crate::progress::count;
@@ -60,6 +60,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     });
     let model = found::describe(&args.model, folder.clone())?;
     let read = earlier::trained_on(&model, &hub, console);
+    let read = read.and_then(|rows| rows.map(TrainedOn::whole).transpose());
     let train = seen::or_unknown(read, &model, &mut Vec::new(), console).flatten();
     let trained = train.as_ref().map(seen::texts).unwrap_or_default();
     if args.trained_on.is_none()

@@ -11,7 +11,7 @@ use lowchurn_data::{
 use lowchurn_hub::Hub;
 
 use crate::console::Console;
-use crate::data::{self, CUT_SEED, Wishes};
+use crate::data::{self, CUT_SEED, Data, Wishes};
 
 /// Rows of one source, their labels aligned already.
 #[derive(Clone, Debug, Default)]
@@ -78,18 +78,9 @@ impl Reader<'_> {
         // Rows that show the known classes are aligned by name; any others are looked at as they name themselves.
         let found = match if self.map.is_empty() { read(Some(&known)) } else { read(None) } {
             Ok(rows) if rows.labels == known => {
-                // Numbers say nothing of names: what they are taken for is said, not assumed in silence.
-                if let (Ok(own), false) =
-                    (read(None), known.names().iter().any(|name| is_number(name)))
-                    && own.labels.names().iter().all(|name| is_number(name))
-                {
-                    let (numbers, names) =
-                        (own.labels.names().join(", "), known.names().join(", "));
-                    let name = &rows.name;
-                    self.said.push(format!(
-                        "{name}: its labels are numbers ({numbers}), taken as places in {names}; --label-map says otherwise"
-                    ));
-                }
+                let said =
+                    numbers_as_places(&rows, (&data, &split), &self.wishes, self.hub, console);
+                self.said.extend(said);
                 return Ok(part(rows, source, split, columns));
             }
             Ok(rows) => rows,
@@ -133,6 +124,36 @@ fn only_label(error: &anyhow::Error) -> Option<String> {
         DataError::TooFewLabels { names } => names.first().cloned(),
         _ => None,
     }
+}
+
+/// Numbers say nothing of names: what they are taken for is said, not assumed in silence. `None` where the rows name their classes.
+pub fn numbers_as_places(
+    rows: &Split,
+    (data, split): (&Data, &str),
+    wishes: &Wishes,
+    hub: &Hub,
+    console: &mut Console,
+) -> Option<String> {
+    let names = rows.labels.names();
+    if names.iter().any(|name| is_number(name)) {
+        return None;
+    }
+    let own = data.read(split, wishes, Labels::IfPresent, None, hub, console).ok()?;
+    if !own.labels.names().iter().all(|name| is_number(name)) {
+        return None;
+    }
+    let place = |number: &String| number.parse().ok().and_then(|at: usize| names.get(at));
+    let pairs = own
+        .labels
+        .names()
+        .iter()
+        .filter_map(|number| Some(format!("{number} is {}", place(number)?)));
+    let pairs: Vec<String> = pairs.collect();
+    let name = &rows.name;
+    Some(format!(
+        "{name}: its labels are numbers, taken as places among the model's classes ({}); --label-map says otherwise",
+        pairs.join(", ")
+    ))
 }
 
 fn is_number(name: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The rows of an update: those the deployed model was trained on, new ones, unlabelled ones, and held-out ones, with the
 //! labels of all brought to the deployed model's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -249,12 +249,22 @@ fn released(
 }
 
 fn say_twice(old: &[Part], new: &[Part], base: &str, console: &mut Console) {
-    let known: HashSet<Text> = old.iter().flat_map(|part| &part.examples).map(text).collect();
+    let all_old = old.iter().flat_map(|part| &part.examples);
+    let known: HashMap<Text, Option<u32>> = all_old.map(|row| (text(row), row.label)).collect();
     let all = || new.iter().flat_map(|part| &part.examples);
-    let n = all().filter(|row| known.contains(&text(row))).count();
+    let twice = || all().filter_map(|row| Some((row.label?, *known.get(&text(row))?)));
+    let n = all().filter(|row| known.contains_key(&text(row))).count();
+    let n_other = twice().filter(|(now, then)| then.is_some_and(|then| then != *now)).count();
     if n > 0 {
+        let other = match n_other {
+            0 => String::new(),
+            n => format!(
+                ", {} of them with another label than then, and both are learnt: take the old rows out where the new label is right",
+                count(n as u64)
+            ),
+        };
         console.say(&format!(
-            "{} of {} new rows have a text that {base} was trained on; they count twice now",
+            "{} of {} new rows have a text that {base} was trained on; they count twice now{other}",
             count(n as u64),
             count(all().count() as u64),
         ));

@@ -34,13 +34,19 @@ pub fn train_of(
     notes: &mut Vec<String>,
     console: &mut Console,
 ) -> Option<Split> {
-    let read = or_unknown(earlier::trained_on(model, hub, console), model, notes, console)?;
-    if read.is_none() {
+    let Some(trained) =
+        or_unknown(earlier::trained_on(model, hub, console), model, notes, console)?
+    else {
         without_record(&model.name, notes, console);
-    }
+        return None;
+    };
     let of_before = or_unknown(Record::read(&model.folder), model, notes, console)?.unrecorded;
     of_before.iter().for_each(|name| without_record(name, notes, console));
-    read
+    let is_some = !trained.rows.examples.is_empty() || trained.unread.is_empty();
+    for error in trained.unread {
+        or_unknown::<()>(Err(error), model, notes, console);
+    }
+    is_some.then_some(trained.rows)
 }
 
 /// Says and notes, once, that nothing tells the rows that a model was trained on.
@@ -63,11 +69,13 @@ pub fn or_unknown<T>(
 ) -> Option<T> {
     let tell = |error| {
         let said = format!(
-            "{}: the rows that it was trained on can't be read, so whether these are among them isn't known",
+            "{}: rows that it was trained on can't be read, so whether these are among them isn't known",
             model.name
         );
         console.say(&format!("{said}: {error:#}"));
-        notes.push(said);
+        if !notes.contains(&said) {
+            notes.push(said);
+        }
     };
     read.map_err(tell).ok()
 }

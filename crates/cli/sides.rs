@@ -90,7 +90,8 @@ pub fn find(
         (_, true) if !path.join("config.json").exists() => {
             let entries =
                 std::fs::read_dir(path).with_context(|| format!("{text}: can't be read"))?;
-            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+            let mut paths = paths.with_context(|| format!("{text}: can't be read"))?;
             let is_hidden = |path: &Path| {
                 path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
             };

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use lowchurn_churn::{Budget, Certificate, Golden, Pair, Predicted, Report, Unmatched, exit_code};
 use lowchurn_data::Split;
 use lowchurn_distill::{
-    ADAPTER, Method, Plan, Provenance, SelectBy, State, finished_provenance, release, write_file,
+    ADAPTER, Method, Plan, Provenance, SelectBy, State, finished_provenance, release_of, write_file,
 };
 use lowchurn_models::{Classifier, Head};
 use serde_json::json;
@@ -110,7 +110,6 @@ pub fn update(args: &Update, console: &mut Console) -> Result<u8> {
         return tell_finished(&report, &output, console);
     }
     if args.fresh {
-        let _ = fs::remove_dir_all(output.join("candidates"));
         output::start_over(&output)?;
     }
     update_record::write(&output, &made_from, &earlier)?;
@@ -305,25 +304,10 @@ fn write_model(updating: &Updating, trial: &Trial, init: Init, output: &Path) ->
         share_of_old: (trial.share > 0.0).then_some(trial.share),
         ..finished_provenance(&trial.trained)?
     };
-    copy_adapter(trial, output)?;
-    let state = State::new(model)?;
-    release(output, &state, &provenance, &trial.trained, 0, 0.0)?;
-    Ok(())
-}
-
-/// What was trained apart from its base, where that is what was chosen: a model on the way back to the old one is no base
-/// with that adapter.
-fn copy_adapter(trial: &Trial, output: &Path) -> Result<()> {
-    let (from, to) = (trial.trained.join(ADAPTER), output.join(ADAPTER));
-    let _ = fs::remove_dir_all(&to);
-    if trial.share > 0.0 || !from.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(&to)?;
-    for entry in fs::read_dir(&from)? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
+    // A model on the way back to the old one is no base with that adapter.
+    let keeps_adapter = trial.share == 0.0;
+    let _ = fs::remove_dir_all(output.join(ADAPTER));
+    release_of(&trial.trained, keeps_adapter, output, &State::new(model)?, &provenance)?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::args::{BudgetFlags, Init, Update};
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::updating::{Updating, starts_fresh};
-use crate::{base, device};
+use crate::{base, device, output};
 
 const FILE: &str = "update.json";
 
@@ -252,7 +252,7 @@ pub fn write(output: &Path, made_from: &MadeFrom, earlier: &[String]) -> Result<
     fs::create_dir_all(output)
         .with_context(|| format!("{}: can't be written", output.display()))?;
     for name in ["manifest.json", "report.json", "report.html", "report.md", "flips.jsonl"] {
-        let _ = fs::remove_file(output.join(name));
+        output::remove_file(&output.join(name))?;
     }
     let earlier = earlier.iter().map(|budget| (EARLIER.to_string(), budget.clone()));
     let all: MadeFrom = made_from.iter().cloned().chain(earlier).collect();

@@ -86,12 +86,15 @@ pub fn read(
     let mut rows = rows::read(args, &layers.settings, (&old, &before), shared, &hub, console)?;
     let unrecorded_length = length_said.is_some().then_some(old.max_length);
     rows.unknown.extend(length_said);
+    let new = &rows.train.examples[rows.n_old..rows.n_old + rows.n_new];
     console.tell(&format!(
-        "rows: {} old, {} new, {} unlabelled; {} held out",
+        "rows: {} old, {} new{}, {} unlabelled; {} held out{}",
         count(rows.n_old as u64),
         count(rows.n_new as u64),
+        without_label(new),
         count(rows.n_unlabelled as u64),
         count(rows.holdout.examples.len() as u64),
+        without_label(&rows.holdout.examples),
     ))?;
     for line in &rows.alignment {
         console.tell(&format!("labels: {line}"))?;
@@ -127,6 +130,14 @@ pub fn read(
         unrecorded_length,
         tokens: BTreeMap::new(),
     })
+}
+
+/// In brackets; nothing where all have one, or none.
+fn without_label(rows: &[Example]) -> String {
+    match rows.iter().filter(|row| row.label.is_none() && row.target.is_none()).count() {
+        n if n == 0 || n == rows.len() => String::new(),
+        n => format!(" ({} without a label)", count(n as u64)),
+    }
 }
 
 impl Updating {

@@ -89,8 +89,7 @@ pub fn flat_metrics(report: &Report, certificate: &Certificate) -> Map<String, V
         put(&format!("{name}_low"), interval.low);
         put(&format!("{name}_high"), interval.high);
     }
-    for check in &certificate.checks {
-        let name = flat(&check.name);
+    for (name, check) in names(&certificate.checks).iter().zip(&certificate.checks) {
         put(&format!("check_{name}_observed"), check.observed);
         put(&format!("check_{name}_limit"), check.limit);
         put(&format!("check_{name}_pass"), f64::from(check.verdict == Verdict::Pass));
@@ -99,9 +98,26 @@ pub fn flat_metrics(report: &Report, certificate: &Certificate) -> Map<String, V
     out
 }
 
-/// Everything else becomes one `_`.
+/// Of each check its own: classes such as C, C++ and C# differ in what can't stand in a name, and get a number.
+fn names(checks: &[Check]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for check in checks {
+        let name = flat(&check.name);
+        let mut own = name.clone();
+        for n in 2.. {
+            if !names.contains(&own) {
+                break;
+            }
+            own = format!("{name}_{n}");
+        }
+        names.push(own);
+    }
+    names
+}
+
+/// Letters and digits of any script in small ones; everything else becomes one `_`.
 fn flat(name: &str) -> String {
-    let parts = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    let parts = name.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("_").to_lowercase()
 }
 

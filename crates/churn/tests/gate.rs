@@ -4,8 +4,8 @@ mod fixture;
 mod problem;
 
 use lowchurn_churn::{
-    Budget, Candidate, Certificate, Flips, Golden, Measurements, Verdict, certify, exit_code,
-    flat_metrics, gate_markdown, junit, walk, withhold_pass,
+    Budget, Candidate, Certificate, Check, Flips, Golden, Measurements, Verdict, certify,
+    exit_code, flat_metrics, gate_markdown, junit, walk, withhold_pass,
 };
 use roxmltree::{Document, Node};
 
@@ -147,7 +147,7 @@ fn rows_that_chose_certify_nothing() {
 fn metrics_are_flat_names_and_numbers() {
     let report = fixture::full();
     let metrics = flat_metrics(&report, &certificate());
-    let is_plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let is_plain = |name: &String| name.chars().all(|c| c.is_alphanumeric() || c == '_');
     for (name, value) in &metrics {
         assert!(is_plain(name) && value.is_number(), "{name}: {value}");
     }
@@ -161,6 +161,17 @@ fn metrics_are_flat_names_and_numbers() {
         (&0.0.into(), &1.0.into())
     );
     assert_eq!(metrics["check_churn_limit"], 0.05);
+    // Each check has its own numbers, whatever its class is called.
+    let mut made = certificate();
+    let check = made.checks[0].clone();
+    let named =
+        |(n, name): (usize, &str)| Check { name: name.into(), observed: n as f64, ..check.clone() };
+    let names = ["NFR of class C", "NFR of class C++", "NFR of class C#", "NFR of class 退货"];
+    made.checks = names.into_iter().enumerate().map(named).collect();
+    let metrics = flat_metrics(&report, &made);
+    for (n, name) in ["c", "c_2", "c_3", "退货"].into_iter().enumerate() {
+        assert_eq!(metrics[&format!("check_nfr_of_class_{name}_observed")], n as f64);
+    }
     // What isn't known isn't there.
     assert!(!flat_metrics(&fixture::minimal(), &certificate()).contains_key("accuracy_new"));
 }

@@ -139,13 +139,13 @@ pub fn measure(
 /// The rows that the run was trained on, as its record names them.
 pub fn trained_on(run: &Run, console: &mut Console) -> Result<Split> {
     let rows = earlier::trained_on(&run.model, &crate::places::hub()?, console)?;
-    rows.ok_or_else(|| {
+    let rows = rows.ok_or_else(|| {
         Usage(format!(
             "--with-table: {} doesn't say which rows it was trained on",
             run.folder.join("run.toml").display()
         ))
-        .into()
-    })
+    })?;
+    rows.whole()
 }
 
 /// A rate as the card shows it.

@@ -15,6 +15,7 @@ use lowchurn_models::{NumberFormat, TOKENIZER_FILES, recast};
 use serde_json::{Map, Value, json};
 
 use crate::args::Dtype;
+use crate::chosen;
 use crate::failure::Usage;
 use crate::publish::card::{self, Told};
 use crate::publish::run::{Run, read_json};
@@ -112,7 +113,7 @@ impl Stage {
     /// What the run says of itself: plan, course, curves.
     pub fn write_records(&self, run: &Run) -> Result<()> {
         let to = &self.partial;
-        for name in ["run.toml", "trainer_state.json", "all_results.json"] {
+        for name in ["run.toml", "trainer_state.json", "all_results.json", chosen::FILE] {
             if run.folder.join(name).is_file() {
                 copy(&run.folder.join(name), &to.join(name))?;
             }

@@ -129,9 +129,9 @@ mod tests {
         let check = |fraction: f64, message: &str| {
             assert_eq!(stratified_cut(&four, fraction, 1).unwrap_err().to_string(), message);
         };
-        check(0.0, "eval fraction 0 isn't between 0 and 1");
-        check(1.5, "eval fraction 1.5 isn't between 0 and 1");
-        check(f64::NAN, "eval fraction NaN isn't between 0 and 1");
+        check(0.0, "a held-out fraction of 0 isn't between 0 and 1");
+        check(1.5, "a held-out fraction of 1.5 isn't between 0 and 1");
+        check(f64::NAN, "a held-out fraction of NaN isn't between 0 and 1");
         check(
             0.01,
             "a cut of 0.01 of 4 labelled rows leaves one side empty; name an evaluation split or another fraction",

@@ -65,6 +65,21 @@ impl Dataset {
         Dataset::of_layout(&layout::layout(readme.as_deref(), &listing, config)?, folder)
     }
 
+    /// Files with rows that lie in a data set's folder, in the formats that aren't read beside a better one.
+    ///
+    /// # Errors
+    /// Those of listing the folder.
+    pub fn other_formats(&self, folder: &Path) -> Result<Vec<String>> {
+        let mut listing = Vec::new();
+        list(folder, "", MOST_LEVELS, &mut listing)?;
+        let read: Vec<&PathBuf> = self.splits.iter().flat_map(|split| &split.files).collect();
+        let suffix = |path: &Path| path.extension().map(|suffix| suffix.to_ascii_lowercase());
+        let formats: Vec<_> = read.iter().map(|path| suffix(path)).collect();
+        let is_other =
+            |name: &String| layout::is_data(name) && !formats.contains(&suffix(Path::new(name)));
+        Ok(listing.into_iter().filter(is_other).collect())
+    }
+
     /// Files given by name: one split, called as the first file's name suggests (`dev.csv`: validation), else `train`.
     pub fn of_files(files: &[PathBuf]) -> Result<Dataset> {
         let Some(first) = files.first() else {

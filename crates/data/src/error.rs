@@ -124,7 +124,7 @@ pub enum Error {
     EmptySplit { expression: String, sizes: Vec<String> },
     #[error("{expression:?} selects row {id:?} twice; parts that are added must not overlap")]
     RowTwice { expression: String, id: String },
-    #[error("eval fraction {fraction} isn't between 0 and 1")]
+    #[error("a held-out fraction of {fraction} isn't between 0 and 1")]
     BadFraction { fraction: f64 },
     #[error(
         "a cut of {fraction} of {} leaves one side empty; name an evaluation split or another fraction",
@@ -135,6 +135,11 @@ pub enum Error {
     // Files.
     #[error("{}: broken or truncated parquet ({reason}); fetch or write it again", path.display())]
     BadParquet { path: PathBuf, reason: String },
+    #[error(
+        "{}: compressed in a way that isn't read here ({codec}); write it with snappy, zstd or no compression",
+        path.display()
+    )]
+    Codec { path: PathBuf, codec: String },
     #[error("{}: column {column:?} is {found}, not text or a number", path.display())]
     UnreadableColumn { path: PathBuf, column: String, found: String },
     #[error(
@@ -220,6 +225,16 @@ pub enum Error {
         "{at}: column {column:?} holds a list with an empty entry or -1; leave it out of the list"
     )]
     EmptyEntry { at: At, column: String },
+    #[error(
+        "{at}: column {column:?} holds {value} twice in one list; expected each label of the row once (a 0 or 1 for each label isn't read)"
+    )]
+    EntryTwice { at: At, column: String, value: String },
+    #[error(
+        "{at}: column {column:?} holds -1 beside other numbers, and the classes are {}; leave the cell empty where a row has no label, or \
+         say which class each number is: --label-map -1=NAME,...",
+        list(labels)
+    )]
+    MinusOne { at: At, column: String, labels: Vec<String> },
     #[error(
         "the labels given ({}) aren't the labels of the data ({}): {}the names must be the same, their order may differ",
         list(given),

@@ -2,8 +2,8 @@
 //!
 //! Where the column has class names (card, footer), its integers are indices. Else its values are names: text as it
 //! stands without the blanks around it, integers as their digits. Null and empty cells are unlabelled. So is -1 where class
-//! names come from a card, a footer, a manifest or a model and none of them is "-1"; where the values make the names
-//! themselves, -1 is a class like any other (sentiment as -1, 0, 1). Refuses values outside the label set.
+//! names come from a card or a footer, or from a manifest or a model and the column has nothing else; beside other numbers it could be
+//! a class, so it is refused there. Where the values make the names themselves, -1 is a class like any other (sentiment as -1, 0, 1). Refuses values outside the label set.
 //!
 //! Lists are sets of labels, and columns of fractions are numbers, unless the kind of the task is given: then what doesn't
 //! fit it is refused.
@@ -181,7 +181,36 @@ fn listed(table: &Table, cells: Cells, column: &str) -> Result<RawValues> {
         Cells::Lists { lengths, .. } => rows_of(lengths),
         _ => Vec::new(),
     };
-    classes(&|entry| table.at(rows.get(entry).copied().unwrap_or(0)), cells, column)
+    let at = |entry: usize| table.at(rows.get(entry).copied().unwrap_or(0));
+    let entries = classes(&at, cells, column)?;
+    refuse_twice(&entries, &rows, &at, column)?;
+    Ok(entries)
+}
+
+/// A label that is there twice in a row: mostly a 0 or 1 for each label, which would be read as the labels 0 and 1.
+fn refuse_twice(
+    values: &RawValues,
+    rows: &[usize],
+    at: &dyn Fn(usize) -> At,
+    column: &str,
+) -> Result<()> {
+    let RawValues::Lists { entries, .. } = values else { return Ok(()) };
+    let shown: Vec<Option<String>> = match &**entries {
+        RawValues::Integers(values) => {
+            values.iter().map(|value| value.map(|value| value.to_string())).collect()
+        }
+        RawValues::Names(values) => values.clone(),
+        RawValues::Lists { .. } | RawValues::Numbers(_) => Vec::new(),
+    };
+    let mut met = BTreeSet::new();
+    for (entry, (row, value)) in rows.iter().zip(&shown).enumerate() {
+        let Some(value) = value else { continue };
+        if !met.insert((row, value)) {
+            let (at, column, value) = (at(entry), column.to_owned(), value.clone());
+            return Err(Error::EntryTwice { at, column, value });
+        }
+    }
+    Ok(())
 }
 
 /// Lists in cells of text: `["a", "b"]` as JSON has it, else names between commas. A number is a list of one.
@@ -350,6 +379,15 @@ impl Meaning<'_> {
                     }
                     Integers::NamesFirst => index,
                 };
+                // Sentiment as -1, 0, 1 would lose its first class, and the others be taken for their neighbours.
+                let is_own = *integers == Integers::NamesFirst && !are_names;
+                let minus = values.iter().position(|value| *value == Some(-1));
+                if let (true, Some(row)) = (is_own, minus)
+                    && values.iter().flatten().any(|value| *value != -1)
+                {
+                    let (column, labels) = (self.column.to_owned(), labels.names().to_vec());
+                    return Err(Error::MinusOne { at: at(row), column, labels });
+                }
                 let index = |(row, value): (usize, &Option<i64>)| match value {
                     None => Ok(None),
                     Some(-1) if !are_names || named(&-1).is_none() => Ok(None),
@@ -424,7 +462,11 @@ mod tests {
         let pos_neg = Some(&["neg", "pos"][..]);
         check(&["pos", "neg ", "", " pos"], None, "neg pos | 1 0 - 1");
         check(&["pos", "neg"], pos_neg, "neg pos | 1 0");
-        check(&["1", "0", "-1", ""], pos_neg, "neg pos | 1 0 - -");
+        check(&["-1", "", "-1"], pos_neg, "neg pos | - - -");
+        let own = "column \"label\" holds -1 beside other numbers, and the classes are neg, pos; leave the cell empty where a row has no \
+                   label, or say which class each number is: --label-map -1=NAME,...";
+        check(&["1", "0", "-1", ""], pos_neg, &format!("x.csv:4: {own}"));
+        check(&["-1", "1"], pos_neg, &format!("x.csv:2: {own}"));
         check(&["1.0", "0.0", ""], pos_neg, "neg pos | 1 0 -");
         check(&["10", "2", "1", "-1"], None, "-1 1 2 10 | 3 2 1 0");
         check(&["-1", "0", "1", ""], None, "-1 0 1 | 0 1 2 -");
@@ -434,6 +476,28 @@ mod tests {
         check(&["-1", "1", "0"], Some(&["-1", "0", "1"]), "-1 0 1 | 0 2 1");
         check(&["true", "false"], None, "false true | 1 0");
         check(&["02", "01", "1"], None, "01 02 1 | 1 0 2");
+    }
+
+    /// A 0 or 1 for each label would be read as the labels 0 and 1.
+    #[test]
+    fn a_label_is_there_once_in_a_list() {
+        let read = |lists: &[&[i64]]| {
+            let lengths = lists.iter().map(|list| Some(list.len())).collect();
+            let entries = lists.concat().into_iter().map(Some).collect();
+            let cells = Cells::Lists { lengths, entries: Box::new(Cells::Integers(entries)) };
+            raw(&table(), cells, "labels", None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&[&[0, 1], &[1], &[]]), Ok(()));
+        let said = "x.csv:3: column \"labels\" holds 0 twice in one list; expected each label of the row once (a 0 or 1 for each label isn't \
+                    read)";
+        assert_eq!(read(&[&[1], &[0, 1, 0]]), Err(said.into()));
+        let text = Cells::Text(vec![Some("a,b,a".into())]);
+        let error =
+            raw(&table(), text, "labels", Some(Kind::MultiLabel)).err().unwrap().to_string();
+        assert!(
+            error.starts_with("x.csv:2: column \"labels\" holds a twice in one list"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -260,7 +260,7 @@ fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with(['.', '_']))
 }
 
-fn is_data(path: &str) -> bool {
+pub(crate) fn is_data(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
     let suffix = file.rsplit_once('.').map_or("", |(_, suffix)| suffix);
     // A .json or .jsonl that names no split is more often metadata than rows.

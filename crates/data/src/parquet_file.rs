@@ -260,6 +260,10 @@ fn check_offsets(path: &Path, reader: &SerializedFileReader<File>) -> Result<()>
 
 pub(crate) fn bad(path: &Path, error: &ParquetError) -> Error {
     let text = error.to_string();
+    // As the parquet crate says of a codec that this build leaves out.
+    if let Some((_, codec)) = text.split_once("Disabled feature at compile time: ") {
+        return Error::Codec { path: path.to_owned(), codec: codec.to_owned() };
+    }
     broken(
         path,
         text.trim_start_matches("Parquet error: ")
@@ -361,4 +365,16 @@ fn values<T: DataType>(
     }
     let mut found = found.into_iter();
     Ok(levels.iter().map(|level| if *level > 0 { found.next() } else { None }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_codec_that_is_left_out_is_no_broken_file() {
+        let error = ParquetError::General("Disabled feature at compile time: flate2".into());
+        let said = "x.parquet: compressed in a way that isn't read here (flate2); write it with snappy, zstd or no compression";
+        assert_eq!(bad(Path::new("x.parquet"), &error).to_string(), said);
+    }
 }

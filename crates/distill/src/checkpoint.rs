@@ -147,7 +147,7 @@ pub fn write_manifest(
     step: u64,
     provenance: &Provenance,
     known: Vec<(&str, String)>,
-) -> Result<()> {
+) -> Result<Manifest> {
     let mut hashes: BTreeMap<String, String> =
         known.into_iter().map(|(name, hash)| (name.to_string(), hash)).collect();
     for name in file_names(dir)?.into_iter().filter(|name| name != MANIFEST) {
@@ -159,7 +159,7 @@ pub fn write_manifest(
     let manifest = Manifest { format: FORMAT, step, provenance: provenance.clone(), files: hashes };
     files::write_json(&dir.join(MANIFEST), &manifest)?;
     files::sync_folder(dir);
-    Ok(())
+    Ok(manifest)
 }
 
 /// The newest checkpoint of this very run, or `None`. Checkpoints of another run in the folder are an error that says

@@ -134,7 +134,9 @@ pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
 pub use provenance::Provenance;
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
-pub use release::{Finished, Release, finished, finished_provenance, kept_update, release};
+pub use release::{
+    Finished, Release, finished, finished_provenance, kept_update, release, release_of,
+};
 pub use remarks::remarks;
 pub use schedule::Schedule;
 pub use shift::{Shift, ShiftTo, fit_shift};

@@ -46,6 +46,50 @@ pub fn release(
     total: u64,
     epoch: f64,
 ) -> Result<Release> {
+    let adapter = |to: &Path| match state.trained.has_adapters() {
+        true => write_adapter(to, state, provenance, tokenizer_from).map(|()| true),
+        false => Ok(false),
+    };
+    write_over(run, state, provenance, tokenizer_from, (total, epoch), &adapter)
+}
+
+/// [`release`] of a model that was trained in another folder, with the adapter that lies there where `keeps_adapter`.
+///
+/// # Errors
+/// Those of [`release`]; an adapter that can't be read.
+pub fn release_of(
+    trained: &Path,
+    keeps_adapter: bool,
+    run: &Path,
+    state: &State,
+    provenance: &Provenance,
+) -> Result<Release> {
+    let adapter = |to: &Path| {
+        if !keeps_adapter || !trained.join(ADAPTER).is_dir() {
+            return Ok(false);
+        }
+        let written = |source| Error::Write { path: to.into(), source };
+        std::fs::create_dir_all(to).map_err(written)?;
+        for name in ADAPTER_FILES {
+            let from = trained.join(name);
+            let to = to.join(name.trim_start_matches("adapter/"));
+            std::fs::copy(&from, to).map_err(|source| Error::Read { path: from, source })?;
+        }
+        files::sync_folder(to);
+        Ok(true)
+    };
+    write_over(run, state, provenance, trained, (0, 0.0), &adapter)
+}
+
+/// `adapter` writes into a folder, and says whether there is one.
+fn write_over(
+    run: &Path,
+    state: &State,
+    provenance: &Provenance,
+    tokenizer_from: &Path,
+    (total, epoch): (u64, f64),
+    adapter: &dyn Fn(&Path) -> Result<bool>,
+) -> Result<Release> {
     let best = state.progress.best.as_ref();
     let step = best.map_or(state.step, |best| best.step);
     if step != state.step {
@@ -67,16 +111,15 @@ pub fn release(
         write_trainer_state(&partial, state, &provenance.plan, total, epoch)?;
         files::write_json(&partial.join(RESULTS), &release)?;
         let mut known = vec![(MODEL, hash)];
-        if state.trained.has_adapters() {
-            write_adapter(&partial.join(ADAPTER), state, provenance, tokenizer_from)?;
+        let has_adapter = adapter(&partial.join(ADAPTER))?;
+        if has_adapter {
             for name in ADAPTER_FILES {
                 known.push((name, files::sha256(&partial.join(name))?));
             }
         }
-        write_manifest(&partial, step, provenance, known)?;
-        let Some(manifest) = read_manifest(&partial)? else { return Ok(()) };
+        let manifest = write_manifest(&partial, step, provenance, known)?;
         withdraw(run)?;
-        if state.trained.has_adapters() {
+        if has_adapter {
             let dir = run.join(ADAPTER);
             std::fs::create_dir_all(&dir).map_err(|source| Error::Write { path: dir, source })?;
         }

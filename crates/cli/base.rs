@@ -12,9 +12,8 @@ use lowchurn_models::{
 use serde::Deserialize;
 
 use crate::console::Console;
-use crate::data::tell_origin;
 use crate::failure::Usage;
-use crate::places;
+use crate::places::{self, tell_origin};
 use crate::settings::Settings;
 use crate::{adapter, chosen};
 

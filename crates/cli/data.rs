@@ -14,7 +14,7 @@ use lowchurn_hub::{Hub, Kind, Listing, Origin, Repo};
 
 use crate::console::Console;
 use crate::failure::Usage;
-use crate::places;
+use crate::places::{self, tell_origin};
 
 /// A data set whose splits are known, and whose files may still have to be fetched.
 pub struct Data {
@@ -68,10 +68,9 @@ pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
             let dataset = Dataset::of_folder(path, None)?;
             let others = dataset.other_formats(path)?;
             if !others.is_empty() {
+                let (folder, others) = (path.display(), others.join(", "));
                 console.say(&format!(
-                    "{}: a data set is read in one format; not read: {}; name files to read others",
-                    path.display(),
-                    others.join(", ")
+                    "{folder}: a data set is read in one format; not read: {others}; name files to read others"
                 ));
             }
             Place::Local(dataset)
@@ -135,16 +134,6 @@ fn fetch(
     console: &mut Console,
 ) -> Result<PathBuf> {
     Ok(hub.fetch(repo, listing, wanted, &mut |event| console.hub(&event))?)
-}
-
-/// Says so where the hub wasn't asked or didn't answer.
-pub fn tell_origin(listing: &Listing, repo: &Repo, console: &mut Console) {
-    if listing.origin == Origin::Cache && !repo.is_at_commit() {
-        console.say(&format!(
-            "{}: the hub was not asked or didn't answer; using the cache",
-            repo.id()
-        ));
-    }
 }
 
 impl Data {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_data::error::nearest;
 
-use lowchurn_hub::Hub;
+use lowchurn_hub::{Hub, Listing, Origin, Repo};
 
+use crate::console::Console;
 use crate::failure::Usage;
 
 // `DATASETS` and `MODELS`: (file stem, content) of each manifest, made by build.rs.
@@ -87,6 +88,16 @@ fn unknown(kind: &str, name: &str, folder: &str, built_in: &[(&str, &str)]) -> a
         "there is no {kind} {name:?}; {hint} (or owner/name of the hub, or a path such as ./{name})"
     ))
     .into()
+}
+
+/// Says so where the hub wasn't asked or didn't answer.
+pub fn tell_origin(listing: &Listing, repo: &Repo, console: &mut Console) {
+    if listing.origin == Origin::Cache && !repo.is_at_commit() {
+        console.say(&format!(
+            "{}: the hub was not asked or didn't answer; using the cache",
+            repo.id()
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -248,6 +248,14 @@ fn released(
     released
 }
 
+/// In brackets; nothing where all have one, or none.
+pub fn without_label(rows: &[Example]) -> String {
+    match rows.iter().filter(|row| row.label.is_none() && row.target.is_none()).count() {
+        n if n == 0 || n == rows.len() => String::new(),
+        n => format!(" ({} without a label)", count(n as u64)),
+    }
+}
+
 fn say_twice(old: &[Part], new: &[Part], base: &str, console: &mut Console) {
     let all_old = old.iter().flat_map(|part| &part.examples);
     let known: HashMap<Text, Option<u32>> = all_old.map(|row| (text(row), row.label)).collect();

@@ -91,10 +91,10 @@ pub fn read(
         "rows: {} old, {} new{}, {} unlabelled; {} held out{}",
         count(rows.n_old as u64),
         count(rows.n_new as u64),
-        without_label(new),
+        rows::without_label(new),
         count(rows.n_unlabelled as u64),
         count(rows.holdout.examples.len() as u64),
-        without_label(&rows.holdout.examples),
+        rows::without_label(&rows.holdout.examples),
     ))?;
     for line in &rows.alignment {
         console.tell(&format!("labels: {line}"))?;
@@ -130,14 +130,6 @@ pub fn read(
         unrecorded_length,
         tokens: BTreeMap::new(),
     })
-}
-
-/// In brackets; nothing where all have one, or none.
-fn without_label(rows: &[Example]) -> String {
-    match rows.iter().filter(|row| row.label.is_none() && row.target.is_none()).count() {
-        n if n == 0 || n == rows.len() => String::new(),
-        n => format!(" ({} without a label)", count(n as u64)),
-    }
 }
 
 impl Updating {

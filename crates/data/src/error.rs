@@ -226,9 +226,9 @@ pub enum Error {
     )]
     EmptyEntry { at: At, column: String },
     #[error(
-        "{at}: column {column:?} holds {value} twice in one list; expected each label of the row once (a 0 or 1 for each label isn't read)"
+        "{at}: column {column:?} holds a 0 or 1 for each label; expected a list of the labels that the row has"
     )]
-    EntryTwice { at: At, column: String, value: String },
+    OneHot { at: At, column: String },
     #[error(
         "{at}: column {column:?} holds -1 beside other numbers, and the classes are {}; leave the cell empty where a row has no label, or \
          say which class each number is: --label-map -1=NAME,...",

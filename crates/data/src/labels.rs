@@ -8,8 +8,11 @@
 //! Lists are sets of labels, and columns of fractions are numbers, unless the kind of the task is given: then what doesn't
 //! fit it is refused.
 
+mod lists;
+
 use std::collections::BTreeSet;
 
+use self::lists::{refuse_one_hot, rows_of, split_lists};
 use crate::error::{At, Error, Result, nearest};
 use crate::example::LabelSet;
 use crate::kind::{Kind, Target};
@@ -170,12 +173,6 @@ fn numbers(at: &dyn Fn(usize) -> At, cells: Cells, column: &str) -> Result<Vec<O
     }
 }
 
-/// The row of each entry, for messages.
-fn rows_of(lengths: &[Option<usize>]) -> Vec<usize> {
-    let rows = lengths.iter().enumerate();
-    rows.flat_map(|(row, length)| std::iter::repeat_n(row, length.unwrap_or(0))).collect()
-}
-
 fn listed(table: &Table, cells: Cells, column: &str) -> Result<RawValues> {
     let rows = match &cells {
         Cells::Lists { lengths, .. } => rows_of(lengths),
@@ -183,72 +180,8 @@ fn listed(table: &Table, cells: Cells, column: &str) -> Result<RawValues> {
     };
     let at = |entry: usize| table.at(rows.get(entry).copied().unwrap_or(0));
     let entries = classes(&at, cells, column)?;
-    refuse_twice(&entries, &rows, &at, column)?;
+    refuse_one_hot(&entries, &at, column)?;
     Ok(entries)
-}
-
-/// A label that is there twice in a row: mostly a 0 or 1 for each label, which would be read as the labels 0 and 1.
-fn refuse_twice(
-    values: &RawValues,
-    rows: &[usize],
-    at: &dyn Fn(usize) -> At,
-    column: &str,
-) -> Result<()> {
-    let RawValues::Lists { entries, .. } = values else { return Ok(()) };
-    let shown: Vec<Option<String>> = match &**entries {
-        RawValues::Integers(values) => {
-            values.iter().map(|value| value.map(|value| value.to_string())).collect()
-        }
-        RawValues::Names(values) => values.clone(),
-        RawValues::Lists { .. } | RawValues::Numbers(_) => Vec::new(),
-    };
-    let mut met = BTreeSet::new();
-    for (entry, (row, value)) in rows.iter().zip(&shown).enumerate() {
-        let Some(value) = value else { continue };
-        if !met.insert((row, value)) {
-            let (at, column, value) = (at(entry), column.to_owned(), value.clone());
-            return Err(Error::EntryTwice { at, column, value });
-        }
-    }
-    Ok(())
-}
-
-/// Lists in cells of text: `["a", "b"]` as JSON has it, else names between commas. A number is a list of one.
-fn split_lists(at: &dyn Fn(usize) -> At, cells: Cells, column: &str) -> Result<Cells> {
-    let Cells::Text(cells) = cells else {
-        let one = |has: bool| has.then_some(1);
-        return Ok(match cells {
-            Cells::Integers(cells) => Cells::Lists {
-                lengths: cells.iter().map(|cell| one(cell.is_some())).collect(),
-                entries: Box::new(Cells::Integers(
-                    cells.into_iter().filter(Option::is_some).collect(),
-                )),
-            },
-            Cells::Floats(cells) => Cells::Lists {
-                lengths: cells.iter().map(|cell| one(cell.is_some())).collect(),
-                entries: Box::new(Cells::Floats(
-                    cells.into_iter().filter(Option::is_some).collect(),
-                )),
-            },
-            other => other,
-        });
-    };
-    let (mut lengths, mut entries) = (Vec::with_capacity(cells.len()), Vec::new());
-    for (row, cell) in cells.into_iter().enumerate() {
-        let Some(text) = cell.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
-            lengths.push(None);
-            continue;
-        };
-        let bad =
-            || Error::NotAList { at: at(row), column: column.to_owned(), value: text.to_owned() };
-        let names = match text.starts_with('[') {
-            true => json_names(text).ok_or_else(bad)?,
-            false => text.split(',').map(|name| name.trim().to_owned()).collect(),
-        };
-        lengths.push(Some(names.len()));
-        entries.extend(names.into_iter().map(Some));
-    }
-    Ok(Cells::Lists { lengths, entries: Box::new(Cells::Text(entries)) })
 }
 
 fn json_names(text: &str) -> Option<Vec<String>> {
@@ -324,9 +257,16 @@ pub fn labelled(
         RawValues::Lists { lengths, entries } => {
             let rows = rows_of(lengths);
             let at = |entry: usize| table.at(rows.get(entry).copied().unwrap_or(0));
-            let classes = of.indices(&at, entries)?;
+            let empty =
+                |entry: usize| Error::EmptyEntry { at: at(entry), column: raw.column.clone() };
+            let classes = match of.indices(&at, entries) {
+                Err(Error::MinusOne { at, column, .. }) => {
+                    return Err(Error::EmptyEntry { at, column });
+                }
+                classes => classes?,
+            };
             if let Some(entry) = classes.iter().position(Option::is_none) {
-                return Err(Error::EmptyEntry { at: at(entry), column: raw.column.clone() });
+                return Err(empty(entry));
             }
             let mut classes = classes.into_iter().flatten();
             let row = |length: &Option<usize>| {
@@ -478,24 +418,22 @@ mod tests {
         check(&["02", "01", "1"], None, "01 02 1 | 1 0 2");
     }
 
-    /// A 0 or 1 for each label would be read as the labels 0 and 1.
     #[test]
-    fn a_label_is_there_once_in_a_list() {
+    fn a_number_for_each_label_is_refused() {
         let read = |lists: &[&[i64]]| {
             let lengths = lists.iter().map(|list| Some(list.len())).collect();
             let entries = lists.concat().into_iter().map(Some).collect();
             let cells = Cells::Lists { lengths, entries: Box::new(Cells::Integers(entries)) };
             raw(&table(), cells, "labels", None).map(|_| ()).map_err(|error| error.to_string())
         };
-        assert_eq!(read(&[&[0, 1], &[1], &[]]), Ok(()));
-        let said = "x.csv:3: column \"labels\" holds 0 twice in one list; expected each label of the row once (a 0 or 1 for each label isn't \
-                    read)";
+        assert_eq!(read(&[&[0, 1], &[1], &[], &[0, 1, 5]]), Ok(()));
+        let said = "x.csv:3: column \"labels\" holds a 0 or 1 for each label; expected a list of the labels that the row has";
         assert_eq!(read(&[&[1], &[0, 1, 0]]), Err(said.into()));
-        let text = Cells::Text(vec![Some("a,b,a".into())]);
+        let text = Cells::Text(vec![Some("false,true,false".into())]);
         let error =
             raw(&table(), text, "labels", Some(Kind::MultiLabel)).err().unwrap().to_string();
         assert!(
-            error.starts_with("x.csv:2: column \"labels\" holds a twice in one list"),
+            error.starts_with("x.csv:2: column \"labels\" holds a 0 or 1 for each label"),
             "{error}"
         );
     }

@@ -143,7 +143,12 @@ fn labels_outside_the_set() {
         "text,label\na,1\nb,2\n",
         "x.csv:3: column \"label\" holds 2, which is outside 0..2 of the labels negative, positive (-1 is unlabelled)",
     );
-    check("text,label\na,1\nb,-1\n", "x-0|a|positive x-1|b|-");
+    check(
+        "text,label\na,1\nb,-1\n",
+        "x.csv:3: column \"label\" holds -1 beside other numbers, and the classes are negative, positive; leave the cell empty where a \
+         row has no label, or say which class each number is: --label-map -1=NAME,...",
+    );
+    check("text,label\na,-1\nb,-1\n", "x-0|a|- x-1|b|-");
 }
 
 #[test]

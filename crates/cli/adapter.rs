@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use lowchurn_distill::{ADAPTER, sha256_of_files};
+use lowchurn_distill::{ADAPTER, sha256_of_files, sha256_of_model};
 use lowchurn_hub::Hub;
 use lowchurn_models::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, open_adapted, save};
 
@@ -36,7 +36,7 @@ pub fn merged(folder: &Path, hub: &Hub, console: &mut Console) -> Result<PathBuf
             Usage(format!("{}, which is an adapter too; merge that one first", asked())).into()
         );
     }
-    let found = base::sha256(&base)?;
+    let found = sha256_of_model(&base)?;
     if let Some(expected) = said.sha256.filter(|expected| *expected != found) {
         let [found, expected] =
             [found, expected].map(|hash| hash.chars().take(12).collect::<String>());

@@ -6,8 +6,7 @@ use anyhow::Result;
 use lowchurn_data::BatchSize;
 use lowchurn_hub::{Hub, Kind, Listing, Repo};
 use lowchurn_models::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_FILES, WEIGHTS_INDEX, has_weights, shard_names,
-    weight_files,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, TOKENIZER_FILES, WEIGHTS_INDEX, shard_names,
 };
 use serde::Deserialize;
 
@@ -331,19 +330,6 @@ fn wanted(listing: &Listing, shards: &[String]) -> Vec<String> {
 /// All but the weights.
 fn small() -> impl Iterator<Item = &'static str> {
     std::iter::once("config.json").chain(TOKENIZER_FILES)
-}
-
-/// Hash over all that a base folder contributes: config, tokenizer and weights.
-pub fn sha256(folder: &Path) -> Result<String> {
-    let mut names: Vec<String> =
-        small().filter(|name| folder.join(name).is_file()).map(String::from).collect();
-    // What else lies beside them, such as tables, is nothing of the base's. A base to be trained from scratch has a config alone.
-    if has_weights(folder) {
-        names.extend(weight_files(folder)?);
-    }
-    names.sort();
-    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    Ok(lowchurn_distill::sha256_of_files(&paths)?)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::Device;
+use lowchurn_distill::device_kind;
 use lowchurn_kernels::{Precision, bf16_path};
 
 use crate::console::Console;
@@ -17,7 +18,7 @@ impl Compute {
     /// Says so where the precision that was asked for is the slower one here.
     pub fn open(name: &str, precision: Precision, console: &mut Console) -> Result<Compute> {
         let device = open(name)?;
-        if let Some(note) = slow_note(kind(&device), precision, bf16_path()) {
+        if let Some(note) = slow_note(device_kind(&device), precision, bf16_path()) {
             console.say(note);
         }
         Ok(Compute { device, precision })
@@ -54,15 +55,6 @@ pub fn open(name: &str) -> Result<Device> {
             },
             None => Err(unknown(name)),
         },
-    }
-}
-
-/// "cpu", "cuda" or "metal".
-pub fn kind(device: &Device) -> &'static str {
-    match device {
-        Device::Cpu => "cpu",
-        Device::Cuda(_) => "cuda",
-        Device::Metal(_) => "metal",
     }
 }
 

@@ -8,7 +8,7 @@ use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, Kind, Split, TextEncoder, encode};
 use lowchurn_distill::{
     Combine, Event, Fingerprint, OldWeights, Outputs, Plan, Predictions, Scoring, Table, Teacher,
-    TextVector, predict, table_file_name, teacher_key,
+    TextVector, predict, sha256_of_model, table_file_name, teacher_key,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{
@@ -42,7 +42,7 @@ pub fn describe(name: &str, folder: PathBuf) -> Result<Found> {
         return Err(no_head(name));
     }
     let max_length = own_length(&folder, &config)?;
-    let sha256 = base::sha256(&folder)?;
+    let sha256 = sha256_of_model(&folder)?;
     let outputs = Outputs::of(&config).with_context(|| folder.display().to_string())?;
     let (name, labels) = (name.into(), config.labels);
     Ok(Found { name, sha256, labels, outputs, max_length, folder, vector: None })
@@ -73,7 +73,7 @@ impl Found {
         let config = Config::open(&folder)?;
         let labels = (0..config.hidden_size).map(|channel| channel.to_string()).collect();
         let max_length = max_length.min(config.max_positions);
-        let (name, sha256) = (name.into(), base::sha256(&folder)?);
+        let (name, sha256) = (name.into(), sha256_of_model(&folder)?);
         let outputs = Outputs::default();
         Ok(Found { name, sha256, labels, outputs, max_length, folder, vector: Some(vector) })
     }

@@ -9,7 +9,7 @@ use lowchurn_churn::{
     Asked, History as Measured, Pair, Predicted, Rate, Side, Unmatched, compare as measure,
     history as over_time,
 };
-use lowchurn_distill::finished_provenance;
+use lowchurn_distill::{finished_provenance, sha256_of_model};
 use lowchurn_hub::Hub;
 use serde_json::json;
 
@@ -162,7 +162,8 @@ fn earlier(
 }
 
 fn is_model(folder: &Path, sha256: &str) -> bool {
-    folder.join("config.json").is_file() && base::sha256(folder).is_ok_and(|found| found == sha256)
+    folder.join("config.json").is_file()
+        && sha256_of_model(folder).is_ok_and(|found| found == sha256)
 }
 
 /// The neighbour of the update's folder with this hash.

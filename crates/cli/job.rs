@@ -15,7 +15,7 @@ use crate::args::Finetune;
 use crate::base::{self, Base};
 use crate::console::Console;
 use crate::data::{self, Data, EvalChoice, Wanted, Wishes};
-use crate::device::{self, Compute};
+use crate::device::Compute;
 use crate::earlier::source_of;
 use crate::failure::Usage;
 use crate::places;
@@ -273,34 +273,21 @@ impl Rows {
 
 /// What the weights will depend on. Names are for people; what is compared are the hashes.
 pub fn provenance(job: &Job, base_folder: &Path, rows: &Rows, plan: Plan) -> Result<Provenance> {
-    let (mut base, mut base_sha256) = (job.base.origin(base_folder), base::sha256(base_folder)?);
+    let device = &job.compute.device;
+    let mut made = Provenance::of(plan, base_folder, &rows.train, rows.eval.as_ref(), device)?;
+    made.base = job.base.origin(base_folder);
     // What of the base is used is part of what it is.
     if rows.head == HeadOf::Base {
-        base.push_str(" with its head");
-        base_sha256.push_str("+head");
+        made.base.push_str(" with its head");
+        made.base_sha256.push_str("+head");
     }
-    let named = |split: &Split| match job.data.origin() {
-        Some(origin) => format!("{} ({origin})", split.name),
-        None => split.name.clone(),
-    };
-    let eval = rows.eval.as_ref();
-    Ok(Provenance {
-        base,
-        base_sha256,
-        train: named(&rows.train),
-        train_sha256: rows.train.sha256.clone(),
-        eval: eval.map_or_else(|| "none".into(), named),
-        eval_sha256: eval.map_or_else(String::new, |eval| eval.sha256.clone()),
-        old: None,
-        teacher: None,
-        old_rows: None,
-        share_of_old: None,
-        buffer: None,
-        labels: rows.train.labels.names().to_vec(),
-        device: device::kind(&job.compute.device).into(),
-        lowchurn_version: env!("CARGO_PKG_VERSION").into(),
-        plan,
-    })
+    if let Some(origin) = job.data.origin() {
+        made.train.push_str(&format!(" ({origin})"));
+        if rows.eval.is_some() {
+            made.eval.push_str(&format!(" ({origin})"));
+        }
+    }
+    Ok(made)
 }
 
 /// The settings with what was left to the data or the task filled in.

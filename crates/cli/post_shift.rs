@@ -13,7 +13,8 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use lowchurn_data::{Example, Kind, LabelSet, Labels, Split};
 use lowchurn_distill::{
-    Base, Rescaling, Shift, ShiftTo, fit_shift, prior, sha256_of_file, write_file, write_json,
+    Base, Rescaling, Shift, ShiftTo, fit_shift, prior, sha256_of_file, sha256_of_model, write_file,
+    write_json,
 };
 use lowchurn_models::{Classifier, Head, save};
 use serde_json::{Value, json};
@@ -52,7 +53,7 @@ pub fn post_shift(args: &PostShift, console: &mut Console) -> Result<u8> {
     let mut scored = score(&asked, console)?;
     kinds::refuse_other(scored.outputs.kind, "post-shift")?;
     let made_from = json!({
-        "model": { "name": args.model, "sha256": base::sha256(&folder)? },
+        "model": { "name": args.model, "sha256": sha256_of_model(&folder)? },
         "data": { "name": scored.split.name, "sha256": scored.split.sha256 },
         "max_length": args.scoring.max_length,
         "to": format!("{to:?}"),

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use lowchurn_data::{Encoded, Split, encode};
-use lowchurn_distill::{Shown, TextVector, Vectors, check_same_tokens, table_file_name};
+use lowchurn_distill::{
+    Shown, TextVector, Vectors, check_same_tokens, sha256_of_model, table_file_name,
+};
 use lowchurn_models::{Classifier, Config};
 
 use crate::console::Console;
@@ -60,7 +62,7 @@ pub fn shows(
         console.tell(&format!(
             "teacher: {name} is asked for its states in every update, which costs a forward pass of its own each"
         ))?;
-        shows.keys.push(base::sha256(&folder)?);
+        shows.keys.push(sha256_of_model(&folder)?);
         shows.model = Some(model);
     }
     if terms.vector_weight > 0.0 {

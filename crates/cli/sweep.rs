@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Pair, Predicted, RunPoint, Unmatched};
-use lowchurn_distill::{Plan, PrecisionName, write_file, write_json};
+use lowchurn_distill::{Plan, PrecisionName, sha256_of_model, write_file, write_json};
 use lowchurn_kernels::Precision;
 use serde_json::{Value, json};
 
@@ -273,7 +273,7 @@ fn made_from(updating: &Updating, plan: &Plan, init: Init, console: &mut Console
     }
     if let (Some(encoder), true) = (&updating.encoder, is_cold) {
         let folder = base::find("--model", encoder)?.folder(&updating.hub, console)?;
-        all["encoder_sha256"] = json!(base::sha256(&folder)?);
+        all["encoder_sha256"] = json!(sha256_of_model(&folder)?);
     }
     Ok(all)
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lowchurn_churn::Report;
 use lowchurn_distill::{
-    Combine, Error as DistilError, Method, finished, finished_provenance, sha256_of_file,
-    sha256_of_text, write_json,
+    Combine, Error as DistilError, Method, device_kind, finished, finished_provenance,
+    sha256_of_file, sha256_of_model, sha256_of_text, write_json,
 };
 
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::args::{BudgetFlags, Init, Update};
 use crate::console::Console;
 use crate::failure::Usage;
 use crate::updating::{Updating, starts_fresh};
-use crate::{base, device, output};
+use crate::{base, output};
 
 const FILE: &str = "update.json";
 
@@ -72,7 +72,7 @@ pub fn made_from(
         ("list of teachers", listed(&updating.teacher_hashes)),
         ("way of several teachers", combined(updating.combine).into()),
         ("label map", deployed.label_map.clone().unwrap_or_else(|| "none".into())),
-        ("device", device::kind(&updating.compute.device).into()),
+        ("device", device_kind(&updating.compute.device).into()),
     ];
     if let Some(tolerance) = updating.tolerance {
         all.push(("tolerance", tolerance.to_string()));
@@ -89,7 +89,7 @@ pub fn made_from(
     let is_cold = |method: &Method| args.init == Init::Cold || starts_fresh(method);
     if let (Some(encoder), true) = (&updating.encoder, methods.iter().any(is_cold)) {
         let folder = base::find("--model", encoder)?.folder(&updating.hub, console)?;
-        all.push(("encoder's weights", base::sha256(&folder)?));
+        all.push(("encoder's weights", sha256_of_model(&folder)?));
     }
     let mut all: MadeFrom = all.into_iter().map(|(what, is)| (what.to_string(), is)).collect();
     // Methods differ in nothing else.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use lowchurn_churn::{Asked, Certificate, Side, compare};
 use lowchurn_data::Example;
-use lowchurn_distill::{PrecisionName, finished_provenance};
+use lowchurn_distill::{PrecisionName, device_kind, finished_provenance};
 
 use crate::args::Update;
 use crate::certification::rows_of;
@@ -123,7 +123,7 @@ fn provenance(
         all.push(("label map".into(), map.clone()));
     }
     all.push(("lowchurn".into(), env!("CARGO_PKG_VERSION").into()));
-    all.push(("device".into(), crate::device::kind(&updating.compute.device).into()));
+    all.push(("device".into(), device_kind(&updating.compute.device).into()));
     let precision = PrecisionName::of(updating.compute.precision);
     all.push(("matrix products of both models".into(), precision.into()));
     let plan = serde_json::to_value(&trial.plan)?;

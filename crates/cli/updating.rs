@@ -9,7 +9,7 @@ use lowchurn_churn::Predicted;
 use lowchurn_data::{Encoded, Example, TextEncoder, encode, parse_map};
 use lowchurn_distill::{
     Combine, Guides, Method, OldWeights, Plan, Predictions, Provenance, SelectBy, Teacher,
-    check_trained,
+    check_trained, sha256_of_model,
 };
 use lowchurn_hub::Hub;
 use lowchurn_models::{Classifier, Config, check_vocabulary};
@@ -18,7 +18,7 @@ use crate::args::{Deployed, Ensemble, Init};
 use crate::certification::calibration_rows;
 use crate::chosen::Chosen;
 use crate::console::Console;
-use crate::device::{self, Compute};
+use crate::device::Compute;
 use crate::failure::Usage;
 use crate::found::{
     Found, Teachers, describe, logits, open_model, predicted, table, teacher, teacher_weights,
@@ -102,7 +102,9 @@ pub fn read(
     let map = args.label_map.as_deref().map(parse_map).transpose()?.unwrap_or_default();
     let teachers =
         if args.teacher.is_empty() { vec![args.base.clone()] } else { args.teacher.clone() };
-    let hash = |name: &String| base::sha256(&base::find("--teacher", name)?.folder(&hub, console)?);
+    let hash = |name: &String| -> Result<String> {
+        Ok(sha256_of_model(&base::find("--teacher", name)?.folder(&hub, console)?)?)
+    };
     let teacher_hashes = args.teacher.iter().map(hash).collect::<Result<_>>()?;
     let combine = match args.ensemble {
         Ensemble::Probabilities => Combine::Probabilities,
@@ -260,22 +262,16 @@ impl Updating {
         let is_ewc = matches!(plan.method, Method::Ewc { .. }); // whose Fisher information is of old rows
         let old_named =
             |is_used: bool| is_used.then(|| (self.old.name.clone(), self.old.sha256.clone()));
+        let device = &self.compute.device;
+        let made = Provenance::of(plan.clone(), &start.folder, &self.rows.train, None, device)?;
         let provenance = Provenance {
-            plan: plan.clone(),
             base: base.origin(&start.folder),
-            base_sha256: format!("{}{how}", base::sha256(&start.folder)?),
-            train: self.rows.train.name.clone(),
-            train_sha256: self.rows.train.sha256.clone(),
-            eval: "none".into(),
-            eval_sha256: String::new(),
+            base_sha256: made.base_sha256 + how,
             old: old_named(needs.old_weights),
             teacher: teacher.map(|(_, named)| named.clone()),
             old_rows: (needs.old_rows || is_ewc).then_some(self.rows.n_old),
-            share_of_old: None,
             buffer: steered.named.clone().or(holdout),
-            labels: self.rows.train.labels.names().to_vec(),
-            device: device::kind(&self.compute.device).into(),
-            lowchurn_version: env!("CARGO_PKG_VERSION").into(),
+            ..made
         };
         let settings = self.settings(plan, init)?;
         let is_steered = buffer.is_some() || steered.steering.is_some();

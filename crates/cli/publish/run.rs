@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Certificate, Report};
-use lowchurn_distill::{Scores, sha256_of_file, sha256_of_text};
+use lowchurn_distill::{Scores, sha256_of_file, sha256_of_model, sha256_of_text};
 use serde_json::Value;
 
 use crate::args::Publish;
@@ -15,7 +15,7 @@ use crate::found::{Found, describe};
 use crate::publish::stage::RESULTS;
 use crate::rows::settings_of;
 use crate::settings::Settings;
-use crate::{base, gate, output};
+use crate::{gate, output};
 
 /// What lies in the folder.
 pub struct Run {
@@ -135,7 +135,7 @@ fn refuse_other_model(report: &Report, model: &Found, path: &Path) -> Result<()>
             path.display(),
             report.new.name,
             model.name,
-            base::sha256(&model.folder)?,
+            sha256_of_model(&model.folder)?,
         )),
         _ => Ok(()),
     }

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lowchurn_churn::{Asked, Certificate, Side, compare};
-use lowchurn_distill::{distance, sha256_of_file, write_file, write_json};
+use lowchurn_distill::{distance, sha256_of_file, sha256_of_model, write_file, write_json};
 use lowchurn_models::{TOKENIZER_FILES, save};
 use serde_json::{Value, json};
 
 use super::curve::{Holdout, Tried, pair};
 use super::models::{By, Models, Weights, between};
 use crate::args::Repair;
-use crate::base;
 use crate::chosen::{self, Chosen};
 use crate::console::Console;
 use crate::earlier::{self, Record};
@@ -182,7 +181,7 @@ pub fn write_report(
         old: side(&old.name, Some(old.sha256.clone()), &old.labels),
         new: side(
             &output.display().to_string(),
-            Some(base::sha256(output)?),
+            Some(sha256_of_model(output)?),
             &models.new[0].labels,
         ),
         data: &holdout.split.name,

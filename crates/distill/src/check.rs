@@ -8,6 +8,7 @@ use crate::{Error, Measuring, Method, Outputs, Plan, Result, Run, Shares, State,
 /// [`crate::train`] begins with it, and whoever makes a folder for the run asks before. Gives what the objective knows of the rows.
 pub fn check(run: &Run, state: &State) -> Result<Option<Shares>> {
     let (plan, labels) = (&run.provenance.plan, state.model.labels());
+    plan.check_values()?;
     check_rows(run, &state.model.config)?;
     run.guides.check(&plan.method, run.train.rows(), labels.len())?;
     run.guides.check_objective(&plan.objective, labels)?;

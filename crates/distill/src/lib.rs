@@ -3,40 +3,48 @@
 //! The modules are listed in the order in which a run goes through them. Nothing here prints, exits, reads the environment
 //! or the clock; progress leaves as [`Event`].
 //!
-//! A few updates without folders or checkpoints, which [`train`] adds:
+//! A run from a folder in the hub's layout to another one, as `lowchurn finetune` makes it:
 //!
 //! ```
+//! use std::sync::atomic::AtomicBool;
+//!
 //! use candle_core::Device;
-//! use lowchurn_data::{
-//!     BatchSize, Columns, Dataset, Labels, Request, Rng, TextEncoder, collate, encode, epoch_order, read,
-//! };
-//! use lowchurn_distill::{Guides, Plan, SelectBy, State, evaluate, predict, step};
+//! use lowchurn_data::{BatchSize, Columns, Dataset, Labels, Request, Rng, TextEncoder, encode, read};
+//! use lowchurn_distill::{Event, Guides, Outcome, Plan, Provenance, Run, SelectBy, State, train};
 //! use lowchurn_models::{Classifier, Head};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (device, encoder) = (Device::Cpu, TextEncoder::open("../../models/tiny".as_ref())?);
+//! let (base, device) = ("../../models/tiny".as_ref(), Device::Cpu);
 //! let request = Request { columns: Columns::default(), labels: Labels::Required, label_set: None, kind: None };
-//! let files = ["../../datasets/tickets/month-1.jsonl".into()];
-//! let split = read(&Dataset::of_files(&files)?, "train[:200]", &request)?;
-//! let rows = encode(&encoder, &split.examples, 64)?;
+//! let data = Dataset::of_files(&["../../datasets/tickets/month-1.jsonl".into()])?;
+//! let (train_rows, eval_rows) = (read(&data, "train[:200]", &request)?, read(&data, "train[200:300]", &request)?);
+//! let encoder = TextEncoder::open(base)?;
 //!
 //! let batch_size = BatchSize::Rows(16);
-//! let plan = Plan { learning_rate: 1e-3, batch_size, ..Plan::default_with(SelectBy::Accuracy) };
+//! let plan = Plan { learning_rate: 1e-3, batch_size, ..Plan::default_with(SelectBy::Accuracy) }.check()?;
 //! let mut rng = Rng::stream(plan.seed, "head", 0);
-//! let head = Head::Fresh { labels: split.labels.names().to_vec(), normal: &mut || rng.normal() };
-//! let (model, _) = Classifier::open("../../models/tiny".as_ref(), head, &device)?;
+//! let head = Head::Fresh { labels: train_rows.labels.names().to_vec(), normal: &mut || rng.normal() };
+//! let mut state = State::new(Classifier::open(base, head, &device)?.0)?;
 //!
-//! let mut state = State::new(model)?;
-//! let guides = Guides::default(); // no teacher, no old weights
-//! let total = plan.total_steps(&rows.lengths());
-//! let mut losses = Vec::new();
-//! for batch in epoch_order(&rows.lengths(), plan.batch_size, plan.seed, 0) {
-//!     let batch = collate(&rows, &batch, state.model.config.pad_token_id);
-//!     let report = step(&mut state, &plan, &rows, &guides, &[batch], total, &device)?;
-//!     losses.push(report.loss_sum / report.n_rows as f64);
-//! }
-//! let scores = evaluate(&predict(&state.model, &rows, 64, &device, &mut |_| {})?, &rows.labels)?;
-//! assert!(scores.loss < losses[0]);
+//! # let folder = tempfile::tempdir()?;
+//! # let output = folder.path().join("run");
+//! # let output = output.as_path();
+//! let run = Run {
+//!     provenance: &Provenance::of(plan, base, &train_rows, Some(&eval_rows), &device)?,
+//!     train: &encode(&encoder, &train_rows.examples, 64)?,
+//!     eval: Some(&encode(&encoder, &eval_rows.examples, 64)?),
+//!     guides: Guides::default(), // no teacher, no old weights
+//!     dir: output,               // with checkpoints while it runs
+//!     tokenizer_from: base,
+//! };
+//! let stop = AtomicBool::new(false); // set by a signal's handler: `train` saves and returns
+//! let outcome = train(&run, &mut state, &stop, &mut |event| {
+//!     if let Event::Evaluated { step, scores, .. } = event {
+//!         println!("step {step}: loss {:.3}", scores.loss);
+//!     }
+//! })?;
+//! let Outcome::Finished(release) = outcome else { return Ok(()) };
+//! assert!(release.scores.is_some() && output.join("model.safetensors").is_file());
 //! # Ok(())
 //! # }
 //! ```
@@ -132,7 +140,7 @@ pub use optim::{Grads, Optimizer, OptimizerName, clip_factor};
 pub use outputs::{Outputs, Threshold, tuned_thresholds};
 pub use plan::{Plan, SelectBy};
 pub use precision::{PrecisionName, precision_if_set};
-pub use provenance::Provenance;
+pub use provenance::{Provenance, device_kind, sha256_of_model};
 pub use refit::{RefitTo, Rescaling, fit_temperature, fit_temperature_and_bias, rescaled_loss};
 pub use release::{
     Finished, Release, finished, finished_provenance, kept_update, release, release_of,

@@ -185,8 +185,15 @@ impl From<Metric> for SelectBy {
 }
 
 impl Plan {
-    /// Refuses numbers that can't be run, before any weight is read.
+    /// Refuses numbers that can't be run, and settings that do nothing in any run, before any weight is read.
     pub fn check(self) -> Result<Plan> {
+        self.check_values()?;
+        refuse_idle(&self)?;
+        Ok(self)
+    }
+
+    /// Numbers that can't be run; [`crate::train`] refuses them too.
+    pub(crate) fn check_values(&self) -> Result<()> {
         let refuse = |key: &'static str, value: String, expected: &'static str| {
             Err(Error::PlanValue { key, value, expected })
         };
@@ -244,11 +251,10 @@ impl Plan {
             let value = self.max_grad_norm.to_string();
             return refuse("max_grad_norm", value, "0 or a positive number");
         }
-        self.variance_reduction.check(&self)?;
-        refuse_idle(&self)?;
+        self.variance_reduction.check(self)?;
         self.check_trained_part()?;
         self.states.map(StateTerms::check).transpose()?;
-        Ok(self)
+        Ok(())
     }
 
     /// A row has to fit, and rows of batches of unlike numbers don't weigh alike, which objectives count on.

@@ -1,11 +1,14 @@
 //! What a run used, and whether another run used the same: the same folder is gone on with by the same run alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+use lowchurn_data::Split;
+use lowchurn_models::{TOKENIZER_FILES, has_weights, weight_files};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, Plan, Result};
+use crate::{Error, Plan, Result, files};
 
 /// What a run used: with the code, all that its weights depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,64 @@ pub struct Provenance {
     pub device: String,
     /// Not compared: a newer program may go on where an older one stopped.
     pub lowchurn_version: String,
+}
+
+impl Provenance {
+    /// Of a run that starts from the folder `base` and has neither a teacher nor an old model; those are set on it.
+    ///
+    /// # Errors
+    /// Those of [`sha256_of_model`].
+    pub fn of(
+        plan: Plan,
+        base: &Path,
+        train: &Split,
+        eval: Option<&Split>,
+        device: &Device,
+    ) -> Result<Provenance> {
+        Ok(Provenance {
+            plan,
+            base: base.display().to_string(),
+            base_sha256: sha256_of_model(base)?,
+            train: train.name.clone(),
+            train_sha256: train.sha256.clone(),
+            eval: eval.map_or_else(|| "none".into(), |eval| eval.name.clone()),
+            eval_sha256: eval.map_or_else(String::new, |eval| eval.sha256.clone()),
+            old: None,
+            teacher: None,
+            old_rows: None,
+            share_of_old: None,
+            buffer: None,
+            labels: train.labels.names().to_vec(),
+            device: device_kind(device).into(),
+            lowchurn_version: env!("CARGO_PKG_VERSION").into(),
+        })
+    }
+}
+
+/// "cpu", "cuda" or "metal".
+pub fn device_kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+/// SHA-256 in hex over all that a model's folder contributes: config, tokenizer and weights. What else lies beside them, such as
+/// tables, is nothing of the model's. A folder to be trained from scratch has no weights.
+///
+/// # Errors
+/// Those of [`weight_files`]; [`Error::Read`].
+pub fn sha256_of_model(folder: &Path) -> Result<String> {
+    let small = std::iter::once("config.json").chain(TOKENIZER_FILES);
+    let mut names: Vec<String> =
+        small.filter(|name| folder.join(name).is_file()).map(String::from).collect();
+    if has_weights(folder) {
+        names.extend(weight_files(folder)?);
+    }
+    names.sort();
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    files::sha256_of_files(&paths)
 }
 
 /// An error that names the first thing that differs.

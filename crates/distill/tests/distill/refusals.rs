@@ -46,6 +46,10 @@ fn rows_that_cannot_be_trained_on() {
         assert_eq!(toy.refusal(), message);
         assert!(!toy.run_dir().exists());
     };
+    check(
+        &|toy| toy.provenance.plan.eval_batch_size = 0,
+        "eval_batch_size is 0, expected at least 1",
+    );
     check(&|toy| toy.train = encoded(&[]), "no row to train on");
     check(
         &|toy| toy.train = encoded(&[good(), (vec![2, 3], None)]),

@@ -156,6 +156,20 @@ fn a_release_knows_those_before_it() {
                 compare";
     assert_eq!(refused.error(), said);
 
+    // Rows that a release was trained on, and rows that chose one, are left out.
+    let wider = lab.ok("history $T/v3 --data tickets:train[100:400] --output $T/wider");
+    assert!(
+        wider
+            .err
+            .contains("60 of 300 rows have a text that $T/v3 was trained on; they are left out"),
+        "{}",
+        wider.err
+    );
+    lab.ok("compare $T/v1 $T/v2 --data tickets:train[100:400] --nearest 0 --output $T/two");
+    let (wider, two) = (lab.json("wider/report.json"), lab.json("two/report.json"));
+    assert_eq!(wider["history"]["since"][0]["flips"], two["comparison"]["all"]["flips"]);
+    assert_eq!(wider["history"]["rows"], two["comparison"]["all"]["flips"]["rows"]);
+
     // The same from files of predictions, in an order that is said.
     for name in ["v1", "v2", "v3"] {
         lab.ok(&format!("predict --model $T/{name} {rows} --output $T/{name}.jsonl"));

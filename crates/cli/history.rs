@@ -1,7 +1,7 @@
 //! `history`: several releases of one model on the same rows. Which came before which is what their folders say: an update's
 //! manifest names the deployed model that it was made from, by name and hash, with the commit where it came from the hub.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -24,7 +24,7 @@ use crate::reporting::{self, Told};
 use crate::served::Form;
 use crate::sides::{self, Source, known};
 use crate::signals::command_that_goes_on as command;
-use crate::{base, output, places};
+use crate::{base, output, places, seen};
 
 /// Flip-flops that a report holds.
 const MAX_FLIP_FLOPS: usize = reporting::MAX_FLIPS;
@@ -75,10 +75,17 @@ pub fn history(args: &History, console: &mut Console) -> Result<u8> {
     if let Some((newest, earlier)) = says.split_last_mut() {
         earlier.iter_mut().try_for_each(|side| facts.judge(side, newest, &[]))?;
     }
-    let mut history = over_time(&says, args.confidence)?;
+    let n = says.len();
+    let mut whole = Pair::align(&says[n - 2], &says[n - 1], &[], Unmatched::Refuse)?;
+    let (pair, rows_chose) = seen::of_releases(&releases, &mut whole, &facts, &hub, console)?;
+    let mut left_out: HashSet<&str> = whole.ids.iter().map(String::as_str).collect();
+    pair.ids.iter().for_each(|id| {
+        left_out.remove(id.as_str());
+    });
+    let mut history = over_time(&says, &left_out, args.confidence)?;
     tell(&history, console)?;
 
-    let report = report(args, &releases, &says, &facts, &mut history)?;
+    let report = report(args, (&releases, &says), &facts, (&pair, rows_chose), &mut history)?;
     reporting::write(&report, &output)?;
     let path = output.join("report.html");
     console
@@ -181,14 +188,13 @@ fn beside(name: &str, sha256: &str, update: &Path) -> Option<PathBuf> {
 /// The newest release against the one before, with what came before both.
 fn report(
     args: &History,
-    releases: &[Source],
-    says: &[Predicted],
+    (releases, says): (&[Source], &[Predicted]),
     facts: &Facts,
+    (pair, rows_chose): (&Pair, Option<String>),
     history: &mut Measured,
 ) -> Result<lowchurn_churn::Report> {
     let n = says.len();
-    let pair = Pair::align(&says[n - 2], &says[n - 1], &[], Unmatched::Refuse)?;
-    let texts = facts.texts(&pair);
+    let texts = facts.texts(pair);
     if let Some(texts) = &texts {
         let text: HashMap<&String, &String> = pair.ids.iter().zip(texts).collect();
         for row in &mut history.flip_flops {
@@ -197,7 +203,7 @@ fn report(
     }
     history.flip_flops.truncate(MAX_FLIP_FLOPS);
     let comparison = measure(
-        &pair,
+        pair,
         &Asked { confidence: args.confidence, texts: texts.as_deref(), ..Asked::default() },
     )?;
     let side = |at: usize| Side {
@@ -219,11 +225,11 @@ fn report(
         new: side(n - 1),
         data: &facts.name,
         data_sha256: facts.sha256.clone(),
-        pair: &pair,
+        pair,
         texts: texts.as_deref(),
         comparison,
         certificate: None,
-        rows_chose: None,
+        rows_chose,
         nearest: Default::default(),
         frontier: Vec::new(),
         provenance,

@@ -135,6 +135,27 @@ pub fn leave_out(
     Ok(Unseen { pair, train, rows_chose, notes })
 }
 
+/// The rows of the newest two of several releases that took no part in making any of them, and what they chose where there are no
+/// others.
+pub fn of_releases(
+    releases: &[Source],
+    whole: &mut Pair,
+    facts: &Facts,
+    hub: &Hub,
+    console: &mut Console,
+) -> Result<(Pair, Option<String>)> {
+    let examples = facts.examples_of(whole).unwrap_or_default();
+    let (mut known, mut read, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    for model in releases.iter().rev().filter_map(Source::model) {
+        let train = train_of_old(model, &read, hub, &mut notes, console);
+        known.extend(trained(&examples, train.as_ref(), &model.name));
+        known.extend(chosen_by(&examples, model)?);
+        read.extend(train.is_some().then_some(model));
+    }
+    whole.alignment.extend(notes);
+    Ok(among(whole, known, console))
+}
+
 /// The rows that the new side was trained on: named, or where it is a model by its own record.
 fn training_rows(
     args: &Compare,

@@ -1,7 +1,7 @@
 //! Several releases of one model on the same rows: churn of each against every earlier one, and the rows that changed more than
 //! once. Two updates within their budgets may undo each other, which no comparison of two models shows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,18 +51,23 @@ pub struct FlipFlop {
 }
 
 /// `all` are predictions of the same rows, the oldest release first; true classes are taken from the older side of each pair,
-/// or from the newer.
+/// or from the newer. Rows with an id of `left_out` count for nothing, such as those that a release was trained on.
 ///
 /// # Errors
 /// Fewer than two releases, and all that [`Pair::align`] refuses.
-pub fn history(all: &[Predicted], confidence: f64) -> Result<History> {
+pub fn history(all: &[Predicted], left_out: &HashSet<&str>, confidence: f64) -> Result<History> {
     if all.len() < 2 {
         return Err(Error::OneRelease { found: all.len() });
     }
     if !(confidence > 0.5 && confidence < 1.0) {
         return Err(Error::ConfidenceOutside { confidence });
     }
-    let align = |old: usize, new: usize| Pair::align(&all[old], &all[new], &[], Unmatched::Refuse);
+    let align = |old: usize, new: usize| -> Result<Pair> {
+        let pair = Pair::align(&all[old], &all[new], &[], Unmatched::Refuse)?;
+        let counts = |row: &u32| !left_out.contains(pair.ids[*row as usize].as_str());
+        let rows: Vec<u32> = (0..pair.rows() as u32).filter(counts).collect();
+        Ok(pair.subset(&rows))
+    };
     let (mut releases, mut since): (Vec<Release>, _) = (Vec::new(), Vec::new());
     let mut seen: HashMap<String, FlipFlop> = HashMap::new();
     let mut order = Vec::new();
@@ -149,7 +154,7 @@ mod tests {
             said("3rd", [0, 0, 1, 1]),
             said("4th", [0, 0, 1, 0]),
         ];
-        let found = history(&all, 0.95).unwrap();
+        let found = history(&all, &HashSet::new(), 0.95).unwrap();
         let changed = |old, new| {
             let at = found.since.iter().find(|since| (since.old, since.new) == (old, new));
             let flips = at.unwrap().flips;
@@ -168,6 +173,11 @@ mod tests {
         assert_eq!(found.flip_flops[1].said, ["a", "b", "a", "a"]);
         assert_eq!(found.flip_flops[0].gold.as_deref(), Some("a"));
         assert_eq!((found.rows, found.n_flip_flops, found.n_back), (4, 2, 1));
+
+        let found = history(&all, &HashSet::from(["4"]), 0.95).unwrap();
+        let flips = found.since[0].flips;
+        assert_eq!((found.rows, flips.rows, flips.changed, flips.negative), (3, 3, 1, 1));
+        assert_eq!((found.n_flip_flops, found.n_back), (1, 1));
     }
 
     /// Rows are found by id and classes by name, whatever the order of either.
@@ -185,20 +195,24 @@ mod tests {
         let all = [said("1st", [0, 0, 0, 1]), turned, said("3rd", [0, 0, 1, 1])];
         let plain =
             [said("1st", [0, 0, 0, 1]), said("2nd", [0, 1, 0, 0]), said("3rd", [0, 0, 1, 1])];
-        assert_eq!(history(&all, 0.95).unwrap(), history(&plain, 0.95).unwrap());
+        assert_eq!(
+            history(&all, &HashSet::new(), 0.95).unwrap(),
+            history(&plain, &HashSet::new(), 0.95).unwrap()
+        );
     }
 
     #[test]
     fn what_is_no_history() {
         let check = |all: &[Predicted], message: &str| {
-            assert_eq!(history(all, 0.95).unwrap_err().to_string(), message);
+            assert_eq!(history(all, &HashSet::new(), 0.95).unwrap_err().to_string(), message);
         };
         check(&[said("1st", [0; 4])], "a history needs two releases or more; found 1");
         let mut short = said("2nd", [0; 4]);
         short.ids.pop();
         short.predicted.pop();
         short.gold.pop();
-        let error = history(&[said("1st", [0; 4]), short], 0.95).unwrap_err().to_string();
+        let error =
+            history(&[said("1st", [0; 4]), short], &HashSet::new(), 0.95).unwrap_err().to_string();
         assert!(error.contains("2nd") && error.contains("1st"), "{error}");
     }
 }

@@ -285,3 +285,21 @@ fn what_of_a_folder_is_not_read_is_said() {
     says(&eval("$T/numbers.csv"), said);
     says(&lab.ok("compare $T/base $T/base --data $T/numbers.csv"), said);
 }
+
+/// As of a task, and the next update reads the same rows again.
+#[test]
+fn a_file_may_be_read_in_part() {
+    let lab = lab();
+    let rows = "--new $T/new.csv:train[:20] --holdout $T/held.csv:train[10:]";
+    let done = lab.ok(&format!("{UPDATE} --base $T/base {rows} --output $T/second"));
+    says(&done, "rows: 48 old, 20 new, 0 unlabelled; 50 held out");
+    let done = lab.ok(&format!(
+        "{UPDATE} --base $T/second --new $T/new.csv:train[20:] --holdout $T/held.csv --output $T/third"
+    ));
+    says(&done, "rows: 68 old, 10 new, 0 unlabelled; 60 held out");
+    let done = lab.ok("eval --model $T/third --data $T/new.csv:train[25:]");
+    assert!(done.out.contains(", 5 rows, "), "{}", done.out);
+    let done = lab.run("eval --model $T/third --data $T/new.csv:test").expect(2);
+    let error = done.error();
+    assert!(error.contains("\"test\"") && error.contains("train"), "{error}");
+}

@@ -21,7 +21,7 @@ pub struct Data {
     /// For the run's folder: `sst2`, `glue`, `rows`.
     pub name: String,
     pub task: Option<Task>,
-    /// The split that the user named with the data: `sst2:validation`.
+    /// Named with the data: `sst2:validation`, `rows.csv:train[:100]`.
     pub split: Option<String>,
     place: Place,
 }
@@ -40,16 +40,15 @@ pub struct Wishes {
 }
 
 pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
-    let (source, task, split) = match Source::parse(text)? {
-        Source::Task { name, split } => {
-            let manifest = places::task(&name).map_err(|unknown| match on_disk(&name) {
-                Some(found) => found.into(),
-                None => unknown,
-            })?;
+    let (source, split) = Source::parse(text)?;
+    let (source, task) = match source {
+        Source::Task { name } => {
+            let manifest = places::task(&name)
+                .map_err(|unknown| on_disk(&name).map_or(unknown, Into::into))?;
             let task = Task::parse(&manifest.text, &manifest.path)?;
-            (task.source.clone(), Some(task), split)
+            (task.source.clone(), Some(task))
         }
-        source => (source, None, None),
+        source => (source, None),
     };
     let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = match (&task, &source) {
@@ -58,8 +57,8 @@ pub fn open(text: &str, hub: &Hub, console: &mut Console) -> Result<Data> {
         (None, Source::Folder(path)) => path.canonicalize().ok().as_ref().and_then(stem),
         (None, Source::Files(paths)) => paths.first().and_then(stem),
         (None, Source::Task { .. }) => None,
-    };
-    let name = name.unwrap_or_else(|| "data".into());
+    }
+    .unwrap_or_else(|| "data".into());
     let place = match &source {
         Source::Hub { id, config, revision } => {
             of_hub(id, config.as_deref(), revision.as_deref(), hub, console)?

@@ -41,7 +41,7 @@ struct DataSet {
 
 fn data_set(text: &str) -> DataSet {
     let source = match Source::parse(text) {
-        Ok(Source::Task { name, .. }) => {
+        Ok((Source::Task { name }, _)) => {
             let task = places::task(&name).ok();
             let task = task.and_then(|m| lowchurn_data::Task::parse(&m.text, &m.path).ok());
             match task.map(|task| task.source) {
@@ -49,7 +49,7 @@ fn data_set(text: &str) -> DataSet {
                 _ => return DataSet { name, ..DataSet::default() },
             }
         }
-        other => other.ok(),
+        other => other.ok().map(|(source, _)| source),
     };
     match source {
         Some(Source::Hub { id, config, .. }) => DataSet { name: text.into(), id: Some(id), config },

@@ -9,10 +9,9 @@ use crate::table::Format;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// `sst2` or `sst2:validation`: a manifest `datasets/sst2.toml`, which the caller finds and gives to `Task::read`.
+    /// `sst2`: a manifest `datasets/sst2.toml`, which the caller finds and gives to `Task::read`.
     Task {
         name: String,
-        split: Option<String>,
     },
     /// `owner/name[:config][@revision]`; `None` is the repository's own default.
     Hub {
@@ -26,22 +25,23 @@ pub enum Source {
 }
 
 impl Source {
-    /// A path that exists is that path; then a word is a task, and `owner/name` a dataset of the hub.
+    /// A source, and the split that is named with it: `tickets:later[:100]`, `rows.csv:train[:100]`, `./rows:validation`.
     ///
-    /// A bare word is always a task, also where a folder of that name lies about: write `./word` for the folder.
-    pub fn parse(text: &str) -> Result<Source> {
+    /// A path that exists is that path, also with a split behind a colon; then a word is a task, and `owner/name` a dataset of the
+    /// hub, whose colon stands before a config. A bare word is always a task, also where a folder of that name lies about: write
+    /// `./word` for the folder.
+    pub fn parse(text: &str) -> Result<(Source, Option<String>)> {
+        if let Some(source) = Source::on_path(text)? {
+            return Ok((source, None));
+        }
+        for (at, _) in text.match_indices(':') {
+            let (path, split) = (&text[..at], &text[at + 1..]);
+            if let (false, Some(source)) = (split.is_empty(), Source::on_path(path)?) {
+                return Ok((source, Some(split.to_owned())));
+            }
+        }
         let bad = |reason| Error::BadSource { text: text.to_owned(), reason };
-        let path = Path::new(text);
-        let looks_like_path =
-            text.contains(['/', '\\']) || path.extension().is_some_and(is_data_suffix);
-        if looks_like_path && path.is_dir() {
-            return Ok(Source::Folder(path.to_owned()));
-        }
-        if looks_like_path && path.is_file() {
-            Format::of(path)?;
-            return Ok(Source::Files(vec![path.to_owned()]));
-        }
-        if path.extension().is_some_and(is_data_suffix) {
+        if Path::new(text).extension().is_some_and(is_data_suffix) {
             return Err(bad("there is no such file"));
         }
         if text.starts_with(['/', '.', '~']) || text.contains('\\') {
@@ -51,7 +51,7 @@ impl Source {
             let (name, split) = split_off(text, ':');
             let kinds = "a task name has letters, digits, - and _ only";
             return match is_word(name) && split.is_none_or(|split| !split.is_empty()) {
-                true => Ok(Source::Task { name: name.to_owned(), split: split.map(str::to_owned) }),
+                true => Ok((Source::Task { name: name.to_owned() }, split.map(str::to_owned))),
                 false => Err(on_disk(text).unwrap_or_else(|| bad(kinds))),
             };
         };
@@ -65,11 +65,26 @@ impl Source {
         {
             return Err(bad("config or revision is empty or odd"));
         }
-        Ok(Source::Hub {
+        let source = Source::Hub {
             id: format!("{owner}/{name}"),
             config: config.map(str::to_owned),
             revision: revision.map(str::to_owned),
-        })
+        };
+        Ok((source, None))
+    }
+
+    fn on_path(text: &str) -> Result<Option<Source>> {
+        let path = Path::new(text);
+        let looks_like_path =
+            text.contains(['/', '\\']) || path.extension().is_some_and(is_data_suffix);
+        if looks_like_path && path.is_dir() {
+            return Ok(Some(Source::Folder(path.to_owned())));
+        }
+        if looks_like_path && path.is_file() {
+            Format::of(path)?;
+            return Ok(Some(Source::Files(vec![path.to_owned()])));
+        }
+        Ok(None)
     }
 }
 
@@ -125,20 +140,28 @@ mod tests {
             config: config.map(str::to_owned),
             revision: revision.map(str::to_owned),
         };
-        let task = |name: &str, split: Option<&str>| Source::Task {
-            name: name.to_owned(),
-            split: split.map(str::to_owned),
+        let check_split = |text: &str, source: Source, split: Option<&str>| {
+            let expected = (source, split.map(str::to_owned));
+            assert_eq!(Source::parse(text).unwrap(), expected);
         };
-        let check =
-            |text: &str, expected: Source| assert_eq!(Source::parse(text).unwrap(), expected);
-        check("sst2", task("sst2", None));
-        check("sst2:validation[:10%]", task("sst2", Some("validation[:10%]")));
+        let check = |text: &str, expected: Source| check_split(text, expected, None);
+        let sst2 = || Source::Task { name: "sst2".into() };
+        check("sst2", sst2());
+        check_split("sst2:validation[:10%]", sst2(), Some("validation[:10%]"));
         check("nyu-mll/glue", hub("nyu-mll/glue", None, None));
         check("nyu-mll/glue:sst2", hub("nyu-mll/glue", Some("sst2"), None));
         check("a/b:c@refs/convert/parquet", hub("a/b", Some("c"), Some("refs/convert/parquet")));
         check("a/b.c@v1.0", hub("a/b.c", None, Some("v1.0")));
         check(dir.path().to_str().unwrap(), Source::Folder(dir.path().to_owned()));
         check(file.to_str().unwrap(), Source::Files(vec![file.clone()]));
+        let (folder, path) = (dir.path().display(), file.display());
+        let (of_folder, of_file) =
+            (Source::Folder(dir.path().to_owned()), Source::Files(vec![file.clone()]));
+        check_split(&format!("{folder}:test"), of_folder, Some("test"));
+        check_split(&format!("{path}:train[5:]"), of_file, Some("train[5:]"));
+        let odd = dir.path().join("a:b.jsonl");
+        std::fs::write(&odd, "").unwrap();
+        check(odd.to_str().unwrap(), Source::Files(vec![odd.clone()]));
     }
 
     #[test]
@@ -186,7 +209,7 @@ mod tests {
         let name = dir.path().file_name().unwrap().to_str().unwrap();
         let expected = format!("{name:?} is a folder here: write ./{name}");
         check(parsed(name), Some(&expected));
-        assert!(matches!(Source::parse(&format!("./{name}")), Ok(Source::Folder(_))));
+        assert!(matches!(Source::parse(&format!("./{name}")), Ok((Source::Folder(_), None))));
     }
 
     proptest! {

@@ -202,6 +202,33 @@ mod tests {
     }
 
     #[test]
+    fn negative_flips_are_of_labelled_rows() {
+        let all = [said("1st", [0, 0, 0, 1]), said("2nd", [1, 1, 0, 0])];
+        let nfr = history(&all, &HashSet::new(), 0.95).unwrap().since[0].nfr.unwrap();
+        assert_eq!((nfr.count, nfr.of), (2, 4));
+    }
+
+    /// Each within the tolerance of the one before, and right, wrong, right.
+    #[test]
+    fn a_number_flips_by_its_rightness_too() {
+        let said = |value: f32| {
+            Predicted::from_values("m", vec!["1".into()], vec![Some(1.0)], vec![value], 0.25)
+        };
+        let all = [1.2, 1.3, 1.2].map(|value| said(value).unwrap());
+        let found = history(&all, &HashSet::new(), 0.95).unwrap();
+        assert_eq!((found.n_flip_flops, found.since[0].flips.changed), (1, 0));
+    }
+
+    #[test]
+    fn confidence_is_above_a_half() {
+        let all = [said("1st", [0; 4]), said("2nd", [0; 4])];
+        for confidence in [0.05, 0.5, 1.0] {
+            let refused = history(&all, &HashSet::new(), confidence);
+            assert!(matches!(refused, Err(Error::ConfidenceOutside { .. })));
+        }
+    }
+
+    #[test]
     fn what_is_no_history() {
         let check = |all: &[Predicted], message: &str| {
             assert_eq!(history(all, &HashSet::new(), 0.95).unwrap_err().to_string(), message);

@@ -57,6 +57,20 @@ mod tests {
         run((0..1000).map(|row| row % 10 < n))
     }
 
+    /// 100 and 101 of 1,000: s² = 0.5·10⁻⁶, t of one degree 12.7062; each end is as far from the mean as seeds and the rows of the
+    /// run nearest to it say.
+    #[test]
+    fn two_runs_by_hand() {
+        let first = |n: usize| run((0..1000).map(|row| row < n));
+        let found = churn_of_runs(&[first(100), first(101)], 0.95).unwrap().unwrap();
+        let (mean, seeds) = (0.1005, 12.706_204_736f64.powi(2) * 0.5e-6 / 2.0);
+        let reach = |end: f64| (seeds + (end - mean).powi(2)).sqrt();
+        let low = mean - reach(clopper_pearson(100, 1000, 0.95).low);
+        let high = mean + reach(clopper_pearson(101, 1000, 0.95).high);
+        assert!((found.interval.low - low).abs() < 1e-9);
+        assert!((found.interval.high - high).abs() < 1e-9);
+    }
+
     #[test]
     fn by_hand() {
         // Churn of 0.1, 0.2 and 0.3: s = 0.1, t of 2 degrees 4.3027; 200 of 1,000 rows are 0.2262 at most.

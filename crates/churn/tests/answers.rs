@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use lowchurn_churn::{
-    Asked, Budget, Flips, Measurements, Names, OfAnswers, Pair, Predicted, Unmatched, certify,
-    compare,
+    Answers, Asked, Budget, Flips, Measurements, Names, OfAnswers, Pair, Predicted, Unmatched,
+    certify, compare,
 };
 use proptest::prelude::*;
 
@@ -106,6 +106,41 @@ fn numbers_flip_by_the_tolerance() {
     let by_hand = (0.04 + 4.0 + 0.0625) / 5.0;
     assert!((squared_error_old.unwrap() - by_hand).abs() < 1e-6, "{squared_error_old:?}");
     assert_eq!(pair.said(3), ("3.0000".into(), "1.1000".into(), Some("1.0000".into())));
+}
+
+#[test]
+fn labels_of_sets_are_aligned_by_name() {
+    let (old, new) =
+        (sets("m", &["a", "b"], &[None], &[&[0]]), sets("m", &["b", "a"], &[None], &[&[1]]));
+    assert_eq!(pair(&old, &new).flips().changed, 0);
+    let other = sets("m", &["b", "a"], &[None], &[&[0]]);
+    assert_eq!(pair(&old, &other).flips().changed, 1);
+}
+
+#[test]
+fn numbers_take_the_truth_of_the_side_that_has_it_and_rows_keep_it() {
+    let old = values("old", &[None, None], &[1.0, 2.0], 0.1);
+    let new = values("new", &[Some(1.0), Some(2.0)], &[1.0, 5.0], 0.1);
+    let pair = pair(&old, &new);
+    assert_eq!((pair.flips().labelled, pair.flips().negative), (2, 1));
+    let second = pair.subset(&[1]);
+    assert_eq!((second.said(0).2.as_deref(), second.flips().negative), (Some("2.0000"), 1));
+}
+
+/// |0.1 − 0.3| is more than 0.2 in f32, and not as the numbers are written.
+#[test]
+fn a_tolerance_is_of_numbers_as_they_are_written() {
+    let (old, new) =
+        (values("old", &[Some(0.1)], &[0.1], 0.2), values("new", &[Some(0.1)], &[0.3], 0.2));
+    let flips = pair(&old, &new).flips();
+    assert_eq!((flips.changed, flips.both_right), (0, 1));
+}
+
+#[test]
+fn numbers_have_no_slices_by_prediction() {
+    let side = values("m", &[None; 2], &[1.0, 2.0], 0.1);
+    let asked = Asked { min_slice_rows: 1, ..Asked::default() };
+    assert!(compare(&pair(&side, &side), &asked).unwrap().slices.is_empty());
 }
 
 #[test]
@@ -232,6 +267,37 @@ fn the_truth_may_come_later() {
     let with = numbers.with_gold_values(&[Some(0.5), Some(9.0)]);
     let flips = pair(&with, &with).flips();
     assert_eq!((flips.labelled, flips.both_right), (2, 2));
+}
+
+#[test]
+fn a_truth_that_a_side_has_stays_and_adds_no_label() {
+    let own = sets("m", &["a", "b"], &[Some(&[0])], &[&[0]]);
+    let told = own.clone().with_gold_sets(&[Some(names(&["b"]))], &own.answers).unwrap();
+    let Answers::Sets { names: labels, .. } = &told.answers else { panic!("sets") };
+    assert_eq!(*labels, names(&["a", "b"]));
+    assert_eq!(pair(&told, &told).said(0).2.as_deref(), Some("a"));
+}
+
+/// Of a, one of one; of b there is none, said or true, and its F1 is 0 as in scikit-learn.
+#[test]
+fn f1_of_labels_needs_a_truth() {
+    let bare = sets("m", &["a", "b"], &[None], &[&[0]]);
+    let of = |side: &Predicted| match compare(&pair(side, side), &Asked::default()).unwrap().answers
+    {
+        OfAnswers::Sets { macro_f1_old, labels, .. } => (macro_f1_old, labels),
+        other => panic!("{other:?}"),
+    };
+    let (macro_f1, labels) = of(&bare);
+    assert_eq!((macro_f1, labels[0].f1_old, labels[0].f1_new), (None, None, None));
+    let told = bare.clone().with_gold_sets(&[Some(names(&["a"]))], &bare.answers).unwrap();
+    let (macro_f1, labels) = of(&told);
+    assert_eq!((macro_f1, labels.len()), (Some(0.5), 2));
+}
+
+#[test]
+fn a_tolerance_without_end_is_refused() {
+    let refused = Predicted::from_values("m", ids(1), vec![None], vec![1.0], f64::INFINITY);
+    assert!(refused.is_err());
 }
 
 proptest! {

@@ -3,11 +3,11 @@
 mod problem;
 
 use lowchurn_churn::{
-    Budget, Certificate, Check, Error, Flips, Golden, Measurements, Sense, Verdict, certify,
-    certify_again, gain_bounds, is_certified, least_rows, mcnemar, rows_needed,
+    Budget, Certificate, Check, Error, Flips, Golden, Judged, Measurements, Sense, Verdict,
+    certify, certify_again, gain_bounds, is_certified, least_rows, mcnemar, rows_needed,
     rows_needed_of_gain, upper_bound,
 };
-use problem::{budget, churn_budget, flips, measured, unlabelled};
+use problem::{budget, churn_budget, flips, measured, sliced, unlabelled};
 use proptest::prelude::*;
 
 fn only_check(budget: &Budget, rows: &Measurements) -> Check {
@@ -145,6 +145,10 @@ fn budgets_that_make_no_sense_are_refused_with_what_to_do() {
     check(
         churn_budget(2.0),
         "max churn is 2; expected a share above 0 and below 1, such as 2% or 0.02",
+    );
+    check(
+        churn_budget(1.0),
+        "max churn is 1; expected a share above 0 and below 1, such as 2% or 0.02",
     );
     check(
         Budget { max_nfr: Some(0.0), ..budget() },
@@ -315,6 +319,94 @@ fn several_limits_share_the_error_of_fail_and_not_of_pass() {
     let failed = certify(&several, &measured(flips(5000, 0, 200, 0))).unwrap();
     let verdicts: Vec<Verdict> = failed.checks.iter().map(|check| check.verdict).collect();
     assert_eq!((failed.verdict, verdicts), (Verdict::Fail, vec![Verdict::Fail, Verdict::Pass]));
+}
+
+/// Beside another limit a PASS has the whole error and a FAIL half of it: 0.95 and 0.975.
+#[test]
+fn a_gain_beside_another_limit_is_judged_by_its_own_bounds() {
+    let asked = Budget { min_accuracy_gain: Some(0.0), ..churn_budget(0.1) };
+    let gain = |negative, positive| {
+        let made = certify(&asked, &measured(flips(1000, negative, positive, 0))).unwrap();
+        (made.verdict, made.checks[1].clone())
+    };
+    let (verdict, check) = gain(20, 35);
+    assert_eq!((verdict, check.confidence, check.fail_confidence), (Verdict::Pass, 0.95, 0.975));
+    assert_eq!(check.low, gain_bounds(20, 35, 1000, 0.95).low);
+    let (verdict, check) = gain(35, 20);
+    assert_eq!(verdict, Verdict::Inconclusive);
+    assert_eq!(check.high, gain_bounds(35, 20, 1000, 0.975).high);
+    let (_, check) = gain(20, 30);
+    let needed = rows_needed_of_gain(20, 30, 1000, 0.0, 0.95);
+    assert_eq!((check.rows_needed, needed.is_some()), (needed, true));
+}
+
+#[test]
+fn negative_flips_are_a_share_of_the_labelled_rows() {
+    let rows = Flips {
+        rows: 5000,
+        labelled: 1000,
+        changed: 15,
+        negative: 15,
+        both_right: 985,
+        ..Flips::default()
+    };
+    let check = only_check(&Budget { max_nfr: Some(0.02), ..budget() }, &measured(rows));
+    assert_eq!((check.of, check.observed), (1000, 0.015));
+    assert_eq!(check.verdict, Verdict::Inconclusive); // of 5,000 rows it would be a PASS
+}
+
+#[test]
+fn rows_that_a_limit_lacks_are_those_of_a_pass() {
+    let asked = Budget { max_nfr: Some(0.02), ..churn_budget(0.02) };
+    let made = certify(&asked, &measured(flips(1000, 0, 15, 0))).unwrap();
+    assert_eq!(made.verdict, Verdict::Inconclusive);
+    assert_eq!(made.checks[0].rows_needed, rows_needed(15, 1000, 0.02, 0.95));
+}
+
+/// 0.95^59 is just below 0.05, and 0.95^58 isn't.
+#[test]
+fn the_least_rows_that_can_be_certified_are_judged() {
+    let asked = Budget { max_slice_nfr: Some(0.05), ..budget() };
+    let of = |rows| sliced(Flips::default(), &[("x", flips(rows, 0, 0, 0))]);
+    let made = certify(&asked, &of(59)).unwrap();
+    assert_eq!((made.verdict, made.notes.len()), (Verdict::Pass, 0));
+    assert_eq!(certify(&asked, &of(58)).unwrap().notes.len(), 1);
+    let of_classes = Budget { max_class_nfr: Some(0.05), ..budget() };
+    for asked in [asked, of_classes] {
+        assert!(asked.check_rows(10_000, 58, 1.0).is_err());
+        asked.check_rows(59, 59, 1.0).unwrap();
+    }
+}
+
+#[test]
+fn limits_given_anew_take_the_place_of_their_own_kind() {
+    let own = Budget { max_slice_nfr: Some(0.1), max_class_nfr: Some(0.2), ..budget() };
+    let other = Budget {
+        max_slice_nfr: Some(0.3),
+        max_class_nfr: Some(0.4),
+        min_accuracy_gain: Some(-0.01),
+        ..budget()
+    };
+    assert_eq!(own.over(&other), Budget { min_accuracy_gain: Some(-0.01), ..own.clone() });
+}
+
+/// Ten rows of 0.7 come out without a flip once in 35 times, so y has rows enough for the looser limit: no note of it stays.
+#[test]
+fn notes_of_a_report_that_is_judged_again_are_those_of_the_new_limits() {
+    let rows =
+        sliced(flips(110, 0, 0, 0), &[("x", flips(100, 0, 0, 0)), ("y", flips(10, 0, 0, 0))]);
+    let own = certify(&Budget { max_slice_nfr: Some(0.05), ..budget() }, &rows).unwrap();
+    assert_eq!(own.notes.len(), 1);
+    let given = Budget { max_slice_nfr: Some(0.3), ..budget() };
+    let again = certify_again(Some(&own), &given, &rows).unwrap();
+    assert_eq!(again.notes, certify(&given, &rows).unwrap().notes);
+}
+
+#[test]
+fn rows_that_are_alike_are_counted_at_once() {
+    let mut found = Flips::default();
+    found.count_times(Judged { is_changed: true, is_right: Some((true, false)) }, 3);
+    assert_eq!(found, flips(3, 3, 0, 0));
 }
 
 #[test]

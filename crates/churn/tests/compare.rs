@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use lowchurn_churn::{
-    Asked, Comparison, Flips, Names, Pair, Predicted, Unmatched, compare, seed_floor,
+    Asked, Comparison, Error, Flips, Measured, Names, Pair, Predicted, SoftSums, Unmatched,
+    compare, gain_interval, seed_floor,
 };
 use proptest::prelude::*;
 
@@ -406,11 +407,146 @@ fn what_is_asked_wrongly_is_refused() {
         Asked { thresholds: &threshold("poss", 0.9), ..plain },
         "a threshold for \"poss\", which isn't a label (labels: neg, pos); did you mean \"pos\"?",
     );
-    check(
-        &scored,
-        Asked { thresholds: &threshold("pos", 90.0), ..plain },
-        "the threshold of \"pos\" is 90; expected a share between 0 and 1",
+    for share in [90.0, 0.0, 1.0] {
+        check(
+            &scored,
+            Asked { thresholds: &threshold("pos", share), ..plain },
+            &format!("the threshold of \"pos\" is {share}; expected a share between 0 and 1"),
+        );
+    }
+}
+
+#[test]
+fn rows_of_the_new_side_alone_are_told_and_counted() {
+    let old = said("old", &["a"], &[("1", "a", ""), ("9", "a", "")]);
+    let new = said("new", &["a"], &[("1", "a", ""), ("2", "a", ""), ("3", "a", "")]);
+    let one =
+        Predicted { ids: strings(&["1"]), predicted: vec![0], gold: vec![None], ..old.clone() };
+    let refused = Pair::align(&one, &new, &[], Unmatched::Refuse);
+    assert!(matches!(refused, Err(Error::RowsDiffer { only_old: 0, only_new: 2, .. })));
+    let pair = Pair::align(&old, &new, &[], Unmatched::Count).unwrap();
+    let found = compare(&pair, &Asked::default()).unwrap();
+    assert_eq!((found.n_only_old, found.n_only_new), (1, 2));
+}
+
+#[test]
+fn an_id_that_comes_twice_on_one_side_is_refused() {
+    let twice = said("old", &["a"], &[("1", "a", ""), ("1", "a", "")]);
+    let once = said("new", &["a"], &[("1", "a", ""), ("2", "a", "")]);
+    let refused = Pair::align(&twice, &once, &[], Unmatched::Count);
+    assert!(matches!(refused, Err(Error::IdTwice { .. })));
+}
+
+#[test]
+fn scores_must_be_one_a_class_and_row() {
+    let rows = [("1", "a", ""), ("2", "b", "")];
+    let short = Predicted { scores: Some(vec![1.0]), ..said("m", &["a", "b"], &rows) };
+    let refused = Pair::align(&short, &short, &[], Unmatched::Refuse);
+    assert!(matches!(refused, Err(Error::Length { .. })));
+}
+
+#[test]
+fn a_true_class_in_another_case_is_another_class() {
+    let old = said("old", &[], &[("1", "a", "a"), ("2", "a", "B")]);
+    let new = said("new", &[], &[("1", "a", ""), ("2", "b", "")]);
+    assert!(align(&old, &new, &[]).is_err());
+}
+
+/// `n` classes of ten rows; of class c, 9 − c are right on both sides.
+#[test]
+fn the_worst_classes_are_a_mean_from_ten_classes_on() {
+    let worst = |n: usize| {
+        let names: Vec<String> = (0..n).map(|class| class.to_string()).collect();
+        let mut rows = Vec::new();
+        for (class, row) in (0..n).flat_map(|class| (0..10).map(move |row| (class, row))) {
+            let answer = if row < 9 - class as i64 { class } else { (class + 1) % n };
+            rows.push((format!("{class}-{row}"), names[answer].as_str(), names[class].as_str()));
+        }
+        let rows: Vec<(&str, &str, &str)> =
+            rows.iter().map(|(id, answer, gold)| (id.as_str(), *answer, *gold)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let side = said("m", &names, &rows);
+        let pair = align(&side, &side, &[]).unwrap();
+        compare(&pair, &Asked::default()).unwrap().worst_classes.unwrap()
+    };
+    assert_eq!((worst(9).k, worst(9).mean_recall_old), (None, None));
+    // Recalls of the five worst of ten are 0.4, 0.3, 0.2, 0.1 and 0.
+    assert!((worst(10).mean_recall_old.unwrap() - 0.2).abs() < 1e-12);
+}
+
+#[test]
+fn each_side_has_its_own_worst_class() {
+    // Recall of a: 1, then 0.5; of b: 0.5, then 1.
+    let old = said(
+        "old",
+        &["a", "b"],
+        &[("1", "a", "a"), ("2", "a", "a"), ("3", "b", "b"), ("4", "a", "b")],
     );
+    let new =
+        said("new", &["a", "b"], &[("1", "a", ""), ("2", "b", ""), ("3", "b", ""), ("4", "b", "")]);
+    let found = compare(&align(&old, &new, &[]).unwrap(), &Asked::default()).unwrap();
+    assert_eq!(found.worst_class_old, Some(("b".into(), 0.5)));
+    assert_eq!(found.worst_class_new, Some(("a".into(), 0.5)));
+}
+
+#[test]
+fn slices_by_prediction_go_by_the_old_one() {
+    let side = |name: &str, says: [&str; 4]| {
+        let rows: Vec<(&str, &str, &str)> =
+            ["1", "2", "3", "4"].into_iter().zip(says).map(|(id, label)| (id, label, "")).collect();
+        said(name, &["a", "b"], &rows)
+    };
+    let (old, new) = (side("old", ["a", "a", "a", "b"]), side("new", ["b", "a", "a", "b"]));
+    let asked = Asked { min_slice_rows: 1, ..Asked::default() };
+    let found = compare(&align(&old, &new, &[]).unwrap(), &asked).unwrap();
+    let slices: Vec<(&str, u64, u64)> = found
+        .slices
+        .iter()
+        .map(|slice| (slice.name.as_str(), slice.measured.flips.rows, slice.measured.flips.changed))
+        .collect();
+    assert_eq!(slices, [("predicted = a", 3, 1), ("predicted = b", 1, 0)]);
+}
+
+#[test]
+fn churn_beside_a_retrain_without_any_has_no_ratio() {
+    let (old, new) =
+        (said("old", &["a", "b"], &[("1", "a", "")]), said("new", &["a", "b"], &[("1", "b", "")]));
+    let asked = Asked { retrain_churn: Some(0.0), ..Asked::default() };
+    let found = compare(&align(&old, &new, &[]).unwrap(), &asked).unwrap();
+    assert_eq!(found.churn_ratio, None);
+}
+
+#[test]
+fn the_interval_of_the_gain_is_that_of_the_flips() {
+    let flips = Flips {
+        rows: 1000,
+        labelled: 1000,
+        changed: 87,
+        both_right: 913,
+        negative: 30,
+        positive: 50,
+        lateral: 7,
+        ..Flips::default()
+    };
+    let gain = Measured::of(flips, 0.95).accuracy_gain.unwrap();
+    assert_eq!(gain.interval, gain_interval(30, 50, 1000, 0.95));
+}
+
+/// A share of the old side that the new one calls impossible, unless it is as good as impossible to both.
+#[test]
+fn divergences_from_scores_of_zero_are_counted() {
+    let sums = |old: f32| {
+        let side = |name, other: f32| Predicted {
+            scores: Some(vec![1.0, other]),
+            ..said(name, &["a", "b"], &[("1", "a", "")])
+        };
+        let pair = align(&side("old", old), &side("new", 0.0), &[]).unwrap();
+        SoftSums::of(&pair, &[]).unwrap()
+    };
+    assert_eq!(sums(1e-13).mean(&[]).unwrap().kl_floored, 0);
+    let mut both = sums(0.5);
+    both.merge(&sums(0.5));
+    assert_eq!(both.mean(&[]).unwrap().kl_floored, 2);
 }
 
 #[test]

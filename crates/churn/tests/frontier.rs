@@ -144,6 +144,30 @@ fn the_frontier_holds_what_nothing_beats() {
 }
 
 #[test]
+fn of_two_with_the_same_churn_the_more_accurate_is_on_the_frontier() {
+    let points = points(&[run("m", "worse", 0, 0.79, 0.0), run("m", "better", 0, 0.8, 0.0)]);
+    assert_eq!(on_frontier(&points), ["better"]);
+}
+
+/// The retrain has two seeds, and by its first alone the anchor would be accurate enough.
+#[test]
+fn a_method_that_lacks_a_seed_attains_nothing() {
+    let retrains = [run("retrain", "", 1, 0.88, 0.1), run("retrain", "", 2, 0.86, 0.12)];
+    let runs = [&retrains[..], &[run("anchor", "one seed", 1, 0.89, 0.05)]].concat();
+    let of_all = points(&runs);
+    assert_eq!(churn_at_cold_accuracy(&runs, &of_all, &of_all[0])[1].attained, None);
+}
+
+#[test]
+fn an_ensemble_is_paired_by_its_own_seed() {
+    let both = RunPoint { members: vec![1, 2], ..run("ensemble", "of 2", 1, 0.875, 0.06) };
+    let runs = [run("retrain", "", 1, 0.88, 0.1), run("retrain", "", 2, 0.86, 0.12), both];
+    let of_all = points(&runs);
+    let gain = paired_difference(&runs, &of_all[1], &of_all[0]).unwrap();
+    assert_eq!((gain.seeds, gain.accuracy.standard_error), (vec![1], None));
+}
+
+#[test]
 fn cost_curves_start_at_churn_end_at_error_and_the_last_is_below_all() {
     let runs = [
         run("retrain", "", 0, 0.88, 0.10),

@@ -159,6 +159,53 @@ fn columns_can_be_named() {
 }
 
 #[test]
+fn columns_are_what_their_names_and_values_say() {
+    let folder = Folder::new();
+    let check = |name: &str, text: &str, names: &Names, expected: &str| {
+        assert_eq!(folder.shown(name, text, names), expected);
+    };
+    let any = Names::default();
+    // Class names that are numbers, with a −1 among them, are names.
+    check(
+        "a.csv",
+        "id,gold,prob_-1,prob_0,prob_1\n1,-1,0.75,0.25,0\n2,1,0,0,1\n",
+        &any,
+        "-1 0 1 | 1>-1/-1 2>1/1 | [0.75, 0.25, 0.0]",
+    );
+    check("b.csv", "id,pred\n1, x \n2,x\n3,y\n", &any, "x y | 1>x/- 2>x/- 3>y/-");
+    // A p-value is no score of a class, and a column without a class behind its prefix is none.
+    check("c.csv", "id,pred,p_value\n1,x,0.03\n2,y,0.5\n", &any, "x y | 1>x/- 2>y/-");
+    check("d.csv", "id,prob_a,prob_b,prob_\n1,0.25,0.75,0.5\n", &any, "a b | 1>b/- | [0.25, 0.75]");
+    let no_gold = Names { gold: Some("none".into()), ..Names::default() };
+    check("e.csv", "id,pred,label\n1,x,x\n2,y,x\n", &no_gold, "x y | 1>x/- 2>y/-");
+    let below_zero = folder.write("f.csv", b"id,prob_a,prob_b\n1,-0.0005,1.0005\n");
+    assert!(Predicted::read(&below_zero, &any).is_err());
+}
+
+#[test]
+fn sets_and_numbers_have_ids_scores_and_truths_as_classes_have() {
+    let folder = Folder::new();
+    let row = |id: &str, scores: &str| {
+        format!("{{\"id\":\"{id}\",\"labels\":[\"a\"],\"scores\":{{{scores}}}}}\n")
+    };
+    let (ab, ac) = ("\"a\":0.9,\"b\":0.8", "\"a\":0.9,\"c\":0.8");
+    let any = Names::default();
+    let others = folder.shown("a.jsonl", &(row("x", ab) + &row("y", ac)), &any);
+    let said = "a.jsonl:2: its scores are of other labels than the first row's, column 1";
+    assert_eq!(others, said);
+    let twice = folder.shown("b.jsonl", &(row("x", ab) + &row("x", ab)), &any);
+    assert!(twice.contains("twice"), "{twice}");
+    let numbers = Names { tolerance: Some(0.5), ..Names::default() };
+    let asked = Names { prediction: Some("label".into()), ..numbers.clone() };
+    let read = |name: &str, text: &str, names: &Names| {
+        Predicted::read(&folder.write(name, text.as_bytes()), names).unwrap()
+    };
+    assert_eq!(read("c.csv", "id,label\nx,1\n", &asked).gold, [None]);
+    let no_gold = Names { gold: Some("none".into()), ..numbers };
+    assert_eq!(read("d.csv", "id,prediction,gold\nx,1,2\n", &no_gold).gold, [None]);
+}
+
+#[test]
 fn messages() {
     let folder = Folder::new();
     // All at once, for a changed word changes many.

@@ -4,12 +4,25 @@ mod problem;
 
 use std::collections::HashSet;
 
-use lowchurn_churn::{Budget, Candidate, Flips, Golden, Verdict, walk};
-use problem::{churn_budget, flips, measured, unlabelled};
+use lowchurn_churn::{Budget, Candidate, Flips, Golden, Measurements, Verdict, walk};
+use problem::{budget, churn_budget, flips, measured, sliced, unlabelled};
 
 fn candidate(name: &str, calibration: Flips, certification: Flips) -> Candidate {
     let (calibration, certification) = (measured(calibration), measured(certification));
     Candidate { name: name.to_owned(), calibration, certification, ..Candidate::default() }
+}
+
+fn sliced_candidate(
+    name: &str,
+    calibration: Measurements,
+    certification: Measurements,
+) -> Candidate {
+    Candidate { name: name.to_owned(), calibration, certification, ..Candidate::default() }
+}
+
+/// The name of the candidate that a walk begins with.
+fn begins_with(candidates: &[Candidate], asked: &Budget) -> String {
+    walk(candidates, asked).unwrap().1.walked[0].name.clone()
 }
 
 #[test]
@@ -104,12 +117,15 @@ fn a_walk_begins_with_one_that_keeps_golden_rows_and_classes() {
 
 #[test]
 fn a_walk_takes_what_is_asked_for_of_those_that_pass() {
-    let of = |name, positive, merit| Candidate {
+    let of = |name, negative, merit| Candidate {
         merit: Some(merit),
-        ..candidate(name, flips(1000, 0, positive, 0), unlabelled(5000, 10))
+        ..candidate(name, flips(1000, negative, 4, 0), unlabelled(5000, 10))
     };
-    let candidates = [of("even", 5, 0.7), of("accurate", 9, 0.2), of("bolder", 12, 0.7)];
-    assert_eq!(walk(&candidates, &churn_budget(0.02)).unwrap().0, Some(0));
+    // By accuracy on calibration rows it would be the second, and by safety too.
+    let candidates = [of("accurate", 2, 0.6), of("most accurate", 0, 0.5), of("asked for", 6, 0.7)];
+    assert_eq!(walk(&candidates, &churn_budget(0.02)).unwrap().0, Some(2));
+    let even = [of("bolder", 6, 0.7), of("safer", 2, 0.7)];
+    assert_eq!(walk(&even, &churn_budget(0.02)).unwrap().0, Some(1));
 }
 
 #[test]
@@ -152,4 +168,108 @@ fn walks_without_candidates_or_calibration_are_refused() {
         &[candidate("λ 0.5", Flips::default(), flips(5000, 0, 0, 0))],
         "candidate \"λ 0.5\" has no calibration rows; candidates are ordered by such rows, so hold some out",
     );
+}
+
+#[test]
+fn a_step_says_its_calibration_rows_and_whether_it_is_chosen() {
+    let half_labelled = Flips {
+        rows: 1000,
+        changed: 20,
+        labelled: 500,
+        both_right: 470,
+        negative: 4,
+        positive: 6,
+        same_wrong: 20,
+        ..Flips::default()
+    };
+    let candidates = [
+        candidate("bold", half_labelled, flips(5000, 0, 60, 0)),
+        candidate("safe", flips(1000, 1, 5, 0), flips(5000, 0, 10, 0)),
+    ];
+    let (chosen, made) = walk(&candidates, &churn_budget(0.02)).unwrap();
+    let steps: Vec<(&str, f64, Option<f64>, bool)> = made
+        .walked
+        .iter()
+        .map(|step| {
+            let name = step.name.as_str();
+            (name, step.calibration_churn, step.calibration_accuracy, step.is_chosen)
+        })
+        .collect();
+    // 476 of the 500 labelled rows are right.
+    assert_eq!(chosen, Some(1));
+    assert_eq!(
+        steps,
+        [("safe", 0.006, Some(0.999), true), ("bold", 0.02, Some(476.0 / 500.0), false)]
+    );
+}
+
+#[test]
+fn without_labels_on_one_side_the_bolder_of_those_that_pass_is_chosen() {
+    let passes = unlabelled(5000, 10);
+    let candidates = [
+        candidate("labelled", flips(1000, 0, 1, 0), passes),
+        candidate("unlabelled", unlabelled(1000, 9), passes),
+    ];
+    assert_eq!(walk(&candidates, &churn_budget(0.02)).unwrap().0, Some(1));
+}
+
+#[test]
+fn a_limit_on_negative_flips_orders_by_them() {
+    let asked = Budget { max_nfr: Some(0.01), ..churn_budget(0.1) };
+    let candidates = [
+        candidate("changes few, breaks nine", flips(1000, 9, 0, 0), flips(2500, 22, 0, 0)),
+        candidate("changes more, breaks one", flips(1000, 1, 20, 0), flips(2500, 2, 50, 0)),
+    ];
+    assert_eq!(begins_with(&candidates, &asked), "changes more, breaks one");
+    assert_eq!(walk(&candidates, &asked).unwrap().0, Some(1));
+}
+
+/// Of unlabelled rows nobody knows how many flips are negative.
+#[test]
+fn a_limit_on_negative_flips_puts_unlabelled_calibration_last() {
+    let asked = Budget { max_nfr: Some(0.01), ..budget() };
+    let passes = flips(3000, 0, 0, 0);
+    let candidates = [
+        candidate("unlabelled", unlabelled(1000, 1), passes),
+        candidate("labelled", flips(1000, 2, 5, 0), passes),
+    ];
+    assert_eq!(begins_with(&candidates, &asked), "labelled");
+}
+
+/// `bold` breaks a twentieth of slice y; the slices of the two halves, and of the candidates, come in any order.
+#[test]
+fn a_limit_on_slices_orders_by_each_of_them() {
+    let (good, bad) = (|n| flips(n, 0, 0, 0), |n: u64| flips(n, n / 20, 0, 0));
+    let all = |changed| (flips(1000, 0, changed, 0), flips(2500, 0, 5 * changed / 2, 0));
+    let ((few, few_later), (many, many_later)) = (all(5), all(30));
+    let asked = Budget { max_slice_nfr: Some(0.03), ..churn_budget(0.1) };
+    let candidates = [
+        sliced_candidate(
+            "bold",
+            sliced(few, &[("x", good(300)), ("y", bad(300))]),
+            sliced(few_later, &[("y", bad(700)), ("x", good(700))]),
+        ),
+        sliced_candidate(
+            "mild",
+            sliced(many, &[("x", good(300)), ("y", good(300))]),
+            sliced(many_later, &[("y", good(700)), ("x", good(700))]),
+        ),
+    ];
+    assert_eq!(begins_with(&candidates, &asked), "mild");
+    assert_eq!(walk(&candidates, &asked).unwrap().0, Some(1));
+    // The worst slice counts, not the first: of x alone `bold` is the better one.
+    let mut candidates = candidates;
+    candidates[1].calibration = sliced(many, &[("x", flips(300, 1, 0, 0)), ("y", good(300))]);
+    assert_eq!(begins_with(&candidates, &Budget { max_churn: None, ..asked }), "mild");
+}
+
+#[test]
+fn slices_too_small_to_be_judged_order_nothing() {
+    let asked = Budget { max_slice_nfr: Some(0.03), ..churn_budget(0.1) };
+    let slices = |broken| [("big", flips(700, 0, 0, 0)), ("tiny", flips(20, broken, 0, 0))];
+    let of = |name, changed, broken| {
+        let later = sliced(flips(2500, 0, 2 * changed, 0), &slices(broken));
+        sliced_candidate(name, sliced(flips(1000, 0, changed, 0), &slices(broken)), later)
+    };
+    assert_eq!(begins_with(&[of("safe", 5, 2), of("bold", 30, 0)], &asked), "safe");
 }

@@ -48,7 +48,7 @@ pub struct Compare {
     #[arg(long, value_name = "LABEL=SCORE", value_parser = threshold)]
     pub threshold: Vec<(String, f64)>,
 
-    /// Rows that the old model wasn't made for: a file with their ids, a data set or `task:split`
+    /// Rows that the old model wasn't made for: a file with their ids, a data set, `task:split` or `file:split`
     #[arg(long, value_name = "FILE|DATA")]
     pub new_rows: Option<String>,
 

@@ -14,7 +14,7 @@ pub struct PostShift {
     #[arg(value_name = "DIR|ID")]
     pub model: String,
 
-    /// Labelled rows to fit on, never trained on: a file, a data set or `task:split`
+    /// Labelled rows to fit on, never trained on: a file, a data set, `task:split` or `file:split`
     #[arg(long, value_name = "DATA")]
     pub data: String,
 
@@ -22,7 +22,7 @@ pub struct PostShift {
     #[arg(long, value_name = "SPLIT")]
     pub split: Option<String>,
 
-    /// Labelled rows to measure on, neither trained on nor fitted to: a file, a data set or `task:split` [default: those of --data,
+    /// Labelled rows to measure on, neither trained on nor fitted to: a file, a data set, `task:split` or `file:split` [default: those of --data,
     /// where a shift looks better than it is]
     #[arg(long, value_name = "DATA")]
     pub holdout: Option<String>,

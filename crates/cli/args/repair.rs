@@ -18,7 +18,7 @@ pub struct Repair {
     #[arg(value_name = "NEW", required = true)]
     pub new: Vec<String>,
 
-    /// Rows to measure on, never trained on: a file, a data set or `task:split`; labels are needed where no budget is given
+    /// Rows to measure on, never trained on: a file, a data set, `task:split` or `file:split`; labels are needed where no budget is given
     #[arg(long, value_name = "DATA")]
     pub holdout: String,
 

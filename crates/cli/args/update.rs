@@ -17,7 +17,7 @@ pub struct Deployed {
     #[arg(long, value_name = "DIR|ID", default_value = "", hide_default_value = true)]
     pub base: String,
 
-    /// New labelled rows: a file, a data set or `task:split`; may be given several times
+    /// New labelled rows: a file, a data set, `task:split` or `file:split`; may be given several times
     #[arg(long, value_name = "DATA")]
     pub new: Vec<String>,
 

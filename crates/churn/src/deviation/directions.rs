@@ -68,6 +68,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn layers_without_a_ratio_are_not_counted() {
+        let layer = |ratio: Option<f64>| Layer {
+            name: "l".into(),
+            eigenvalues: Vec::new(),
+            teacher: Vec::new(),
+            student: Vec::new(),
+            ratios: vec![ratio],
+            ratio,
+        };
+        let said = directions_said(&[layer(Some(4.0)), layer(None)]);
+        assert!(said.contains("4.00 times as far along the others (1 of 1"), "{said}");
+    }
+
+    #[test]
     fn ratios_are_put_into_words() {
         let layer = |ratio: Option<f64>| Layer {
             name: "head".into(),

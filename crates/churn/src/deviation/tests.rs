@@ -356,3 +356,37 @@ fn pictures_hold_a_sample() {
     assert_eq!(found.points, of(&x, &x).points);
     assert!(found.points.windows(2).all(|two| two[0][0] < two[1][0]));
 }
+
+/// [`pushed`], of rows that all have this true class or none.
+fn pushed_part(push: f64, shift: f64, gold: Option<u32>) -> Part {
+    let (x, y) = pushed(push, shift);
+    let of = |name: &str, phi: &[f64]| Logits { gold: vec![gold; phi.len()], ..binary(name, phi) };
+    let (pair, points) = deviations(&of("t", &x), &of("s", &y), &[]).unwrap();
+    part((RowsOf::Test, "rows"), &pair, &points, 0.5, 0.95).unwrap()
+}
+
+/// A slope is alike where its whole interval is within a twentieth of 1, also where it isn't 1.
+#[test]
+fn slopes_near_one_are_alike_and_others_undecided() {
+    let near = pushed_part(-0.02, 0.0, Some(0));
+    assert!(near.all.line.unwrap().interval.unwrap().high < 1.0);
+    assert_eq!(near.finding, Finding::Alike, "{}", near.said);
+    assert_eq!(pushed_part(-0.049, 0.0, Some(0)).finding, Finding::Undecided);
+}
+
+#[test]
+fn without_true_classes_nothing_is_said_of_accuracy() {
+    let unlabelled = pushed_part(0.02, 0.05, None);
+    assert_eq!(unlabelled.accuracy_p, None);
+    assert!(unlabelled.all.mean_interval.unwrap().low > 0.0);
+    let said = &unlabelled.said;
+    assert!(said.ends_with("the student is as sure as the teacher"), "{said}");
+}
+
+#[test]
+fn gaps_of_classes_are_of_labelled_rows() {
+    let logits = side("t", &["no", "yes"], &[Some(0), None], &[0.0; 4]);
+    let (pair, points) = deviations(&logits, &logits, &[]).unwrap();
+    let part = part((RowsOf::Test, ""), &pair, &points, 0.5, 0.95).unwrap();
+    assert_eq!(part.class_gaps.unwrap().classes[0].mean_score, 0.5);
+}

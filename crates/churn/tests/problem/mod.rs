@@ -43,3 +43,9 @@ pub fn unlabelled(rows: u64, changed: u64) -> Flips {
 pub fn measured(all: Flips) -> Measurements {
     Measurements { all, ..Measurements::default() }
 }
+
+/// Slices by name beside all rows.
+pub fn sliced(all: Flips, slices: &[(&str, Flips)]) -> Measurements {
+    let slices = slices.iter().map(|(name, flips)| (name.to_string(), *flips)).collect();
+    Measurements { slices, ..measured(all) }
+}
